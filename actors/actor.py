@@ -1,0 +1,338 @@
+"""An actor: a synchronous step. A message comes in, its state changes, effects go out as data.
+
+A step never awaits, reads a clock, draws a random number or does I/O. What it wants done in the world it asks for through
+`Out`, as one ordered list of effects; the system carries them out after the step. A step that raises did nothing: its
+effects are discarded, and the actor begins again from its journal.
+
+A subclass declares, as data:
+
+    __slots__   every field
+    wiring      the fields that never change (references, settings): exactly the parameters of `__init__`, in order
+    state       the fields that change, with immutable values; `phase` among them if the actor has phases
+    journal     the part of `state` that survives a crash; it is committed with each step, before the first effect
+    handles     {phase: {MessageType: method name, DEFER or IGNORE}}, or {MessageType: ...} for an actor without phases
+
+The declaration is checked when the class is made: every field is declared once, every method exists, and every message
+type that one phase handles is handled, deferred or ignored in every other phase. What reaches an actor without standing in
+its table is a dead letter, counted, and never changes it.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, ClassVar, Final
+
+from actors.mailbox import SYSTEM, Ref
+
+TELL: Final = 0
+REPLY: Final = 1
+PORT: Final = 2
+SET_TIMER: Final = 3
+CANCEL_TIMER: Final = 4
+SPAWN: Final = 5
+RESTART: Final = 6
+STOP: Final = 7
+WATCH: Final = 8
+UNWATCH: Final = 9
+POSTPONE: Final = 10
+REFUSE: Final = 11
+
+Effect = tuple[int, Any, Any]
+
+
+class _Rule:
+    """A word in a `handles` table that is not a method."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+DEFER: Final = _Rule("DEFER")  # keep it until the phase changes, then take it before newer mail
+IGNORE: Final = _Rule("IGNORE")  # take it and do nothing: declared, so not a dead letter
+
+ANY_PHASE: Final = "any"  # the phase of an actor that declares none
+
+
+class Start:
+    """The first message of every incarnation."""
+
+    lane = SYSTEM
+    __slots__ = ("again",)
+
+    def __init__(self, *, again: bool) -> None:
+        self.again = again
+
+
+START: Final = Start(again=False)
+START_AGAIN: Final = Start(again=True)
+
+
+class Exited:
+    """Told to the parent: `ref` crashed with `error`, or stopped by itself (`error` is None), at `at` seconds.
+
+    A crashed child is held, its mail with it, until its parent restarts or stops it.
+    """
+
+    lane = SYSTEM
+    __slots__ = ("at", "error", "ref")
+
+    def __init__(self, ref: Ref, error: str | None, at: float) -> None:
+        self.ref = ref
+        self.error = error
+        self.at = at
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Exited) and (self.ref, self.error, self.at) == (other.ref, other.error, other.at)
+
+    def __hash__(self) -> int:
+        return hash((Exited, self.ref, self.error, self.at))
+
+    def __repr__(self) -> str:
+        return f"Exited({self.ref!r}, {self.error!r})"
+
+
+class Gone:
+    """Told to those who watch `ref`: it stopped for good."""
+
+    lane = SYSTEM
+    __slots__ = ("ref",)
+
+    def __init__(self, ref: Ref) -> None:
+        self.ref = ref
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Gone) and self.ref is other.ref
+
+    def __hash__(self) -> int:
+        return hash((Gone, self.ref))
+
+
+class Timer:
+    """An armed timer of one actor, and the message that its firing is.
+
+    It is void (`live` is False) once it was set again or cancelled, or its actor died, even if it already waits in the
+    mailbox.
+    """
+
+    lane = SYSTEM
+    __slots__ = ("at", "due", "key", "live", "ref")
+
+    def __init__(self, ref: Ref, key: str, at: float) -> None:
+        self.ref = ref
+        self.key = key
+        self.at = at
+        self.due = False
+        self.live = True
+
+
+class Out:
+    """What a step may ask for: one ordered list of effects, carried out when the step has returned.
+
+    `me` is the address of the actor whose step is running.
+    """
+
+    __slots__ = ("effects", "me", "new_ref")
+
+    def __init__(self, new_ref: Callable[["Actor", str, Ref], Ref]) -> None:
+        self.effects: list[Effect] = []
+        self.me: Any = None
+        self.new_ref = new_ref
+
+    def tell(self, ref: Ref, message: object) -> None:
+        """Put `message` into the mailbox of `ref`."""
+        self.effects.append((TELL, ref, message))
+
+    def reply(self, token: Any, value: object) -> None:
+        """Answer an ask. A token answers once; a second or late answer is a dead letter."""
+        self.effects.append((REPLY, token, value))
+
+    def port(self, port: Any, work: object) -> None:
+        """Hand `work` to a port. What comes of it arrives as a message."""
+        self.effects.append((PORT, port, work))
+
+    def set_timer(self, key: str, seconds: float) -> None:
+        """Have `timeout(key)` called after `seconds`; a timer of the same key is replaced."""
+        self.effects.append((SET_TIMER, key, seconds))
+
+    def cancel_timer(self, key: str) -> None:
+        """Cancel a timer; its `timeout` will not be called, even if it was due already."""
+        self.effects.append((CANCEL_TIMER, key, None))
+
+    def spawn(self, actor: "Actor", name: str) -> Ref:
+        """The address of a new child, started when the effect is carried out."""
+        ref = self.new_ref(actor, name, self.me)
+        self.effects.append((SPAWN, ref, None))
+        return ref
+
+    def adopt(self, ref: Ref) -> None:
+        """After a crash: start a child whose address the journal holds, unless it was started already."""
+        self.effects.append((SPAWN, ref, None))
+
+    def restart(self, ref: Ref) -> None:
+        """Begin a crashed child again from its journal; its mail is kept."""
+        self.effects.append((RESTART, ref, None))
+
+    def stop(self, ref: Ref | None = None) -> None:
+        """Stop a child, or this actor itself, and its children first. Waiting mail becomes dead letters."""
+        self.effects.append((STOP, self.me if ref is None else ref, None))
+
+    def watch(self, ref: Ref) -> None:
+        """Be told `Gone(ref)` when it stops for good; at once if it has."""
+        self.effects.append((WATCH, ref, None))
+
+    def unwatch(self, ref: Ref) -> None:
+        """No longer be told."""
+        self.effects.append((UNWATCH, ref, None))
+
+    def release(self, effects: tuple[Effect, ...]) -> None:
+        """Ask for effects that were kept as data until now."""
+        self.effects.extend(effects)
+
+
+Step = Callable[[Any, Any, Out], None]
+
+
+class ActorDeclarationError(TypeError):
+    """An actor class declares its fields or its message table wrongly; raised when the class is made."""
+
+
+class Actor:
+    """The base of every actor; see the module for what a subclass declares."""
+
+    __slots__ = ()
+
+    wiring: ClassVar[tuple[str, ...]] = ()
+    state: ClassVar[tuple[str, ...]] = ()
+    journal: ClassVar[tuple[str, ...]] = ()
+    handles: ClassVar[Mapping[Any, Any]] = {}
+
+    compiled: ClassVar[dict[Any, dict[type, Any]]] = {}
+    journal_of: ClassVar[Callable[[Any], tuple[Any, ...]] | None] = None
+    starts: ClassVar[bool] = False
+    frozen_of: ClassVar[Callable[[Any], tuple[Any, ...]]] = staticmethod(lambda _: ())
+
+    phase: Any = ANY_PHASE
+
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        super().__init_subclass__()
+        if abstract:
+            return
+        _check_fields(cls)
+        cls.compiled = _compile(cls)
+        cls.journal_of = staticmethod(_values_of(cls.journal)) if cls.journal else None
+        cls.frozen_of = staticmethod(_values_of(cls.state))
+        cls.starts = cls.start is not Actor.start
+
+    def start(self, out: Out) -> None:
+        """The first step of a new actor."""
+
+    def restarted(self, out: Out) -> None:
+        """The first step after a crash, with the journal's fields as they were committed; `start` unless overridden."""
+        self.start(out)
+
+    def timeout(self, timer: str, out: Out) -> None:
+        """The step of a timer that has come due."""
+        raise NotImplementedError(f"{type(self).__name__} set the timer {timer!r} and has no timeout()")
+
+    def receive(self, message: object, out: Out) -> None:
+        """The step for `message`, looked up in the table; what the system does inline for each message."""
+        self.compiled[self.phase].get(message.__class__, _refuse)(self, message, out)
+
+    def freeze(self) -> tuple[Any, ...]:
+        """The values of the `state` fields, in their order."""
+        return type(self).frozen_of(self)
+
+    def thaw(self, values: tuple[Any, ...]) -> None:
+        """Set the `state` fields to what `freeze` gave."""
+        for name, value in zip(self.state, values, strict=True):
+            setattr(self, name, value)
+
+    def recover(self, journal: tuple[Any, ...]) -> "Actor":
+        """A new actor with this one's wiring and the committed journal: what a restart begins with."""
+        fresh = type(self)(*(getattr(self, name) for name in self.wiring))
+        for name, value in zip(self.journal, journal, strict=False):
+            setattr(fresh, name, value)
+        return fresh
+
+
+def _ignore(actor: Actor, message: object, out: Out) -> None:
+    """The step of a message that is declared to mean nothing in this phase."""
+
+
+def _defer(actor: Actor, message: object, out: Out) -> None:
+    out.effects.append((POSTPONE, message, None))
+
+
+def _refuse(actor: Actor, message: object, out: Out) -> None:
+    out.effects.append((REFUSE, message, None))
+
+
+def _start(actor: Actor, message: Start, out: Out) -> None:
+    (actor.restarted if message.again else actor.start)(out)
+
+
+def _timeout(actor: Actor, message: Timer, out: Out) -> None:
+    if message.live:
+        message.live = False
+        if message.ref.timers is not None:
+            message.ref.timers.remove(message)
+        actor.timeout(message.key, out)
+
+
+refused: Final = _refuse
+_OWN: Final[dict[type, Any]] = {Start: _start, Timer: _timeout}
+
+
+def _values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if not names:
+        return lambda _: ()
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda actor: (get(actor),)
+
+
+def _check_fields(cls: type[Actor]) -> None:
+    slots = [name for base in cls.__mro__ for name in _slots(base)]
+    if "__dict__" in dir(cls):
+        raise ActorDeclarationError(f"{cls.__name__}: declare __slots__ (also in its bases)")
+    declared = [*cls.wiring, *cls.state]
+    if sorted(slots) != sorted(declared):
+        odd = sorted(set(slots) ^ set(declared)) or sorted(name for name in declared if declared.count(name) > 1)
+        raise ActorDeclarationError(f"{cls.__name__}: each slot is either wiring or state, once; look at {', '.join(odd)}")
+    if not set(cls.journal) <= set(cls.state):
+        raise ActorDeclarationError(f"{cls.__name__}: the journal is a part of the state")
+    parameters = tuple(inspect.signature(cls).parameters)
+    if parameters != cls.wiring:
+        raise ActorDeclarationError(f"{cls.__name__}: __init__ takes {parameters}, the wiring is {cls.wiring}")
+
+
+def _slots(base: type) -> tuple[str, ...]:
+    slots = base.__dict__.get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _compile(cls: type[Actor]) -> dict[Any, dict[type, Any]]:
+    handles = cls.handles
+    if handles and all(isinstance(key, type) for key in handles):
+        handles = {ANY_PHASE: handles}
+    types = {kind for table in handles.values() for kind in table}
+    compiled: dict[Any, dict[type, Any]] = {}
+    for phase, table in handles.items():
+        missing = sorted(kind.__name__ for kind in types - set(table))
+        if missing:
+            raise ActorDeclarationError(f"{cls.__name__}: phase {phase!r} says nothing of {', '.join(missing)}")
+        compiled[phase] = {kind: _step(cls, rule) for kind, rule in table.items()} | _OWN
+    return compiled or {ANY_PHASE: dict(_OWN)}
+
+
+def _step(cls: type[Actor], rule: Any) -> Any:
+    if rule is DEFER:
+        return _defer
+    if rule is IGNORE:
+        return _ignore
+    method = getattr(cls, rule, None)
+    if not inspect.isfunction(method):
+        raise ActorDeclarationError(f"{cls.__name__}: no method {rule!r}")
+    return method

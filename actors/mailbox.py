@@ -1,0 +1,197 @@
+"""A mailbox: lanes, bounds, what overflows, and the reference that actors know each other by.
+
+Mail travels in three lanes, and a higher one always goes first: SYSTEM (stops, exits, timers), CONTROL (policy, evidence,
+transcripts) and AUDIO. Within a lane mail is first in, first out. Nearly every mailbox holds no message or one, so the one
+sits in a slot; three deques are taken from a pool at the second and given back when they are empty.
+
+What happens at a bound is the lane's own rule. AUDIO drops its oldest message and counts it: the receiver sees the hole in
+the frame numbers and declares it. A full CONTROL lane is a failure of the receiver, told to its supervisor. SYSTEM has no
+bound: one stop, one exit a child and one entry a timer is all that can be in it.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from actors.actor import Actor, Timer
+
+SYSTEM: Final = 0
+CONTROL: Final = 1
+AUDIO: Final = 2
+
+UNBORN: Final = 4  # its spawn was asked for and not carried out; mail becomes a dead letter
+IDLE: Final = 0  # no mail, nothing to do
+READY: Final = 1  # in the ready queue, or its step is running
+HELD: Final = 2  # it crashed; mail waits for its supervisor's decision
+STOPPED: Final = 3  # gone; mail becomes a dead letter
+
+CONTROL_BOUND: Final = 10_000  # far above what credits allow; reaching it means that the receiver is stuck in a loop
+AUDIO_BOUND: Final = 3_000  # a minute of single frames
+
+
+class _Empty:
+    """The absence of a message, since None may be one."""
+
+    def __repr__(self) -> str:
+        return "EMPTY"
+
+
+EMPTY: Final = _Empty()
+
+Lanes = tuple[deque[Any], deque[Any], deque[Any]]
+
+
+class Ref:
+    """An actor's address. It is opaque: keep it, send it, tell it things; never look inside.
+
+    It outlives its actor: a restarted actor answers at the same address, a stopped one is a dead letter.
+    """
+
+    __slots__ = (
+        "actor",
+        "children",
+        "deferred",
+        "incarnation",
+        "journal",
+        "journaled",
+        "lanes",
+        "name",
+        "parent",
+        "slot",
+        "starts",
+        "status",
+        "suspect",
+        "table",
+        "timers",
+        "watchers",
+    )
+
+    actor: "Actor | None"
+    children: "dict[Ref, None] | None"
+    deferred: list[Any] | None
+    incarnation: int
+    journal: tuple[Any, ...]
+    journaled: Callable[[Any], tuple[Any, ...]] | None
+    lanes: Lanes | None
+    name: str
+    parent: "Ref | None"
+    slot: Any
+    starts: bool
+    status: int
+    suspect: Any
+    table: dict[Any, dict[type, Any]]
+    timers: "list[Timer] | None"
+    watchers: "list[Ref] | None"
+
+    def __init__(self, actor: "Actor", name: str, parent: "Ref | None") -> None:
+        cls = actor.__class__
+        self.actor = actor
+        self.table = cls.compiled
+        self.journaled = cls.journal_of
+        self.starts = cls.starts
+        self.journal = ()
+        self.name = name
+        self.parent = parent
+        self.slot = EMPTY
+        self.lanes = None
+        self.status = UNBORN
+        self.deferred = self.timers = self.watchers = self.children = None
+        self.suspect = EMPTY
+        self.incarnation = 0
+
+    def __repr__(self) -> str:
+        return f"<Ref {self.name}#{self.incarnation}>"
+
+
+class MailboxOverflow(Exception):
+    """The control lane of an actor is full: it no longer keeps up, and its supervisor must decide."""
+
+
+class LanePool:
+    """Deques for the mailboxes that hold more than one message, used again and again."""
+
+    __slots__ = ("_free",)
+
+    KEPT = 256  # more than ever wait at once in normal work; the rest is given back to the allocator
+
+    def __init__(self) -> None:
+        self._free: list[Lanes] = []
+
+    def take(self) -> Lanes:
+        """Three empty deques."""
+        return self._free.pop() if self._free else (deque(), deque(), deque())
+
+    def give_back(self, lanes: Lanes) -> None:
+        """Return deques that are empty again."""
+        if len(self._free) < self.KEPT:
+            self._free.append(lanes)
+
+
+def lane_of(message: object) -> int:
+    """The lane a message travels in; CONTROL where its class names none."""
+    lane: int = getattr(message, "lane", CONTROL)
+    return lane
+
+
+def depth(ref: Ref) -> int:
+    """How many messages wait at `ref`, deferred ones included."""
+    waiting = sum(map(len, ref.lanes)) if ref.lanes is not None else int(ref.slot is not EMPTY)
+    return waiting + len(ref.deferred or ())
+
+
+def take_first(ref: Ref, pool: LanePool) -> Any:
+    """The next message of a mailbox that has one, highest lane first."""
+    lanes = ref.lanes
+    if lanes is None:
+        message, ref.slot = ref.slot, EMPTY
+        return message
+    system, control, audio = lanes
+    message = (system or control or audio).popleft()
+    if not (system or control or audio):
+        ref.lanes = None
+        pool.give_back(lanes)
+    return message
+
+
+def put_back(ref: Ref, message: Any, pool: LanePool) -> None:
+    """Put `message` before all other mail of its lane."""
+    _spread(ref, pool)[lane_of(message)].appendleft(message)
+
+
+def put(ref: Ref, message: Any, pool: LanePool) -> Any:
+    """Put `message` behind the mail of its lane; the message that had to go, or EMPTY.
+
+    Raises `MailboxOverflow` when the control lane is full.
+    """
+    if ref.lanes is None and ref.slot is EMPTY:
+        ref.slot = message
+        return EMPTY
+    number = lane_of(message)
+    lane = _spread(ref, pool)[number]
+    gone: Any = EMPTY
+    if number == AUDIO and len(lane) >= AUDIO_BOUND:
+        gone = lane.popleft()
+    elif number == CONTROL and len(lane) >= CONTROL_BOUND:
+        raise MailboxOverflow(f"{ref.name}: more than {CONTROL_BOUND} control messages wait")
+    lane.append(message)
+    return gone
+
+
+def take_all(ref: Ref, pool: LanePool) -> list[Any]:
+    """Every waiting message, the mailbox emptied; deferred ones last."""
+    messages: list[Any] = []
+    while ref.lanes is not None or ref.slot is not EMPTY:
+        messages.append(take_first(ref, pool))
+    messages.extend(ref.deferred or ())
+    ref.deferred = None
+    return messages
+
+
+def _spread(ref: Ref, pool: LanePool) -> Lanes:
+    if ref.lanes is None:
+        ref.lanes = pool.take()
+        if ref.slot is not EMPTY:
+            ref.lanes[lane_of(ref.slot)].append(ref.slot)
+            ref.slot = EMPTY
+    return ref.lanes

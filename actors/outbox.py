@@ -1,0 +1,66 @@
+"""Evidence first: records wait here until they are durable, and what depends on them waits with them.
+
+An outbox is an immutable value in an actor's journal. Records go out one at a time, each when the one before is durable, so
+that the store has them in order; what a record gates (replies, news, anything) is kept beside it as effects and released
+with its acknowledgement. After a crash, or when the store is back, the first unacknowledged record is sent again; the
+store knows it by its id.
+"""
+
+from typing import NamedTuple
+
+from actors.actor import Effect, Out
+from actors.mailbox import Ref
+from actors.messages import Commit, Draft
+
+
+class Waiting(NamedTuple):
+    """A record that is not durable yet, and the effects that wait for it."""
+
+    draft: Draft
+    then: tuple[Effect, ...]
+
+
+class Outbox(NamedTuple):
+    """The records of one actor that are not known to be durable, oldest first; only the first one is under way."""
+
+    waiting: tuple[Waiting, ...] = ()
+    next_number: int = 1
+
+    def commit(self, out: Out, evidence: Ref, draft: Draft, then: tuple[Effect, ...] = ()) -> "Outbox":
+        """This outbox with `draft` added, whose number must be `next_number`; sent now if nothing is before it."""
+        if not self.waiting:
+            out.tell(evidence, Commit(out.me, draft))
+        return Outbox((*self.waiting, Waiting(draft, then)), self.next_number + 1)
+
+    def acknowledged(self, number: int, out: Out, evidence: Ref) -> "Outbox":
+        """This outbox after the record with `number` became durable: its effects released, the next record sent.
+
+        An acknowledgement of anything but the record under way is old, and changes nothing.
+        """
+        if not self.waiting or self.waiting[0].draft.number != number:
+            return self
+        out.release(self.waiting[0].then)
+        rest = self.waiting[1:]
+        if rest:
+            out.tell(evidence, Commit(out.me, rest[0].draft))
+        return self._replace(waiting=rest)
+
+    def dropped(self, out: Out, evidence: Ref) -> "Outbox":
+        """This outbox without the record under way, whose effects will never be released; the next record is sent."""
+        rest = self.waiting[1:]
+        if rest:
+            out.tell(evidence, Commit(out.me, rest[0].draft))
+        return self._replace(waiting=rest)
+
+    def send_again(self, out: Out, evidence: Ref) -> None:
+        """Send the record under way once more."""
+        if self.waiting:
+            out.tell(evidence, Commit(out.me, self.waiting[0].draft))
+
+    def is_under_way(self, number: int) -> bool:
+        """Whether the record with `number` is the one that was sent."""
+        return bool(self.waiting) and self.waiting[0].draft.number == number
+
+    def drafts(self) -> tuple[Draft, ...]:
+        """All records that wait, oldest first."""
+        return tuple(waiting.draft for waiting in self.waiting)

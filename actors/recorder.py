@@ -1,0 +1,126 @@
+"""The recorder of one session: every frame is handed to the media port, and the account of what became of it is kept.
+
+    OPEN       frames are handed over
+    DRAINING   the session said that no more follow; the port is closing the recording
+    CLOSED     the account is complete and the session has it
+"""
+
+from typing import Any
+
+from actors.actor import IGNORE, Actor, Out
+from actors.mailbox import Ref
+from actors.messages import (
+    Account,
+    CloseMedia,
+    Drain,
+    Facts,
+    Frames,
+    Keep,
+    Kept,
+    MediaClosed,
+    MediaLost,
+    OpenMedia,
+    Recorded,
+)
+
+OPEN, DRAINING, CLOSED = "open", "draining", "closed"
+LOST_ON_THE_WAY = "lost_on_the_way"
+
+
+class RecorderActor(Actor):
+    """Hands frames to the media port and counts.
+
+    `expected` is the next frame number; `handed` the frames given to the port, `kept` those it has dealt with; `lost`
+    counts by reason. `told_upto` is where the last account to the session ended.
+    """
+
+    __slots__ = (
+        "account_frames",
+        "digest",
+        "expected",
+        "facts",
+        "kept",
+        "lost",
+        "media",
+        "n_bytes",
+        "phase",
+        "quality",
+        "session",
+        "told_upto",
+        "upto",
+    )
+    wiring = ("session", "quality", "media", "facts", "account_frames")
+    state = ("phase", "expected", "kept", "n_bytes", "lost", "upto", "told_upto", "digest")
+    journal = state
+    handles = {
+        OPEN: {Frames: "frames", Drain: "drain", Kept: "kept_some", MediaLost: "media_lost", MediaClosed: IGNORE},
+        DRAINING: {Frames: IGNORE, Drain: IGNORE, Kept: "kept_some", MediaLost: "media_lost", MediaClosed: "closed"},
+        CLOSED: {Frames: IGNORE, Drain: IGNORE, Kept: IGNORE, MediaLost: IGNORE, MediaClosed: IGNORE},
+    }
+
+    def __init__(self, session: Ref, quality: Ref, media: Any, facts: Facts, account_frames: int) -> None:
+        self.session = session
+        self.quality = quality
+        self.media = media
+        self.facts = facts
+        self.account_frames = account_frames
+        self.phase = OPEN
+        self.expected = self.kept = self.n_bytes = self.upto = self.told_upto = 0
+        self.lost: tuple[tuple[str, int], ...] = ()
+        self.digest = ""
+
+    def start(self, out: Out) -> None:
+        """Open the session's account at the port; a second opening of the same session changes nothing there."""
+        facts = self.facts
+        out.port(self.media, OpenMedia(facts.session_id, facts.audio_format, facts.recording, out.me))
+
+    def restarted(self, out: Out) -> None:
+        """Go on where the journal stands; a close that may not have gone out is asked for again."""
+        self.start(out)
+        if self.phase == DRAINING:
+            out.port(self.media, CloseMedia(self.facts.session_id))
+
+    def frames(self, message: Frames, out: Out) -> None:
+        """Hand a run over; a hole in the numbers is a loss that is declared, a number seen before is old."""
+        if message.first != self.expected:
+            if message.first < self.expected:
+                return
+            self.lost = counted(self.lost, LOST_ON_THE_WAY, message.first - self.expected)
+        self.expected = message.first + message.count
+        out.port(self.media, Keep(self.facts.session_id, message.first, message.count))
+
+    def drain(self, _: Drain, out: Out) -> None:
+        """No more frames follow."""
+        self.phase = DRAINING
+        out.port(self.media, CloseMedia(self.facts.session_id))
+
+    def kept_some(self, message: Kept, out: Out) -> None:
+        """The port dealt with more frames: count them, pass the measures on, and tell the session now and then."""
+        self.kept += message.frames
+        self.n_bytes += message.n_bytes
+        self.upto = message.upto
+        self.digest = message.digest
+        out.tell(self.quality, message)
+        if self.upto - self.told_upto >= self.account_frames:
+            self.told_upto = self.upto
+            out.tell(self.session, self._account())
+
+    def media_lost(self, message: MediaLost, _: Out) -> None:
+        """The port could not keep some frames."""
+        self.lost = counted(self.lost, message.reason, message.count)
+
+    def closed(self, message: MediaClosed, out: Out) -> None:
+        """The recording is closed: tell the session the final account."""
+        self.phase = CLOSED
+        self.digest = message.digest
+        out.tell(self.session, Recorded(self._account(), message.recording))
+
+    def _account(self) -> Account:
+        return Account(self.upto, self.kept, self.n_bytes, self.digest, self.lost)
+
+
+def counted(counts: tuple[tuple[str, int], ...], reason: str, more: int) -> tuple[tuple[str, int], ...]:
+    """Counts by reason with `more` added to one of them, in the order of the reasons' names."""
+    by_reason = dict(counts)
+    by_reason[reason] = by_reason.get(reason, 0) + more
+    return tuple(sorted(by_reason.items()))

@@ -1,0 +1,609 @@
+"""One call: the actor that carries a session from CREATED to STOPPED, whatever fails on the way.
+
+Its phases are the states of `machines.session.SESSION`, and every move is fired there. What each phase does:
+
+    CREATED    its creation is made durable, then whoever asked is told. The first audio spawns recorder, transcriber and
+               quality. Without evidence of its creation it ends as if it had never been.
+    ACTIVE     frames are passed on to the three as they come. A part that crashes is restarted within its intensity.
+    STOPPING   frames accepted before the stop are still passed on, later ones are declared late. When all have come, the
+               parts drain. A timer ends this state whether or not they do.
+    STOPPED    the final record is made durable, or spilled when the store does not take it in time; then all who asked
+               for the stop are told, and the actor is gone.
+
+Everything a frame changes is `accepted`; the rest of the state is kept in a few values that change rarely, so that
+committing the journal with each step stays cheap.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.actor import IGNORE, PORT, Actor, Effect, Exited, Out
+from actors.mailbox import Ref
+from actors.messages import (
+    Account,
+    Assessed,
+    Changed,
+    Closed,
+    Draft,
+    Drain,
+    Durable,
+    Emit,
+    Ended,
+    Facts,
+    Fail,
+    Frames,
+    NotDurable,
+    Opened,
+    Recorded,
+    Routes,
+    SessionEnded,
+    Spill,
+    Spilled,
+    Stop,
+    Transcribed,
+    Unevidenced,
+)
+from actors.outbox import Outbox
+from actors.quality import QualityActor
+from actors.recorder import LOST_ON_THE_WAY, RecorderActor, counted
+from actors.transcriber import TranscriberActor
+from machines.communication import PolicyVerdict, RequestStatus
+from machines.events import VoiceEventType
+from machines.restart import CrashLog, Intensity
+from machines.session import (
+    END_TRIGGER,
+    SESSION,
+    EndReason,
+    FrameAccount,
+    Quality,
+    RecordingInfo,
+    SessionResult,
+    VoiceSessionState,
+)
+
+CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
+
+
+class SessionLimits(Struct, frozen=True):
+    """The times and bounds that a session keeps; seconds, and frames of 20 ms."""
+
+    drain_seconds: float
+    evidence_seconds: float
+    idle_seconds: float
+    max_seconds: float
+    account_frames: int
+    restarts: Intensity
+
+
+class Ports(Struct, frozen=True):
+    """The ports that the voice actors hand work to."""
+
+    directory: Any
+    media: Any
+    stt: Any
+    store: Any
+
+
+class Parts(Struct, frozen=True):
+    """The children of a session, and when each crashed."""
+
+    recorder: Ref
+    transcriber: Ref | None
+    quality: Ref
+    crashes: tuple[tuple[Ref, CrashLog], ...] = ()
+
+
+class Ending(Struct, frozen=True):
+    """How the end is going.
+
+    Frames below `upto` still belong to the session, `late` came behind it. `tokens` are those who wait for the end.
+    `told_drain` is set once the parts know that no more follow; the rest is what they answered.
+    """
+
+    reason: EndReason
+    upto: int
+    tokens: tuple[Any, ...] = ()
+    late: int = 0
+    told_drain: bool = False
+    recorded: Recorded | None = None
+    transcribed: Transcribed | None = None
+    assessed: Quality | None = None
+    error: str = ""
+
+
+_NO_ACCOUNT = Account(0, 0, 0, "", ())
+
+
+class SessionActor(Actor):
+    """One session; see the module.
+
+    `opened` is set once its creation is durable and told; `account` is the recorder's last word; `idle_mark` is the frame
+    number at which the idle timer was armed.
+    """
+
+    __slots__ = (
+        "accepted",
+        "account",
+        "ending",
+        "facts",
+        "first_routes",
+        "idle_mark",
+        "limits",
+        "opened",
+        "outbox",
+        "parts",
+        "phase",
+        "ports",
+        "routes",
+        "supervisor",
+        "token",
+        "verdict",
+    )
+    wiring = ("facts", "verdict", "limits", "ports", "supervisor", "first_routes", "token")
+    state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "account", "idle_mark", "opened")
+    journal = state
+    handles = {
+        CREATED: {
+            Frames: "first_frames",
+            Stop: "stop",
+            Fail: "fail",
+            Durable: "durable",
+            NotDurable: "not_created",
+            Spilled: IGNORE,
+            Routes: "reroute",
+            Account: IGNORE,
+            Recorded: IGNORE,
+            Transcribed: IGNORE,
+            Assessed: IGNORE,
+            Exited: IGNORE,
+        },
+        ACTIVE: {
+            Frames: "frames",
+            Stop: "stop",
+            Fail: "fail",
+            Durable: "durable",
+            NotDurable: IGNORE,
+            Spilled: IGNORE,
+            Routes: "reroute",
+            Account: "accounted",
+            Recorded: IGNORE,
+            Transcribed: IGNORE,
+            Assessed: IGNORE,
+            Exited: "part_exited",
+        },
+        STOPPING: {
+            Frames: "last_frames",
+            Stop: "stop_again",
+            Fail: "fail_stopping",
+            Durable: "durable",
+            NotDurable: IGNORE,
+            Spilled: IGNORE,
+            Routes: "reroute",
+            Account: "accounted_at_end",
+            Recorded: "recorded",
+            Transcribed: "transcribed",
+            Assessed: "assessed",
+            Exited: "part_exited",
+        },
+        STOPPED: {
+            Frames: IGNORE,
+            Stop: "stop_again",
+            Fail: IGNORE,
+            Durable: "final_durable",
+            NotDurable: "final_not_durable",
+            Spilled: "spilled",
+            Routes: "reroute",
+            Account: IGNORE,
+            Recorded: IGNORE,
+            Transcribed: IGNORE,
+            Assessed: IGNORE,
+            Exited: IGNORE,
+        },
+    }
+
+    def __init__(
+        self,
+        facts: Facts,
+        verdict: PolicyVerdict,
+        limits: SessionLimits,
+        ports: Ports,
+        supervisor: Ref,
+        first_routes: Routes,
+        token: Any,
+    ) -> None:
+        self.facts = facts
+        self.verdict = verdict
+        self.limits = limits
+        self.ports = ports
+        self.supervisor = supervisor
+        self.first_routes = first_routes
+        self.token = token
+        self.phase = CREATED
+        self.accepted = self.idle_mark = 0
+        self.outbox = Outbox()
+        self.routes = first_routes
+        self.parts: Parts | None = None
+        self.ending: Ending | None = None
+        self.account = _NO_ACCOUNT
+        self.opened = False
+
+    # --- CREATED ---------------------------------------------------------------------------------------------------
+
+    def start(self, out: Out) -> None:
+        """Make the creation durable; only then is anybody told of the session."""
+        self._commit(out, "session_created", CREATED, then=((PORT, self.ports.directory, self._changed(out, CREATED)),))
+        out.set_timer("evidence", self.limits.evidence_seconds)
+
+    def restarted(self, out: Out) -> None:
+        """Go on where the journal stands: arm what the state needs and send again what was not acknowledged."""
+        if self.outbox.next_number == 1:
+            self.start(out)
+            return
+        self.outbox.send_again(out, self.routes.evidence)
+        if self.parts is not None:
+            for part in (self.parts.quality, self.parts.recorder, self.parts.transcriber):
+                if part is not None:
+                    out.adopt(part)
+        if self.phase is CREATED and not self.opened:
+            out.set_timer("evidence", self.limits.evidence_seconds)
+        elif self.phase is CREATED or self.phase is ACTIVE:
+            self._arm(out)
+        elif self.phase is STOPPING:
+            out.set_timer("drain", self.limits.drain_seconds)
+            if self.ending is not None and self.ending.told_drain:
+                self._drain_parts(out)
+        else:
+            out.port(self.ports.directory, Closed(self.facts.session_id))
+            out.set_timer("evidence", self.limits.evidence_seconds)
+
+    def durable(self, message: Durable, out: Out) -> None:
+        """A record is in the store: release what waited for it."""
+        first = self.outbox.is_under_way(message.number) and not self.opened
+        self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
+        if first:
+            self.opened = True
+            out.cancel_timer("evidence")
+            self._emit(out, VoiceEventType.SESSION_STARTED, ("state", CREATED.value), ("stt_engine", self._engine()))
+            if self.facts.fallback:
+                self._emit(
+                    out,
+                    VoiceEventType.STT_FALLBACK,
+                    ("asked", self.facts.stt_provider.value),
+                    ("runs", self._engine()),
+                    ("reason", self.facts.fallback),
+                )
+            out.reply(self.token, Opened(self.facts.session_id))
+            if self.phase is CREATED or self.phase is ACTIVE:
+                self._arm(out)
+
+    def not_created(self, message: NotDurable, out: Out) -> None:
+        """The creation could not be made durable: there is no session."""
+        if not self.opened and self.outbox.is_under_way(message.number):
+            self._refuse(message.error, out, perhaps=message.perhaps)
+
+    def _refuse(self, error: str, out: Out, *, perhaps: bool) -> None:
+        out.reply(self.token, Unevidenced(error))
+        self.phase = SESSION.fire(self.phase, END_TRIGGER[EndReason.UNEVIDENCED])
+        self.ending = Ending(EndReason.UNEVIDENCED, 0, error=error)
+        if perhaps:
+            # The store may yet take the first record; the last one must then follow it.
+            self._stopped(out, "drained")
+            self._spill(out)
+        else:
+            self.phase = SESSION.fire(self.phase, "drained")
+            self._leave(out)
+
+    def first_frames(self, message: Frames, out: Out) -> None:
+        """The first audio: ACTIVE, with the parts that work on it."""
+        self.phase = SESSION.fire(self.phase, "audio")
+        self._commit(out, "session_active", ACTIVE, then=self._news(out, ACTIVE))
+        self._spawn_parts(out)
+        self.frames(message, out)
+
+    # --- ACTIVE ----------------------------------------------------------------------------------------------------
+
+    def frames(self, message: Frames, out: Out) -> None:
+        """Pass a run of frames on; one that was seen before is old, and one without frames only says that audio began."""
+        if message.first < self.accepted or not message.count:
+            return
+        self.accepted = message.first + message.count
+        parts = self.parts
+        out.tell(parts.recorder, message)  # type: ignore[union-attr]
+        out.tell(parts.quality, message)  # type: ignore[union-attr]
+        if parts.transcriber is not None:  # type: ignore[union-attr]
+            out.tell(parts.transcriber, message)  # type: ignore[union-attr]
+
+    def accounted(self, message: Account, out: Out) -> None:
+        """The recorder's account so far, into evidence."""
+        self.account = message
+        detail = (
+            ("upto_frame", message.upto),
+            ("accounted", message.kept),
+            ("bytes", message.n_bytes),
+            ("digest", message.digest),
+            ("dropped", dict(message.lost)),
+        )
+        self._commit(out, "audio_accounted", ACTIVE, detail=detail)
+
+    def part_exited(self, message: Exited, out: Out) -> None:
+        """A part crashed: restart it, or end the call when it crashes too often. One that ended by itself is done."""
+        parts = self.parts
+        if parts is None or message.error is None:
+            return
+        name = self._part_name(message.ref)
+        logs = dict(parts.crashes)
+        log, allowed = logs.get(message.ref, CrashLog()).after_crash(message.at, self.limits.restarts)
+        logs[message.ref] = log
+        self.parts = replace(parts, crashes=tuple(logs.items()))
+        self._emit(out, VoiceEventType.ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
+        if allowed:
+            out.restart(message.ref)
+        elif self.phase is ACTIVE:
+            self._end(EndReason.FAILED, self.accepted, (), out, error=f"the {name} failed: {message.error}")
+
+    def timeout(self, timer: str, out: Out) -> None:
+        """Idle, overrun, the drain deadline, or evidence that does not come."""
+        if timer == "idle" and self.accepted != self.idle_mark:
+            self.idle_mark = self.accepted
+            out.set_timer("idle", self.limits.idle_seconds)
+        elif timer == "idle":
+            self._end(EndReason.IDLE, self.accepted, (), out)
+        elif timer == "overrun":
+            self._end(EndReason.OVERRUN, self.accepted, (), out)
+        elif timer == "drain":
+            self._stopped(out, SESSION.deadlines[STOPPING])
+        elif timer == "spill":
+            self._gone(out, durable=False, spilled=False)
+        elif self.phase is CREATED:
+            self._refuse("the evidence store does not answer", out, perhaps=True)
+        else:
+            self._spill(out)
+
+    # --- STOPPING --------------------------------------------------------------------------------------------------
+
+    def stop(self, message: Stop, out: Out) -> None:
+        """Begin the end."""
+        self._end(message.reason, message.upto, () if message.token is None else (message.token,), out)
+
+    def stop_again(self, message: Stop, out: Out) -> None:
+        """The end is under way: this one waits for it too."""
+        if message.token is not None and self.ending is not None:
+            self.ending = replace(self.ending, tokens=(*self.ending.tokens, message.token))
+
+    def fail(self, message: Fail, out: Out) -> None:
+        """This actor crashed too often: end as failed."""
+        self._end(EndReason.FAILED, self.accepted, (), out, error=message.error)
+
+    def fail_stopping(self, message: Fail, out: Out) -> None:
+        """It crashed too often while stopping: do not wait for the parts any longer."""
+        self._stopped(out, SESSION.deadlines[STOPPING])
+
+    def _end(self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "") -> None:
+        self.phase = SESSION.fire(self.phase, END_TRIGGER[reason])
+        self.ending = Ending(reason, max(upto, self.accepted), tokens, error=error)
+        if not self.opened:
+            # Stopped before its creation was durable: nobody knows of it yet, and nobody will be told that it opened.
+            out.reply(self.token, Unevidenced(error or "stopped before its creation was durable"))
+        out.cancel_timer("idle")
+        out.cancel_timer("overrun")
+        out.cancel_timer("evidence")
+        out.set_timer("drain", self.limits.drain_seconds)
+        detail = (("reason", reason.value), *((("error", error),) if error else ()))
+        self._commit(out, "session_stopping", STOPPING, detail=detail, then=self._news(out, STOPPING))
+        if error:
+            self._emit(out, VoiceEventType.ERROR, ("part", "session"), ("error", error), ("restarted", False))
+        self._drain_when_complete(out)
+
+    def last_frames(self, message: Frames, out: Out) -> None:
+        """Audio that was accepted before the stop is passed on; what came behind it is late."""
+        ending = self.ending
+        if ending is None or message.first < self.accepted or not message.count:
+            return
+        if message.first >= ending.upto or ending.told_drain:
+            self.ending = replace(ending, late=ending.late + message.count)
+            return
+        if self.parts is None:
+            self._spawn_parts(out)
+        self.frames(message, out)
+        self._drain_when_complete(out)
+
+    def _drain_when_complete(self, out: Out) -> None:
+        ending = self.ending
+        if ending is None or self.accepted < ending.upto:
+            return
+        self.ending = replace(ending, told_drain=True)
+        if self.parts is None:
+            self._stopped(out, "drained")
+        else:
+            self._drain_parts(out)
+
+    def _drain_parts(self, out: Out) -> None:
+        if self.parts is not None:
+            out.tell(self.parts.recorder, Drain())
+            if self.parts.transcriber is not None:
+                out.tell(self.parts.transcriber, Drain())
+
+    def accounted_at_end(self, message: Account, _: Out) -> None:
+        """A last interim account; the final record will carry the whole."""
+        self.account = message
+
+    def recorded(self, message: Recorded, out: Out) -> None:
+        """The recorder has drained; quality has all measures now."""
+        self.account = message.account
+        self._answered(out, recorded=message)
+        if self.parts is not None:
+            out.tell(self.parts.quality, Drain())
+
+    def transcribed(self, message: Transcribed, out: Out) -> None:
+        """The transcriber has drained."""
+        self._answered(out, transcribed=message)
+
+    def assessed(self, message: Assessed, out: Out) -> None:
+        """Quality has answered."""
+        self._answered(out, assessed=message.quality)
+
+    def _answered(self, out: Out, **answer: Any) -> None:
+        if self.ending is None or self.parts is None:
+            return
+        ending = self.ending = replace(self.ending, **answer)
+        transcript_there = ending.transcribed is not None or self.parts.transcriber is None
+        if ending.recorded is not None and ending.assessed is not None and transcript_there:
+            self._stopped(out, "drained")
+
+    # --- STOPPED ---------------------------------------------------------------------------------------------------
+
+    def _stopped(self, out: Out, trigger: str) -> None:
+        """Drained or not: everything is released now, and the final record goes out."""
+        self.phase = SESSION.fire(self.phase, trigger)
+        out.cancel_timer("drain")
+        out.port(self.ports.directory, Closed(self.facts.session_id))
+        result = self._result(drained=trigger == "drained")
+        self._commit(out, "session_stopped", STOPPED, result=result, then=self._last_words(out, result))
+        out.set_timer("evidence", self.limits.evidence_seconds)
+
+    def final_durable(self, message: Durable, out: Out) -> None:
+        """When the last record is in, all is said."""
+        self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
+        if not self.outbox.waiting:
+            self._gone(out, durable=True, spilled=False)
+
+    def final_not_durable(self, message: NotDurable, out: Out) -> None:
+        """The store is down: the records that are left are spilled, at once."""
+        if self.outbox.is_under_way(message.number):
+            self._spill(out)
+
+    def _spill(self, out: Out) -> None:
+        out.cancel_timer("evidence")
+        out.set_timer("spill", self.limits.evidence_seconds)
+        out.tell(self.routes.evidence, Spill(out.me, self.outbox.drafts()))
+
+    def spilled(self, message: Spilled, out: Out) -> None:
+        """The records are safe beside the store, or not even that."""
+        self._gone(out, durable=False, spilled=message.ok)
+
+    def _gone(self, out: Out, *, durable: bool, spilled: bool) -> None:
+        if not durable and self.opened:
+            # The record is not durable, but the end is: nobody may wait for the store to learn of it.
+            for waiting in self.outbox.waiting:
+                out.release(waiting.then)
+        for token in self.ending.tokens if self.ending is not None else ():
+            out.reply(token, Ended(self.facts.session_id, durable, spilled))
+        self._leave(out)
+
+    def _leave(self, out: Out) -> None:
+        out.port(self.ports.directory, Closed(self.facts.session_id))
+        out.tell(self.supervisor, SessionEnded(self.facts.session_id))
+        out.stop()
+
+    # --- what several phases use -----------------------------------------------------------------------------------
+
+    def reroute(self, message: Routes, out: Out) -> None:
+        """Policy or evidence moved, or the store is back: send what waits there again."""
+        if message.epoch > self.routes.epoch:
+            self.routes = message
+            self.outbox.send_again(out, message.evidence)
+
+    def _arm(self, out: Out) -> None:
+        self.idle_mark = self.accepted
+        out.set_timer("idle", self.limits.idle_seconds)
+        out.set_timer("overrun", self.limits.max_seconds)
+
+    def _spawn_parts(self, out: Out) -> None:
+        facts, ports = self.facts, self.ports
+        quality = out.spawn(QualityActor(out.me, ports.directory, facts.session_id), "quality")
+        recorder = out.spawn(
+            RecorderActor(out.me, quality, ports.media, facts, self.limits.account_frames), "recorder"
+        )
+        transcriber = None
+        if facts.stt_engine is not None:
+            transcriber = out.spawn(TranscriberActor(out.me, ports.stt, ports.directory, facts), "transcriber")
+        self.parts = Parts(recorder, transcriber, quality)
+
+    def _part_name(self, ref: Ref) -> str:
+        parts = self.parts
+        if parts is None or ref is parts.quality:
+            return "quality"
+        return "recorder" if ref is parts.recorder else "transcriber"
+
+    def _engine(self) -> str:
+        return "none" if self.facts.stt_engine is None else self.facts.stt_engine.value
+
+    def _commit(
+        self,
+        out: Out,
+        operation: str,
+        state: VoiceSessionState,
+        *,
+        detail: tuple[tuple[str, Any], ...] = (),
+        result: SessionResult | None = None,
+        then: tuple[Effect, ...] = (),
+    ) -> None:
+        status = RequestStatus.SUCCESS
+        if self.ending is not None and self.ending.reason in {EndReason.FAILED, EndReason.UNEVIDENCED}:
+            status = RequestStatus.FAILED
+        number = self.outbox.next_number
+        draft = Draft(self.facts, number, operation, status, self.verdict, state, detail, result)
+        self.outbox = self.outbox.commit(out, self.routes.evidence, draft, then)
+
+    def _changed(self, out: Out, state: VoiceSessionState, result: SessionResult | None = None) -> Changed:
+        return Changed(self.facts, state, out.me, self.verdict, result)
+
+    def _news(self, out: Out, state: VoiceSessionState) -> tuple[Effect, ...]:
+        event = Emit(self.facts.session_id, VoiceEventType.STATE_CHANGED, (("state", state.value),))
+        return ((PORT, self.ports.directory, self._changed(out, state)), (PORT, self.ports.directory, event))
+
+    def _last_words(self, out: Out, result: SessionResult) -> tuple[Effect, ...]:
+        session_id, directory = self.facts.session_id, self.ports.directory
+        transcript = Emit(session_id, VoiceEventType.TRANSCRIPT_READY, (("text", result.transcript),))
+        stopped = Emit(session_id, VoiceEventType.SESSION_STOPPED, (("reason", result.reason.value),))
+        return (
+            (PORT, directory, transcript),
+            (PORT, directory, stopped),
+            (PORT, directory, self._changed(out, STOPPED, result)),
+        )
+
+    def _emit(self, out: Out, kind: VoiceEventType, *payload: tuple[str, Any]) -> None:
+        out.port(self.ports.directory, Emit(self.facts.session_id, kind, payload))
+
+    def _result(self, *, drained: bool) -> SessionResult:
+        """The whole account. What nobody answered for is declared, so that the sums always hold."""
+        ending = self.ending or Ending(EndReason.FAILED, self.accepted)
+        recorded, transcribed = ending.recorded, ending.transcribed
+        missing_reason = LOST_ON_THE_WAY if drained else "drain_expired"
+        accepted = max(self.accepted, ending.upto)
+        lost = self.account.lost
+        missing = accepted - self.account.kept - sum(count for _, count in lost)
+        if missing:
+            lost = counted(lost, missing_reason, missing)
+        heard = transcribed.heard if transcribed is not None else 0
+        unheard = transcribed.unheard if transcribed is not None else ()
+        missing = accepted - heard - sum(count for _, count in unheard)
+        if missing:
+            reason = "no_engine" if self.facts.stt_engine is None else missing_reason
+            unheard = counted(unheard, reason, missing)
+        if ending.late:
+            lost = counted(lost, "late", ending.late)
+            unheard = counted(unheard, "late", ending.late)
+        recording: RecordingInfo | None = recorded.recording if recorded is not None else None
+        return SessionResult(
+            reason=ending.reason,
+            drained=drained,
+            frames=FrameAccount(
+                accepted=accepted + ending.late,
+                accounted=self.account.kept,
+                recorded=self.account.kept if self.facts.recording and recording is not None else 0,
+                transcribed=heard,
+                dropped=dict(lost),
+                untranscribed=dict(unheard),
+                bytes=self.account.n_bytes,
+                digest=self.account.digest,
+            ),
+            transcript=transcribed.text if transcribed is not None else "",
+            recording=recording,
+            quality=ending.assessed or Quality(),
+        )
+
+
+__all__ = ["Ending", "Parts", "Ports", "SessionActor", "SessionLimits"]

@@ -1,0 +1,256 @@
+"""The supervisor: it spawns policy, evidence and a session actor for each call, and owns the routing table.
+
+Strategy: one for one. A child that crashes is restarted alone, at its old address and with its mail, as long as it does not
+crash more often than its intensity allows. Beyond it, policy and evidence take the supervisor down with them (the system
+restarts it from its journal, or fails); a session is told to end as failed; and a session that can't even do that is ended
+here, with the final record that it would have written.
+
+It gives each session its routes when it spawns it, and new ones when evidence was restarted or its store is back. Frames
+follow a route without passing through here.
+"""
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from actors.actor import PORT, REPLY, Actor, Exited, Out
+from actors.evidence import EvidenceActor
+from actors.mailbox import Ref
+from actors.messages import (
+    Changed,
+    Closed,
+    Denied,
+    Draft,
+    Durable,
+    Evaluate,
+    EvidenceBack,
+    Facts,
+    Fail,
+    Judged,
+    NotDurable,
+    OpenSession,
+    Routes,
+    SessionEnded,
+    Unevidenced,
+)
+from actors.outbox import Outbox
+from actors.policy import PolicyActor
+from actors.session import Ports, SessionActor, SessionLimits
+from machines.communication import PolicyVerdict, RequestStatus
+from machines.frozen import FrozenMap
+from machines.policy import VoicePolicy
+from machines.restart import CrashLog
+from machines.session import EndReason, FrameAccount, SessionResult, VoiceSessionState
+
+GIVEN_CHANCES = 2  # crashes while ending as failed, after which the supervisor ends the session itself
+
+
+class Entry(Struct, frozen=True):
+    """One row of the routing table: a session, where it is, and its crashes."""
+
+    facts: Facts
+    verdict: PolicyVerdict
+    ref: Ref
+    crashes: CrashLog = CrashLog()
+    failing: int = 0
+
+
+class Supervisor(Actor):
+    """The top of the voice service; see the module.
+
+    `sessions` is the routing table; `owners` finds a session by its address; `asked` are requests that policy has not
+    judged yet; `outbox` holds the records of refusals and of sessions ended here. `crashes` are those of
+    policy and evidence, whose addresses are in `routes`.
+    """
+
+    __slots__ = (
+        "asked",
+        "crashes",
+        "judge",
+        "limits",
+        "outbox",
+        "owners",
+        "ports",
+        "probe_seconds",
+        "routes",
+        "sessions",
+    )
+    wiring = ("judge", "limits", "ports", "probe_seconds")
+    state = ("asked", "crashes", "outbox", "owners", "routes", "sessions")
+    journal = state
+    handles = {
+        OpenSession: "open_session",
+        Judged: "judged",
+        SessionEnded: "session_ended",
+        Durable: "durable",
+        NotDurable: "not_durable",
+        EvidenceBack: "evidence_back",
+        Exited: "exited",
+    }
+
+    def __init__(self, judge: VoicePolicy, limits: SessionLimits, ports: Ports, probe_seconds: float) -> None:
+        self.judge = judge
+        self.limits = limits
+        self.ports = ports
+        self.probe_seconds = probe_seconds
+        self.asked: FrozenMap[str, OpenSession] = FrozenMap()
+        self.sessions: FrozenMap[str, Entry] = FrozenMap()
+        self.owners: FrozenMap[Ref, str] = FrozenMap()
+        self.crashes: tuple[tuple[Ref, CrashLog], ...] = ()
+        self.outbox = Outbox()
+        self.routes: Routes | None = None
+
+    def start(self, out: Out) -> None:
+        """Spawn policy and evidence, and make the first routes."""
+        limits = self.limits
+        policy = out.spawn(PolicyActor(self.judge), "policy")
+        evidence = out.spawn(
+            EvidenceActor(out.me, self.ports.store, limits.evidence_seconds, self.probe_seconds), "evidence"
+        )
+        self.routes = Routes(1, policy, evidence)
+
+    def restarted(self, out: Out) -> None:
+        """Go on where the journal stands: the children kept running; what they were asked is asked again."""
+        if self.routes is None:
+            self.start(out)
+            return
+        for child in (self.routes.policy, self.routes.evidence, *(entry.ref for _, entry in self.sessions.items())):
+            out.adopt(child)
+        self.outbox.send_again(out, self.routes.evidence)
+        for _, asked in self.asked.items():
+            out.tell(self.routes.policy, Evaluate(asked.facts, out.me))
+
+    # --- opening ---------------------------------------------------------------------------------------------------
+
+    def open_session(self, message: OpenSession, out: Out) -> None:
+        """Have the request judged."""
+        self.asked = self.asked.with_item(message.facts.session_id, message)
+        out.tell(self._routes().policy, Evaluate(message.facts, out.me))
+
+    def judged(self, message: Judged, out: Out) -> None:
+        """Spawn the session, or refuse with the refusal in evidence first."""
+        asked = self.asked.get(message.session_id)
+        if asked is None:
+            return
+        self.asked = self.asked.without(message.session_id)
+        if message.verdict.status is RequestStatus.APPROVED:
+            self._spawn_session(asked, message.verdict, out)
+            return
+        detail = (("refused", message.verdict.reason_code), ("hint", message.verdict.hint))
+        denied = (REPLY, asked.token, Denied(message.verdict))
+        draft = Draft(
+            asked.facts,
+            self.outbox.next_number,
+            "session_denied",
+            message.verdict.status,
+            message.verdict,
+            detail=detail,
+        )
+        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, (denied,))
+
+    def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
+        facts = asked.facts
+        actor = SessionActor(facts, verdict, self.limits, self.ports, out.me, self._routes(), asked.token)
+        ref = out.spawn(actor, facts.session_id)
+        self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
+        self.owners = self.owners.with_item(ref, facts.session_id)
+
+    def session_ended(self, message: SessionEnded, _: Out) -> None:
+        """Forget a session that has said its last word."""
+        entry = self.sessions.get(message.session_id)
+        if entry is not None:
+            self.sessions = self.sessions.without(message.session_id)
+            self.owners = self.owners.without(entry.ref)
+
+    # --- evidence of its own ---------------------------------------------------------------------------------------
+
+    def durable(self, message: Durable, out: Out) -> None:
+        """A refusal is in the store: now it can be told."""
+        self.outbox = self.outbox.acknowledged(message.number, out, self._routes().evidence)
+
+    def not_durable(self, message: NotDurable, out: Out) -> None:
+        """A refusal that can't be made durable is a refusal all the same; who asked learns why it is not on record."""
+        if not self.outbox.is_under_way(message.number):
+            return
+        waiting = self.outbox.waiting[0]
+        if waiting.draft.result is not None:
+            return  # the end of a session waits until the store is back
+        for op, token, _ in waiting.then:
+            if op == REPLY:
+                out.reply(token, Unevidenced(message.error))
+        self.outbox = self.outbox.dropped(out, self._routes().evidence)
+
+    def evidence_back(self, _: EvidenceBack, out: Out) -> None:
+        """The store takes records again: everybody sends what is left."""
+        self._reroute(out)
+
+    def _reroute(self, out: Out) -> None:
+        routes = self.routes = replace(self._routes(), epoch=self._routes().epoch + 1)
+        for _, entry in sorted(self.sessions.items(), key=lambda item: item[0]):
+            out.tell(entry.ref, routes)
+        self.outbox.send_again(out, routes.evidence)
+
+    # --- failure ---------------------------------------------------------------------------------------------------
+
+    def exited(self, message: Exited, out: Out) -> None:
+        """A child crashed, or a session left by itself."""
+        if message.error is None:
+            return
+        session_id = self.owners.get(message.ref)
+        if session_id is not None:
+            self._session_crashed(session_id, message, out)
+            return
+        logs = dict(self.crashes)
+        log, allowed = logs.get(message.ref, CrashLog()).after_crash(message.at, self.limits.restarts)
+        logs[message.ref] = log
+        self.crashes = tuple(logs.items())
+        if not allowed:
+            raise ChildFailed(f"{message.ref} crashes again and again: {message.error}")
+        out.restart(message.ref)
+        if message.ref is self._routes().evidence:
+            self._reroute(out)
+
+    def _session_crashed(self, session_id: str, message: Exited, out: Out) -> None:
+        entry = self.sessions.get(session_id)
+        if entry is None:
+            return
+        log, allowed = entry.crashes.after_crash(message.at, self.limits.restarts)
+        if entry.failing or not allowed:
+            entry = replace(entry, failing=entry.failing + 1)
+        if entry.failing > GIVEN_CHANCES:
+            self._end_for(entry, message.error or "", out)
+            return
+        self.sessions = self.sessions.with_item(session_id, replace(entry, crashes=log))
+        if entry.failing:
+            out.tell(entry.ref, Fail(message.error or ""))
+        out.restart(entry.ref)
+
+    def _end_for(self, entry: Entry, error: str, out: Out) -> None:
+        """End a session that can't end itself: release what it held, and write its final record."""
+        session_id, directory = entry.facts.session_id, self.ports.directory
+        out.port(directory, Closed(session_id))
+        out.stop(entry.ref)
+        self.sessions = self.sessions.without(session_id)
+        self.owners = self.owners.without(entry.ref)
+        result = SessionResult(reason=EndReason.FAILED, drained=False, frames=FrameAccount())
+        draft = Draft(
+            entry.facts,
+            self.outbox.next_number,
+            "session_stopped",
+            RequestStatus.FAILED,
+            entry.verdict,
+            VoiceSessionState.STOPPED,
+            (("error", error),),
+            result,
+        )
+        changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)
+        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, ((PORT, directory, changed),))
+
+    def _routes(self) -> Routes:
+        if self.routes is None:
+            raise ChildFailed("the supervisor was asked before it started")
+        return self.routes
+
+
+class ChildFailed(Exception):
+    """Policy or evidence crashed more often than they may be restarted."""
+

@@ -1,0 +1,669 @@
+"""The actor system: one dispatcher runs the steps of every actor; an actor costs no task.
+
+An actor with mail stands in the ready queue, which is drained in turn, one message each. An idle actor's step runs in the
+turn of whoever tells it. What keeps that sound:
+
+- While a step or its effects run, and while the ready queue is not empty, `tell` only enqueues. So no actor ever sees the
+  world between two effects of one step, and nobody outside can overtake what waits.
+- Whoever drains does so within a budget of steps; then the driver task goes on, so that an endless exchange between
+  actors can't hold up the loop.
+- Steps and effects never await. A port takes work in `submit`, which neither blocks nor tells; its results come later, as
+  messages from its own task or, from a thread, through `post`.
+- Another thread never runs a step: `post` appends to an inbox and wakes the loop once for a batch.
+- An error in a step goes to the parent of its actor as `Exited`, never to the teller. The actor is held, its mail with
+  it, until the parent restarts or stops it. A parent that does not handle `Exited` fails with its child. At the top the
+  system restarts an actor itself, within an intensity; beyond it the system fails.
+- A message whose step raised is tried again after the restart, since no effect of it went out; if it kills its actor
+  twice it becomes a dead letter. A message that crashed halfway through its effects is not tried again.
+"""
+
+import heapq
+import itertools
+import sys
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskStatus
+
+from actors import actor as effect_kinds
+from actors.actor import Actor, Effect, Exited, START, START_AGAIN, Gone, Out, Start, Timer, refused
+from actors.loop import loop_clock, thread_waker
+from actors.mailbox import (
+    AUDIO_BOUND,
+    EMPTY,
+    HELD,
+    IDLE,
+    READY,
+    STOPPED,
+    UNBORN,
+    LanePool,
+    MailboxOverflow,
+    Ref,
+    depth,
+    put,
+    put_back,
+    take_all,
+    take_first,
+)
+from machines.restart import CrashLog, Intensity
+
+T = TypeVar("T")
+
+BUDGET: Final = 256  # steps in one drain: about 0.3 ms, then the loop gets its turn
+DEAD_LETTERS_KEPT: Final = 100
+TIMERS_SWEPT: Final = 64  # a heap with fewer entries is never swept of void timers
+FREE, CUT, RUNNING = 0, 1, 2  # what the dispatcher is doing: nothing, waiting for the driver, running a step
+TOP_INTENSITY: Final = Intensity(limit=5, window=60.0)
+
+
+class Port(Protocol):
+    """What touches the world for actors: it takes work without blocking or telling, and tells results back later."""
+
+    def submit(self, work: Any) -> None:
+        """Take `work`. Raising is a crash of the actor that asked, halfway through its effects."""
+
+
+class DeadLetter(NamedTuple):
+    """A message that reached nobody: to whom, of which type, why, and the error that it caused, if any."""
+
+    to: str
+    kind: str
+    reason: str
+    error: str = ""
+
+
+class SystemFailed(Exception):
+    """An actor at the top crashed more often than it may be restarted; the system can't go on."""
+
+
+class AskTimeout(TimeoutError):
+    """An ask was not answered in time. A late answer will be a dead letter."""
+
+
+class Token:
+    """A one-shot place for the answer to an ask. Opaque: send it along, and reply to it once."""
+
+    __slots__ = ("answered", "event", "value")
+
+    def __init__(self) -> None:
+        self.answered = False
+        self.value: Any = None
+        self.event: anyio.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemStatistics:
+    """How the system is.
+
+    `actors` alive, `held` of them waiting for a supervisor's decision; `ready` actors in the ready queue; `inbox` messages
+    from threads not yet taken; `timers` armed; `steps` run since the start; `crashes`, `restarts`; `cut` drains that ran
+    out of their budget; `dead_letters` by reason; `overflowed` audio messages dropped at a bound.
+    """
+
+    actors: int
+    held: int
+    ready: int
+    inbox: int
+    timers: int
+    steps: int
+    crashes: int
+    restarts: int
+    cut: int
+    overflowed: int
+    dead_letters: dict[str, int]
+
+
+class ActorSystem:
+    """A set of actors and the dispatcher that runs them, on asyncio (uvloop too) and on trio.
+
+    `clock` gives seconds and defaults to the clock of the loop that `run` is started in; `budget` is the number of steps
+    of one drain. Until `run` has started, `tell` and `spawn` work and timers wait.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] | None = None, budget: int = BUDGET) -> None:
+        self._clock = clock
+        self._budget = budget
+        self._out = Out(Ref)
+        self._ready: deque[Ref] = deque()
+        self._busy = FREE
+        self._steps = 0
+        self._pool = LanePool()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._armed = 0
+        self._serial = itertools.count()
+        self._wake: anyio.Event | None = None
+        self._sleeping_until = 0.0
+        self._inbox: deque[tuple[Ref, Any]] = deque()
+        self._notified = False
+        self._wake_from_thread: Callable[[], None] | None = None
+        self._refs: dict[Ref, None] = {}
+        self._top_crashes: dict[Ref, CrashLog] = {}
+        self._failure: SystemFailed | None = None
+        self._dead: Counter[str] = Counter()
+        self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS_KEPT)
+        self._crashes = self._restarts = self._cut = self._overflowed = 0
+        self._context = copy_context()
+        self._perform: tuple[Callable[[Ref, Any, Any], None], ...] = (
+            self._tell_effect,
+            self._reply,
+            self._port,
+            self._set_timer,
+            self._cancel_timer,
+            self._spawn_effect,
+            self._restart_effect,
+            self._stop_effect,
+            self._watch,
+            self._unwatch,
+            self._postpone,
+            self._refuse,
+        )
+        assert len(self._perform) == effect_kinds.REFUSE + 1
+
+    # --- from outside ----------------------------------------------------------------------------------------------
+
+    def spawn(self, actor: Actor, name: str) -> Ref:
+        """Start an actor at the top of the system; the address that it answers at."""
+        ref = Ref(actor, name, None)
+        self._spawn(ref)
+        if self._busy != RUNNING:
+            self._go_on()
+        return ref
+
+    def stop(self, ref: Ref) -> None:
+        """Stop an actor and its children, children first; waiting mail becomes dead letters. Twice is once."""
+        self._stop(ref)
+        if self._busy != RUNNING:
+            self._go_on()
+
+    def tell(self, ref: Ref, message: Any) -> None:
+        """Put `message` into the mailbox of `ref`; if the system is idle, run its step now and all that follows from it,
+        within the budget.
+
+        Call it in the loop's thread only, and never from a step. It does not raise what a step raises.
+
+        Slot, step, effects, enqueue and the drain are in this one function on purpose: split into readable helpers the same
+        work costs half as much again, and every message of every call passes here.
+        """
+        if self._busy or ref.status:
+            if ref.status:
+                self._push(ref, message)
+            else:
+                ref.status = READY
+                ref.slot = message
+                self._ready.append(ref)
+            if self._busy != RUNNING:
+                self._go_on()
+            return
+        self._busy = RUNNING
+        ref.status = READY
+        out = self._out
+        effects = out.effects
+        ready = self._ready
+        budget = self._budget
+        try:
+            while True:
+                actor = ref.actor
+                out.me = ref
+                try:
+                    phase = actor.phase  # type: ignore[union-attr]
+                    ref.table[phase].get(message.__class__, refused)(actor, message, out)
+                except Exception as error:  # noqa: BLE001 - any error of a step goes to the supervisor
+                    effects.clear()
+                    self._crash(ref, message, error)
+                else:
+                    if ref.journaled is not None:
+                        ref.journal = ref.journaled(actor)
+                    if effects:
+                        try:
+                            for op, a, b in effects:
+                                if not op:
+                                    if a.status:
+                                        self._push(a, b)
+                                    else:
+                                        a.status = READY
+                                        a.slot = b
+                                        ready.append(a)
+                                else:
+                                    self._perform[op](ref, a, b)
+                        except Exception as error:  # noqa: BLE001 - a failing effect is a crash after k of n
+                            self._crash(ref, EMPTY, error)
+                        effects.clear()
+                    if ref.deferred is not None and actor.phase is not phase:  # type: ignore[union-attr]
+                        self._take_deferred(ref)
+                if ref.status == READY:
+                    if ref.slot is EMPTY and ref.lanes is None:
+                        ref.status = IDLE
+                    else:
+                        ready.append(ref)
+                budget -= 1
+                if not ready:
+                    break
+                if not budget:
+                    self._cut += 1
+                    break
+                ref = ready.popleft()
+                while ref.status != READY:  # held or stopped while it waited
+                    if not ready:
+                        return
+                    ref = ready.popleft()
+                message = ref.slot
+                if message is not EMPTY:
+                    ref.slot = EMPTY
+                else:
+                    system, control, audio = ref.lanes  # type: ignore[misc]
+                    lane = system or control or audio
+                    message = lane.popleft()
+                    if not lane and not (system or control or audio):
+                        self._pool.give_back(ref.lanes)  # type: ignore[arg-type]
+                        ref.lanes = None
+        except BaseException as error:
+            effects.clear()
+            self._crash(ref, EMPTY, error)
+            raise
+        finally:
+            self._steps += self._budget - budget
+            if ready:
+                self._busy = CUT
+                self._go_on()
+            else:
+                self._busy = FREE
+
+    async def ask(self, ref: Ref, make: Callable[[Token], object], seconds: float) -> Any:
+        """Tell `ref` the message that `make(token)` builds, and wait for the reply to that token.
+
+        An actor that answers at once is answered for without a checkpoint. Raises `AskTimeout` after `seconds`. If the
+        caller is cancelled the token is dead and a late reply is a dead letter.
+        """
+        token = Token()
+        self.tell(ref, make(token))
+        if not token.answered:
+            token.event = anyio.Event()
+            with anyio.move_on_after(seconds):
+                try:
+                    await token.event.wait()
+                finally:
+                    if not token.answered:
+                        token.answered, token.event = True, None
+            if token.event is None:
+                raise AskTimeout(f"{ref.name} did not answer within {seconds} s")
+        return token.value
+
+    def post(self, ref: Ref, message: object) -> None:
+        """Like `tell`, from any thread: the message is in the inbox when this returns, its step runs later.
+
+        After the system has ended the message is lost, which `post` does not notice.
+        """
+        self._inbox.append((ref, message))
+        if not self._notified:
+            self._notified = True
+            if self._wake_from_thread is not None:
+                self._wake_from_thread()
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Drive timers, the inbox, and what a drain left over, until cancelled.
+
+        Raises `SystemFailed` when a top actor crashed too often.
+        """
+        if self._clock is None:
+            self._clock = loop_clock()
+        self._wake = anyio.Event()
+        self._wake_from_thread = thread_waker(self._take_inbox)
+        self._context = copy_context()
+        self._rearm()
+        if self._inbox:
+            self._take_inbox()
+        task_status.started()
+        try:
+            while True:
+                self._wake = anyio.Event()
+                wait = self.turn()
+                if self._failure is not None:
+                    raise self._failure
+                if self._ready:
+                    await anyio.lowlevel.checkpoint()
+                elif wait is None:
+                    self._sleeping_until = float("inf")
+                    await self._wake.wait()
+                else:
+                    self._sleeping_until = self._clock() + wait
+                    with anyio.move_on_after(wait):
+                        await self._wake.wait()
+        finally:
+            self._wake = None
+            self._wake_from_thread = None
+
+    def turn(self) -> float | None:
+        """Fire the timers that are due and drain the ready queue, within the budget.
+
+        The seconds until the next timer is due, or None when none is armed.
+        """
+        self._fire_due()
+        if self._ready and self._busy != RUNNING:
+            self._drain()
+        while self._timers and not self._timers[0][2].live:
+            heapq.heappop(self._timers)
+        return max(0.0, self._timers[0][0] - self.now()) if self._timers else None
+
+    def has_work(self) -> bool:
+        """Whether a drain was cut and actors still wait for their turn."""
+        return bool(self._ready)
+
+    def now(self) -> float:
+        """The system's clock, in seconds; 0 before it runs when no clock was given."""
+        return self._clock() if self._clock is not None else 0.0
+
+    def statistics(self) -> SystemStatistics:
+        """How the system is at this moment; see `SystemStatistics`."""
+        return SystemStatistics(
+            actors=len(self._refs),
+            held=sum(1 for ref in self._refs if ref.status == HELD),
+            ready=len(self._ready),
+            inbox=len(self._inbox),
+            timers=self._armed,
+            steps=self._steps,
+            crashes=self._crashes,
+            restarts=self._restarts,
+            cut=self._cut,
+            overflowed=self._overflowed,
+            dead_letters=dict(self._dead),
+        )
+
+    def refs(self) -> Iterator[tuple[Ref, int]]:
+        """Every living actor's address with the number of messages that wait there."""
+        return ((ref, depth(ref)) for ref in list(self._refs))
+
+    @contextmanager
+    def held_back(self) -> Iterator[None]:
+        """While this is open, `tell` only enqueues; the queue is drained at the end.
+
+        It is how a script can be run queued rather than inline, and how a batch is told without a step between.
+        """
+        was, self._busy = self._busy, RUNNING
+        try:
+            yield
+        finally:
+            self._busy = was
+            if was != RUNNING:
+                self._go_on()
+
+    # --- the dispatcher --------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Run the ready queue, within the budget."""
+        ready = self._ready
+        while ready:
+            ref = ready.popleft()
+            if ref.status == READY:
+                message = take_first(ref, self._pool)
+                ref.status = IDLE
+                self._busy = FREE
+                self.tell(ref, message)
+                return
+        self._busy = FREE
+
+    def _go_on(self) -> None:
+        """See to it that the ready queue is drained: by the driver when a drain was cut, else now."""
+        if self._busy == FREE:
+            self._drain()
+        elif self._wake is not None:
+            self._wake.set()
+
+    def _enqueue(self, ref: Ref, message: Any) -> None:
+        if ref.status == IDLE:
+            ref.status = READY
+            ref.slot = message
+            self._ready.append(ref)
+        else:
+            self._push(ref, message)
+
+    def _push(self, ref: Ref, message: Any) -> None:
+        """Put a message into a mailbox whose actor is not idle."""
+        lanes = ref.lanes
+        if lanes is not None:
+            try:
+                lane = lanes[message.lane]
+                if len(lane) < AUDIO_BOUND:
+                    lane.append(message)
+                    return
+            except AttributeError:
+                pass  # a message without a lane: `put` knows what to do
+        if ref.status >= STOPPED:
+            self._letter(ref, message, "stopped")
+            return
+        try:
+            gone = put(ref, message, self._pool)
+        except MailboxOverflow as error:
+            self._letter(ref, message, "overflow")
+            if ref.status != HELD:
+                self._crash(ref, EMPTY, error)
+            return
+        if gone is not EMPTY:
+            self._overflowed += 1
+            self._letter(ref, gone, "overflow")
+
+    def _take_deferred(self, ref: Ref) -> None:
+        deferred, ref.deferred = ref.deferred or [], None
+        for message in reversed(deferred):
+            put_back(ref, message, self._pool)
+
+    def _take_inbox(self) -> None:
+        """Tell everything that threads have posted. The loop calls it."""
+        self._notified = False
+        inbox = self._inbox
+        while inbox:
+            ref, message = inbox.popleft()
+            self.tell(ref, message)
+
+    # --- effects ---------------------------------------------------------------------------------------------------
+
+    def _tell_effect(self, _: Ref, to: Ref, message: Any) -> None:
+        self._enqueue(to, message)
+
+    def _reply(self, ref: Ref, token: Token, value: Any) -> None:
+        if token.answered:
+            self._letter(ref, value, "late reply")
+            return
+        token.answered = True
+        token.value = value
+        if token.event is not None:
+            token.event.set()
+
+    def _port(self, _: Ref, port: Port, work: Any) -> None:
+        self._context.run(port.submit, work)
+
+    def _set_timer(self, ref: Ref, key: str, seconds: float) -> None:
+        self._cancel_timer(ref, key, None)
+        timer = Timer(ref, key, self.now() + seconds)
+        if ref.timers is None:
+            ref.timers = [timer]
+        else:
+            ref.timers.append(timer)
+        self._armed += 1
+        heapq.heappush(self._timers, (timer.at, next(self._serial), timer))
+        if len(self._timers) > TIMERS_SWEPT and len(self._timers) > 4 * self._armed:
+            self._timers = [entry for entry in self._timers if entry[2].live]
+            heapq.heapify(self._timers)
+        if timer.at < self._sleeping_until and self._wake is not None:
+            self._wake.set()
+
+    def _cancel_timer(self, ref: Ref, key: str, _: None) -> None:
+        for timer in ref.timers or ():
+            if timer.key == key:
+                self._disarm(timer)
+                return
+
+    def _cancel_timers(self, ref: Ref) -> None:
+        for timer in list(ref.timers or ()):
+            self._disarm(timer)
+
+    def _disarm(self, timer: Timer) -> None:
+        """It will never fire; if it has and waits in the mailbox, it means nothing any more."""
+        timer.live = False
+        if timer.ref.timers is not None:
+            timer.ref.timers.remove(timer)
+        if not timer.due:
+            self._armed -= 1
+
+    def _fire_due(self) -> None:
+        now = self.now()
+        while self._timers and self._timers[0][0] <= now:
+            timer = heapq.heappop(self._timers)[2]
+            if timer.live:
+                timer.due = True
+                self._armed -= 1
+                self._enqueue(timer.ref, timer)
+
+    def _rearm(self) -> None:
+        """Timers set before the clock was known count from the start of the run."""
+        now = self.now()
+        self._timers = [(at + now, serial, timer) for at, serial, timer in self._timers] if now else self._timers
+
+    def _spawn_effect(self, _: Ref, ref: Ref, __: None) -> None:
+        self._spawn(ref)
+
+    def _spawn(self, ref: Ref) -> None:
+        if ref.status != UNBORN:
+            return
+        parent = ref.parent
+        if parent is not None:
+            if parent.status == STOPPED:
+                ref.status = STOPPED
+                return
+            if parent.children is None:
+                parent.children = {}
+            parent.children[ref] = None
+        self._refs[ref] = None
+        ref.status = IDLE
+        if ref.starts:
+            self._enqueue(ref, START)
+
+    def _stop_effect(self, me: Ref, ref: Ref, _: None) -> None:
+        parent = ref.parent
+        by_itself = me is ref and ref.status != STOPPED
+        self._stop(ref)
+        if by_itself and parent is not None and Exited in parent.table.get(_phase(parent), ()):
+            self._enqueue(parent, Exited(ref, None, self.now()))
+
+    def _stop(self, ref: Ref) -> None:
+        if ref.status == STOPPED:
+            return
+        for child in reversed(list(ref.children or ())):
+            self._stop(child)
+        ref.status = STOPPED
+        if ref.timers is not None:
+            self._cancel_timers(ref)
+        if ref.lanes is not None or ref.slot is not EMPTY or ref.deferred is not None:
+            for message in take_all(ref, self._pool):
+                if not isinstance(message, Timer | Start):
+                    self._letter(ref, message, "stopped")
+        if ref.parent is not None and ref.parent.children is not None:
+            ref.parent.children.pop(ref, None)
+        self._refs.pop(ref, None)
+        self._top_crashes.pop(ref, None)
+        watchers, ref.watchers = ref.watchers, None
+        for watcher in watchers or ():
+            self._enqueue(watcher, Gone(ref))
+        ref.actor = ref.children = ref.timers = None
+        ref.journal = ()
+        ref.suspect = EMPTY
+
+    def _watch(self, me: Ref, ref: Ref, _: None) -> None:
+        if ref.status == STOPPED:
+            self._enqueue(me, Gone(ref))
+        elif ref.watchers is None:
+            ref.watchers = [me]
+        elif me not in ref.watchers:
+            ref.watchers.append(me)
+
+    def _unwatch(self, me: Ref, ref: Ref, _: None) -> None:
+        if ref.watchers is not None and me in ref.watchers:
+            ref.watchers.remove(me)
+
+    def _postpone(self, ref: Ref, message: Any, _: None) -> None:
+        if ref.deferred is None:
+            ref.deferred = []
+        ref.deferred.append(message)
+
+    def _refuse(self, ref: Ref, message: Any, _: None) -> None:
+        self._letter(ref, message, "unhandled")
+
+    # --- failure ---------------------------------------------------------------------------------------------------
+
+    def _crash(self, ref: Ref, message: Any, error: BaseException) -> None:
+        """Hold the actor and tell its parent. `message` is what its step raised on, EMPTY when effects had gone out."""
+        self._crashes += 1
+        text = "".join(traceback.format_exception_only(error)).strip()
+        if ref.status == STOPPED:
+            return
+        self._cancel_timers(ref)
+        ref.status = HELD
+        if message is not EMPTY:
+            if message is ref.suspect:
+                self._letter(ref, message, "killed its actor twice", text)
+                ref.suspect = EMPTY
+            else:
+                ref.suspect = message
+                put_back(ref, message, self._pool)
+        parent = ref.parent
+        if parent is None:
+            self._crash_at_top(ref, text, error)
+        elif Exited in parent.table.get(_phase(parent), ()):
+            self._enqueue(parent, Exited(ref, text, self.now()))
+        else:
+            self._crash(parent, EMPTY, error)
+
+    def _crash_at_top(self, ref: Ref, text: str, error: BaseException) -> None:
+        log, allowed = self._top_crashes.get(ref, CrashLog()).after_crash(self.now(), TOP_INTENSITY)
+        self._top_crashes[ref] = log
+        if allowed:
+            self._restart(ref)
+            return
+        self._failure = SystemFailed(f"{ref.name} crashed more than {TOP_INTENSITY.limit} times: {text}")
+        self._failure.__cause__ = error
+        if self._wake is not None:
+            self._wake.set()
+        else:
+            sys.excepthook(SystemFailed, self._failure, None)
+
+    def _restart_effect(self, _: Ref, ref: Ref, __: None) -> None:
+        self._restart(ref)
+
+    def _restart(self, ref: Ref) -> None:
+        """Begin a held actor again: a new state from the journal, the mailbox kept, a first step before any mail."""
+        if ref.status != HELD or ref.actor is None:
+            return
+        self._restarts += 1
+        ref.incarnation += 1
+        ref.actor = ref.actor.recover(ref.journal)
+        ref.status = READY
+        put_back(ref, START_AGAIN, self._pool)
+        if ref.deferred is not None:
+            self._take_deferred(ref)
+        self._ready.append(ref)
+
+    def _letter(self, ref: Ref, message: Any, reason: str, error: str = "") -> None:
+        self._dead[reason] += 1
+        self.dead_letters.append(DeadLetter(ref.name, type(message).__name__, reason, error))
+
+
+def _phase(ref: Ref) -> Any:
+    return None if ref.actor is None else ref.actor.phase
+
+
+__all__ = [
+    "ActorSystem",
+    "AskTimeout",
+    "DeadLetter",
+    "Effect",
+    "Port",
+    "SystemFailed",
+    "SystemStatistics",
+    "Token",
+]

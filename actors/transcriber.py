@@ -1,0 +1,138 @@
+"""The transcriber of one session: every frame is handed to the speech-to-text port, and what it hears is told.
+
+    OPEN       frames are handed over
+    DRAINING   the session said that no more follow; the engine tells its last words
+    DONE       the transcript is complete and the session has it
+"""
+
+from typing import Any
+
+from actors.actor import IGNORE, Actor, Out
+from actors.mailbox import Ref
+from actors.messages import (
+    Drain,
+    Emit,
+    Facts,
+    Finish,
+    Finished,
+    Frames,
+    Hear,
+    Heard,
+    Listen,
+    Partial,
+    Transcribed,
+    Unheard,
+    Utterance,
+)
+from actors.recorder import LOST_ON_THE_WAY, counted
+from machines.events import VoiceEventType
+
+OPEN, DRAINING, DONE = "open", "draining", "done"
+
+
+class TranscriberActor(Actor):
+    """Hands frames to the engine and collects what it hears.
+
+    `expected` is the next frame number, `unheard` counts frames by reason, `texts` are the finished utterances in order.
+    """
+
+    __slots__ = ("directory", "expected", "facts", "phase", "session", "stt", "texts", "unheard")
+    wiring = ("session", "stt", "directory", "facts")
+    state = ("phase", "expected", "unheard", "texts")
+    journal = state
+    handles = {
+        OPEN: {
+            Frames: "frames",
+            Drain: "drain",
+            Heard: IGNORE,
+            Partial: "partial",
+            Utterance: "utterance",
+            Unheard: "lost",
+            Finished: "finished",
+        },
+        DRAINING: {
+            Frames: IGNORE,
+            Drain: IGNORE,
+            Heard: IGNORE,
+            Partial: "partial",
+            Utterance: "utterance",
+            Unheard: "lost",
+            Finished: "finished",
+        },
+        DONE: {
+            Frames: IGNORE,
+            Drain: IGNORE,
+            Heard: IGNORE,
+            Partial: IGNORE,
+            Utterance: IGNORE,
+            Unheard: IGNORE,
+            Finished: IGNORE,
+        },
+    }
+
+    def __init__(self, session: Ref, stt: Any, directory: Any, facts: Facts) -> None:
+        self.session = session
+        self.stt = stt
+        self.directory = directory
+        self.facts = facts
+        self.phase = OPEN
+        self.expected = 0
+        self.unheard: tuple[tuple[str, int], ...] = ()
+        self.texts: tuple[str, ...] = ()
+
+    def start(self, out: Out) -> None:
+        """Open a stream at the engine; a second opening of the same session changes nothing there."""
+        facts = self.facts
+        if facts.stt_engine is not None:
+            out.port(self.stt, Listen(facts.session_id, facts.stt_engine, facts.audio_format, out.me))
+
+    def restarted(self, out: Out) -> None:
+        """Go on where the journal stands; an end that may not have gone out is told again."""
+        self.start(out)
+        if self.phase == DRAINING:
+            out.port(self.stt, Finish(self.facts.session_id))
+
+    def frames(self, message: Frames, out: Out) -> None:
+        """Hand a run over; a hole in the numbers is a loss that is declared, a number seen before is old."""
+        if message.first != self.expected:
+            if message.first < self.expected:
+                return
+            self.unheard = counted(self.unheard, LOST_ON_THE_WAY, message.first - self.expected)
+        self.expected = message.first + message.count
+        out.port(self.stt, Hear(self.facts.session_id, message.first, message.count))
+
+    def drain(self, _: Drain, out: Out) -> None:
+        """No more frames follow."""
+        self.phase = DRAINING
+        out.port(self.stt, Finish(self.facts.session_id))
+
+    def partial(self, message: Partial, out: Out) -> None:
+        """A preview for those who listen."""
+        out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.STT_PARTIAL, (("text", message.text),)))
+
+    def utterance(self, message: Utterance, out: Out) -> None:
+        """A finished utterance: keep it, and tell those who listen."""
+        self.texts = (*self.texts, message.text)
+        words = tuple(
+            {"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms, "confidence": word.confidence}
+            for word in message.words
+        )
+        payload = (
+            ("text", message.text),
+            ("start_ms", message.start_ms),
+            ("end_ms", message.end_ms),
+            ("words", words),
+        )
+        out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.STT_FINAL, payload))
+
+    def lost(self, message: Unheard, out: Out) -> None:
+        """Frames that no engine will hear: declared."""
+        self.unheard = counted(self.unheard, message.reason, message.count)
+        payload = (("reason", message.reason), ("first_frame", message.first), ("frames", message.count))
+        out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.ERROR, (("part", "stt"), *payload)))
+
+    def finished(self, _: Finished, out: Out) -> None:
+        """Everything handed over was heard or declared: tell the session the whole text."""
+        self.phase = DONE
+        heard = self.expected - sum(count for _, count in self.unheard)
+        out.tell(self.session, Transcribed(" ".join(text for text in self.texts if text), heard, self.unheard))

@@ -1,0 +1,62 @@
+"""Voice communication for agent runtimes: sessions with live transcripts, recordings and verifiable evidence.
+
+The names are imported when they are first used, so that a worker process or a command that needs only a part does not load
+the database and the audio libraries.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentos.core.communication.voice.models import (
+        AudioEncoding,
+        AudioFormat,
+        STTProvider,
+        VoiceEvent,
+        VoiceEventType,
+        VoiceProvider,
+        VoiceSession,
+        VoiceSessionState,
+    )
+    from agentos.core.communication.voice.policy import VoicePolicy
+    from agentos.core.communication.voice.service import AsyncVoiceService, VoiceService
+
+_HOMES = {
+    "AsyncVoiceService": "service",
+    "AudioEncoding": "models",
+    "AudioFormat": "models",
+    "STTProvider": "models",
+    "VoiceEvent": "models",
+    "VoiceEventType": "models",
+    "VoicePolicy": "policy",
+    "VoiceProvider": "models",
+    "VoiceService": "service",
+    "VoiceSession": "models",
+    "VoiceSessionState": "models",
+}
+
+__all__ = [
+    "AsyncVoiceService",
+    "AudioEncoding",
+    "AudioFormat",
+    "STTProvider",
+    "VoiceEvent",
+    "VoiceEventType",
+    "VoicePolicy",
+    "VoiceProvider",
+    "VoiceService",
+    "VoiceSession",
+    "VoiceSessionState",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,573 @@
+"""The voice service for programs that run an event loop: asyncio, uvloop or trio."""
+
+import functools
+import os
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskStatus
+
+from actors.loop import thread_waker
+from actors.mailbox import Ref
+from actors.messages import Denied, Ended, Facts, Frames, Opened, OpenSession, Stop
+from actors.session import Ports, SessionLimits
+from actors.supervisor import Supervisor
+from actors.system import ActorSystem, AskTimeout, SystemStatistics
+from agentos.core.communication.voice.audio.door import Door
+from agentos.core.communication.voice.audio.media import MediaPort, MediaStatistics
+from agentos.core.communication.voice.directory import PASSING, Directory, Listing
+from agentos.core.communication.voice.errors import (
+    EvidenceNotDurable,
+    EvidenceUnavailable,
+    InvalidRequest,
+    InvalidState,
+    Overloaded,
+    PolicyDenied,
+    ProviderNotConfigured,
+    ServiceClosed,
+    SessionNotFound,
+)
+from agentos.core.communication.voice.providers.base import IVoiceProvider
+from agentos.core.communication.voice.providers.local import LocalProvider
+from agentos.core.communication.voice.providers.twilio import TwilioProvider
+from agentos.core.communication.voice.request import make_facts, read_request
+from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.storage.port import StorePort
+from agentos.core.communication.voice.storage.spill import SpillFile
+from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tokens import TokenStore
+from agentos.core.communication.voice.storage.writer import WriterStatistics
+from agentos.core.communication.voice.stt.port import SttPort, SttStatistics
+from machines.audio import FRAMES_PER_SECOND, AudioFormat
+from machines.events import VoiceEvent, VoiceEventType
+from machines.policy import VoicePolicy
+from machines.restart import Intensity
+from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+
+T = TypeVar("T")
+
+DATABASE = "voice.db"
+RECORDINGS = "recordings"
+MEDIA, STT = "media", "stt"
+LISTENER_BOUND = 1000  # passing events that may wait for a slow listener; kept events always wait
+PROBE_SECONDS = 1.0  # how often a store that is down is tried again
+STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
+CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatistics:
+    """How the service is: running sessions, and each of its parts."""
+
+    sessions: int
+    actors: SystemStatistics
+    media: MediaStatistics
+    stt: SttStatistics
+    evidence: WriterStatistics
+
+
+class AsyncVoiceService:
+    """Voice sessions for a program with an event loop.
+
+    Either `async with AsyncVoiceService() as service:`, or, in a task group of the host's own,
+    `await task_group.start(service.run)` and `await service.aclose()` at the end. `settings` default to the environment;
+    `policy` to the rules of the specification. A service runs once.
+
+    Its methods are for the loop that it runs in. A cancelled call changes nothing that was not asked for: a session whose
+    creation is cancelled is stopped again, a stop that is cancelled goes on.
+    """
+
+    def __init__(self, settings: VoiceSettings | None = None, *, policy: VoicePolicy | None = None) -> None:
+        self.settings = settings if settings is not None else load_settings()
+        self.policy = policy if policy is not None else VoicePolicy()
+        self._providers: dict[VoiceProvider, IVoiceProvider] = {
+            VoiceProvider.LOCAL: LocalProvider(),
+            VoiceProvider.TWILIO: TwilioProvider(self.settings),
+        }
+        self._system = ActorSystem()
+        self._closing: anyio.Event | None = None
+        self._closed = False
+        self._stack = AsyncExitStack()
+        self._abandoned: set[str] = set()
+        self._parts: _Parts | None = None
+
+    # --- running ---------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        group = await self._stack.enter_async_context(anyio.create_task_group())
+        try:
+            await group.start(self.run)
+        except BaseException:
+            group.cancel_scope.cancel()
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        with anyio.CancelScope(shield=True):
+            await self.aclose()
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run the service until it is closed or cancelled; started when sessions can be created.
+
+        Cancellation stops every session within the drain deadline, makes the last records durable, and then goes on.
+        Raises `StoreError` when the store can't be opened, `ServiceClosed` when the service has run before.
+        """
+        if self._closing is not None or self._closed:
+            raise ServiceClosed("a service runs once; create a new one")
+        self._closing = anyio.Event()
+        try:
+            parts = await self._open()
+            async with anyio.create_task_group() as group:
+                scopes = [anyio.CancelScope(shield=True), anyio.CancelScope(shield=True)]
+                try:
+                    await group.start(functools.partial(_sheltered, parts.stt.run, scopes[0]))
+                    await group.start(functools.partial(_sheltered, self._system.run, scopes[1]))
+                    parts.supervisor = self._system.spawn(self._supervisor(parts), "supervisor")
+                    self._parts = parts
+                    task_status.started()
+                    await self._closing.wait()
+                finally:
+                    self._closed = True
+                    with anyio.CancelScope(shield=True):
+                        try:
+                            await self._stop_all(parts)
+                        finally:
+                            for scope in scopes:
+                                scope.cancel()
+                            await anyio.to_thread.run_sync(parts.close)
+        finally:
+            self._closed = True
+
+    async def aclose(self) -> None:
+        """Stop every session, make everything durable, and end. Returns when `run` has been told; twice is once."""
+        if self._closing is not None:
+            self._closing.set()
+        self._closed = True
+
+    async def _open(self) -> "_Parts":
+        settings = self.settings
+        system = self._system
+
+        def open_files() -> tuple[VoiceStore, SpillFile]:
+            store = VoiceStore.open(
+                settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds
+            )
+            try:
+                return store, SpillFile.open(settings.home, f"{os.getpid()}-{secrets.token_hex(4)}", settings.spill_max_bytes)
+            except BaseException:
+                store.close()
+                raise
+
+        store, spill = await anyio.to_thread.run_sync(open_files)
+        directory = Directory(
+            keep_events=lambda events: store_port.keep_events(events),
+            on_started=self._started,
+            on_stopped=self._stopped,
+        )
+        store_port = StorePort(store, spill, directory=directory, post=system.post)
+        media = MediaPort(
+            take=functools.partial(directory.take, MEDIA),
+            room=functools.partial(directory.room, MEDIA),
+            post=system.post,
+            recordings=settings.home / RECORDINGS,
+            kind=settings.recording_format,
+            segment_seconds=settings.recording_segment_seconds,
+        )
+        media.start()
+        stt = SttPort(
+            take=functools.partial(directory.take, STT),
+            room=functools.partial(directory.room, STT),
+            tell=system.tell,
+            workers=settings.stt_workers,
+            start_timeout_seconds=settings.stt_start_timeout_seconds,
+            hang_timeout_seconds=settings.stt_hang_timeout_seconds,
+            backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
+        )
+        return _Parts(directory, store, store_port, media, stt, TokenStore(store))
+
+    def _supervisor(self, parts: "_Parts") -> Supervisor:
+        settings = self.settings
+        limits = SessionLimits(
+            drain_seconds=settings.drain_timeout_seconds,
+            evidence_seconds=settings.evidence_timeout_seconds,
+            idle_seconds=settings.idle_timeout_seconds,
+            max_seconds=settings.max_session_seconds,
+            account_frames=max(1, int(settings.account_seconds * FRAMES_PER_SECOND)),
+            restarts=Intensity(settings.restart_limit, settings.restart_window_seconds),
+        )
+        ports = Ports(directory=parts.directory, media=parts.media, stt=parts.stt, store=parts.store_port)
+        return Supervisor(self.policy, limits, ports, PROBE_SECONDS)
+
+    async def _stop_all(self, parts: "_Parts") -> None:
+        """Stop what runs, all at once, within the deadlines that each session has."""
+        longest = self._stop_seconds()
+        with anyio.move_on_after(longest):
+            async with anyio.create_task_group() as group:
+                for session in parts.directory.sessions():
+                    listing = parts.directory.listing(session.session_id)
+                    if listing is not None:
+                        group.start_soon(self._ask_to_stop, listing, EndReason.SHUTDOWN)
+
+    # --- sessions --------------------------------------------------------------------------------------------------
+
+    async def create_session(
+        self,
+        project_id: str,
+        provider: VoiceProvider,
+        stt_provider: STTProvider,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        audio_format: AudioFormat | None = None,
+        admin_token: str | None = None,
+    ) -> VoiceSession:
+        """Open a session; it is there when its creation is durable in evidence.
+
+        `metadata` is a JSON object; the keys `sensitive_data`, `international_call`, `recording_enabled`,
+        `requires_data_access` (booleans), `from_number` and `admin_token` mean something to the policy. Recording is off
+        unless `recording_enabled` asks for it. `admin_token`, here or in the metadata, is checked and never stored.
+
+        Raises `InvalidRequest` (a `ValueError`) naming the field, `ProviderNotConfigured` (a `ValueError`) naming the
+        variable, `STTUnavailable` (a `ValueError`), `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded`
+        when there is no room, `EvidenceUnavailable` (an `OSError`) when the record can't be made durable, `ServiceClosed`.
+        """
+        parts = self._running()
+        settings = self.settings
+        request = read_request(
+            self.policy,
+            settings,
+            project_id=project_id,
+            provider=provider,
+            stt_provider=stt_provider,
+            metadata=metadata,
+            audio_format=audio_format,
+            admin_token=admin_token,
+        )
+        self._check_provider(provider)
+        if len(parts.directory) >= settings.max_sessions:
+            raise Overloaded(f"{settings.max_sessions} sessions are running, the most that may", retry_after_seconds=1)
+        token = request.admin_token
+        token_valid = token is not None and await self._reading(parts.tokens.valid, token)
+        facts = make_facts(request, settings, admin_token_valid=token_valid)
+        parts.directory.expect(facts, self._door(facts))
+        try:
+            answer = await self._system.ask(
+                parts.supervisor, lambda token: OpenSession(token, facts), settings.create_timeout_seconds
+            )
+        except AskTimeout:
+            self._abandon(facts.session_id)
+            raise EvidenceUnavailable("it did not answer in time") from None
+        except BaseException:
+            self._abandon(facts.session_id)
+            raise
+        if isinstance(answer, Opened):
+            session = parts.directory.session(facts.session_id)
+            return session if session is not None else await self._known(facts.session_id)
+        parts.directory.forget(facts.session_id)
+        if isinstance(answer, Denied):
+            raise PolicyDenied(answer.verdict)
+        raise EvidenceUnavailable(answer.error)
+
+    async def dispatch_audio_chunk(self, session_id: str, audio_data: bytes) -> None:
+        """Hand a chunk of audio to a session; it is accepted when this returns.
+
+        A chunk may have any size up to `max_chunk_bytes`, bytes in the session's audio format; what is no whole frame waits
+        for the next. When the session has no room, this waits up to `dispatch_timeout_seconds`. It does not yield to the
+        loop when there is room, so a tight loop over a file should.
+
+        Raises `SessionNotFound` or `InvalidState` naming the state (both a `ValueError`), `InvalidRequest`, `Overloaded`
+        (nothing of the chunk was accepted).
+        """
+        listing = self._running().directory.listing(session_id)
+        if listing is None:
+            raise await self._not_running(session_id)
+        if listing.door.offer(audio_data):
+            return
+        with anyio.move_on_after(self.settings.dispatch_timeout_seconds):
+            while True:
+                changed = anyio.Event()
+                listing.door.on_room(thread_waker(changed.set))
+                if listing.door.offer(audio_data):
+                    return
+                await changed.wait()
+        raise no_room(session_id)
+
+    async def stop_session(self, session_id: str) -> bool:
+        """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
+
+        Returns True when the session is STOPPED and its final record durable (also when it was already), False when there
+        is no such session. Raises `InvalidRequest` for an id that is no string, `EvidenceNotDurable` when the session has
+        ended but its final record is not in the store yet. Stopping is never refused.
+        """
+        parts = self._running()
+        if not isinstance(session_id, str) or not session_id:
+            raise InvalidRequest(f"session_id must be a non-empty string, got {session_id!r}", field="session_id")
+        listing = parts.directory.listing(session_id)
+        if listing is None:
+            return await self.get_session(session_id) is not None
+        ended = await self._ask_to_stop(listing, EndReason.STOPPED)
+        if not ended.durable:
+            raise EvidenceNotDurable(session_id, spilled=ended.spilled)
+        return True
+
+    async def get_session(self, session_id: str) -> VoiceSession | None:
+        """A snapshot of the session as it is now, running or stopped; None when there is none with this id.
+
+        Raises `StoreError` when the session is not running and the store can't be read.
+        """
+        parts = self._running()
+        listing = parts.directory.listing(session_id)
+        if listing is not None:
+            return parts.directory.session(session_id)
+        if not isinstance(session_id, str):
+            return None
+        kept = parts.directory.session(session_id)
+        try:
+            stored = await self._reading(parts.store.session, session_id)
+        except OSError:
+            if kept is None:
+                raise
+            return kept
+        if stored is not None and stored.state is VoiceSessionState.STOPPED:
+            parts.directory.stored(session_id)
+            return stored
+        return kept if kept is not None else stored
+
+    async def list_sessions(
+        self, project_id: str | None = None, state: VoiceSessionState | None = None
+    ) -> list[VoiceSession]:
+        """Snapshots of all sessions, running and stopped, newest first; of one project or in one state if given.
+
+        Raises `StoreError` when the store can't be read.
+        """
+        parts = self._running()
+        found = {session.session_id: session for session in await self._reading(parts.store.sessions, project_id)}
+        for session in parts.directory.sessions():
+            if project_id is None or session.project_id == project_id:
+                found[session.session_id] = session
+        chosen = [session for session in found.values() if state is None or session.state is state]
+        return sorted(chosen, key=lambda session: (session.created_at, session.session_id), reverse=True)
+
+    async def list_active_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
+        """Snapshots of the sessions of this service that take audio (CREATED or ACTIVE), newest first."""
+        taking = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
+        sessions = [
+            session
+            for session in self._running().directory.sessions()
+            if session.state in taking and (project_id is None or session.project_id == project_id)
+        ]
+        return sorted(sessions, key=lambda session: (session.created_at, session.session_id), reverse=True)
+
+    async def events(self, session_id: str, after: int = 0) -> AsyncIterator[VoiceEvent]:
+        """The session's events with a number above `after`, then new ones as they come, until it has stopped.
+
+        Partial results and levels are only told to those who listen, so their numbers are missing later on. A listener
+        that is slow misses partial results and levels, never anything else. Raises `SessionNotFound`.
+        """
+        parts = self._running()
+        listing = parts.directory.listing(session_id)
+        if listing is None:
+            if await self.get_session(session_id) is None:
+                raise SessionNotFound(session_id)
+            for event in await self._reading(parts.store.events, session_id, after):
+                yield event
+            return
+        waiting = _Listener()
+        listing.listeners.append(waiting)
+        try:
+            known = list(listing.events)
+            if after + 1 < (known[0].number if known else listing.next_number):
+                stored = await self._reading(parts.store.events, session_id, after)
+                first = known[0].number if known else listing.next_number
+                known = [event for event in stored if event.number < first] + known
+            for event in known:
+                if event.number > after:
+                    yield event
+                    after = event.number
+                    if event.event_type is VoiceEventType.SESSION_STOPPED:
+                        return
+            while True:
+                event = await waiting.next()
+                if event.number > after:
+                    yield event
+                    if event.event_type is VoiceEventType.SESSION_STOPPED:
+                        return
+        finally:
+            listing.listeners.remove(waiting)
+
+    def get_provider(self, provider_type: VoiceProvider) -> IVoiceProvider:
+        """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
+        provider = self._providers.get(provider_type)
+        if provider is None:
+            raise InvalidRequest(f"provider must be a VoiceProvider, got {provider_type!r}", field="provider")
+        return provider
+
+    def statistics(self) -> ServiceStatistics:
+        """How the service is at this moment."""
+        parts = self._running()
+        return ServiceStatistics(
+            sessions=len(parts.directory),
+            actors=self._system.statistics(),
+            media=parts.media.statistics(),
+            stt=parts.stt.statistics(),
+            evidence=parts.store_port.writer.statistics(),
+        )
+
+    # --- inside ----------------------------------------------------------------------------------------------------
+
+    def door(self, session_id: str) -> Door | None:
+        """The way into a running session for one who has its audio in another thread; None when it is not running."""
+        parts = self._parts
+        listing = parts.directory.listing(session_id) if parts is not None and not self._closed else None
+        return listing.door if listing is not None else None
+
+    def _running(self) -> "_Parts":
+        if self._parts is None or self._closed:
+            raise ServiceClosed if self._closed else ServiceClosed("the voice service is not running yet; start it first")
+        return self._parts
+
+    def _door(self, facts: Facts) -> Door:
+        ports = (MEDIA,) if facts.stt_engine is None else (MEDIA, STT)
+        return Door(
+            facts.session_id,
+            facts.audio_format,
+            ports=ports,
+            limit=int(self.settings.backlog_seconds * FRAMES_PER_SECOND),
+            max_chunk=self.settings.max_chunk_bytes,
+            post=functools.partial(self._frames_in, facts.session_id),
+        )
+
+    def _frames_in(self, session_id: str, frames: Frames) -> None:
+        listing = self._running().directory.listing(session_id)
+        if listing is not None and listing.ref is not None:
+            self._deliver(listing.ref, frames)
+
+    def _deliver(self, ref: Ref, frames: Frames) -> None:
+        self._system.tell(ref, frames)
+
+    async def _ask_to_stop(self, listing: Listing, reason: EndReason) -> Ended:
+        ref = listing.ref
+        if ref is None:
+            raise SessionNotFound(listing.facts.session_id)
+        upto = listing.door.finish()
+        try:
+            ended: Ended = await self._system.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
+        except AskTimeout:
+            return Ended(listing.facts.session_id, durable=False, spilled=False)
+        return ended
+
+    def _stop_seconds(self) -> float:
+        """The longest that a session takes to end: drain, final evidence, spill."""
+        settings = self.settings
+        return settings.drain_timeout_seconds + 2 * settings.evidence_timeout_seconds + CLOSING_GRACE_SECONDS
+
+    def _abandon(self, session_id: str) -> None:
+        """Nobody will learn the id of this session: it is stopped as soon as it is there."""
+        parts = self._parts
+        listing = parts.directory.listing(session_id) if parts is not None else None
+        if listing is not None and listing.ref is not None:
+            self._system.tell(listing.ref, Stop(EndReason.STOPPED, 0))
+        else:
+            self._abandoned.add(session_id)
+
+    def _check_provider(self, provider: VoiceProvider) -> None:
+        chosen = self._providers[provider]
+        valid, problem = chosen.validate_config()
+        if not valid:
+            raise ProviderNotConfigured(provider.value, problem.split(" ", 1)[0])
+
+    def _started(self, session: VoiceSession) -> None:
+        if session.session_id in self._abandoned:
+            self._abandoned.discard(session.session_id)
+            listing = self._parts.directory.listing(session.session_id) if self._parts is not None else None
+            if listing is not None and listing.ref is not None:
+                self._system.post(listing.ref, Stop(EndReason.STOPPED, 0))
+        self._providers[session.provider].on_session_created(session.session_id, session.metadata)
+
+    def _stopped(self, session: VoiceSession) -> None:
+        self._providers[session.provider].on_session_stopped(session.session_id)
+
+    async def _not_running(self, session_id: str) -> Exception:
+        session = await self.get_session(session_id)
+        return SessionNotFound(session_id) if session is None else InvalidState(session_id, session.state)
+
+    async def _known(self, session_id: str) -> VoiceSession:
+        session = await self.get_session(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        return session
+
+    async def _reading(self, call: Callable[..., T], *arguments: Any) -> T:
+        """A read of the store, in a thread; bounded by the store's own busy timeout."""
+        return await anyio.to_thread.run_sync(call, *arguments)
+
+
+class _Parts:
+    """What a running service is made of."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        store: VoiceStore,
+        store_port: StorePort,
+        media: MediaPort,
+        stt: SttPort,
+        tokens: TokenStore,
+    ) -> None:
+        self.directory = directory
+        self.store = store
+        self.store_port = store_port
+        self.media = media
+        self.stt = stt
+        self.tokens = tokens
+        self.supervisor: Ref = None  # type: ignore[assignment]
+
+    def close(self) -> None:
+        """End the threads and close the files; blocks, bounded."""
+        self.media.close(CLOSING_GRACE_SECONDS)
+        if self.store_port.writer.close(CLOSING_GRACE_SECONDS):
+            self.store.close()
+
+
+class _Listener:
+    """Events on their way to one listener."""
+
+    def __init__(self) -> None:
+        self._events: deque[VoiceEvent] = deque()
+        self._changed = anyio.Event()
+
+    def __call__(self, event: VoiceEvent) -> None:
+        if len(self._events) < LISTENER_BOUND or event.event_type not in PASSING:
+            self._events.append(event)
+            self._changed.set()
+
+    async def next(self) -> VoiceEvent:
+        """The next event; waits until there is one."""
+        while not self._events:
+            self._changed = anyio.Event()
+            await self._changed.wait()
+        return self._events.popleft()
+
+
+async def _sheltered(
+    run: Callable[..., Any], scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Run a part until `scope` is cancelled: the sessions still need it when the host has cancelled the service."""
+    with scope:
+        await run(task_status=task_status)
+
+
+def no_room(session_id: str) -> Overloaded:
+    """The error of a chunk that found no room in time."""
+    return Overloaded(f"session {session_id!r} has no room for more audio", retry_after_seconds=1)
+

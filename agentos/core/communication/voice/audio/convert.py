@@ -1,0 +1,52 @@
+"""From what a session speaks to what an engine hears: mono 16 bit samples at one rate."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from agentos.core.communication.voice.audio import mulaw
+from agentos.core.communication.voice.audio.resample import Resampler
+from machines.audio import AudioEncoding, AudioFormat
+
+
+def to_pcm16(data: bytes, audio_format: AudioFormat) -> NDArray[np.int16]:
+    """The samples in `data`, int16 of shape (n, channels). PCM is a read-only view of `data`, mu-law is decoded.
+
+    Raises `ValueError` when `data` ends within a sample.
+    """
+    if len(data) % audio_format.sample_bytes:
+        raise ValueError(f"{len(data)} bytes are no whole number of samples of {audio_format.sample_bytes} bytes")
+    linear = mulaw.decode(data) if audio_format.encoding is AudioEncoding.MULAW else np.frombuffer(data, "<i2")
+    return linear.reshape(-1, audio_format.channels)
+
+
+def mix_to_mono(samples: NDArray[np.int16]) -> NDArray[np.int16]:
+    """The mean of the channels of `samples` (n, channels), rounded to the nearest, as shape (n, 1)."""
+    if samples.shape[1] == 1:
+        return samples
+    mean: NDArray[np.float64] = samples.mean(axis=1, keepdims=True)
+    return np.rint(mean).astype(np.int16)
+
+
+class Converter:
+    """A stream in `source` format, given out as mono signed 16 bit little-endian at `target_rate` Hz.
+
+    Channels are averaged, then the rate is changed; the output is aligned in time with the input once `finish` has
+    given the last of it. A stream that already is in the target's form passes through, the same objects and no copy.
+    """
+
+    def __init__(self, source: AudioFormat, target_rate: int = 16_000) -> None:
+        self._source = source
+        self._resampler = Resampler(source.sample_rate, target_rate, channels=1)
+        self._unchanged = (
+            source.encoding is AudioEncoding.PCM_S16LE and source.channels == 1 and source.sample_rate == target_rate
+        )
+
+    def convert(self, data: bytes) -> bytes:
+        """Take whole samples; give what is ready, which may be nothing. `ValueError` for half a sample."""
+        if self._unchanged and len(data) % 2 == 0:
+            return data
+        return self._resampler.process(mix_to_mono(to_pcm16(data, self._source))).astype("<i2", copy=False).tobytes()
+
+    def finish(self) -> bytes:
+        """What the filter still held; the stream is over."""
+        return self._resampler.finish().astype("<i2", copy=False).tobytes()

@@ -1,0 +1,182 @@
+"""The door of a session: where bytes come in, become 20 ms frames, and wait for the ports that use them.
+
+Audio bytes never enter an actor. The door cuts the stream into frames, numbers them, keeps the bytes, and hands out a
+`Frames` message that names them; the ports fetch the bytes by session and number. Chunks may come in any size from any
+thread: what is no whole frame yet waits for the next chunk.
+"""
+
+from collections.abc import Callable
+from threading import Condition
+
+from actors.messages import Frames
+from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
+from agentos.core.time import monotonic_ms
+from machines.audio import AudioFormat
+from machines.session import VoiceSessionState
+
+OPEN_STATES = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
+
+
+class _Shelf:
+    """What one port still has to fetch, and what it has fetched and not dealt with."""
+
+    __slots__ = ("dealt", "fetched", "position", "runs")
+
+    def __init__(self) -> None:
+        self.runs: dict[int, bytes] = {}
+        self.position = 0  # every frame below was fetched, or will never be
+        self.fetched = 0
+        self.dealt = 0
+
+
+class Door:
+    """One session's way in; safe from many threads.
+
+    `limit` is the number of frames that may wait inside, in the slower of the ports. `post` puts a message into the
+    session's mailbox, and is called in the order of the frames.
+    """
+
+    __slots__ = (
+        "_carry",
+        "_changed",
+        "_frame_bytes",
+        "_limit",
+        "_max_chunk",
+        "_next",
+        "_sample_bytes",
+        "_shelves",
+        "_waiters",
+        "last_ms",
+        "leftover",
+        "post",
+        "session_id",
+        "state",
+    )
+
+    def __init__(
+        self,
+        session_id: str,
+        audio_format: AudioFormat,
+        *,
+        ports: tuple[str, ...],
+        limit: int,
+        max_chunk: int,
+        post: Callable[[Frames], None],
+    ) -> None:
+        self.session_id = session_id
+        self.state = VoiceSessionState.CREATED
+        self.post = post
+        self.last_ms = monotonic_ms()
+        self.leftover = 0
+        self._frame_bytes = audio_format.frame_bytes
+        self._sample_bytes = audio_format.sample_bytes
+        self._limit = limit
+        self._max_chunk = max_chunk
+        self._carry = b""
+        self._next = 0
+        self._shelves = {name: _Shelf() for name in ports}
+        self._changed = Condition()
+        self._waiters: list[Callable[[], None]] = []
+
+    def offer(self, data: bytes) -> bool:
+        """Take a chunk if there is room: True when it is in, False when nothing of it is.
+
+        Raises `InvalidState` naming the state when the session takes no audio any more, `InvalidRequest` when `data` is no
+        bytes, `ChunkTooLarge` when it is too long.
+        """
+        if data.__class__ is not bytes:
+            data = _as_bytes(data)
+        if len(data) > self._max_chunk:
+            raise ChunkTooLarge(len(data), self._max_chunk)
+        with self._changed:
+            if self.state not in OPEN_STATES:
+                raise InvalidState(self.session_id, self.state)
+            if self._carry:
+                data = self._carry + data
+            count = len(data) // self._frame_bytes
+            if self._backlog() + count > max(self._limit, count):
+                return False
+            cut = count * self._frame_bytes
+            self._carry = data[cut:]
+            if count:
+                self._let_in(data if cut == len(data) else data[:cut], count)
+            elif self._carry and not self._next:
+                # Audio has begun, though no frame is whole yet: the session is to know.
+                self.post(Frames(0, 0, 0, monotonic_ms()))
+        return True
+
+    def offer_within(self, data: bytes, seconds: float) -> bool:
+        """Like `offer`, but wait in this thread for room, up to `seconds`."""
+        deadline = monotonic_ms() + int(seconds * 1000)
+        while not self.offer(data):
+            with self._changed:
+                if not self._changed.wait((deadline - monotonic_ms()) / 1000):
+                    return False
+        return True
+
+    def finish(self) -> int:
+        """Let in what waits for more bytes, as a last short frame of whole samples; the number of frames that came in
+        altogether. Half a sample stays outside and is counted in `leftover`."""
+        with self._changed:
+            whole = len(self._carry) - len(self._carry) % self._sample_bytes
+            data, self._carry = self._carry[:whole], self._carry[whole:]
+            self.leftover = len(self._carry)
+            if data and self.state in OPEN_STATES:
+                self._let_in(data, 1)
+            return self._next
+
+    def close(self) -> None:
+        """Forget everything; whoever waits for room learns that the session has ended."""
+        with self._changed:
+            if self.state in OPEN_STATES:
+                self.state = VoiceSessionState.STOPPING
+            for shelf in self._shelves.values():
+                shelf.runs.clear()
+            self._wake()
+
+    def take(self, port: str, first: int, count: int) -> bytes:
+        """The bytes of a run that was let in, for `port`; a run can be fetched once.
+
+        Raises `KeyError` when it was fetched before, or the door is closed.
+        """
+        shelf = self._shelves[port]
+        data = shelf.runs.pop(first)
+        shelf.fetched += count
+        with self._changed:
+            shelf.position = first + count
+            while shelf.runs and (oldest := next(iter(shelf.runs))) < first:
+                del shelf.runs[oldest]  # it got lost between the actors, which declare it by its number
+        return data
+
+    def room(self, port: str, frames: int) -> None:
+        """`port` has dealt with so many frames; from any thread."""
+        self._shelves[port].dealt += frames
+        with self._changed:
+            self._wake()
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, from any thread, the next time that there is more room."""
+        self._waiters.append(callback)
+
+    def _let_in(self, data: bytes, count: int) -> None:
+        first = self._next
+        self._next = first + count
+        for shelf in self._shelves.values():
+            shelf.runs[first] = data
+        self.last_ms = now = monotonic_ms()
+        self.post(Frames(first, count, len(data), now))
+
+    def _backlog(self) -> int:
+        return max(self._next - shelf.position + shelf.fetched - shelf.dealt for shelf in self._shelves.values())
+
+    def _wake(self) -> None:
+        self._changed.notify_all()
+        waiters, self._waiters = self._waiters, []
+        for callback in waiters:
+            callback()
+
+
+def _as_bytes(data: object) -> bytes:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return bytes(data)
+    raise InvalidRequest(f"audio_data must be bytes, got {type(data).__name__}", field="audio_data")

@@ -1,0 +1,207 @@
+"""Sound files as a stream of a session's audio.
+
+WAV, FLAC and OGG are read through libsndfile, block by block, so memory doesn't grow with the file. A file that was cut
+off is refused before any of it is played: libsndfile itself reads a cut WAV or OGG to its end as if it were whole, so
+their structure is looked at here.
+"""
+
+import struct
+from collections.abc import Iterator
+from os import SEEK_END
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soundfile  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from agentos.core.communication.voice.audio import mulaw
+from agentos.core.communication.voice.audio.convert import mix_to_mono
+from agentos.core.communication.voice.audio.resample import HIGHEST_RATE, LOWEST_RATE, Resampler
+from machines.audio import FRAME_MS, AudioEncoding, AudioFormat
+
+_FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
+_EXACT_AS_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")  # the rest is read as float and rounded, not truncated
+_BLOCK = 16_384  # samples read at a time
+_UNKNOWN_SIZE = 0xFFFF_FFFF  # what a program that writes a WAV into a pipe puts for the size
+_OGG_PAGE_BYTES = 65_307  # the longest page there is
+_OGG_LAST_PAGE = 0x04
+
+
+class AudioFileError(ValueError):
+    """A sound file that can't be played. The message is one line: which file, what is wrong, what to do."""
+
+
+class SoundFile:
+    """The sound file at `path`, to be played as a session in `target` format.
+
+    Opening reads the header: raises `AudioFileError` when the file is missing, not readable, no WAV, FLAC or OGG,
+    empty, or visibly cut off. `sample_rate`, `channels` and `duration_seconds` are the file's own. Nothing is held open
+    between calls.
+    """
+
+    def __init__(self, path: Path, target: AudioFormat) -> None:
+        self._path = path
+        self._target = target
+        _check_structure(path)
+        with self._open() as source:
+            if source.format not in _FORMATS:
+                raise AudioFileError(f"{path.name} is {source.format}: convert it to WAV, FLAC or OGG")
+            if source.frames <= 0:
+                raise AudioFileError(f"{path.name} is empty: it holds no samples")
+            if not LOWEST_RATE <= source.samplerate <= HIGHEST_RATE:
+                raise AudioFileError(
+                    f"{path.name} has {source.samplerate} Hz: convert it to {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+                )
+            self._frames: int = source.frames
+            self._read_type = "int16" if source.subtype in _EXACT_AS_INT16 else "float64"
+            self.sample_rate: int = source.samplerate
+            self.channels: int = source.channels
+        self.duration_seconds = self._frames / self.sample_rate
+
+    def check(self) -> None:
+        """Read the whole file once, in bounded memory. Raises `AudioFileError` when it is cut off or damaged."""
+        for _ in self._samples():
+            pass
+
+    def blocks(self, frames_per_block: int) -> Iterator[bytes]:
+        """The audio in the target's format, `frames_per_block` 20 ms frames at a time; the last block may be shorter.
+
+        A PCM file in the target's rate and channels passes bit for bit. Otherwise channels are mixed (to mono by their
+        mean, from mono by repetition), the rate is changed, and the length is within one sample of the exact one.
+        Raises `AudioFileError` where the file turns out to be cut off or damaged; `check` finds that before anything is
+        played.
+        """
+        if frames_per_block < 1:
+            raise ValueError(f"frames_per_block must be at least 1 ({FRAME_MS} ms), got {frames_per_block}")
+        block_bytes = frames_per_block * self._target.frame_bytes
+        pending = bytearray()
+        for samples in self._resampled():
+            pending += self._encoded(samples)
+            while len(pending) >= block_bytes:
+                yield bytes(pending[:block_bytes])
+                del pending[:block_bytes]
+        if pending:
+            yield bytes(pending)
+
+    def _resampled(self) -> Iterator[NDArray[np.int16]]:
+        resampler = Resampler(self.sample_rate, self._target.sample_rate, self._target.channels)
+        for samples in self._samples():
+            yield resampler.process(self._mixed(samples))
+        yield resampler.finish()
+
+    def _mixed(self, samples: NDArray[np.int16]) -> NDArray[np.int16]:
+        if self.channels == self._target.channels:
+            return samples
+        return np.repeat(mix_to_mono(samples), self._target.channels, axis=1)
+
+    def _encoded(self, samples: NDArray[np.int16]) -> bytes:
+        if self._target.encoding is AudioEncoding.MULAW:
+            return mulaw.encode(samples)
+        return samples.astype("<i2", copy=False).tobytes()
+
+    def _samples(self) -> Iterator[NDArray[np.int16]]:
+        """All samples as int16 (n, channels); `AudioFileError` unless there are as many as the header promises."""
+        count = 0
+        with self._open() as source:
+            while True:
+                try:
+                    block = source.read(_BLOCK, dtype=self._read_type, always_2d=True)
+                except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+                    raise _cut(self._path) from error
+                if not len(block):
+                    break
+                count += len(block)
+                yield block if block.dtype == np.int16 else _to_int16(block)
+        if count != self._frames:
+            raise _cut(self._path)
+
+    def _open(self) -> soundfile.SoundFile:
+        try:
+            return soundfile.SoundFile(self._path)
+        except (soundfile.SoundFileError, RuntimeError, OSError) as error:
+            raise AudioFileError(
+                f"{self._path.name} can't be read as sound; it is damaged, cut off or of an unknown kind: "
+                "take a whole WAV, FLAC or OGG file"
+            ) from error
+
+
+def _to_int16(block: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Floats with full scale 1.0, rounded to 16 bit; what is louder is limited, what is no number is silence."""
+    scaled = np.rint(np.nan_to_num(block, nan=0.0, posinf=1.0, neginf=-1.0) * 32_768.0)
+    return np.clip(scaled, -32_768, 32_767).astype(np.int16)
+
+
+def _cut(path: Path) -> AudioFileError:
+    return AudioFileError(f"{path.name} is cut off or damaged: it holds less audio than it says; get a whole copy")
+
+
+def _check_structure(path: Path) -> None:
+    """Raise `AudioFileError` for what can be told without decoding: no file, no audio, or a cut WAV, FLAC or OGG."""
+    if not path.exists():
+        raise AudioFileError(f"{path.name} was not found in {path.parent.absolute()}: check the path")
+    if not path.is_file():
+        raise AudioFileError(f"{path.name} is not a file: give a WAV, FLAC or OGG file")
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, SEEK_END)
+            file.seek(0)
+            magic = file.read(12)
+            if not size:
+                raise AudioFileError(f"{path.name} is empty: the file has no bytes")
+            if magic[:4] in (b"RIFF", b"RF64") and magic[8:] == b"WAVE":
+                _check_wav(path, file, size)
+            elif magic[:4] == b"OggS":
+                _check_ogg(path, file, size)
+            elif magic[:4] == b"fLaC":
+                _check_flac(path, file)
+            else:
+                raise AudioFileError(f"{path.name} is no WAV, FLAC or OGG file: convert it to one of these")
+    except OSError as error:
+        raise AudioFileError(f"{path.name} can't be read ({error.strerror}): check its permissions") from error
+
+
+def _check_wav(path: Path, file: BinaryIO, size: int) -> None:
+    """The data chunk must be there as long as its header says (RIFF; EBU Tech 3306 for RF64)."""
+    long_size: int | None = None
+    while len(header := file.read(8)) == 8:
+        name, length = header[:4], struct.unpack("<I", header[4:])[0]
+        start = file.tell()
+        if name == b"ds64" and length >= 16:
+            long_size = struct.unpack("<QQ", file.read(16))[1]
+        elif name == b"data":
+            if length == _UNKNOWN_SIZE:
+                length = long_size if long_size is not None else size - start
+            if start + length > size:
+                raise _cut(path)
+            if not length:
+                raise AudioFileError(f"{path.name} is empty: it holds no samples")
+            return
+        file.seek(start + length + length % 2)
+    raise _cut(path)
+
+
+def _check_ogg(path: Path, file: BinaryIO, size: int) -> None:
+    """The file must end with a whole page that is marked as its stream's last (RFC 3533)."""
+    file.seek(max(0, size - _OGG_PAGE_BYTES))
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    page = tail[at:] if at >= 0 else b""
+    if len(page) < 27 or not page[5] & _OGG_LAST_PAGE:
+        raise _cut(path)
+    segments = page[27 : 27 + page[26]]
+    if len(page) < 27 + page[26] + sum(segments):
+        raise _cut(path)
+
+
+def _check_flac(path: Path, file: BinaryIO) -> None:
+    """STREAMINFO must say how many samples there are (RFC 9639, 8.2), or nobody could tell that some are missing."""
+    file.seek(4)
+    header = file.read(38)
+    if len(header) < 38:
+        raise _cut(path)
+    if not struct.unpack(">Q", header[14:22])[0] & (1 << 36) - 1:
+        raise AudioFileError(
+            f"{path.name} doesn't say how many samples it holds (it is empty, or was written into a pipe): "
+            "convert it to a whole FLAC or WAV file"
+        )

@@ -1,0 +1,461 @@
+"""The port behind every recorder: one thread that digests, measures and writes the audio of all sessions.
+
+The work of a frame is small and its overhead large, so frames are gathered for a moment and dealt with by the batch:
+one hash update and one write for each session's run, one measurement for all sessions together.
+"""
+
+import errno
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Semaphore, Thread, current_thread
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.messages import CloseMedia, Keep, Kept, MediaClosed, MediaLost, OpenMedia
+from agentos.core.communication.voice.audio import mulaw
+from agentos.core.communication.voice.audio.convert import to_pcm16
+from agentos.core.communication.voice.audio.meter import FrameLevels, frame_levels
+from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingKind, RecordingWriter
+from agentos.core.time import monotonic_ms
+from machines.audio import AudioEncoding, AudioFormat
+from machines.session import RecordingInfo
+
+_LARGE_RUN_FRAMES = 10  # a run this long is worth no waiting for more
+_LARGEST_FORMAT = AudioFormat(sample_rate=48_000, channels=8)
+_ASLEEP, _PACING, _WORKING = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaStatistics:
+    """How the port is doing. All counts but the first two are since the start."""
+
+    queued_frames: int
+    """Frames handed over and not yet dealt with."""
+    sessions: int
+    """Sessions that are open or closing."""
+    frames: int
+    """Frames dealt with."""
+    batches: int
+    """Batches that they were dealt with in."""
+    stray_frames: int
+    """Frames for a session that isn't open, or that had been dealt with before; they were ignored."""
+    errors: int
+    """Writes that the disk refused, and callbacks that raised."""
+
+
+class _Run(NamedTuple):
+    """Successive frames of one session with their bytes; the last of the `frames` perhaps short."""
+
+    first: int
+    frames: int
+    data: bytes
+
+
+class _Account:
+    """What one session's audio came to, and where its facts go."""
+
+    __slots__ = (
+        "audio_format", "clipped", "digest", "ending", "frames", "n_bytes", "peak", "recording", "reply_to", "sealing",
+        "session_id", "silent", "squares", "told", "upto", "weight", "writer",
+    )  # fmt: skip
+
+    def __init__(self, work: OpenMedia) -> None:
+        self.session_id = work.session_id
+        self.audio_format = work.audio_format
+        self.recording = work.recording
+        self.reply_to = work.reply_to
+        self.writer: RecordingWriter | None = None
+        self.digest = hashlib.sha256()
+        self.ending = False
+        self.sealing = False
+        self.upto = 0
+        self.told = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin the next report."""
+        self.frames = self.n_bytes = self.clipped = self.silent = 0
+        self.squares = self.weight = self.peak = 0.0
+
+    def kept(self) -> Kept:
+        """The report since the last one."""
+        mean_square = self.squares / self.weight if self.weight else 0.0
+        digest = self.digest.hexdigest()
+        return Kept(self.upto, self.frames, self.n_bytes, mean_square, self.peak, self.clipped, self.silent, digest)
+
+
+class MediaPort:
+    """Digests, measures and, where asked, records the audio of all sessions in one thread of its own.
+
+    `submit` takes `OpenMedia`, `Keep` and `CloseMedia` in the loop's thread; the facts `Kept`, `MediaLost` and
+    `MediaClosed` go out through `post(reply_to, fact)`, from the port's thread. `take(session_id, first, count)` hands
+    over the raw bytes of frames, in `submit`; `room(session_id, n_frames)`, from the port's thread, says that so many
+    frames have been dealt with. A session's recording goes into the folder `recordings`/session_id, as `kind`, in
+    segments of `segment_seconds`.
+
+    Every frame is in exactly one of: a `Kept`, by its count; a `MediaLost`, when it was to be recorded and the disk
+    refused (reason `disk_full` or `write_failed`; later frames are tried again) or its bytes were gone (`missing`).
+    `Kept` comes at most once in `report_every_frames` frames of a session, and once before `MediaClosed`. The digest is
+    the SHA-256 of all kept bytes in order. While there is little to do, frames are gathered for `pace_ms`; the end of a
+    session doesn't wait for that.
+    """
+
+    def __init__(
+        self,
+        *,
+        take: Callable[[str, int, int], bytes],
+        post: Callable[[Any, object], None],
+        recordings: Path,
+        kind: RecordingKind,
+        segment_seconds: int,
+        room: Callable[[str, int], None],
+        report_every_frames: int = 10,
+        pace_ms: int = 50,
+    ) -> None:
+        # Refuse a kind or length of segments that no session could be recorded with, before there is one.
+        RecordingWriter(recordings, _LARGEST_FORMAT, kind=kind, segment_seconds=segment_seconds)
+        self._take = take
+        self._post = post
+        self._room = room
+        self._recordings = recordings
+        self._kind: RecordingKind = kind
+        self._segment_seconds = segment_seconds
+        self._report_every_frames = report_every_frames
+        self._pace_ms = pace_ms
+        self._queue: deque[OpenMedia | CloseMedia | tuple[Keep, bytes | None]] = deque()
+        self._wake = Semaphore(0)
+        self._doing = _WORKING
+        self._urgent = False
+        self._closing_at_ms: int | None = None
+        self._thread = Thread(target=self._run, name="agentos-voice-media", daemon=True)
+        self._accounts: dict[str, _Account] = {}
+        self._endings: deque[tuple[_Account, Generator[None, None, RecordingInfo | None]]] = deque()
+        self._seals: deque[tuple[_Account, Generator[None, None, None]]] = deque()
+        self._submitted = 0  # written by the loop's thread only
+        self._dealt_with = 0  # these by the port's thread only
+        self._batches = 0
+        self._stray = 0
+        self._errors = 0
+
+    def start(self) -> None:
+        """Start the thread. Work that was submitted before is done now."""
+        self._thread.start()
+
+    def submit(self, work: OpenMedia | Keep | CloseMedia) -> None:
+        """Hand work over; never blocks and never tells. For one thread, the loop's.
+
+        Frames whose bytes `take` no longer has (it raises `LookupError`) are told as lost, reason `missing`.
+        """
+        if type(work) is Keep:
+            try:
+                data: bytes | None = self._take(work.session_id, work.first, work.count)
+            except LookupError:
+                data = None
+            self._submitted += work.count
+            self._queue.append((work, data))
+        elif isinstance(work, OpenMedia | CloseMedia):
+            self._queue.append(work)
+            if type(work) is CloseMedia:
+                self._urgent = True
+                if self._doing == _PACING:
+                    self._rouse()
+        else:
+            raise TypeError(f"the media port takes OpenMedia, Keep and CloseMedia, not {type(work).__name__}")
+        if self._doing == _ASLEEP:
+            self._rouse()
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
+
+        True when that was done in time. Otherwise recordings that were still being closed are left as segments, which
+        `storage.recordings.recover` joins. A port that was never started has nothing to close.
+        """
+        if self._thread.ident is None:
+            return not self._queue
+        self._closing_at_ms = monotonic_ms() + int(timeout_seconds * 1000)
+        self._urgent = True
+        self._rouse()
+        if self._thread is not current_thread():
+            self._thread.join(timeout_seconds)
+        return not self._thread.is_alive() and not self._accounts
+
+    def statistics(self) -> MediaStatistics:
+        """A snapshot; callable from any thread."""
+        return MediaStatistics(
+            queued_frames=self._submitted - self._dealt_with,
+            sessions=len(self._accounts),
+            frames=self._dealt_with,
+            batches=self._batches,
+            stray_frames=self._stray,
+            errors=self._errors,
+        )
+
+    # --- the thread ------------------------------------------------------------------------------------------------
+
+    def _rouse(self) -> None:
+        self._doing = _WORKING
+        self._wake.release()
+
+    def _run(self) -> None:
+        while True:
+            self._urgent = False
+            began_ms = monotonic_ms()
+            longest_run = self._deal_with_queue()
+            self._seal_and_end(until_ms=began_ms + self._pace_ms)
+            if self._closing_at_ms is not None and not self._queue and self._wind_up(self._closing_at_ms):
+                return
+            if not self._endings and not self._seals:
+                self._wait(longest_run, began_ms)
+
+    def _wait(self, longest_run: int, began_ms: int) -> None:
+        """Until there is something worth doing. A wake-up too many is harmless."""
+        if 0 < longest_run < _LARGE_RUN_FRAMES:
+            self._doing = _PACING
+            if not self._urgent:
+                self._wake.acquire(timeout=max(0, began_ms + self._pace_ms - monotonic_ms()) / 1000)
+        self._doing = _ASLEEP
+        if not self._queue and not self._urgent:
+            self._wake.acquire()
+        self._doing = _WORKING
+
+    def _wind_up(self, deadline_ms: int) -> bool:
+        """End the sessions that nobody closed; True when nothing is left to do, or no time to do it."""
+        for account in self._accounts.values():
+            self._begin_end(account)
+        if self._endings and monotonic_ms() < deadline_ms:
+            return False
+        for _, sealing in self._seals:
+            sealing.close()
+        for account, steps in self._endings:
+            steps.close()
+            if account.writer is not None:
+                account.writer.abort()
+        return True
+
+    def _deal_with_queue(self) -> int:
+        """Everything that is queued now; the length of the longest run in it, in frames."""
+        if not self._queue:
+            return 0
+        runs: dict[str, list[_Run]] = {}
+        ended: list[str] = []
+        dealt: dict[str, int] = {}
+        for _ in range(len(self._queue)):
+            work = self._queue.popleft()
+            if isinstance(work, OpenMedia):
+                self._open(work)
+            elif isinstance(work, CloseMedia):
+                ended.append(work.session_id)
+            else:
+                keep, data = work
+                dealt[keep.session_id] = dealt.get(keep.session_id, 0) + keep.count
+                self._gather(keep, data, runs)
+        self._batches += bool(dealt)
+        kept: list[tuple[_Account, _Run]] = []
+        for session_id, pieces in runs.items():
+            account = self._accounts[session_id]
+            kept += [(account, run) for run in self._store(account, pieces)]
+        self._measure(kept)
+        for session_id, count in dealt.items():
+            if session_id in self._accounts:
+                self._report_if_due(self._accounts[session_id])
+            self._dealt_with += count
+            self._call(self._room, session_id, count)
+        for session_id in ended:
+            if session_id in self._accounts:
+                self._begin_end(self._accounts[session_id])
+        return max(dealt.values(), default=0)
+
+    def _open(self, work: OpenMedia) -> None:
+        account = self._accounts.get(work.session_id)
+        if account is None:
+            self._accounts[work.session_id] = _Account(work)
+        else:  # its recorder was restarted: only where the facts go has changed
+            account.reply_to = work.reply_to
+
+    def _gather(self, keep: Keep, data: bytes | None, runs: dict[str, list[_Run]]) -> None:
+        account = self._accounts.get(keep.session_id)
+        if account is None or account.ending:
+            self._stray += keep.count
+            return
+        known = max(0, min(keep.count, account.upto - keep.first))
+        self._stray += known
+        if known == keep.count:
+            return
+        first, count = keep.first + known, keep.count - known
+        account.upto = first + count
+        rest = data[known * account.audio_format.frame_bytes :] if data is not None and known else data
+        if not rest or len(rest) % account.audio_format.sample_bytes:
+            self._lose(account, first, count, "missing")
+        else:
+            runs.setdefault(keep.session_id, []).append(_Run(first, count, rest))
+
+    def _store(self, account: _Account, pieces: list[_Run]) -> list[_Run]:
+        """Write and digest the runs; those that are kept."""
+        kept = []
+        for run in _joined(pieces, account.audio_format.frame_bytes):
+            saved = self._write(account, run) if account.recording else run
+            if saved.frames:
+                account.digest.update(saved.data)
+                kept.append(saved)
+        return kept
+
+    def _write(self, account: _Account, run: _Run) -> _Run:
+        """Record a run. What the disk refuses is told as lost; gives the part that is in the recording."""
+        saved = 0
+        try:
+            if account.writer is None:
+                account.writer = RecordingWriter(
+                    self._recordings / account.session_id,
+                    account.audio_format,
+                    kind=self._kind,
+                    segment_seconds=self._segment_seconds,
+                    defer_sealing=True,
+                )
+            account.writer.write(run.first, run.data)
+        except (OSError, ValueError) as error:
+            self._errors += 1
+            if account.writer is not None and isinstance(error, RecordingError):
+                saved = max(0, min(run.frames, account.writer.next_frame - run.first))
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            self._lose(account, run.first + saved, run.frames - saved, "disk_full" if full else "write_failed")
+            run = _Run(run.first, saved, run.data[: saved * account.audio_format.frame_bytes])
+        if account.writer is not None and account.writer.has_unsealed and not account.sealing:
+            account.sealing = True
+            self._seals.append((account, account.writer.seal_steps()))
+        return run
+
+    def _measure(self, kept: list[tuple[_Account, _Run]]) -> None:
+        """Add the levels of the kept runs to their accounts; whole frames of one format are measured together."""
+        alike: dict[AudioFormat, list[tuple[_Account, int, bytes]]] = {}
+        for account, run in kept:
+            account.frames += run.frames
+            account.n_bytes += len(run.data)
+            whole, rest = divmod(len(run.data), account.audio_format.frame_bytes)
+            if whole:
+                several = alike.setdefault(account.audio_format, [])
+                several.append((account, whole, run.data[: len(run.data) - rest] if rest else run.data))
+            if rest:
+                self._measure_alike(account.audio_format, rest, [(account, 1, run.data[-rest:])])
+        for audio_format, several in alike.items():
+            self._measure_alike(audio_format, audio_format.frame_bytes, several)
+
+    def _measure_alike(
+        self, audio_format: AudioFormat, frame_bytes: int, several: list[tuple[_Account, int, bytes]]
+    ) -> None:
+        samples = to_pcm16(b"".join([data for _, _, data in several]), audio_format)
+        width = frame_bytes // audio_format.sample_bytes
+        levels = frame_levels(
+            samples.reshape(-1, width * audio_format.channels),
+            audio_format.channels,
+            full_scale=mulaw.FULL_SCALE if audio_format.encoding is AudioEncoding.MULAW else 32_767,
+        )
+        starts = np.zeros(len(several), np.intp)
+        np.cumsum([count for _, count, _ in several[:-1]], out=starts[1:])
+        for (account, count, _), (squares, peak, clipped, silent) in zip(several, _sums(levels, starts), strict=True):
+            account.squares += squares * width
+            account.weight += count * width
+            account.peak = max(account.peak, peak)
+            account.clipped += clipped
+            account.silent += silent
+
+    def _report_if_due(self, account: _Account) -> None:
+        if account.upto - account.told >= self._report_every_frames:
+            self._report(account)
+
+    def _report(self, account: _Account) -> None:
+        self._call(self._post, account.reply_to, account.kept())
+        account.told = account.upto
+        account.reset()
+
+    def _lose(self, account: _Account, first: int, count: int, reason: str) -> None:
+        self._call(self._post, account.reply_to, MediaLost(first, count, reason))
+
+    def _begin_end(self, account: _Account) -> None:
+        if account.ending:
+            return
+        account.ending = True
+        steps = account.writer.close_steps() if account.writer is not None else _nothing_recorded()
+        self._endings.append((account, steps))
+
+    def _seal_and_end(self, until_ms: int) -> None:
+        """Close segments and recordings, a block of each in turn, until the next batch is due."""
+        while self._seals or self._endings:
+            if self._seals:
+                self._seal_one()
+            if self._endings:
+                self._end_one()
+            if monotonic_ms() >= until_ms:
+                return
+
+    def _seal_one(self) -> None:
+        account, steps = self._seals.popleft()
+        for _ in steps:
+            self._seals.append((account, steps))
+            return
+        account.sealing = False
+
+    def _end_one(self) -> None:
+        account, steps = self._endings.popleft()
+        if account.sealing:  # its segment comes first
+            self._endings.append((account, steps))
+            return
+        try:
+            next(steps)
+            self._endings.append((account, steps))
+        except StopIteration as end:
+            self._ended(account, end.value)
+        except OSError:
+            self._errors += 1
+            self._ended(account, account.writer.info if account.writer is not None else None)
+
+    def _ended(self, account: _Account, recording: RecordingInfo | None) -> None:
+        if account.upto > account.told:
+            self._report(account)
+        del self._accounts[account.session_id]
+        self._call(self._post, account.reply_to, MediaClosed(recording, account.digest.hexdigest()))
+
+    def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
+        """Call out of the thread; what it raises must not end the work for the other sessions."""
+        try:
+            callback(*arguments)
+        except Exception:  # noqa: BLE001 - the other side may be gone already, in any way
+            self._errors += 1
+
+
+def _nothing_recorded() -> Generator[None, None, None]:
+    yield from ()
+
+
+def _joined(pieces: list[_Run], frame_bytes: int) -> list[_Run]:
+    """Successive runs made one, where nothing is missing between them."""
+    joined: list[_Run] = []
+    group: list[_Run] = []
+    for piece in pieces:
+        if group and (piece.first != group[-1].first + group[-1].frames or len(group[-1].data) % frame_bytes):
+            joined.append(_merged(group))
+            group = []
+        group.append(piece)
+    joined.append(_merged(group))
+    return joined
+
+
+def _merged(group: list[_Run]) -> _Run:
+    if len(group) == 1:
+        return group[0]
+    return _Run(group[0].first, sum(run.frames for run in group), b"".join([run.data for run in group]))
+
+
+def _sums(levels: FrameLevels, starts: NDArray[np.intp]) -> list[tuple[float, float, int, int]]:
+    """For each part that begins at `starts`: sum of mean squares, peak, clipped and silent frames."""
+    columns = (
+        np.add.reduceat(levels.mean_square, starts),
+        np.maximum.reduceat(levels.peak, starts),
+        np.add.reduceat(levels.clipped, starts, dtype=np.int64),
+        np.add.reduceat(levels.silent, starts, dtype=np.int64),
+    )
+    return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -1,0 +1,213 @@
+"""The directory: what the outside may know of the sessions, kept by the actors and read from any thread.
+
+Actors hand it `Changed`, `Closed` and `Emit` as port work, each only when the record behind it is durable. Readers get
+frozen snapshots. A session that has stopped leaves the directory; it is then in the store.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Callable
+
+import structlog
+
+from actors.mailbox import Ref
+from actors.messages import Changed, Closed, Emit, Facts
+from agentos.core.communication.voice.audio.door import Door
+from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
+from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
+from machines.events import VoiceEvent, VoiceEventType
+from machines.session import SessionResult, VoiceSession, VoiceSessionState
+
+log = structlog.get_logger(__name__)
+
+PASSING = frozenset({VoiceEventType.STT_PARTIAL, VoiceEventType.AUDIO_RECEIVED})  # told to listeners, not kept
+KEPT_EVENTS = 1000  # of one running session, in memory; all that are kept are in the store too
+
+
+class Listing:
+    """One running session: its address, its door, its snapshot and its events."""
+
+    __slots__ = ("door", "events", "facts", "listeners", "next_number", "ref", "session")
+
+    def __init__(self, facts: Facts, door: Door) -> None:
+        self.facts = facts
+        self.door = door
+        self.ref: Ref | None = None
+        self.session: VoiceSession | None = None
+        self.events: deque[VoiceEvent] = deque(maxlen=KEPT_EVENTS)
+        self.next_number = 1
+        self.listeners: list[Callable[[VoiceEvent], None]] = []
+
+
+class Directory:
+    """The running sessions by id; a port to the actors.
+
+    `keep_events` gets every event that is to be kept, to store it. `on_started` and `on_stopped` are called in the loop's
+    thread with the session's snapshot, when it has been told to be CREATED and STOPPED.
+    """
+
+    def __init__(
+        self,
+        *,
+        keep_events: Callable[[tuple[VoiceEvent, ...]], None],
+        on_started: Callable[[VoiceSession], None],
+        on_stopped: Callable[[VoiceSession], None],
+    ) -> None:
+        self._keep_events = keep_events
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._listings: dict[str, Listing] = {}
+        self._unstored: dict[str, VoiceSession] = {}
+
+    # --- for the service -------------------------------------------------------------------------------------------
+
+    def expect(self, facts: Facts, door: Door) -> None:
+        """Make room for a session that is asked for; nobody sees it until its creation is durable."""
+        self._listings[facts.session_id] = Listing(facts, door)
+
+    def forget(self, session_id: str) -> None:
+        """The session that was expected did not come to be."""
+        listing = self._listings.get(session_id)
+        if listing is not None and listing.session is None:
+            listing.door.close()
+            del self._listings[session_id]
+
+    def listing(self, session_id: str) -> Listing | None:
+        """The running session with this id, if its creation has been told."""
+        listing = self._listings.get(session_id)
+        return listing if listing is not None and listing.session is not None else None
+
+    def session(self, session_id: str) -> VoiceSession | None:
+        """A snapshot of a running session, or of one that stopped and whose record the store does not have yet."""
+        listing = self.listing(session_id)
+        if listing is None or listing.session is None:
+            return self._unstored.get(session_id)
+        session = listing.session
+        at = from_ms(utc_now_ms() - (monotonic_ms() - listing.door.last_ms))
+        return session.model_copy(update={"last_activity_at": at}) if at > session.last_activity_at else session
+
+    def sessions(self) -> list[VoiceSession]:
+        """Snapshots of all running sessions, and of those that the store does not have yet."""
+        known = [self.session(session_id) for session_id in (*list(self._listings), *list(self._unstored))]
+        return [session for session in known if session is not None]
+
+    def stored(self, session_id: str) -> None:
+        """The store has the stopped session now."""
+        self._unstored.pop(session_id, None)
+
+    def take(self, port: str, session_id: str, first: int, count: int) -> bytes:
+        """The bytes of a run of frames, for `port`. Raises `KeyError` when they are gone."""
+        return self._listings[session_id].door.take(port, first, count)
+
+    def room(self, port: str, session_id: str, frames: int) -> None:
+        """`port` has dealt with so many frames of a session; from any thread."""
+        listing = self._listings.get(session_id)
+        if listing is not None:
+            listing.door.room(port, frames)
+
+    def __len__(self) -> int:
+        return len(self._listings)
+
+    # --- for the actors --------------------------------------------------------------------------------------------
+
+    def submit(self, work: Changed | Closed | Emit) -> None:
+        """Take news of a session."""
+        if isinstance(work, Emit):
+            self._emit(work)
+        elif isinstance(work, Closed):
+            listing = self._listings.get(work.session_id)
+            if listing is not None:
+                listing.door.close()
+                if listing.session is None:
+                    del self._listings[work.session_id]
+        else:
+            self._changed(work)
+
+    def snapshot(
+        self,
+        facts: Facts,
+        state: VoiceSessionState,
+        verdict: PolicyVerdict | None,
+        result: SessionResult | None,
+    ) -> VoiceSession:
+        """The session as it is in `state`."""
+        listing = self._listings.get(facts.session_id)
+        created_at = from_ms(facts.created_at_ms)
+        activity = monotonic_ms() - listing.door.last_ms if listing is not None else 0
+        if result is not None:
+            frames = result.frames
+            if listing is not None:
+                frames = frames.model_copy(update={"leftover_bytes": listing.door.leftover})
+            result = result.model_copy(update={"stopped_at": from_ms(utc_now_ms()), "frames": frames})
+        known = verdict or PolicyVerdict(status=RequestStatus.PENDING, reason_code="NOT_JUDGED")
+        return VoiceSession(
+            session_id=facts.session_id,
+            project_id=facts.project_id,
+            provider=facts.provider,
+            stt_provider=facts.stt_provider,
+            state=state,
+            created_at=created_at,
+            last_activity_at=max(created_at, from_ms(utc_now_ms() - activity)),
+            risk_tier=RiskLevel(known.metadata.get("risk_level", RiskLevel.LOW.value)),
+            policy_verdict=known,
+            audit_trace_id=facts.audit_trace_id,
+            metadata=facts.metadata,
+            stt_engine="none" if facts.stt_engine is None else facts.stt_engine.value,
+            audio_format=facts.audio_format,
+            recording_enabled=facts.recording,
+            result=result,
+        )
+
+    def not_stored(self, session: VoiceSession) -> None:
+        """A stopped session whose final record the store does not have: it is known here until it does."""
+        self._unstored[session.session_id] = session
+
+    def _changed(self, work: Changed) -> None:
+        session_id = work.facts.session_id
+        listing = self._listings.get(session_id)
+        if listing is None:
+            return
+        first = listing.session is None
+        session = self.snapshot(work.facts, work.state, work.verdict, work.result)
+        if work.state is VoiceSessionState.STOPPED:
+            del self._listings[session_id]
+            listing.door.state = work.state
+            listing.door.close()
+            session = self._unstored.get(session_id, session)
+        else:
+            listing.ref = work.route
+            listing.door.state = work.state
+        listing.session = session
+        if first and work.state is not VoiceSessionState.STOPPED:
+            self._tell(self._on_started, session)
+        elif work.state is VoiceSessionState.STOPPED:
+            self._tell(self._on_stopped, session)
+
+    def _emit(self, work: Emit) -> None:
+        listing = self._listings.get(work.session_id)
+        if listing is None:
+            return
+        passing = work.event_type in PASSING
+        if passing and not listing.listeners:
+            return
+        event = VoiceEvent(
+            event_id=f"evt-{secrets.token_hex(8)}",
+            session_id=work.session_id,
+            event_type=work.event_type,
+            payload=dict(work.payload),
+            timestamp_ms=utc_now_ms(),
+            metadata={"audit_trace_id": listing.facts.audit_trace_id},
+            number=listing.next_number,
+        )
+        listing.next_number += 1
+        if not passing:
+            listing.events.append(event)
+            self._keep_events((event,))
+        for listener in tuple(listing.listeners):
+            listener(event)
+
+    def _tell(self, listener: Callable[[VoiceSession], None], session: VoiceSession) -> None:
+        try:
+            listener(session)
+        except Exception:  # noqa: BLE001 - a host's hook must not disturb the call
+            log.exception("a provider's hook failed", session_id=session.session_id)

@@ -1,0 +1,148 @@
+"""What can go wrong, as one tree of exceptions.
+
+Each is a `VoiceError` and also the built-in that callers expect: a bad argument or state is a `ValueError`, a policy
+denial a `PermissionError`, a store that fails an `OSError`. `str(error)` is one sentence that says what was wrong and
+what to do; the fields say the same to programs. All can be pickled, so that they cross process borders whole.
+"""
+
+from typing import Any, TypeVar
+
+from machines.communication import PolicyVerdict
+from machines.session import VoiceSessionState
+
+E = TypeVar("E", bound="VoiceError")
+
+
+class VoiceError(Exception):
+    """The root of everything that the voice backend raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_restored, (type(self), str(self), dict(self.__dict__)))
+
+
+def _restored(kind: type[E], message: str, fields: dict[str, Any]) -> E:
+    # Around __init__, whose parameters differ from class to class, and around OSError's own reading of its arguments.
+    error = kind.__new__(kind)
+    error.args = (message,)
+    error.__dict__.update(fields)
+    return error
+
+
+class InvalidRequest(VoiceError, ValueError):
+    """An argument is of the wrong kind or out of range. Nothing was changed. `field` names the argument."""
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ChunkTooLarge(InvalidRequest):
+    """An audio chunk has more bytes than a chunk may have. None of it was accepted.
+
+    `n_bytes` is its size, `limit_bytes` the largest that is taken.
+    """
+
+    def __init__(self, n_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"audio_data has {n_bytes:,} bytes, at most {limit_bytes:,} are taken at once; send it in smaller chunks",
+            field="audio_data",
+        )
+        self.n_bytes = n_bytes
+        self.limit_bytes = limit_bytes
+
+
+class SessionNotFound(VoiceError, ValueError):
+    """No session has this id, neither running nor stored. `session_id` is the id that was given."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"there is no session {session_id!r}")
+        self.session_id = session_id
+
+
+class InvalidState(VoiceError, ValueError):
+    """The session exists, but its state does not allow what was asked. Nothing was changed.
+
+    `session_id` and `state` say which session stands where.
+    """
+
+    def __init__(self, session_id: str, state: VoiceSessionState, problem: str = "it takes no more audio") -> None:
+        super().__init__(f"session {session_id!r} is {state.name}: {problem}")
+        self.session_id = session_id
+        self.state = state
+
+
+class PolicyDenied(VoiceError, PermissionError):
+    """The policy refused the request; no session was made. `verdict` says why, and what would help."""
+
+    def __init__(self, verdict: PolicyVerdict) -> None:
+        super().__init__(
+            f"the policy refused the request ({verdict.reason_code}): {verdict.hint or verdict.status.value}"
+        )
+        self.verdict = verdict
+
+
+class Overloaded(VoiceError, RuntimeError):
+    """There is no room now. Nothing was accepted; the same call may work after `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(f"{message}; try again in {retry_after_seconds:g} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EvidenceUnavailable(VoiceError, OSError):
+    """The evidence store can't make a record durable, so the request was refused and no session was made."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the evidence store is not available ({problem}); no session was made")
+
+
+class EvidenceNotDurable(VoiceError, OSError):
+    """The session has ended, but its final record is not in the evidence store yet.
+
+    `session_id` is the session, which is STOPPED. With `spilled` the record is safe in the spill file beside the store
+    and goes in when the store is back; without, it is held in memory only.
+    """
+
+    def __init__(self, session_id: str, *, spilled: bool) -> None:
+        where = (
+            "it waits in the spill file and goes in when the store is back"
+            if spilled
+            else "it is in memory only and is lost if this process ends before the store is back"
+        )
+        super().__init__(f"session {session_id!r} has stopped, but its final evidence is not stored yet: {where}")
+        self.session_id = session_id
+        self.spilled = spilled
+
+
+class STTUnavailable(VoiceError, ValueError):
+    """The speech-to-text engine asked for can't be had and the settings forbid another; no session was made."""
+
+
+class ProviderNotConfigured(VoiceError, ValueError):
+    """The voice provider lacks a setting; no session was made. `variable` is the environment variable to set."""
+
+    def __init__(self, provider: str, variable: str) -> None:
+        super().__init__(f"provider {provider!r} is not configured: set {variable}")
+        self.provider = provider
+        self.variable = variable
+
+
+class ServiceClosed(VoiceError, RuntimeError):
+    """The service was closed, or has not been started; it takes no more calls."""
+
+    def __init__(self, message: str = "the voice service is closed; create a new one") -> None:
+        super().__init__(message)
+
+
+class SettingsError(VoiceError, ValueError):
+    """A setting has no legal value. `variable` is the environment variable or key that carries it, if known."""
+
+    def __init__(self, message: str, *, variable: str | None = None) -> None:
+        super().__init__(message)
+        self.variable = variable

@@ -1,0 +1,1 @@
+"""Voice providers: how a call reaches the service."""

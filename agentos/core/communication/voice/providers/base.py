@@ -1,0 +1,27 @@
+"""What every voice provider must be able to say and do."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+
+class IVoiceProvider(ABC):
+    """A way for calls to reach the service.
+
+    The two hooks are optional. They are called in the thread of the service's loop, must return quickly, and must not call
+    the service; what they raise is logged and does not disturb the call.
+    """
+
+    @abstractmethod
+    def get_session_metadata(self) -> dict[str, Any]:
+        """What the provider can do: `transport`, `risk_level`, `supports_recording`, `external_dependencies`, …"""
+
+    @abstractmethod
+    def validate_config(self) -> tuple[bool, str]:
+        """Whether the provider can be used as it is configured, and if not, which setting is missing or wrong."""
+
+    def on_session_created(self, session_id: str, metadata: Mapping[str, Any]) -> None:
+        """A session of this provider was created, and its creation is durable."""
+
+    def on_session_stopped(self, session_id: str) -> None:
+        """A session of this provider has stopped."""

@@ -1,0 +1,276 @@
+"""The voice services: `VoiceService`, which blocks, and `AsyncVoiceService` for programs with an event loop.
+
+`VoiceService` is the same service in a thread of its own: it starts its event loop at the first use, and every method
+waits for the answer, except that audio only has to be put in the queue.
+"""
+
+import asyncio
+import importlib.util
+import queue
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError, Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+import anyio.from_thread
+import trio
+
+from actors.mailbox import Ref
+from actors.messages import Frames
+from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics, no_room
+from agentos.core.communication.voice.errors import ServiceClosed
+from agentos.core.communication.voice.providers.base import IVoiceProvider
+from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from machines.audio import AudioFormat
+from machines.events import VoiceEvent
+from machines.policy import VoicePolicy
+from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+
+__all__ = ["AsyncVoiceService", "ServiceStatistics", "VoiceService"]
+
+T = TypeVar("T")
+_END = object()
+
+
+class _ThreadedService(AsyncVoiceService):
+    """The service as `VoiceService` runs it: frames come from any thread, so they go through the inbox."""
+
+    def _deliver(self, ref: Ref, frames: Frames) -> None:
+        self._system.post(ref, frames)
+
+
+class VoiceService:
+    """Voice sessions for programs without an event loop; safe from many threads.
+
+    Its own thread and event loop (`settings.loop`, uvloop where it is installed and `settings.uvloop` allows) start with
+    the first use. Use it in a `with` statement or call `close`; what is still open when the interpreter exits is closed
+    then: sessions are stopped, evidence and recordings are flushed.
+
+    In a thread that runs an event loop its methods work, but they block that loop, and a warning says so once. The errors
+    that its methods raise are those of `AsyncVoiceService`.
+    """
+
+    def __init__(self, settings: VoiceSettings | None = None, *, policy: VoicePolicy | None = None) -> None:
+        self.settings = settings if settings is not None else load_settings()
+        self.policy = policy if policy is not None else VoicePolicy()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._portal: anyio.from_thread.BlockingPortal | None = None
+        self._service: AsyncVoiceService | None = None
+        self._closing: anyio.Event | None = None
+        self._closed = False
+        self._warned = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop every session within its deadlines, make everything durable, and end the thread. Twice is once."""
+        with self._lock:
+            self._closed = True
+            thread, portal, closing = self._thread, self._portal, self._closing
+        if thread is None or thread is threading.current_thread():
+            return
+        if portal is not None and closing is not None and thread.is_alive():
+            try:
+                portal.start_task_soon(closing.set)
+            except RuntimeError:
+                pass  # it has ended by itself meanwhile
+        thread.join()
+
+    # --- sessions --------------------------------------------------------------------------------------------------
+
+    def create_session(
+        self,
+        project_id: str,
+        provider: VoiceProvider,
+        stt_provider: STTProvider,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        audio_format: AudioFormat | None = None,
+        admin_token: str | None = None,
+    ) -> VoiceSession:
+        """Open a session; see `AsyncVoiceService.create_session`."""
+
+        async def call(service: AsyncVoiceService) -> VoiceSession:
+            return await service.create_session(
+                project_id, provider, stt_provider, metadata, audio_format=audio_format, admin_token=admin_token
+            )
+
+        return self._call(call)
+
+    def dispatch_audio_chunk(self, session_id: str, audio_data: bytes) -> None:
+        """Hand a chunk of audio to a session; it is in its queue when this returns.
+
+        It does not wait for the service's thread, only, up to `dispatch_timeout_seconds`, for room. Raises as
+        `AsyncVoiceService.dispatch_audio_chunk` does.
+        """
+        service = self._service
+        door = service.door(session_id) if service is not None and not self._closed else None
+        if door is None:
+            self._call(lambda service: service.dispatch_audio_chunk(session_id, audio_data))
+        elif not door.offer(audio_data) and not door.offer_within(
+            audio_data, self.settings.dispatch_timeout_seconds
+        ):
+            raise no_room(session_id)
+
+    def stop_session(self, session_id: str) -> bool:
+        """End a session; see `AsyncVoiceService.stop_session`."""
+        return self._call(lambda service: service.stop_session(session_id))
+
+    def get_session(self, session_id: str) -> VoiceSession | None:
+        """A snapshot of the session as it is now; None when there is none with this id."""
+        return self._call(lambda service: service.get_session(session_id))
+
+    def list_sessions(
+        self, project_id: str | None = None, state: VoiceSessionState | None = None
+    ) -> list[VoiceSession]:
+        """Snapshots of all sessions, newest first; of one project or in one state if given."""
+        return self._call(lambda service: service.list_sessions(project_id, state))
+
+    def list_active_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
+        """Snapshots of the sessions that take audio, newest first."""
+        return self._call(lambda service: service.list_active_sessions(project_id))
+
+    def events(self, session_id: str, after: int = 0) -> Iterator[VoiceEvent]:
+        """The session's events above number `after`, and new ones as they come, until it has stopped."""
+        events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        async def pump(service: AsyncVoiceService) -> None:
+            try:
+                async for event in service.events(session_id, after):
+                    events.put(event)
+            except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
+                events.put(error)
+            finally:
+                events.put(_END)
+
+        task = self._start(pump)
+        try:
+            while (event := events.get()) is not _END:
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+        finally:
+            task.cancel()
+
+    def get_provider(self, provider_type: VoiceProvider) -> IVoiceProvider:
+        """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
+
+        async def call(service: AsyncVoiceService) -> IVoiceProvider:
+            return service.get_provider(provider_type)
+
+        return self._call(call)
+
+    def statistics(self) -> ServiceStatistics:
+        """How the service is at this moment."""
+
+        async def call(service: AsyncVoiceService) -> ServiceStatistics:
+            return service.statistics()
+
+        return self._call(call)
+
+    # --- its thread ------------------------------------------------------------------------------------------------
+
+    def _call(self, call: Callable[[AsyncVoiceService], Any]) -> Any:
+        try:
+            return self._start(call).result()
+        except CancelledError:
+            raise ServiceClosed from None
+
+    def _start(self, call: Callable[[AsyncVoiceService], Any]) -> "Future[Any]":
+        self._warn_of_a_loop()
+        portal, service = self._running()
+        try:
+            return portal.start_task_soon(call, service)
+        except RuntimeError as error:
+            if "not running" in str(error):
+                raise ServiceClosed from None
+            raise
+
+    def _running(self) -> tuple[anyio.from_thread.BlockingPortal, AsyncVoiceService]:
+        with self._lock:
+            if self._closed:
+                raise ServiceClosed
+            if self._thread is None:
+                ready: Future[None] = Future()
+                thread = threading.Thread(target=self._run, args=(ready,), name="voice-service", daemon=True)
+                thread.start()
+                try:
+                    ready.result()
+                except BaseException:
+                    thread.join()
+                    raise
+                self._thread = thread
+                _close_at_exit(self)
+            assert self._portal is not None
+            assert self._service is not None
+            return self._portal, self._service
+
+    def _run(self, ready: "Future[None]") -> None:
+        options: dict[str, Any] = {}
+        if self.settings.loop == "asyncio":
+            installed = importlib.util.find_spec("uvloop") is not None
+            options["use_uvloop"] = self.settings.uvloop == "on" or (self.settings.uvloop == "auto" and installed)
+        try:
+            anyio.run(self._main, ready, backend=self.settings.loop, backend_options=options)
+        except BaseException as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+    async def _main(self, ready: "Future[None]") -> None:
+        service = _ThreadedService(self.settings, policy=self.policy)
+        self._closing = anyio.Event()
+        async with anyio.from_thread.BlockingPortal() as portal, service:
+            self._portal, self._service = portal, service
+            ready.set_result(None)
+            await self._closing.wait()
+
+    def _warn_of_a_loop(self) -> None:
+        if not self._warned and _runs_a_loop():
+            self._warned = True
+            warnings.warn(
+                "VoiceService blocks the event loop that runs in this thread; use AsyncVoiceService there",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+
+
+def _runs_a_loop() -> bool:
+    if trio.lowlevel.in_trio_run():
+        return True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+_open_services: "weakref.WeakSet[VoiceService]" = weakref.WeakSet()
+_registered = threading.Lock()
+
+
+def _close_at_exit(service: VoiceService) -> None:
+    """Close `service` when the interpreter exits, while threads can still be started and joined.
+
+    `atexit` is too late for that: since 3.12 no thread can be started then, and the service needs its worker threads to
+    flush. `threading._register_atexit`, which `concurrent.futures` uses for the same end, runs before.
+    """
+    _open_services.add(service)
+    if _registered.acquire(blocking=False):
+        threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _close_all() -> None:
+    for service in list(_open_services):
+        service.close()

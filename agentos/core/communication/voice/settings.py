@@ -1,0 +1,317 @@
+"""Every setting of the voice backend: from arguments, the environment, or a TOML file, in this order.
+
+A setting's environment variable is its name in capitals behind `AGENTOS_VOICE_` (`AGENTOS_VOICE_HOME`); the three Twilio
+ones have the names that Twilio gives them. `AGENTOS_VOICE_CONFIG` may name a TOML file whose keys are the settings'
+names. An empty variable counts as one that is not set. A unit stands in the name; times are seconds.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from agentos.core.communication.voice.errors import SettingsError
+
+PREFIX = "AGENTOS_VOICE_"
+CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+APPLICATION = "agentos-voice"
+
+
+def _platform_home() -> Path:
+    return Path(platformdirs.user_data_dir(APPLICATION, appauthor=False))
+
+
+def _default_stt_workers() -> int:
+    return min(2, os.cpu_count() or 1)
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+class VoiceSettings(BaseSettings):
+    """The settings of one service; frozen.
+
+    Made directly it raises pydantic's `ValidationError`; `load_settings` gives one clear line instead.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,  # an input may be a secret
+        populate_by_name=True,
+        validate_default=True,
+    )
+
+    home: Path = Field(
+        default_factory=_platform_home,
+        description="Folder of the database, the recordings and the spill files; `~` is expanded, a relative path counts "
+        "from the current folder. Processes that share it share one evidence chain.",
+    )
+
+    loop: Literal["asyncio", "trio"] = Field(
+        default="asyncio",
+        description="Event loop of the blocking service's own thread; the async service runs on its host's loop.",
+    )
+    uvloop: Literal["auto", "on", "off"] = Field(
+        default="auto",
+        description="Whether the blocking service's asyncio loop is uvloop; `auto` takes it when it is installed.",
+    )
+
+    drain_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="How long recorder and transcriber may take to finish after a stop; then the session ends without "
+        "them, and says so. The last seconds of speech take about a second to decode.",
+    )
+    evidence_timeout_seconds: float = Field(
+        default=5,
+        gt=0,
+        le=600,
+        description="How long a record may take to become durable before it counts as failed: far beyond a slow disk's "
+        "flush, short enough for a caller to wait.",
+    )
+    idle_timeout_seconds: float = Field(
+        default=300,
+        gt=0,
+        le=86_400,
+        description="A session without audio for so long is stopped, so that a forgotten call does not hold its place.",
+    )
+    max_session_seconds: float = Field(
+        default=3600,
+        gt=0,
+        le=604_800,
+        description="The longest a session may last; a call that nobody ends still ends.",
+    )
+    create_timeout_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="How long creating a session may take, policy and durable evidence included, before it is refused.",
+    )
+    dispatch_timeout_seconds: float = Field(
+        default=2,
+        ge=0,
+        le=60,
+        description="How long a chunk may wait for room before it is refused as overload; 0 refuses at once. Callers "
+        "that stream live can't wait longer without falling behind.",
+    )
+
+    max_chunk_bytes: int = Field(
+        default=1_048_576,
+        ge=1,
+        le=67_108_864,
+        description="The largest audio chunk that is taken at once: half a minute of the default format, so one call "
+        "can't take all the room.",
+    )
+    max_metadata_bytes: int = Field(
+        default=16_384,
+        ge=2,
+        le=1_048_576,
+        description="The largest metadata of a session, as JSON; it is written into every snapshot of the session.",
+    )
+    max_metadata_depth: int = Field(
+        default=8,
+        ge=1,
+        le=32,
+        description="How deep metadata may be nested; deeper is a mistake or an attack on the JSON reader.",
+    )
+    backlog_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=600,
+        description="Audio of one session that may wait inside for recorder and transcriber; beyond it, chunks wait at "
+        "the door. It bounds the memory of a session: a megabyte in the default format.",
+    )
+    max_sessions: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Sessions that may run at once in this process; one more is refused as overload.",
+    )
+
+    on_stt_unavailable: Literal["fallback", "record_only", "refuse"] = Field(
+        default="fallback",
+        description="What to do when the speech-to-text engine that was asked for can't be had: take the embedded one, "
+        "go on without transcript, or refuse the session.",
+    )
+    stt_workers: int = Field(
+        default_factory=_default_stt_workers,
+        ge=1,
+        le=256,
+        description="Speech-to-text worker processes at most; each keeps a core busy while it decodes and takes about "
+        "100 MB a stream.",
+    )
+    stt_start_timeout_seconds: float = Field(
+        default=20,
+        gt=0,
+        le=600,
+        description="How long a worker process may take until it is ready; loading a model takes half a second idle and "
+        "many times that on a busy machine.",
+    )
+    stt_hang_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="A worker that has audio and answers nothing for so long is killed and replaced.",
+    )
+
+    recording_format: Literal["flac", "wav"] = Field(
+        default="flac",
+        description="File format of recordings; both are lossless, FLAC takes about 60 % of the room.",
+    )
+    recording_segment_seconds: int = Field(
+        default=60,
+        ge=1,
+        le=3600,
+        description="Length of a recording's segments on disk: after a crash all but the last one play.",
+    )
+    account_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=3600,
+        description="How often a running session's frames are accounted in an evidence record; one record a frame would "
+        "be fifty a second.",
+    )
+
+    spill_max_bytes: int = Field(
+        default=4_194_304,
+        ge=65_536,
+        le=1_073_741_824,
+        description="Room set aside on disk for final records while the store can't take them: about a thousand.",
+    )
+    store_busy_timeout_seconds: float = Field(
+        default=2,
+        ge=0,
+        le=60,
+        description="How long a write waits for another process that holds the database before it fails as locked.",
+    )
+
+    restart_limit: int = Field(
+        default=5,
+        ge=0,
+        le=1000,
+        description="Crashes of one part within the window that are still answered by a restart; one more ends its "
+        "session. 0 never restarts.",
+    )
+    restart_window_seconds: float = Field(
+        default=60,
+        gt=0,
+        le=86_400,
+        description="The window in which crashes count.",
+    )
+
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        default="warning",
+        description="Least severity that is logged; an embedded library is quiet unless something is wrong.",
+    )
+
+    twilio_account_sid: str | None = Field(
+        default=None,
+        min_length=1,
+        validation_alias=AliasChoices("twilio_account_sid", "TWILIO_ACCOUNT_SID"),
+        description="The Twilio account; needed for `VoiceProvider.TWILIO`.",
+    )
+    twilio_auth_token: SecretStr | None = Field(
+        default=None,
+        min_length=1,
+        validation_alias=AliasChoices("twilio_auth_token", "TWILIO_AUTH_TOKEN"),
+        description="The Twilio account's secret; never shown, stored or logged.",
+    )
+    twilio_twiml_app_sid: str | None = Field(
+        default=None,
+        min_length=1,
+        validation_alias=AliasChoices("twilio_twiml_app_sid", "TWILIO_TWIML_APP_SID"),
+        description="The TwiML application that Twilio asks what to do with a call.",
+    )
+
+    @field_validator("home", mode="after")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        try:
+            return home.expanduser().absolute()
+        except RuntimeError as error:  # `~nobody`
+            raise ValueError("names a user that does not exist") from error
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "VoiceSettings":
+        if self.uvloop == "on" and self.loop == "trio":
+            raise ValueError("uvloop 'on' needs loop 'asyncio'; trio has its own loop")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the TOML file; no `.env` and no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_file_values())
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that carries the setting `field`."""
+    return field.upper() if field.startswith("twilio_") else f"{PREFIX}{field.upper()}"
+
+
+def load_settings(**overrides: Any) -> VoiceSettings:
+    """The settings as arguments, environment and file have them now; what `overrides` names goes before all else.
+
+    Raises `SettingsError` naming the variable, argument or file key that is wrong, in one line that repeats no secret.
+    """
+    try:
+        return VoiceSettings(**overrides)
+    except ValidationError as error:
+        problems = [_problem(item, overrides) for item in error.errors(include_url=False)]
+        raise SettingsError("; ".join(text for _, text in problems), variable=problems[0][0]) from None
+
+
+def default_home() -> Path:
+    """The folder where data goes when the caller names none: the setting `home` as environment and file have it now."""
+    return load_settings().home
+
+
+def _file_values() -> dict[str, Any]:
+    name = os.environ.get(CONFIG_VARIABLE)
+    if not name:
+        return {}
+    try:
+        with Path(name).expanduser().open("rb") as file:
+            return tomllib.load(file)
+    except (OSError, RuntimeError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: can't read {name!r}: {error}", variable=CONFIG_VARIABLE) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{CONFIG_VARIABLE}: {name!r} is not TOML: {error}", variable=CONFIG_VARIABLE) from None
+
+
+def _problem(item: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[str | None, str]:
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not item["loc"]:
+        return None, message
+    field = str(item["loc"][0]).lower()
+    if item["type"] == "extra_forbidden":
+        place = "as an argument" if item["loc"][0] in overrides else f"in the file that {CONFIG_VARIABLE} names"
+        return str(item["loc"][0]), f"{item['loc'][0]}: there is no such setting ({place})"
+    name = _origin(field, overrides)
+    got = "" if field == "twilio_auth_token" else f", got {item['input']!r}"
+    return name, f"{name}: {message}{got}"
+
+
+def _origin(field: str, overrides: Mapping[str, Any]) -> str:
+    if field in overrides:
+        return field
+    set_variables = {name.upper() for name, value in os.environ.items() if value}  # names are read in any case
+    return variable_of(field) if variable_of(field) in set_variables else f"{field} (in {CONFIG_VARIABLE})"

@@ -1,0 +1,391 @@
+"""The recording of one session: segments while it runs, one playable file at the end.
+
+A folder holds one recording. The segment that is being filled is `000003.wav`; complete it becomes `000003.flac` (or
+stays WAV), durable, and `recording.json`, the manifest, names it. At the end the segments are joined into
+`recording.flac`, and only then removed. Every step is one rename after an fsync, so that a crash anywhere leaves either
+the segments that the manifest names or the joined file, whole. `recover` finishes what a crash left.
+"""
+
+import re
+from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agentos.core.communication.voice.audio.convert import to_pcm16
+from agentos.core.communication.voice.storage.segments import (
+    LARGEST_WAV_BYTES,
+    LiveSegment,
+    PcmFile,
+    RecordingError,
+    RecordingKind,
+    copy_samples,
+    make_private_folder,
+    mend_wav_header,
+    recording_error,
+    replace_durably,
+    sync_file,
+    sync_folder,
+)
+from machines.audio import AudioEncoding, AudioFormat
+from machines.session import RecordingInfo
+
+__all__ = ["RecordingError", "RecordingKind", "RecordingWriter", "recover"]
+
+T = TypeVar("T")
+
+_MANIFEST = "recording.json"
+_SEGMENT_FILE = re.compile(r"\d{6,}\.(wav|flac)")
+
+
+class _Segment(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    samples: int
+
+
+class _Manifest(BaseModel):
+    """The complete segments of a recording, in order, and the silence in them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = 1
+    kind: RecordingKind
+    sample_rate: int
+    channels: int
+    segments: tuple[_Segment, ...] = ()
+    gaps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def samples(self) -> int:
+        return sum(segment.samples for segment in self.segments)
+
+    def info(self, path: Path) -> RecordingInfo:
+        return RecordingInfo(
+            path=str(path),
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            samples=self.samples,
+            seconds=self.samples / self.sample_rate,
+            segments=len(self.segments),
+            gaps=self.gaps,
+        )
+
+
+class RecordingWriter:
+    """Writes a session's audio, in `audio_format`, into `folder` (made when missing, 0700; files are 0600).
+
+    For one thread. Memory is bounded whatever the length of the call. mu-law is recorded as the 16 bit samples that it
+    stands for. With `defer_sealing` a full segment waits, as plain samples, until `seal_steps` or the end; otherwise
+    the write that fills it seals it. The first write makes the folder. Errors of the disk are `RecordingError`s, an
+    `OSError` with its errno.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        audio_format: AudioFormat,
+        *,
+        kind: RecordingKind,
+        segment_seconds: int,
+        defer_sealing: bool = False,
+    ) -> None:
+        bytes_a_sample = audio_format.channels * 2
+        if segment_seconds < 1 or segment_seconds * audio_format.sample_rate * bytes_a_sample > LARGEST_WAV_BYTES:
+            raise ValueError(f"segment_seconds must be at least 1 and make less than 4 GB, got {segment_seconds}")
+        if kind not in ("flac", "wav"):
+            raise ValueError(f"kind must be flac or wav, got {kind!r}")
+        self._folder = folder
+        self._format = audio_format
+        self._kind: RecordingKind = kind
+        self._defer_sealing = defer_sealing
+        self._sample_bytes = bytes_a_sample
+        self._segment_samples = segment_seconds * audio_format.sample_rate
+        self._live: LiveSegment | None = None
+        self._segments: list[_Segment] = []
+        self._gaps: list[tuple[int, int]] = []
+        self._sealed = 0  # so many segments, from the first on, are durable
+        self._samples = 0
+        self._manifest_due = False
+        self._closed = False
+        self._fresh = True
+        self.segment_failures = 0
+        """How often a complete segment could not be encoded or entered in the manifest; its samples are kept as WAV."""
+
+    @property
+    def next_frame(self) -> int:
+        """The first 20 ms frame number that may be written next; all below are in the recording or in a gap."""
+        return -(-self._samples // self._format.frame_samples)
+
+    @property
+    def info(self) -> RecordingInfo:
+        """What has been written so far, with the folder for its path: what is left of it when `close` fails."""
+        manifest = self._manifest()
+        samples = self._samples
+        return manifest.info(self._folder).model_copy(
+            update={
+                "samples": samples,
+                "seconds": samples / self._format.sample_rate,
+                "segments": len(self._segments) + (self._live is not None),
+                "gaps": tuple(self._gaps),
+            }
+        )
+
+    def write(self, first_frame: int, pcm: bytes) -> None:
+        """Place whole samples from 20 ms frame `first_frame` on; `pcm` may be many frames, the very last one short.
+
+        A hole before `first_frame` becomes silence of the right length and a gap. Raises `ValueError` for a frame that
+        was written already, for half a sample, and after the end; then nothing changes. Raises `RecordingError` when
+        the disk refuses: frames below `next_frame` are in, the others are not, and a later write may be tried.
+        """
+        if self._closed:
+            raise ValueError(f"the recording in {self._folder.name} is closed")
+        start = first_frame * self._format.frame_samples
+        if start < self._samples:
+            raise ValueError(f"frame {first_frame} is already written; the next one is {self.next_frame}")
+        samples = to_pcm16(pcm, self._format)
+        plain = self._format.encoding is AudioEncoding.PCM_S16LE
+        data = memoryview(pcm if plain else samples.astype("<i2", copy=False).tobytes())
+        while data:
+            live = self._live_segment(start)
+            offset = start % self._segment_samples
+            part = data[: (self._segment_samples - offset) * self._sample_bytes]
+            live.write(offset * self._sample_bytes, part)
+            self._skip_to(start)
+            self._samples = start = start + len(part) // self._sample_bytes
+            data = data[len(part) :]
+            if start % self._segment_samples == 0:
+                self._complete_segment()
+
+    def close(self) -> RecordingInfo | None:
+        """Close the last segment and join all into one file; see `close_steps`."""
+        return _result(self.close_steps())
+
+    def close_steps(self) -> Generator[None, None, RecordingInfo | None]:
+        """`close` in pieces of about a millisecond: yields after each, returns where the recording is.
+
+        None when nothing was ever written. Raises `RecordingError` when the disk refuses; the segments then stay,
+        `info` tells of them, and `recover` can join them later. Giving the steps up half-way loses nothing either.
+        """
+        self._closed = True
+        self._end_live_segment()
+        yield from self.seal_steps()
+        if not self._segments:
+            return None
+        if self._manifest_due:
+            self._write_manifest()
+        manifest = self._manifest()
+        path = yield from _join_steps(self._folder, manifest)
+        return manifest.info(path)
+
+    @property
+    def has_unsealed(self) -> bool:
+        """Whether `seal_steps` has something to do."""
+        return self._sealed < len(self._segments)
+
+    def seal_steps(self) -> Generator[None, None, None]:
+        """Encode the complete segments, make them durable and enter them in the manifest, in pieces of about a
+        millisecond.
+
+        Only needed between writes when sealing is deferred. The samples are safe already, so a failure doesn't raise:
+        it is counted, and the segment stays WAV. One such iterator at a time.
+        """
+        while self.has_unsealed:
+            segment = self._segments[self._sealed]
+            plain = self._folder / segment.file
+            try:
+                if self._kind == "flac":
+                    file = yield from self._encode_steps(plain, segment.samples)
+                    segment = _Segment(file=file, samples=segment.samples)
+            except RecordingError:
+                self.segment_failures += 1
+            finally:  # also when the steps are given up half-way: the plain samples are a complete segment
+                self._enter(segment, plain)
+            yield
+
+    def abort(self) -> None:
+        """End at once. Complete segments stay for `recover`; the one being filled is set aside as `*.partial`."""
+        self._closed = True
+        live, self._live = self._live, None
+        if live is not None:
+            with suppress(OSError):
+                live.close()
+            with suppress(OSError):
+                _set_aside(live.path)
+        while self.has_unsealed:
+            segment = self._segments[self._sealed]
+            self._enter(segment, self._folder / segment.file)
+
+    def _manifest(self) -> _Manifest:
+        sealed = self._segments[: self._sealed]
+        end = sum(segment.samples for segment in sealed)
+        return _Manifest(
+            kind=self._kind,
+            sample_rate=self._format.sample_rate,
+            channels=self._format.channels,
+            segments=tuple(sealed),
+            gaps=tuple((first, min(count, end - first)) for first, count in self._gaps if first < end),
+        )
+
+    def _live_segment(self, start: int) -> LiveSegment:
+        """The segment that sample `start` belongs to; those before it are filled up with silence and sealed."""
+        index = start // self._segment_samples
+        while True:
+            if self._live is None:
+                self._live = self._new_segment()
+            if len(self._segments) == index:
+                return self._live
+            self._live.extend(self._segment_samples * self._sample_bytes)
+            self._skip_to((len(self._segments) + 1) * self._segment_samples)
+            self._complete_segment()
+
+    def _new_segment(self) -> LiveSegment:
+        if self._fresh:
+            make_private_folder(self._folder)
+            if (self._folder / _MANIFEST).exists():
+                raise recording_error(FileExistsError(17, "a recording is already there"), self._folder)
+            self._fresh = False
+        path = self._folder / f"{len(self._segments):06d}.wav"
+        return LiveSegment(path, self._format.sample_rate, self._format.channels)
+
+    def _skip_to(self, start: int) -> None:
+        """What lies before `start` and was not written is silence, and a gap."""
+        if start > self._samples:
+            first, count = self._samples, start - self._samples
+            if self._gaps and sum(self._gaps[-1]) == first:
+                first, count = self._gaps[-1][0], self._gaps.pop()[1] + count
+            self._gaps.append((first, count))
+            self._samples = start
+
+    def _complete_segment(self) -> None:
+        self._end_live_segment()
+        if not self._defer_sealing:
+            for _ in self.seal_steps():
+                pass
+
+    def _end_live_segment(self) -> None:
+        live, self._live = self._live, None
+        if live is not None:
+            try:
+                live.close()
+            except RecordingError:
+                self.segment_failures += 1
+            samples = self._samples - len(self._segments) * self._segment_samples
+            self._segments.append(_Segment(file=live.path.name, samples=samples))
+
+    def _enter(self, segment: _Segment, plain: Path) -> None:
+        """Make the next segment durable; `plain` goes when something better has come in its place."""
+        self._segments[self._sealed] = segment
+        self._sealed += 1
+        self._manifest_due = True
+        with suppress(OSError):
+            if segment.file == plain.name:
+                sync_file(plain)
+            self._write_manifest()
+            if segment.file != plain.name:
+                plain.unlink(missing_ok=True)
+
+    def _encode_steps(self, source: Path, samples: int) -> Generator[None, None, str]:
+        path = source.with_suffix(".flac")
+        target = PcmFile(path, "flac", self._format.sample_rate, self._format.channels, samples)
+        try:
+            yield from copy_samples(source, samples, target)
+            target.finish()
+        finally:
+            target.discard()
+        return path.name
+
+    def _write_manifest(self) -> None:
+        try:
+            replace_durably(self._folder / _MANIFEST, self._manifest().model_dump_json(indent=1).encode())
+        except RecordingError:
+            self.segment_failures += 1
+            raise
+        self._manifest_due = False
+
+
+def _join_steps(folder: Path, manifest: _Manifest) -> Generator[None, None, Path]:
+    """Make one file of the segments, then remove them; gives its path."""
+    path = folder / f"recording.{manifest.kind}"
+    files = [folder / segment.file for segment in manifest.segments]
+    try:
+        if len(files) == 1 and files[0].suffix == path.suffix:
+            files[0].replace(path)
+        else:
+            temporary = path.with_name(path.name + ".tmp")
+            target = PcmFile(temporary, manifest.kind, manifest.sample_rate, manifest.channels, manifest.samples)
+            try:
+                for file, segment in zip(files, manifest.segments, strict=True):
+                    yield from copy_samples(file, segment.samples, target)
+                target.finish()
+            finally:
+                target.discard()
+            temporary.replace(path)
+        sync_folder(folder)
+        _remove(files)
+    except OSError as error:
+        raise recording_error(error, path) from error
+    return path
+
+
+def recover(folder: Path) -> RecordingInfo | None:
+    """Finish the recording that a crash left in `folder`; None when no segment of it was complete.
+
+    The complete segments are joined as `RecordingWriter.close` would have. A segment that was being filled is kept, set
+    aside as `*.partial`. Calling it again, or on a finished recording, changes nothing. Raises `RecordingError` when
+    the disk refuses, or the folder doesn't hold what its manifest says.
+    """
+    try:
+        manifest = _read_manifest(folder / _MANIFEST)
+        named = {segment.file for segment in manifest.segments} if manifest else set()
+        complete = {Path(file).stem for file in named}
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if file.suffix == ".tmp":
+                file.unlink()  # a copy that was being made of what is still there
+            elif _SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
+                if file.stem in complete:
+                    file.unlink()  # the plain samples of a segment that was encoded
+                else:
+                    _set_aside(file)
+        if manifest is None or not manifest.segments:
+            return None
+        path = folder / f"recording.{manifest.kind}"
+        if path.exists():  # renamed into place only when it was complete
+            _remove([folder / file for file in named])
+            return manifest.info(path)
+        return manifest.info(_result(_join_steps(folder, manifest)))
+    except OSError as error:
+        raise recording_error(error, folder) from error
+
+
+def _result(steps: Generator[None, None, T]) -> T:
+    """Run all the steps; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+
+def _read_manifest(path: Path) -> _Manifest | None:
+    try:
+        return _Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise recording_error(OSError(22, f"the manifest is damaged: {error.error_count()} errors"), path) from error
+
+
+def _set_aside(file: Path) -> None:
+    if file.suffix == ".wav":
+        mend_wav_header(file)
+    file.replace(file.with_name(file.name + ".partial"))
+
+
+def _remove(files: list[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)

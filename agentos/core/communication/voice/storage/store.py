@@ -1,0 +1,610 @@
+"""The store: evidence, sessions and events in one SQLite file that all processes of one home share.
+
+Every write is one `BEGIN IMMEDIATE` transaction, so the head of the evidence chain is read and moved under the
+database's own write lock and several processes append to one chain. `synchronous=FULL` with WAL makes a return mean
+durable.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, TypeVar
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.sqlite import Insert
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import QueuePool
+
+from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.communication.voice.storage import schema
+from agentos.core.time import monotonic_ms
+from machines.events import VoiceEvent
+from machines.evidence import GENESIS, ChainRow, EvidenceRecord, Verification, canonical_json, link, verify
+from machines.session import VoiceSession, VoiceSessionState
+
+M = TypeVar("M", bound=BaseModel)
+
+FailureKind = Literal["full", "locked", "corrupt", "readonly", "io", "schema"]
+
+LOCK_POLL_SECONDS = 0.01  # opening waits for another process's migration, which takes milliseconds
+READ_BATCH_ROWS = 500  # a walk along the chain holds this many rows at once
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+INTEGER_LIMIT = 2**63  # SQLite's integers are signed, 64 bit
+
+_KINDS: dict[int, FailureKind] = {
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+    sqlite3.SQLITE_READONLY: "readonly",
+    sqlite3.SQLITE_PERM: "readonly",
+    sqlite3.SQLITE_SCHEMA: "schema",
+    sqlite3.SQLITE_ERROR: "schema",  # "no such table" and "no such column"; our statements are right otherwise
+}
+_ERRNO_KINDS: dict[int | None, FailureKind] = {
+    errno.ENOSPC: "full",
+    errno.EDQUOT: "full",
+    errno.EROFS: "readonly",
+    errno.EACCES: "readonly",
+    errno.EPERM: "readonly",
+    errno.EAGAIN: "locked",
+}
+_ADVICE: dict[FailureKind, str] = {
+    "full": "the disk is full: free some space",
+    "locked": "another process holds the database's lock: try again, or see which one it is",
+    "corrupt": "it is no SQLite database, or a damaged one: restore a copy or move the file away",
+    "readonly": "it can't be written: check the permissions and the mount",
+    "io": "the file system failed: check the disk",
+    "schema": "its tables are not those of this version",
+}
+
+
+class StoreError(VoiceError, OSError):
+    """The store, or a spill file, could not do what was asked; nothing of it was done.
+
+    `kind` says why: "full" (no space left), "locked" (another connection holds the lock for longer than the busy
+    timeout), "corrupt" (no SQLite database, or a damaged one), "readonly", "io" (any other failure of the file system,
+    or the store is closed), "schema" (the tables are of another version, or not ours).
+    """
+
+    def __init__(self, message: str, *, kind: FailureKind) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+
+
+class BadEntry(VoiceError, ValueError):
+    """An entry that can never be stored: it can't be written as JSON, or a number is out of range. Nothing was stored.
+
+    `record_id` is the id of its evidence record; empty for an event that was added on its own.
+    """
+
+    def __init__(self, record_id: str, problem: str) -> None:
+        super().__init__(f"the entry {record_id!r} can't be stored: {problem}")
+        self.record_id = record_id
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What becomes durable together: one evidence record, the session as it then was, and the events that tell of it."""
+
+    record: EvidenceRecord
+    session: VoiceSession | None = None
+    events: tuple[VoiceEvent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatistics:
+    """How the store is.
+
+    `records` evidence records in the chain; `sessions` and `events` stored; `database_bytes` and `wal_bytes` on disk.
+    """
+
+    records: int
+    sessions: int
+    events: int
+    database_bytes: int
+    wal_bytes: int
+
+
+class _Encoded(NamedTuple):
+    """An entry as its rows, made before the write lock is taken."""
+
+    record: EvidenceRecord
+    text: str
+    session: dict[str, Any] | None
+    events: list[dict[str, Any]]
+
+
+_STATES = [state.value for state in VoiceSessionState]  # in the order a session goes through them
+_STORED_IDS = sa.select(schema.evidence.c.id).where(
+    schema.evidence.c.id.in_(sa.select(sa.func.json_each(sa.bindparam("ids")).table_valued("value").c.value))
+)
+_HEAD = sa.select(schema.evidence.c.seq, schema.evidence.c.hash).order_by(schema.evidence.c.seq.desc()).limit(1)
+
+
+def _compiled(statement: Insert) -> str:
+    """The SQL of an insert with named parameters: binding rows through a statement object costs 7 us each."""
+    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
+
+
+def _session_upsert() -> Insert:
+    def place(state: Any) -> Any:
+        return sa.case(
+            *((state == sa.literal_column(f"'{name}'"), sa.literal_column(str(at))) for at, name in enumerate(_STATES))
+        )
+
+    statement = sqlite.insert(schema.sessions)
+    new, stored = statement.excluded, schema.sessions.c
+    return statement.on_conflict_do_update(
+        index_elements=[stored.session_id],
+        set_={name: new[name] for name in ("project_id", "state", "created_at", "snapshot", "owner")},
+        where=place(new.state) >= place(stored.state),
+    )
+
+
+_ADD_RECORD = _compiled(sqlite.insert(schema.evidence))
+_ADD_EVENT = _compiled(sqlite.insert(schema.events).on_conflict_do_nothing())
+_UPSERT_SESSION = _compiled(_session_upsert())
+
+
+class VoiceStore:
+    """The database of one home. Made by `open` or `open_read_only`.
+
+    All methods block, for at most the busy timeout plus the time of the disk, and may be called from any thread. Every
+    failure of SQLite or the file system is a `StoreError`; nothing else leaks. A failed write changed nothing.
+    """
+
+    def __init__(self, engine: Engine, path: Path, owner: str) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(immediate=True)
+        self._owner = owner
+        self._closed = False
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, *, busy_timeout_seconds: float, owner: str = "") -> Self:
+        """Open the database at `path`, making the folder (mode 0700) and the file (0600) when they are missing.
+
+        A new database gets the newest schema, an older one is migrated; two processes that open one home at once both
+        succeed. `busy_timeout_seconds` bounds each wait for another process's lock. `owner` is written beside the
+        sessions that this store writes, so that a later process can tell whose they were. Raises `StoreError`: "schema"
+        for a database of a newer version or of something else, "corrupt" for a file that is no database.
+        """
+        path = Path(path).absolute()
+        deadline = monotonic_ms() + int(busy_timeout_seconds * 1000)
+        with _failures(path):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # SQLite gives the mode of the database to its WAL and SHM files.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            if path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+        engine = _engine(f"file:{quote(str(path))}?mode=rw", busy_timeout_seconds, read_only=False)
+        store = cls(engine, path, owner)
+        try:
+            if store._revision() != schema.HEAD:
+                with _file_lock(path.with_name(f"{path.name}.lock"), deadline):
+                    store._bring_up_to_date(deadline)
+        except BaseException:
+            engine.dispose()
+            raise
+        return store
+
+    @classmethod
+    def open_read_only(cls, path: Path, *, busy_timeout_seconds: float = 5.0) -> Self:
+        """Open a database, or a copy of one, only to look at it: nothing is created, migrated or changed.
+
+        With a `-wal` file beside it that file is read too; SQLite may then make the `-shm` file that it shares with
+        other readers. Raises `StoreError` when there is no such file, or it is not a database of this or an older
+        version.
+        """
+        path = Path(path).absolute()
+        with _failures(path):
+            if not path.is_file():
+                raise StoreError(f"there is no database at {path}", kind="io")
+            wal = _beside(path, "-wal")
+            immutable = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
+        engine = _engine(f"file:{quote(str(path))}?mode=ro{immutable}", busy_timeout_seconds, read_only=True)
+        store = cls(engine, path, owner="")
+        try:
+            store._check_revision(store._revision())
+        except BaseException:
+            engine.dispose()
+            raise
+        return store
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Make `entries` durable, in order, in one transaction: all of them or none.
+
+        Each record is linked to the chain; its session snapshot replaces an earlier one, never a later one (a STOPPED
+        session stays STOPPED); its events are added. An entry whose record id is already stored is skipped as a whole,
+        so that a retry is harmless. Raises `BadEntry` (naming the record) before anything is written, or `StoreError`.
+        """
+        encoded = [self._encoded(entry) for entry in entries]
+        if not encoded:
+            return
+        ids = json.dumps([item.record.id for item in encoded])
+        with self.transaction() as connection:
+            known = set(connection.scalars(_STORED_IDS, {"ids": ids}))
+            head = connection.execute(_HEAD).first()
+            seq, previous = (head.seq, head.hash) if head is not None else (0, GENESIS)
+            rows: list[dict[str, Any]] = []
+            snapshots: list[dict[str, Any]] = []
+            events: list[dict[str, Any]] = []
+            for record, text, session, told in encoded:
+                if record.id in known:
+                    continue
+                known.add(record.id)
+                seq += 1
+                digest = link(previous, text)
+                rows.append(
+                    {
+                        "seq": seq,
+                        "id": record.id,
+                        "request_id": record.request_id,
+                        "record": text,
+                        "previous": previous,
+                        "hash": digest,
+                    }
+                )
+                previous = digest
+                if session is not None:
+                    snapshots.append(session)
+                events += told
+            if rows:
+                connection.exec_driver_sql(_ADD_RECORD, rows)
+            if snapshots:
+                connection.exec_driver_sql(_UPSERT_SESSION, snapshots)
+            if events:
+                connection.exec_driver_sql(_ADD_EVENT, events)
+
+    def add_events(self, events: Sequence[VoiceEvent]) -> None:
+        """Store events that need no evidence of their own. One whose (session, number) is stored already is skipped."""
+        rows = [_event_row(event) for event in events]
+        if rows:
+            with self.transaction() as connection:
+                connection.exec_driver_sql(_ADD_EVENT, rows)
+
+    def session(self, session_id: str) -> VoiceSession | None:
+        """The last stored snapshot of a session, or None."""
+        query = sa.select(schema.sessions.c.snapshot).where(schema.sessions.c.session_id == _key(session_id))
+        with self.reading() as connection:
+            text = connection.scalar(query)
+        return None if text is None else self._parsed(VoiceSession, text)
+
+    def sessions(
+        self,
+        project_id: str | None = None,
+        state: VoiceSessionState | None = None,
+        *,
+        owner: str | None = None,
+        limit: int | None = None,
+    ) -> list[VoiceSession]:
+        """Stored snapshots, newest first (by creation, then id); those of one project, state or owner when given."""
+        table = schema.sessions.c
+        query = sa.select(table.snapshot).order_by(table.created_at.desc(), table.session_id.desc()).limit(limit)
+        if project_id is not None:
+            query = query.where(table.project_id == _key(project_id))
+        if state is not None:
+            query = query.where(table.state == state.value)
+        if owner is not None:
+            query = query.where(table.owner == owner)
+        with self.reading() as connection:
+            texts = connection.scalars(query).all()
+        return [self._parsed(VoiceSession, text) for text in texts]
+
+    def events(self, session_id: str, after: int = 0) -> list[VoiceEvent]:
+        """The stored events of a session whose number is above `after`, in order."""
+        table = schema.events.c
+        query = sa.select(table.event).where(table.session_id == _key(session_id), table.number > after)
+        with self.reading() as connection:
+            texts = connection.scalars(query.order_by(table.number)).all()
+        return [self._parsed(VoiceEvent, text) for text in texts]
+
+    def evidence(
+        self, request_id: str | None = None, *, after_seq: int = 0, limit: int | None = None
+    ) -> list[EvidenceRecord]:
+        """Evidence records in chain order, those of one request (a session) when given, behind place `after_seq`."""
+        table = schema.evidence.c
+        query = sa.select(table.record).where(table.seq > after_seq).order_by(table.seq).limit(limit)
+        if request_id is not None:
+            query = query.where(table.request_id == _key(request_id))
+        with self.reading() as connection:
+            texts = connection.scalars(query).all()
+        return [self._parsed(EvidenceRecord, text) for text in texts]
+
+    def evidence_record(self, record_id: str) -> EvidenceRecord | None:
+        """The evidence record with this id, or None."""
+        query = sa.select(schema.evidence.c.record).where(schema.evidence.c.id == _key(record_id))
+        with self.reading() as connection:
+            text = connection.scalar(query)
+        return None if text is None else self._parsed(EvidenceRecord, text)
+
+    def verify(self) -> Verification:
+        """Walk the whole evidence chain, with bounded memory for rows, and say where it first breaks, if it does."""
+        table = schema.evidence.c
+        query = sa.select(table.seq, table.id, table.request_id, table.record, table.previous, table.hash)
+        with self.reading() as connection:
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - narrows the type
+            # A text that was made undecodable is a broken link at its place, not a failure to read.
+            driver.text_factory = _decoded
+            try:
+                rows = connection.execution_options(yield_per=READ_BATCH_ROWS).execute(query.order_by(table.seq))
+                return verify(ChainRow(*row) for row in rows)
+            finally:
+                driver.text_factory = str
+
+    def probe(self) -> None:
+        """Write and sync something that leaves no trace; raises `StoreError` as a real write would.
+
+        It commits the database's (unused) user version: a write that is rolled back stays in memory in WAL mode, and
+        would not notice a full disk.
+        """
+        with self.transaction() as connection:
+            connection.exec_driver_sql("PRAGMA user_version = 0")
+
+    def statistics(self) -> StoreStatistics:
+        """How much is stored; counts the rows, so it is for people and scrapes, not for each call."""
+        with self.reading() as connection:
+            records = connection.scalar(sa.select(sa.func.max(schema.evidence.c.seq))) or 0
+            sessions = connection.scalar(sa.select(sa.func.count()).select_from(schema.sessions)) or 0
+            events = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
+        wal = _beside(self.path, "-wal")
+        with _failures(self.path):
+            return StoreStatistics(
+                records=records,
+                sessions=sessions,
+                events=events,
+                database_bytes=self.path.stat().st_size,
+                wal_bytes=wal.stat().st_size if wal.exists() else 0,
+            )
+
+    def close(self) -> None:
+        """Close the connections. Later calls raise `StoreError`; a second close does nothing."""
+        self._closed = True
+        with _failures(self.path):
+            self._engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """One `BEGIN IMMEDIATE` transaction: committed at the end of the block, rolled back when it raises."""
+        with self._opened(), self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection with one consistent view of the database, for reading."""
+        with self._opened(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        if self._closed:
+            raise StoreError(f"the store {self.path} is closed", kind="io")
+        with _failures(self.path):
+            yield
+
+    def _encoded(self, entry: Entry) -> _Encoded:
+        record = entry.record
+        try:
+            text = canonical_json(record)
+            text.encode()  # a lone surrogate is legal in str, but neither in UTF-8 nor in the chain
+            session = None if entry.session is None else self._session_row(entry.session)
+            return _Encoded(record, text, session, [_event_row(event) for event in entry.events])
+        except BadEntry as error:
+            raise BadEntry(record.id, str(error)) from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadEntry(record.id, str(error)) from error
+
+    def _session_row(self, session: VoiceSession) -> dict[str, Any]:
+        return {
+            "session_id": session.session_id,
+            "project_id": session.project_id,
+            "state": session.state.value,
+            "created_at": (session.created_at - EPOCH) // MILLISECOND,
+            "snapshot": session.model_dump_json(),
+            "owner": self._owner,
+        }
+
+    def _parsed(self, model: type[M], text: str) -> M:
+        try:
+            return model.model_validate_json(text)
+        except ValidationError as error:
+            problem = f"{self.path} holds a damaged {model.__name__}: {error.errors()[0]['msg']}"
+            raise StoreError(problem, kind="corrupt") from error
+
+    def _revision(self) -> str | None:
+        """The stored revision; None for a database without tables. Raises when the tables are not ours."""
+        with self.reading() as connection:
+            tables = set(connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'")))
+            if not tables:
+                return None
+            if schema.alembic_version.name not in tables:
+                raise StoreError(f"{self.path} is a database of something else; choose another path", kind="schema")
+            return connection.scalar(sa.select(schema.alembic_version.c.version_num)) or "none"
+
+    def _check_revision(self, revision: str | None) -> None:
+        if revision is None:
+            raise StoreError(f"{self.path} is an empty database, without any evidence", kind="schema")
+        if revision not in schema.REVISIONS:
+            raise StoreError(
+                f"{self.path} was written by a newer version (revision {revision}, known up to {schema.HEAD}); "
+                "update agentos-voice",
+                kind="schema",
+            )
+
+    def _bring_up_to_date(self, deadline: int) -> None:
+        revision = self._revision()  # again, now that the lock is held: another process may have been faster
+        if revision is not None:
+            self._check_revision(revision)
+        if revision == schema.HEAD:
+            return
+        self._enter_wal(deadline)
+        with self.transaction() as connection:
+            if revision is None:
+                schema.metadata.create_all(connection)
+                schema.alembic_version.create(connection)
+                connection.execute(sa.insert(schema.alembic_version), {"version_num": schema.HEAD})
+            else:
+                migrate(connection)
+
+    def _enter_wal(self, deadline: int) -> None:
+        while True:
+            try:
+                with _failures(self.path), self._engine.connect() as connection:
+                    driver = connection.connection.driver_connection
+                    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - narrows the type
+                    mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]  # outside any transaction
+            except StoreError as error:
+                # This pragma does not wait for other connections by itself.
+                if error.kind != "locked" or monotonic_ms() >= deadline:
+                    raise
+                time.sleep(LOCK_POLL_SECONDS)
+                continue
+            if mode != "wal":
+                raise StoreError(f"the file system of {self.path} can't hold a shared (WAL) database", kind="io")
+            return
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the database to the newest revision, within the connection's transaction."""
+    from alembic import command  # noqa: PLC0415 - costs over a second, and only an old database needs it
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def migrations_folder() -> Path:
+    """Where the migration scripts are, also when installed."""
+    return Path(__file__).with_name("migrations")
+
+
+def _event_row(event: VoiceEvent) -> dict[str, Any]:
+    if not -INTEGER_LIMIT <= event.number < INTEGER_LIMIT:
+        raise BadEntry("", f"the event number {event.number} is out of range")
+    try:
+        return {"session_id": event.session_id, "number": event.number, "event": event.model_dump_json()}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadEntry("", f"the event {event.event_id!r} is not JSON: {error}") from error
+
+
+def _engine(uri: str, busy_timeout_seconds: float, *, read_only: bool) -> Engine:
+    def connected() -> sqlite3.Connection:
+        # isolation_level None: the begin event below says which BEGIN, sqlite3 adds none of its own.
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=busy_timeout_seconds, isolation_level=None, check_same_thread=False
+        )
+        if not read_only:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    engine = sa.create_engine(
+        "sqlite://", creator=connected, poolclass=QueuePool, pool_timeout=busy_timeout_seconds, hide_parameters=True
+    )
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        immediate = connection.get_execution_options().get("immediate", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def _file_lock(path: Path, deadline: int) -> Iterator[None]:
+    with _failures(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic_ms() >= deadline:
+                    problem = f"another process is opening {path.parent} and holds {path.name}; try again"
+                    raise StoreError(problem, kind="locked") from None
+                time.sleep(LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    """Turn what SQLite, SQLAlchemy and the file system raise into `StoreError`."""
+    try:
+        yield
+    except VoiceError:
+        raise
+    except sa.exc.DBAPIError as error:
+        raise _store_error(path, error.orig) from error
+    except sqlite3.Error as error:
+        raise _store_error(path, error) from error
+    except sa.exc.TimeoutError as error:  # every connection of the pool is in use
+        raise StoreError(f"the store {path} is busy: {error}", kind="locked") from error
+    except OSError as error:
+        raise failed(path, error) from error
+
+
+def failed(path: Path, error: OSError) -> StoreError:
+    """The `StoreError` that a failure of the file system at `path` is."""
+    return _error(path, _ERRNO_KINDS.get(error.errno, "io"), error)
+
+
+def _store_error(path: Path, error: BaseException | None) -> StoreError:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
+    kind: FailureKind = _KINDS.get(code & 0xFF, "io")
+    if kind == "io" and _no_space(path):
+        kind = "full"  # SQLite calls a failed growth of the WAL's index an I/O error
+    if code == sqlite3.SQLITE_CANTOPEN and not os.access(path, os.R_OK | os.W_OK):
+        kind = "readonly"
+    return _error(path, kind, error)
+
+
+def _error(path: Path, kind: FailureKind, error: BaseException | None) -> StoreError:
+    return StoreError(f"the store {path} failed ({error}); {_ADVICE[kind]}", kind=kind)
+
+
+def _no_space(path: Path) -> bool:
+    try:
+        space = os.statvfs(path.parent)
+    except OSError:
+        return False
+    return space.f_bavail == 0
+
+
+def _key(text: str) -> str:
+    """The text to look for: a lone surrogate is in no stored text, and SQLite would refuse to look for it."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "replace")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

@@ -1,0 +1,498 @@
+"""The port behind every transcriber: it owns the worker processes, deals the streams out to them, and keeps the account.
+
+All decisions are made in one place, a turn: what was submitted, what the workers answered and what time it is go in;
+requests to workers and facts to transcribers come out. The workers' own tasks only carry bytes.
+
+The account. A frame that was handed over is told once, and only once, as heard or as unheard. It counts as heard when its
+outcome is known: its utterance was told as finished, or it is no speech. Until then its worker's death makes it unheard.
+"""
+
+import sys
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+
+from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
+from agentos.core.communication.voice.stt.breaker import Breaker
+from agentos.core.communication.voice.stt.process import WorkerProcess
+from agentos.core.communication.voice.stt.protocol import (
+    Answer,
+    Broken,
+    Drop,
+    End,
+    Feed,
+    Open,
+    Opened,
+    Progress,
+    Request,
+)
+from agentos.core.communication.voice.stt.stream import Audio, Run, Stream
+from agentos.core.time import monotonic_ms
+from machines.restart import Intensity
+from machines.session import STTProvider
+
+log = structlog.get_logger(__name__)
+
+WORKER_DIED: Final = "worker_died"
+WORKER_HUNG: Final = "worker_hung"
+ENGINE_FAILED: Final = "engine_failed"
+NO_WORKERS: Final = "no_workers"
+BACKLOG: Final = "backlog"
+MISSING: Final = "missing"
+LATE: Final = "late"
+
+_HEARD_EVERY_FRAMES: Final = 25
+_GIVE_UP_FRAMES: Final = 50  # a second: one declaration for many frames
+_SUSPECT_SECONDS: Final = 0.25  # an answer may be in the pipe already, when it was this process that slept
+_KILL_SECONDS: Final = 2.0
+
+Work = Listen | Hear | Finish | Abandon
+
+
+@dataclass(frozen=True, slots=True)
+class SttStatistics:
+    """How the port is doing. The first four are the present, the others count since the start."""
+
+    workers: int
+    """Worker processes that run or are being started."""
+    streams: int
+    """Sessions that are listened to."""
+    queued_frames: int
+    """Frames that no worker has been given yet."""
+    frames_under_way: int
+    """Frames at a worker whose outcome isn't known."""
+    heard_frames: int
+    """Frames that were transcribed, or are no speech."""
+    unheard_frames: tuple[tuple[str, int], ...]
+    """Frames that were declared lost, by reason."""
+    stray_frames: int
+    """Frames of a session that isn't listened to, or that had been handed over before; they were ignored."""
+    utterances: int
+    """Finished utterances told."""
+    workers_started: int
+    """Worker processes started."""
+    workers_died: int
+    """Worker processes that ended by themselves or were killed by another."""
+    workers_hung: int
+    """Worker processes that were killed because they answered nothing."""
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker process and what it owes."""
+
+    process: WorkerProcess
+    since: float  # when it last answered, or began to owe something
+    streams: dict[int, Stream] = field(default_factory=dict)
+    owed: Counter[int] = field(default_factory=Counter)  # answers, by stream number
+    opening: set[int] = field(default_factory=set)
+    ready: bool = False
+    suspect: bool = False
+    hung: bool = False
+
+    def send(self, request: Request, now: float) -> None:
+        if not isinstance(request, Drop):
+            if self.ready and not self.owed:
+                self.since = now
+            self.owed[request.stream] += 1
+        self.process.send(request)
+
+    def answered(self, answer: Answer, now: float) -> None:
+        self.since = now
+        self.suspect = False
+        if not isinstance(answer, Opened | Progress | Broken):
+            self.ready = True
+            return
+        self.opening.discard(answer.stream)
+        self.owed[answer.stream] -= 1
+        if isinstance(answer, Broken) or self.owed[answer.stream] <= 0:
+            del self.owed[answer.stream]
+
+    def deadline(self, start_timeout: float, hang_timeout: float) -> float:
+        """When it has to have answered, as things stand."""
+        if self.hung:
+            return self.since + _KILL_SECONDS
+        if self.ready and not self.owed:
+            return float("inf")
+        patience = hang_timeout if self.ready and not self.opening else start_timeout
+        return self.since + patience + (_SUSPECT_SECONDS if self.suspect else 0.0)
+
+
+class SttPort:
+    """Transcribes the sessions' audio in at most `workers` processes, each with at most `streams_per_worker` streams.
+
+    `submit` takes `Listen`, `Hear`, `Finish` and `Abandon`; the facts `Partial`, `Utterance`, `Heard`, `Unheard` and
+    `Finished` go out through `tell(reply_to, fact)`, from `run`'s task. `take(session_id, first, count)` hands over the raw
+    bytes of frames, in `submit`; `room(session_id, n_frames)` says that so many of them were decoded or given up. A
+    session that finds no worker free waits for one.
+
+    Reasons of `Unheard`: `worker_died` and `worker_hung` (no answer for `hang_timeout_seconds`; while a process starts or an
+    engine loads, `start_timeout_seconds`) for what a lost worker had of a session; `engine_failed` for all that comes after
+    more crashes than `intensity` allows, for a whole window; `backlog` for the oldest when more than `backlog_frames` of a
+    session wait; `missing` when the bytes were gone; `late` for frames after `Finish`; `no_workers` when `workers` is 0.
+    A worker that was lost is replaced after a pause, and the streams go on with the frames that still wait.
+
+    `executable` is the Python that runs the workers. All calls are for the loop's thread.
+    """
+
+    def __init__(  # noqa: PLR0913 - settings of their own, all named
+        self,
+        *,
+        take: Callable[[str, int, int], bytes],
+        tell: Callable[[Any, object], None],
+        room: Callable[[str, int], None],
+        workers: int,
+        start_timeout_seconds: float,
+        hang_timeout_seconds: float,
+        backlog_frames: int,
+        streams_per_worker: int = 8,
+        intensity: Intensity = Intensity(5, 60.0),  # noqa: B008 - an immutable tuple
+        executable: str = sys.executable,
+    ) -> None:
+        if workers < 0 or backlog_frames < 1 or streams_per_worker < 1:
+            raise ValueError(
+                "workers must be 0 or more, backlog_frames and streams_per_worker 1 or more, "
+                f"got {workers}, {backlog_frames} and {streams_per_worker}"
+            )
+        self._take = take
+        self._tell = tell
+        self._room = room
+        self._limit = workers
+        self._start_timeout = start_timeout_seconds
+        self._hang_timeout = hang_timeout_seconds
+        self._backlog = backlog_frames
+        self._streams_per_worker = streams_per_worker
+        self._intensity = intensity
+        self._executable = executable
+        self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._news: anyio.Event | None = None
+        self._closed = False
+        self._tasks: TaskGroup | None = None
+        self._streams: dict[str, Stream] = {}
+        self._touched: dict[str, Stream] = {}  # those that may have something to send or to tell
+        self._homeless: dict[str, Stream] = {}  # those without a worker
+        self._workers: list[_Worker] = []
+        self._engines: dict[STTProvider, Breaker] = {}
+        self._last_number = 0
+        self._heard = 0
+        self._unheard: Counter[str] = Counter()
+        self._stray = 0
+        self._utterances = 0
+        self._started = 0
+        self._died = 0
+        self._hung = 0
+
+    def submit(self, work: Work) -> None:
+        """Hand work over; never blocks and never tells. Before `run` it waits; after `run` has ended it is ignored."""
+        if self._closed:
+            return
+        if type(work) is Hear:
+            self._post(self._hear, work, self._fetch(work))
+        elif isinstance(work, Listen):
+            self._post(self._listen, work)
+        elif isinstance(work, Finish):
+            self._post(self._finish, work)
+        elif isinstance(work, Abandon):
+            self._post(self._abandon, work)
+        else:
+            raise TypeError(
+                f"the speech-to-text port takes Listen, Hear, Finish and Abandon, not {type(work).__name__}"
+            )
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; that is how the port is closed.
+
+        Cancelled, it kills and reaps its workers within seconds and tells nothing more. It can run once.
+        """
+        if self._closed or self._tasks is not None:
+            raise RuntimeError("this port has run already; make a new one")
+        self._news = anyio.Event()
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started()
+                while True:
+                    if not self._inbox:
+                        with anyio.move_on_after(self._next_deadline() - _now()):
+                            await self._news.wait()
+                    self._news = anyio.Event()
+                    self._turn()
+                    await anyio.lowlevel.checkpoint()
+        finally:
+            self._closed = True
+            self._inbox.clear()
+
+    def statistics(self) -> SttStatistics:
+        """A snapshot."""
+        return SttStatistics(
+            workers=len(self._workers),
+            streams=len(self._streams),
+            queued_frames=sum(stream.queued for stream in self._streams.values()),
+            frames_under_way=sum(stream.under_way for stream in self._streams.values()),
+            heard_frames=self._heard,
+            unheard_frames=tuple(sorted(self._unheard.items())),
+            stray_frames=self._stray,
+            utterances=self._utterances,
+            workers_started=self._started,
+            workers_died=self._died,
+            workers_hung=self._hung,
+        )
+
+    def worker_pids(self) -> tuple[int, ...]:
+        """The process ids of the workers that run."""
+        return tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None)
+
+    # --- what comes in ---------------------------------------------------------------------------------------------
+
+    def _post(self, step: Callable[..., None], *arguments: Any) -> None:
+        self._inbox.append((step, arguments))
+        if self._news is not None:
+            self._news.set()
+
+    def _fetch(self, work: Hear) -> bytes | None:
+        try:
+            return self._take(work.session_id, work.first, work.count)
+        except LookupError:
+            return None
+
+    def _listen(self, work: Listen) -> None:
+        stream = self._streams.get(work.session_id)
+        if stream is not None:  # its transcriber was restarted: only where the facts go has changed
+            stream.reply_to = work.reply_to
+            return
+        self._engines.setdefault(work.engine, Breaker(self._intensity))
+        stream = Stream(work, Breaker(self._intensity))
+        self._streams[work.session_id] = self._homeless[work.session_id] = stream
+
+    def _hear(self, work: Hear, data: bytes | None) -> None:
+        stream = self._streams.get(work.session_id)
+        known = work.count if stream is None else max(0, min(work.count, stream.expected - work.first))
+        self._stray += known
+        if data is not None and known:
+            self._room(work.session_id, known)
+        if stream is None or known == work.count:
+            return
+        first, count = work.first + known, work.count - known
+        self._touched[work.session_id] = stream
+        if stream.finishing or data is None:
+            if data is not None:
+                self._room(work.session_id, count)
+            stream.expected = first + count
+            self._lose(stream, [Run(first, count)], MISSING if data is None else LATE)
+            return
+        stream.hand_over(Audio(first, count, data[known * stream.frame_bytes :]))
+        if stream.queued > self._backlog:
+            # Some more than needed, so that one declaration is for many frames.
+            self._give_up_queue(stream, BACKLOG, keep=self._backlog - min(_GIVE_UP_FRAMES, self._backlog // 4))
+
+    def _finish(self, work: Finish) -> None:
+        stream = self._streams.get(work.session_id)
+        if stream is not None:
+            stream.finishing = True
+            self._touched[work.session_id] = stream
+
+    def _abandon(self, work: Abandon) -> None:
+        stream = self._streams.get(work.session_id)
+        if stream is None:
+            return
+        worker, number = stream.worker, stream.number
+        _, untaken = stream.lose_worker()
+        given_up = sum(run.count for run in stream.give_up_oldest(keep=0))
+        self._forget(stream)
+        if worker is not None:
+            worker.streams.pop(number, None)
+            worker.send(Drop(number), _now())
+        if untaken + given_up:
+            self._room(work.session_id, untaken + given_up)
+
+    def _answer(self, worker: _Worker, answer: Answer) -> None:
+        worker.answered(answer, _now())
+        stream = None if not isinstance(answer, Opened | Progress | Broken) else worker.streams.get(answer.stream)
+        if stream is None:
+            return
+        self._touched[stream.session_id] = stream
+        if isinstance(answer, Opened):
+            stream.opened = True
+        elif isinstance(answer, Progress):
+            self._progress(worker, stream, answer)
+        elif isinstance(answer, Broken):
+            log.warning(
+                "stt_engine_failed", session_id=stream.session_id, engine=stream.engine.value, error=answer.error
+            )
+            stream.breaker.crashed(_now())
+            del worker.streams[stream.number]
+            self._lost_worker(stream, ENGINE_FAILED)
+
+    def _progress(self, worker: _Worker, stream: Stream, answer: Progress) -> None:
+        decoded = stream.taken(answer.taken)
+        if decoded:
+            self._room(stream.session_id, decoded)
+        for final in answer.finals:
+            self._utterances += 1
+            self._tell(stream.reply_to, Utterance(final.text, final.start_ms, final.end_ms, final.words))
+        if answer.partial is not None:
+            self._tell(stream.reply_to, Partial(answer.partial))
+        self._heard += stream.settle(answer.settled)
+        if answer.ended:
+            del worker.streams[stream.number]
+            stream.lose_worker()
+
+    def _ended(self, worker: _Worker, reason: str) -> None:
+        if worker not in self._workers:
+            return  # it was given up before it ended
+        self._workers.remove(worker)
+        if worker.hung:
+            self._hung += 1
+        else:
+            self._died += 1
+        now = _now()
+        log.warning(
+            "stt_worker_lost", pid=worker.process.pid, hung=worker.hung, reason=reason, streams=len(worker.streams)
+        )
+        for engine in {stream.engine for stream in worker.streams.values()}:
+            self._engines[engine].crashed(now)
+        for stream in worker.streams.values():
+            self._lost_worker(stream, WORKER_HUNG if worker.hung else WORKER_DIED)
+        worker.streams.clear()
+
+    def _lost_worker(self, stream: Stream, reason: str) -> None:
+        lost, untaken = stream.lose_worker()
+        if untaken:
+            self._room(stream.session_id, untaken)
+        self._lose(stream, lost, reason)
+        self._homeless[stream.session_id] = self._touched[stream.session_id] = stream
+
+    # --- a turn ----------------------------------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        for _ in range(len(self._inbox)):
+            step, arguments = self._inbox.popleft()
+            step(*arguments)
+        now = _now()
+        for worker in list(self._workers):
+            self._check_on(worker, now)
+        for stream in list(self._homeless.values()):
+            self._house(stream, now)
+        touched, self._touched = self._touched, {}
+        for stream in touched.values():
+            if self._streams.get(stream.session_id) is stream:
+                self._serve(stream, now)
+
+    def _check_on(self, worker: _Worker, now: float) -> None:
+        if now < worker.deadline(self._start_timeout, self._hang_timeout):
+            return
+        if worker.hung:
+            self._ended(worker, "it can't be killed")
+        elif not worker.suspect:
+            worker.suspect = True
+        else:
+            worker.hung = True
+            worker.since = now
+            worker.process.kill()
+
+    def _house(self, stream: Stream, now: float) -> None:
+        """Find a worker for a stream, start one, or give its audio up."""
+        hopeless = self._hopeless(stream, now)
+        if hopeless is not None:
+            if stream.finishing or stream.queued >= _GIVE_UP_FRAMES:
+                self._give_up_queue(stream, hopeless, keep=0)
+                self._touched[stream.session_id] = stream
+            return
+        if stream.finishing and not stream.queued:
+            return  # nothing that a worker could do
+        if now < max(stream.breaker.not_before, self._engines[stream.engine].not_before):
+            return
+        worker = self._free_worker(now)
+        if worker is None:
+            return
+        del self._homeless[stream.session_id]
+        self._last_number += 1
+        stream.number = self._last_number
+        stream.worker = worker
+        worker.streams[stream.number] = stream
+        worker.opening.add(stream.number)
+        form = stream.audio_format
+        worker.send(
+            Open(stream.number, stream.session_id, stream.engine, form.encoding, form.sample_rate, form.channels), now
+        )
+
+    def _hopeless(self, stream: Stream, now: float) -> str | None:
+        if not self._limit:
+            return NO_WORKERS
+        failed = stream.breaker.failed(now) or self._engines[stream.engine].failed(now)
+        return ENGINE_FAILED if failed else None
+
+    def _free_worker(self, now: float) -> _Worker | None:
+        sound = [worker for worker in self._workers if not worker.hung]
+        best = min(sound, key=lambda worker: len(worker.streams), default=None)
+        if (best is None or best.streams) and len(self._workers) < self._limit:
+            return self._start_worker(now)
+        return best if best is not None and len(best.streams) < self._streams_per_worker else None
+
+    def _start_worker(self, now: float) -> _Worker:
+        assert self._tasks is not None  # noqa: S101 - turns are taken by run only
+        process = WorkerProcess(
+            self._executable,
+            wedge_seconds=max(self._start_timeout, self._hang_timeout) + _SUSPECT_SECONDS,
+            on_answer=lambda answer: self._post(self._answer, worker, answer),
+            on_end=lambda reason: self._post(self._ended, worker, reason),
+        )
+        worker = _Worker(process, since=now)
+        self._workers.append(worker)
+        self._started += 1
+        self._tasks.start_soon(process.run, name="agentos-voice-stt-worker")
+        return worker
+
+    def _serve(self, stream: Stream, now: float) -> None:
+        """Send what can be sent, tell what there is to tell."""
+        if stream.opened and not stream.end_sent:
+            while (audio := stream.next_feed()) is not None:
+                stream.worker.send(Feed(stream.number, *audio), now)
+            if stream.finishing and not stream.queued:
+                stream.end_sent = True
+                stream.worker.send(End(stream.number), now)
+        done = stream.finishing and stream.worker is None and not stream.queued
+        if done or stream.settled - stream.told >= _HEARD_EVERY_FRAMES:
+            self._tell_heard(stream)
+        if done:
+            self._forget(stream)
+            self._tell(stream.reply_to, Finished())
+
+    def _give_up_queue(self, stream: Stream, reason: str, *, keep: int) -> None:
+        lost = stream.give_up_oldest(keep)
+        if lost:
+            self._room(stream.session_id, sum(run.count for run in lost))
+            self._lose(stream, lost, reason)
+
+    def _lose(self, stream: Stream, runs: Iterable[Run], reason: str) -> None:
+        self._tell_heard(stream)
+        for run in runs:
+            self._unheard[reason] += run.count
+            self._tell(stream.reply_to, Unheard(run.first, run.count, reason))
+
+    def _tell_heard(self, stream: Stream) -> None:
+        if stream.settled > stream.told:
+            stream.told = stream.settled
+            self._tell(stream.reply_to, Heard(stream.settled))
+
+    def _forget(self, stream: Stream) -> None:
+        for streams in (self._streams, self._homeless, self._touched):
+            streams.pop(stream.session_id, None)
+
+    def _next_deadline(self) -> float:
+        deadlines = [worker.deadline(self._start_timeout, self._hang_timeout) for worker in self._workers]
+        now = _now()
+        for stream in self._homeless.values():
+            at = max(stream.breaker.not_before, self._engines[stream.engine].not_before)
+            if at > now:
+                deadlines.append(at)
+        return min(deadlines, default=float("inf"))
+
+
+def _now() -> float:
+    return monotonic_ms() / 1000

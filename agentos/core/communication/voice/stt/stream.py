@@ -1,0 +1,159 @@
+"""The account of one session's audio on its way through a worker: queued, sent, taken, settled or lost.
+
+Pure bookkeeping. Every frame that is handed over is in exactly one place: in the queue, under way (sent, and its outcome
+still open), settled, or lost. Nothing leaves a place without being in the next.
+"""
+
+from collections import deque
+from typing import Any, Final, NamedTuple
+
+from actors.messages import Listen
+from agentos.core.communication.voice.stt.breaker import Breaker
+
+_FEED_FRAMES: Final = 25  # in one packet; half a second, decoded in a tenth of one
+_WINDOW_FRAMES: Final = 2 * _FEED_FRAMES  # sent ahead of the worker's answers, so that it never waits
+
+
+class Run(NamedTuple):
+    """`count` successive frames from `first` on."""
+
+    first: int
+    count: int
+
+
+class Audio(NamedTuple):
+    """Successive frames with their bytes; the last frame perhaps short."""
+
+    first: int
+    count: int
+    data: bytes
+
+
+class Stream:
+    """One session. `number` is its name at `worker` while it has one."""
+
+    __slots__ = (
+        "_queue",
+        "_unanswered",
+        "_under_way",
+        "audio_format",
+        "breaker",
+        "end_sent",
+        "engine",
+        "expected",
+        "finishing",
+        "frame_bytes",
+        "number",
+        "opened",
+        "queued",
+        "reply_to",
+        "session_id",
+        "settled",
+        "told",
+        "under_way",
+        "worker",
+    )  # fmt: skip
+
+    def __init__(self, work: Listen, breaker: Breaker) -> None:
+        self.session_id = work.session_id
+        self.engine = work.engine
+        self.audio_format = work.audio_format
+        self.frame_bytes = work.audio_format.frame_bytes
+        self.reply_to: Any = work.reply_to
+        self.breaker = breaker
+        self.worker: Any = None
+        self.number = 0
+        self.opened = False
+        self.finishing = False
+        self.end_sent = False
+        self.expected = 0  # the frame behind the last one that was handed over
+        self.settled = 0  # every frame below is settled or lost
+        self.told = 0  # up to which that was told
+        self.queued = 0
+        self.under_way = 0
+        self._queue: deque[Audio] = deque()
+        self._under_way: deque[Run] = deque()
+        self._unanswered: deque[Run] = deque()
+
+    def hand_over(self, audio: Audio) -> None:
+        """Put frames at the end of the queue."""
+        self._queue.append(audio)
+        self.queued += audio.count
+        self.expected = audio.first + audio.count
+
+    def give_up_oldest(self, keep: int) -> list[Run]:
+        """Take the oldest frames out of the queue until `keep` are left; they are lost."""
+        lost: list[Run] = []
+        while self.queued > keep:
+            audio = self._cut(self.queued - keep)
+            _append(lost, Run(audio.first, audio.count))
+        return lost
+
+    def next_feed(self) -> Audio | None:
+        """The next frames to send, if the worker is not too far behind; they are under way then."""
+        room = min(_FEED_FRAMES, _WINDOW_FRAMES - sum(run.count for run in self._unanswered))
+        if not self._queue or room <= 0:
+            return None
+        pieces = [self._cut(room)]
+        room -= pieces[0].count
+        while room and self._queue and self._follows(pieces[-1]):
+            pieces.append(self._cut(room))
+            room -= pieces[-1].count
+        first, count = pieces[0].first, sum(piece.count for piece in pieces)
+        self._unanswered.append(Run(first, count))
+        _append(self._under_way, Run(first, count))
+        self.under_way += count
+        return Audio(first, count, b"".join(piece.data for piece in pieces))
+
+    def taken(self, upto: int) -> int:
+        """The worker has decoded all below `upto`: how many frames that is since the last time."""
+        count = 0
+        while self._unanswered and self._unanswered[0].first < upto:
+            count += self._unanswered.popleft().count
+        return count
+
+    def settle(self, upto: int) -> int:
+        """The outcome of all frames under way below `upto` is known: how many that is."""
+        count = 0
+        while self._under_way and self._under_way[0].first < upto:
+            run = self._under_way.popleft()
+            done = min(run.count, upto - run.first)
+            count += done
+            self.settled = run.first + done
+            if done < run.count:
+                self._under_way.appendleft(Run(run.first + done, run.count - done))
+        self.under_way -= count
+        return count
+
+    def lose_worker(self) -> tuple[list[Run], int]:
+        """The worker is gone: what was under way is lost, and how many of those frames it had not even taken."""
+        lost = list(self._under_way)
+        untaken = sum(run.count for run in self._unanswered)
+        self._under_way.clear()
+        self._unanswered.clear()
+        self.under_way = 0
+        self.worker = None
+        self.opened = self.end_sent = False
+        return lost, untaken
+
+    def _follows(self, audio: Audio) -> bool:
+        whole = len(audio.data) == audio.count * self.frame_bytes
+        return whole and self._queue[0].first == audio.first + audio.count
+
+    def _cut(self, most: int) -> Audio:
+        """The oldest frames of the queue, at most `most`, of one run."""
+        audio = self._queue.popleft()
+        if audio.count > most:
+            at = most * self.frame_bytes
+            self._queue.appendleft(Audio(audio.first + most, audio.count - most, audio.data[at:]))
+            audio = Audio(audio.first, most, audio.data[:at])
+        self.queued -= audio.count
+        return audio
+
+
+def _append(runs: list[Run] | deque[Run], run: Run) -> None:
+    """Add `run`, as a part of the last one where it follows it."""
+    if runs and runs[-1].first + runs[-1].count == run.first:
+        run = Run(runs[-1].first, runs[-1].count + run.count)
+        runs.pop()
+    runs.append(run)

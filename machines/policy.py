@@ -1,0 +1,103 @@
+"""Who may open a voice session: risk factors give a tier, the tier gives a verdict.
+
+    start       LOCAL is LOW, TWILIO is MEDIUM
+    + 1 each    sensitive_data, international_call, recording_enabled
+    at least    requires_data_access makes it HIGH
+
+HIGH and above need an admin token. The token itself never comes here: whoever calls has checked it and says so.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
+from machines.session import STTProvider, VoiceProvider
+
+RAISING_FACTORS = ("sensitive_data", "international_call", "recording_enabled")
+FLAGS = (*RAISING_FACTORS, "requires_data_access")
+
+
+class VoicePolicy:
+    """Risk assessment and authorization of session requests. Pure: the same request gets the same verdict."""
+
+    DEFAULT_RISK_TIER = RiskLevel.LOW
+    PROVIDER_RISK_TIERS: Mapping[VoiceProvider, RiskLevel] = {
+        VoiceProvider.LOCAL: RiskLevel.LOW,
+        VoiceProvider.TWILIO: RiskLevel.MEDIUM,
+    }
+    TOKEN_TIER = RiskLevel.HIGH
+
+    def evaluate_session_request(
+        self,
+        project_id: str,
+        provider: VoiceProvider,
+        stt_provider: STTProvider,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        admin_token_valid: bool = False,
+    ) -> PolicyVerdict:
+        """The verdict on a request to open a session: APPROVED, or REQUIRE_ADMIN when its tier needs a valid token.
+
+        The verdict's metadata has `risk_level`, the `factors` that led to it, and whether a token was required and valid.
+        Raises `ValueError`, naming the field, for parameters that are not valid.
+        """
+        valid, problem = self.validate_session_params(project_id, provider, stt_provider, metadata)
+        if not valid:
+            raise ValueError(problem)
+        asked = metadata or {}
+        tier = self.assess_risk_level(provider, asked)
+        required = self.require_admin_token(tier)
+        facts = {
+            "risk_level": tier.value,
+            "factors": [name for name in FLAGS if asked.get(name)],
+            "provider": provider.value,
+            "stt_provider": stt_provider.value,
+            "admin_token_required": required,
+            "admin_token_valid": admin_token_valid,
+        }
+        if required and not admin_token_valid:
+            return PolicyVerdict(
+                status=RequestStatus.REQUIRE_ADMIN,
+                reason_code="ADMIN_TOKEN_REQUIRED",
+                hint=f"risk tier {tier.value} needs a valid admin token; create one with `agentos-voice token create`",
+                metadata=facts,
+            )
+        return PolicyVerdict(
+            status=RequestStatus.APPROVED,
+            reason_code="VOICE_SESSION_APPROVED",
+            hint=f"approved with risk tier {tier.value}",
+            metadata=facts,
+        )
+
+    def assess_risk_level(self, provider: VoiceProvider, metadata: Mapping[str, Any]) -> RiskLevel:
+        """The risk tier of a request; the module says which factors count."""
+        base = self.PROVIDER_RISK_TIERS.get(provider, self.DEFAULT_RISK_TIER)
+        tier = base.raised(sum(1 for name in RAISING_FACTORS if metadata.get(name)))
+        return max(tier, RiskLevel.HIGH) if metadata.get("requires_data_access") else tier
+
+    def require_admin_token(self, tier: RiskLevel = DEFAULT_RISK_TIER) -> bool:
+        """Whether a session of this tier needs a valid admin token; the default tier does not."""
+        return tier >= self.TOKEN_TIER
+
+    def validate_session_params(
+        self,
+        project_id: str,
+        provider: VoiceProvider,
+        stt_provider: STTProvider,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> tuple[bool, str]:
+        """Whether the parameters are of the right kind, and if not, which one is wrong and why."""
+        if not isinstance(project_id, str) or not project_id.strip():
+            return False, f"project_id must be a non-empty string, got {project_id!r}"
+        if not isinstance(provider, VoiceProvider):
+            return False, f"provider must be a VoiceProvider, got {provider!r}"
+        if not isinstance(stt_provider, STTProvider):
+            return False, f"stt_provider must be an STTProvider, got {stt_provider!r}"
+        for name in FLAGS:
+            value = (metadata or {}).get(name, False)
+            if not isinstance(value, bool):
+                return False, f"metadata[{name!r}] must be true or false, got {value!r}"
+        number = (metadata or {}).get("from_number")
+        if number is not None and not isinstance(number, str):
+            return False, f"metadata['from_number'] must be a string, got {number!r}"
+        return True, "valid"

@@ -1,0 +1,194 @@
+"""A voice session: what it is, and the only moves it can make.
+
+    CREATED -> ACTIVE -> STOPPING -> STOPPED
+
+- CREATED: the session exists and its creation is evidenced; no audio has come.
+- ACTIVE: the first audio has come; recorder, transcriber and quality are running.
+- STOPPING: the end was asked for, or came by failure, idleness or the longest allowed duration. No audio is accepted any
+  more; recorder and transcriber drain. This state has a deadline: it ends whether or not they answer.
+- STOPPED: final. A second stop changes nothing.
+
+A session can be stopped from every state before STOPPING, so CREATED -> STOPPING is legal: a call that is given up before
+anyone speaks. The sequence is enforced here and nowhere else.
+"""
+
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from machines.audio import AudioFormat
+from machines.communication import PolicyVerdict, RiskLevel
+from machines.frozen import frozen
+from machines.lifecycle import Lifecycle, Move
+
+
+class VoiceSessionState(str, Enum):
+    """Where a session stands; see the module for what each state means."""
+
+    CREATED = "created"
+    ACTIVE = "active"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class VoiceProvider(str, Enum):
+    """How the call reaches us: a browser's WebSocket, or the telephone through Twilio."""
+
+    LOCAL = "local"
+    TWILIO = "twilio"
+
+
+class STTProvider(str, Enum):
+    """Speech-to-text engines that a session can ask for. `POCKETSPHINX` is embedded and needs no model or network."""
+
+    WHISPER = "whisper_local"
+    GOOGLE = "google"
+    AZURE = "azure"
+    AWS = "aws"
+    POCKETSPHINX = "pocketsphinx"
+
+
+class EndReason(str, Enum):
+    """Why a session left for STOPPING."""
+
+    STOPPED = "stopped"  # somebody asked
+    IDLE = "idle"  # no audio for too long
+    OVERRUN = "overrun"  # the longest allowed duration is over
+    FAILED = "failed"  # a part failed more often than it may be restarted
+    UNEVIDENCED = "unevidenced"  # its creation could not be made durable, so it never began
+    SHUTDOWN = "shutdown"  # the service was closed
+
+
+_S = VoiceSessionState
+
+SESSION = Lifecycle(
+    "session",
+    states=_S,
+    initial=_S.CREATED,
+    final=[_S.STOPPED],
+    moves=[
+        Move("audio", _S.CREATED, _S.ACTIVE, "the first audio came"),
+        Move("stop", _S.CREATED, _S.STOPPING, "asked to stop before any audio"),
+        Move("fail", _S.CREATED, _S.STOPPING, "a part failed before any audio"),
+        Move("idle", _S.CREATED, _S.STOPPING, "no audio ever came"),
+        Move("overrun", _S.CREATED, _S.STOPPING, "the longest allowed duration is over"),
+        Move("stop", _S.ACTIVE, _S.STOPPING, "asked to stop"),
+        Move("fail", _S.ACTIVE, _S.STOPPING, "a part failed more often than it may be restarted"),
+        Move("idle", _S.ACTIVE, _S.STOPPING, "no audio for too long"),
+        Move("overrun", _S.ACTIVE, _S.STOPPING, "the longest allowed duration is over"),
+        Move("drained", _S.STOPPING, _S.STOPPED, "recorder and transcriber have drained"),
+        Move("drain_expired", _S.STOPPING, _S.STOPPED, "the drain deadline has passed"),
+    ],
+    deadlines={_S.STOPPING: "drain_expired"},
+)
+
+END_TRIGGER = {
+    EndReason.STOPPED: "stop",
+    EndReason.SHUTDOWN: "stop",
+    EndReason.IDLE: "idle",
+    EndReason.OVERRUN: "overrun",
+    EndReason.FAILED: "fail",
+    EndReason.UNEVIDENCED: "fail",
+}
+
+
+class FrameAccount(BaseModel):
+    """Where every accepted 20 ms frame went. Holds at the end of every session:
+
+    `accepted == accounted + sum(dropped)` and `accepted == transcribed + sum(untranscribed)`.
+
+    `accounted` frames went into the digest and, with recording on, into the file (`recorded`). `dropped` and
+    `untranscribed` count frames by reason. The last frame may be short; `leftover_bytes` is the part of a sample that was
+    left at the very end. `digest` is the SHA-256 of all accounted bytes in order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accepted: int = 0
+    accounted: int = 0
+    recorded: int = 0
+    transcribed: int = 0
+    dropped: dict[str, int] = Field(default_factory=dict)
+    untranscribed: dict[str, int] = Field(default_factory=dict)
+    bytes: int = 0
+    leftover_bytes: int = 0
+    digest: str = ""
+
+
+class RecordingInfo(BaseModel):
+    """One recording: where it is and what it holds.
+
+    `path` is one playable file, or, when the call died before its segments were joined, the folder that holds them.
+    `samples` are sample instants at `sample_rate`; `gaps` lists `(first_sample, samples)` of silence put in for audio
+    that was lost.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sample_rate: int
+    channels: int
+    samples: int
+    seconds: float
+    segments: int
+    gaps: tuple[tuple[int, int], ...] = ()
+
+
+class Quality(BaseModel):
+    """How the audio was: levels in dBFS, shares from 0 to 1, milliseconds of the longest pause between two arrivals."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level_dbfs: float | None = None
+    peak_dbfs: float | None = None
+    clipped_share: float = 0.0
+    silent_share: float = 0.0
+    longest_pause_ms: int = 0
+
+
+class SessionResult(BaseModel):
+    """What a stopped session leaves behind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reason: EndReason
+    drained: bool = True
+    frames: FrameAccount = FrameAccount()
+    transcript: str = ""
+    recording: RecordingInfo | None = None
+    quality: Quality = Quality()
+    stopped_at: datetime | None = None
+
+
+class VoiceSession(BaseModel):
+    """A frozen snapshot of one voice session.
+
+    `created_at` and `last_activity_at` are aware UTC. `stt_provider` is the engine that was asked for, `stt_engine` the one
+    that runs ("none" when the session only records). `result` is there once the session is STOPPED.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session_id: str
+    project_id: str
+    provider: VoiceProvider
+    stt_provider: STTProvider
+    state: VoiceSessionState
+    created_at: datetime
+    last_activity_at: datetime
+    risk_tier: RiskLevel
+    policy_verdict: PolicyVerdict
+    audit_trace_id: str
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    stt_engine: str = "none"
+    audio_format: AudioFormat = AudioFormat()
+    recording_enabled: bool = False
+    result: SessionResult | None = None
+
+    @field_validator("metadata", mode="after")
+    @classmethod
+    def _read_only(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        copy: dict[str, Any] = frozen(metadata)
+        return copy
