@@ -14,7 +14,7 @@ A subclass declares, as data:
 
 The declaration is checked when the class is made: every field is declared once, every method exists, and every message
 type that one phase handles is handled, deferred or ignored in every other phase. What reaches an actor without standing in
-its table is a dead letter, counted, and never changes it.
+its table is a dead letter, counted, and never changes it. An actor has phases if, and only if, `phase` is part of its state.
 """
 
 import inspect
@@ -300,7 +300,9 @@ def _check_fields(cls: type[Actor]) -> None:
     declared = [*cls.wiring, *cls.state]
     if sorted(slots) != sorted(declared):
         odd = sorted(set(slots) ^ set(declared)) or sorted(name for name in declared if declared.count(name) > 1)
-        raise ActorDeclarationError(f"{cls.__name__}: each slot is either wiring or state, once; look at {', '.join(odd)}")
+        raise ActorDeclarationError(
+            f"{cls.__name__}: each slot is either wiring or state, once; look at {', '.join(odd)}"
+        )
     if not set(cls.journal) <= set(cls.state):
         raise ActorDeclarationError(f"{cls.__name__}: the journal is a part of the state")
     parameters = tuple(inspect.signature(cls).parameters)
@@ -315,7 +317,12 @@ def _slots(base: type) -> tuple[str, ...]:
 
 def _compile(cls: type[Actor]) -> dict[Any, dict[type, Any]]:
     handles = cls.handles
-    if handles and all(isinstance(key, type) for key in handles):
+    flat = all(isinstance(key, type) for key in handles)
+    if handles and flat == ("phase" in cls.state):
+        raise ActorDeclarationError(
+            f"{cls.__name__}: a table by phase needs `phase` in the state, any other must not have it"
+        )
+    if handles and flat:
         handles = {ANY_PHASE: handles}
     types = {kind for table in handles.values() for kind in table}
     compiled: dict[Any, dict[type, Any]] = {}

@@ -120,7 +120,7 @@ class EvidenceActor(Actor):
             out.port(self.store, Probe(out.me))
             out.set_timer("probe", self.timeout_seconds + self.probe_seconds)
             return
-        for owner, number in self.waiting.items():
+        for owner, number in sorted(self.waiting.items(), key=lambda item: item[0].name):
             out.tell(owner, NotDurable(number, "the evidence store does not answer", perhaps=True))
         self.waiting = FrozenMap()
         self._down(out)

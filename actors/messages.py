@@ -460,7 +460,8 @@ class Probed(Struct, frozen=True, gc=False):
 
 
 class Changed(Struct, frozen=True):
-    """Directory work: the session is in `state` now, and the record of that is durable.
+    """Directory work: the session is in `state` now, and the record of that is durable. After a crash halfway through
+    telling it, it is told again.
 
     `verdict` comes with the first one, `result` with the last. `route` is the session's address.
     """

@@ -43,14 +43,20 @@ class Outbox(NamedTuple):
         rest = self.waiting[1:]
         if rest:
             out.tell(evidence, Commit(out.me, rest[0].draft))
-        return self._replace(waiting=rest)
+        return Outbox(rest, self.next_number)
 
     def dropped(self, out: Out, evidence: Ref) -> "Outbox":
         """This outbox without the record under way, whose effects will never be released; the next record is sent."""
         rest = self.waiting[1:]
         if rest:
             out.tell(evidence, Commit(out.me, rest[0].draft))
-        return self._replace(waiting=rest)
+        return Outbox(rest, self.next_number)
+
+    def silenced(self, *, but_last: bool = False) -> "Outbox":
+        """This outbox with the same records, and nothing that waits for them; `but_last` keeps what waits for the last."""
+        kept = self.waiting[-1:] if but_last else ()
+        silent = self.waiting[:-1] if but_last else self.waiting
+        return self._replace(waiting=(*(Waiting(draft, ()) for draft, _ in silent), *kept))
 
     def send_again(self, out: Out, evidence: Ref) -> None:
         """Send the record under way once more."""

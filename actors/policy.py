@@ -2,6 +2,7 @@
 
 from actors.actor import Actor, Out
 from actors.messages import Evaluate, Judged
+from machines.communication import PolicyVerdict, RequestStatus
 from machines.policy import VoicePolicy
 
 
@@ -16,13 +17,16 @@ class PolicyActor(Actor):
         self.policy = policy
 
     def evaluate(self, message: Evaluate, out: Out) -> None:
-        """Tell the verdict on this request."""
+        """Tell the verdict on this request; one that the policy can't read is denied."""
         facts = message.facts
-        verdict = self.policy.evaluate_session_request(
-            facts.project_id,
-            facts.provider,
-            facts.stt_provider,
-            facts.metadata,
-            admin_token_valid=facts.admin_token_valid,
-        )
+        try:
+            verdict = self.policy.evaluate_session_request(
+                facts.project_id,
+                facts.provider,
+                facts.stt_provider,
+                facts.metadata,
+                admin_token_valid=facts.admin_token_valid,
+            )
+        except ValueError as error:
+            verdict = PolicyVerdict(status=RequestStatus.DENIED, reason_code="INVALID_REQUEST", hint=str(error))
         out.tell(message.reply_to, Judged(facts.session_id, verdict))

@@ -3,6 +3,8 @@
     OPEN       frames are handed over
     DRAINING   the session said that no more follow; the port is closing the recording
     CLOSED     the account is complete and the session has it
+
+The port knows frames by their numbers, so that handing a run over again after a crash keeps it once.
 """
 
 from typing import Any
@@ -30,8 +32,9 @@ LOST_ON_THE_WAY = "lost_on_the_way"
 class RecorderActor(Actor):
     """Hands frames to the media port and counts.
 
-    `expected` is the next frame number; `handed` the frames given to the port, `kept` those it has dealt with; `lost`
-    counts by reason. `told_upto` is where the last account to the session ended.
+    `expected` is the next frame number, `last_run` the first one of the run handed over last; `kept` counts the frames
+    that the port has dealt with, `lost` those it has not, by reason. `told_upto` is where the last account to the session
+    ended.
     """
 
     __slots__ = (
@@ -40,6 +43,7 @@ class RecorderActor(Actor):
         "expected",
         "facts",
         "kept",
+        "last_run",
         "lost",
         "media",
         "n_bytes",
@@ -50,7 +54,7 @@ class RecorderActor(Actor):
         "upto",
     )
     wiring = ("session", "quality", "media", "facts", "account_frames")
-    state = ("phase", "expected", "kept", "n_bytes", "lost", "upto", "told_upto", "digest")
+    state = ("phase", "expected", "last_run", "kept", "n_bytes", "lost", "upto", "told_upto", "digest")
     journal = state
     handles = {
         OPEN: {Frames: "frames", Drain: "drain", Kept: "kept_some", MediaLost: "media_lost", MediaClosed: IGNORE},
@@ -65,7 +69,7 @@ class RecorderActor(Actor):
         self.facts = facts
         self.account_frames = account_frames
         self.phase = OPEN
-        self.expected = self.kept = self.n_bytes = self.upto = self.told_upto = 0
+        self.expected = self.last_run = self.kept = self.n_bytes = self.upto = self.told_upto = 0
         self.lost: tuple[tuple[str, int], ...] = ()
         self.digest = ""
 
@@ -75,10 +79,14 @@ class RecorderActor(Actor):
         out.port(self.media, OpenMedia(facts.session_id, facts.audio_format, facts.recording, out.me))
 
     def restarted(self, out: Out) -> None:
-        """Go on where the journal stands; a close that may not have gone out is asked for again."""
-        self.start(out)
+        """Go on where the journal stands; a run or a close that may not have gone out is handed over again."""
         if self.phase == DRAINING:
             out.port(self.media, CloseMedia(self.facts.session_id))
+        if self.phase != OPEN:
+            return  # an opening now could only come after the close
+        self.start(out)
+        if self.expected > self.last_run:
+            out.port(self.media, Keep(self.facts.session_id, self.last_run, self.expected - self.last_run))
 
     def frames(self, message: Frames, out: Out) -> None:
         """Hand a run over; a hole in the numbers is a loss that is declared, a number seen before is old."""
@@ -86,6 +94,7 @@ class RecorderActor(Actor):
             if message.first < self.expected:
                 return
             self.lost = counted(self.lost, LOST_ON_THE_WAY, message.first - self.expected)
+        self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.media, Keep(self.facts.session_id, message.first, message.count))
 

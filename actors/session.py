@@ -5,10 +5,13 @@ Its phases are the states of `machines.session.SESSION`, and every move is fired
     CREATED    its creation is made durable, then whoever asked is told. The first audio spawns recorder, transcriber and
                quality. Without evidence of its creation it ends as if it had never been.
     ACTIVE     frames are passed on to the three as they come. A part that crashes is restarted within its intensity.
-    STOPPING   frames accepted before the stop are still passed on, later ones are declared late. When all have come, the
-               parts drain. A timer ends this state whether or not they do.
+    STOPPING   frames accepted before the stop are still passed on, later ones are declared late. When all have come, or
+               half the time is over, the parts drain. A timer ends this state whether or not they do.
     STOPPED    the final record is made durable, or spilled when the store does not take it in time; then all who asked
                for the stop are told, and the actor is gone.
+
+In each step the work that others wait for goes out before news to the directory, and a restart tells anew where the session
+stands: so a crash halfway through the effects of a step, which loses the rest of them, loses nothing that matters.
 
 Everything a frame changes is `accepted`; the rest of the state is kept in a few values that change rarely, so that
 committing the journal with each step stays cheap.
@@ -99,7 +102,8 @@ class Ending(Struct, frozen=True):
     """How the end is going.
 
     Frames below `upto` still belong to the session, `late` came behind it. `tokens` are those who wait for the end.
-    `told_drain` is set once the parts know that no more follow; the rest is what they answered.
+    `told_drain` is set once the parts know that no more follow; the next three are what they answered. `result` is there
+    once the session is STOPPED.
     """
 
     reason: EndReason
@@ -111,6 +115,7 @@ class Ending(Struct, frozen=True):
     transcribed: Transcribed | None = None
     assessed: Quality | None = None
     error: str = ""
+    result: SessionResult | None = None
 
 
 _NO_ACCOUNT = Account(0, 0, 0, "", ())
@@ -164,7 +169,7 @@ class SessionActor(Actor):
             Stop: "stop",
             Fail: "fail",
             Durable: "durable",
-            NotDurable: IGNORE,
+            NotDurable: "not_created",
             Spilled: IGNORE,
             Routes: "reroute",
             Account: "accounted",
@@ -246,17 +251,24 @@ class SessionActor(Actor):
             for part in (self.parts.quality, self.parts.recorder, self.parts.transcriber):
                 if part is not None:
                     out.adopt(part)
-        if self.phase is CREATED and not self.opened:
-            out.set_timer("evidence", self.limits.evidence_seconds)
-        elif self.phase is CREATED or self.phase is ACTIVE:
-            self._arm(out)
-        elif self.phase is STOPPING:
+                    out.restart(part)
+        if self.phase is STOPPED:
+            self._stopped_again(out)
+            return
+        if self.phase is STOPPING:
             out.set_timer("drain", self.limits.drain_seconds)
-            if self.ending is not None and self.ending.told_drain:
+            if self._ending().told_drain:
                 self._drain_parts(out)
+            else:
+                out.set_timer("missing", self.limits.drain_seconds / 2)
+        elif self.opened:
+            self._arm(out)
         else:
-            out.port(self.ports.directory, Closed(self.facts.session_id))
             out.set_timer("evidence", self.limits.evidence_seconds)
+        if self.opened and not self.outbox.waiting:
+            if self.phase is CREATED:
+                out.reply(self.token, Opened(self.facts.session_id))
+            out.port(self.ports.directory, self._changed(out, self.phase))
 
     def durable(self, message: Durable, out: Out) -> None:
         """A record is in the store: release what waited for it."""
@@ -264,7 +276,9 @@ class SessionActor(Actor):
         self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
         if first:
             self.opened = True
+        if first and self.ending is None:
             out.cancel_timer("evidence")
+            self._arm(out)
             self._emit(out, VoiceEventType.SESSION_STARTED, ("state", CREATED.value), ("stt_engine", self._engine()))
             if self.facts.fallback:
                 self._emit(
@@ -275,8 +289,6 @@ class SessionActor(Actor):
                     ("reason", self.facts.fallback),
                 )
             out.reply(self.token, Opened(self.facts.session_id))
-            if self.phase is CREATED or self.phase is ACTIVE:
-                self._arm(out)
 
     def not_created(self, message: NotDurable, out: Out) -> None:
         """The creation could not be made durable: there is no session."""
@@ -286,13 +298,15 @@ class SessionActor(Actor):
     def _refuse(self, error: str, out: Out, *, perhaps: bool) -> None:
         out.reply(self.token, Unevidenced(error))
         self.phase = SESSION.fire(self.phase, END_TRIGGER[EndReason.UNEVIDENCED])
-        self.ending = Ending(EndReason.UNEVIDENCED, 0, error=error)
+        self.ending = Ending(EndReason.UNEVIDENCED, self.accepted, error=error)
         if perhaps:
-            # The store may yet take the first record; the last one must then follow it.
+            # The store may yet take the first record; the last one must then follow it. Nobody is told of either.
             self._stopped(out, "drained")
+            self.outbox = self.outbox.silenced()
             self._spill(out)
         else:
             self.phase = SESSION.fire(self.phase, "drained")
+            self.outbox = Outbox((), self.outbox.next_number)
             self._leave(out)
 
     def first_frames(self, message: Frames, out: Out) -> None:
@@ -337,14 +351,14 @@ class SessionActor(Actor):
         log, allowed = logs.get(message.ref, CrashLog()).after_crash(message.at, self.limits.restarts)
         logs[message.ref] = log
         self.parts = replace(parts, crashes=tuple(logs.items()))
-        self._emit(out, VoiceEventType.ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
         if allowed:
             out.restart(message.ref)
         elif self.phase is ACTIVE:
             self._end(EndReason.FAILED, self.accepted, (), out, error=f"the {name} failed: {message.error}")
+        self._emit(out, VoiceEventType.ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
 
     def timeout(self, timer: str, out: Out) -> None:
-        """Idle, overrun, the drain deadline, or evidence that does not come."""
+        """Idle, overrun, missing frames, the drain deadline, or evidence that does not come."""
         if timer == "idle" and self.accepted != self.idle_mark:
             self.idle_mark = self.accepted
             out.set_timer("idle", self.limits.idle_seconds)
@@ -352,11 +366,13 @@ class SessionActor(Actor):
             self._end(EndReason.IDLE, self.accepted, (), out)
         elif timer == "overrun":
             self._end(EndReason.OVERRUN, self.accepted, (), out)
+        elif timer == "missing":
+            self._drain(out)
         elif timer == "drain":
             self._stopped(out, SESSION.deadlines[STOPPING])
         elif timer == "spill":
             self._gone(out, durable=False, spilled=False)
-        elif self.phase is CREATED:
+        elif self.ending is None:
             self._refuse("the evidence store does not answer", out, perhaps=True)
         else:
             self._spill(out)
@@ -392,28 +408,32 @@ class SessionActor(Actor):
         out.set_timer("drain", self.limits.drain_seconds)
         detail = (("reason", reason.value), *((("error", error),) if error else ()))
         self._commit(out, "session_stopping", STOPPING, detail=detail, then=self._news(out, STOPPING))
+        if self.accepted < self.ending.upto:
+            out.set_timer("missing", self.limits.drain_seconds / 2)
+        else:
+            self._drain(out)
         if error:
             self._emit(out, VoiceEventType.ERROR, ("part", "session"), ("error", error), ("restarted", False))
-        self._drain_when_complete(out)
 
     def last_frames(self, message: Frames, out: Out) -> None:
         """Audio that was accepted before the stop is passed on; what came behind it is late."""
         ending = self.ending
         if ending is None or message.first < self.accepted or not message.count:
             return
-        if message.first >= ending.upto or ending.told_drain:
+        if message.first >= ending.upto:
             self.ending = replace(ending, late=ending.late + message.count)
             return
+        if ending.told_drain:
+            return  # it is counted as missing
         if self.parts is None:
             self._spawn_parts(out)
         self.frames(message, out)
-        self._drain_when_complete(out)
+        if self.accepted >= ending.upto:
+            self._drain(out)
 
-    def _drain_when_complete(self, out: Out) -> None:
-        ending = self.ending
-        if ending is None or self.accepted < ending.upto:
-            return
-        self.ending = replace(ending, told_drain=True)
+    def _drain(self, out: Out) -> None:
+        self.ending = replace(self._ending(), told_drain=True)
+        out.cancel_timer("missing")
         if self.parts is None:
             self._stopped(out, "drained")
         else:
@@ -458,13 +478,28 @@ class SessionActor(Actor):
         """Drained or not: everything is released now, and the final record goes out."""
         self.phase = SESSION.fire(self.phase, trigger)
         out.cancel_timer("drain")
-        out.port(self.ports.directory, Closed(self.facts.session_id))
+        out.cancel_timer("missing")
         result = self._result(drained=trigger == "drained")
+        self.ending = replace(self._ending(), result=result)
         self._commit(out, "session_stopped", STOPPED, result=result, then=self._last_words(out, result))
         out.set_timer("evidence", self.limits.evidence_seconds)
+        out.port(self.ports.directory, Closed(self.facts.session_id))
+
+    def _stopped_again(self, out: Out) -> None:
+        """After a crash: go on with the last record, or, when that is durable, with what follows it."""
+        result = self._ending().result
+        if self.outbox.waiting:
+            out.set_timer("evidence", self.limits.evidence_seconds)
+            out.port(self.ports.directory, Closed(self.facts.session_id))
+            return
+        if self.opened and result is not None:
+            out.release(self._last_words(out, result))
+        self._gone(out, durable=True, spilled=False)
 
     def final_durable(self, message: Durable, out: Out) -> None:
         """When the last record is in, all is said."""
+        if self._ending().reason is not EndReason.UNEVIDENCED and self.outbox.is_under_way(message.number):
+            self.opened = True
         self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
         if not self.outbox.waiting:
             self._gone(out, durable=True, spilled=False)
@@ -488,6 +523,8 @@ class SessionActor(Actor):
             # The record is not durable, but the end is: nobody may wait for the store to learn of it.
             for waiting in self.outbox.waiting:
                 out.release(waiting.then)
+            # Should this step crash halfway, its end is told again, and nothing that comes before the end.
+            self.outbox = self.outbox.silenced(but_last=True)
         for token in self.ending.tokens if self.ending is not None else ():
             out.reply(token, Ended(self.facts.session_id, durable, spilled))
         self._leave(out)
@@ -505,6 +542,9 @@ class SessionActor(Actor):
             self.routes = message
             self.outbox.send_again(out, message.evidence)
 
+    def _ending(self) -> Ending:
+        return self.ending or Ending(EndReason.FAILED, self.accepted)
+
     def _arm(self, out: Out) -> None:
         self.idle_mark = self.accepted
         out.set_timer("idle", self.limits.idle_seconds)
@@ -513,9 +553,7 @@ class SessionActor(Actor):
     def _spawn_parts(self, out: Out) -> None:
         facts, ports = self.facts, self.ports
         quality = out.spawn(QualityActor(out.me, ports.directory, facts.session_id), "quality")
-        recorder = out.spawn(
-            RecorderActor(out.me, quality, ports.media, facts, self.limits.account_frames), "recorder"
-        )
+        recorder = out.spawn(RecorderActor(out.me, quality, ports.media, facts, self.limits.account_frames), "recorder")
         transcriber = None
         if facts.stt_engine is not None:
             transcriber = out.spawn(TranscriberActor(out.me, ports.stt, ports.directory, facts), "transcriber")
@@ -569,7 +607,7 @@ class SessionActor(Actor):
 
     def _result(self, *, drained: bool) -> SessionResult:
         """The whole account. What nobody answered for is declared, so that the sums always hold."""
-        ending = self.ending or Ending(EndReason.FAILED, self.accepted)
+        ending = self._ending()
         recorded, transcribed = ending.recorded, ending.transcribed
         missing_reason = LOST_ON_THE_WAY if drained else "drain_expired"
         accepted = max(self.accepted, ending.upto)

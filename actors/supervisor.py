@@ -9,6 +9,8 @@ It gives each session its routes when it spawns it, and new ones when evidence w
 follow a route without passing through here.
 """
 
+from typing import TypeVar
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -40,6 +42,8 @@ from machines.frozen import FrozenMap
 from machines.policy import VoicePolicy
 from machines.restart import CrashLog
 from machines.session import EndReason, FrameAccount, SessionResult, VoiceSessionState
+
+V = TypeVar("V")
 
 GIVEN_CHANCES = 2  # crashes while ending as failed, after which the supervisor ends the session itself
 
@@ -109,14 +113,16 @@ class Supervisor(Actor):
         self.routes = Routes(1, policy, evidence)
 
     def restarted(self, out: Out) -> None:
-        """Go on where the journal stands: the children kept running; what they were asked is asked again."""
+        """Go on where the journal stands: the children kept running, and those that are held begin again with it; what
+        they were asked is asked again."""
         if self.routes is None:
             self.start(out)
             return
-        for child in (self.routes.policy, self.routes.evidence, *(entry.ref for _, entry in self.sessions.items())):
+        for child in (self.routes.policy, self.routes.evidence, *(entry.ref for entry in _in_order(self.sessions))):
             out.adopt(child)
+            out.restart(child)
         self.outbox.send_again(out, self.routes.evidence)
-        for _, asked in self.asked.items():
+        for asked in _in_order(self.asked):
             out.tell(self.routes.policy, Evaluate(asked.facts, out.me))
 
     # --- opening ---------------------------------------------------------------------------------------------------
@@ -145,7 +151,8 @@ class Supervisor(Actor):
             message.verdict,
             detail=detail,
         )
-        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, (denied,))
+        closed = (PORT, self.ports.directory, Closed(message.session_id))
+        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, (denied, closed))
 
     def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
         facts = asked.facts
@@ -156,9 +163,12 @@ class Supervisor(Actor):
 
     def session_ended(self, message: SessionEnded, _: Out) -> None:
         """Forget a session that has said its last word."""
-        entry = self.sessions.get(message.session_id)
+        self._forget(message.session_id)
+
+    def _forget(self, session_id: str) -> None:
+        entry = self.sessions.get(session_id)
         if entry is not None:
-            self.sessions = self.sessions.without(message.session_id)
+            self.sessions = self.sessions.without(session_id)
             self.owners = self.owners.without(entry.ref)
 
     # --- evidence of its own ---------------------------------------------------------------------------------------
@@ -177,6 +187,7 @@ class Supervisor(Actor):
         for op, token, _ in waiting.then:
             if op == REPLY:
                 out.reply(token, Unevidenced(message.error))
+        out.port(self.ports.directory, Closed(waiting.draft.facts.session_id))
         self.outbox = self.outbox.dropped(out, self._routes().evidence)
 
     def evidence_back(self, _: EvidenceBack, out: Out) -> None:
@@ -185,20 +196,24 @@ class Supervisor(Actor):
 
     def _reroute(self, out: Out) -> None:
         routes = self.routes = replace(self._routes(), epoch=self._routes().epoch + 1)
-        for _, entry in sorted(self.sessions.items(), key=lambda item: item[0]):
+        for entry in _in_order(self.sessions):
             out.tell(entry.ref, routes)
         self.outbox.send_again(out, routes.evidence)
 
     # --- failure ---------------------------------------------------------------------------------------------------
 
     def exited(self, message: Exited, out: Out) -> None:
-        """A child crashed, or a session left by itself."""
-        if message.error is None:
-            return
+        """A child crashed, or a session left by itself. News of one that was ended here are old."""
         session_id = self.owners.get(message.ref)
-        if session_id is not None:
+        routes = self._routes()
+        if message.error is None:
+            self._forget(session_id or "")
+        elif session_id is not None:
             self._session_crashed(session_id, message, out)
-            return
+        elif message.ref in {routes.policy, routes.evidence}:
+            self._own_child_crashed(message, out)
+
+    def _own_child_crashed(self, message: Exited, out: Out) -> None:
         logs = dict(self.crashes)
         log, allowed = logs.get(message.ref, CrashLog()).after_crash(message.at, self.limits.restarts)
         logs[message.ref] = log
@@ -227,7 +242,6 @@ class Supervisor(Actor):
     def _end_for(self, entry: Entry, error: str, out: Out) -> None:
         """End a session that can't end itself: release what it held, and write its final record."""
         session_id, directory = entry.facts.session_id, self.ports.directory
-        out.port(directory, Closed(session_id))
         out.stop(entry.ref)
         self.sessions = self.sessions.without(session_id)
         self.owners = self.owners.without(entry.ref)
@@ -243,7 +257,10 @@ class Supervisor(Actor):
             result,
         )
         changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)
-        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, ((PORT, directory, changed),))
+        closed = Closed(session_id)
+        then = ((PORT, directory, closed), (PORT, directory, changed))
+        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
+        out.port(directory, closed)
 
     def _routes(self) -> Routes:
         if self.routes is None:
@@ -251,6 +268,10 @@ class Supervisor(Actor):
         return self.routes
 
 
+def _in_order(by_session: FrozenMap[str, V]) -> list[V]:
+    """The values in the order of their session ids, so that one script always has the same effects."""
+    return [value for _, value in sorted(by_session.items(), key=lambda item: item[0])]
+
+
 class ChildFailed(Exception):
     """Policy or evidence crashed more often than they may be restarted."""
-

@@ -14,7 +14,10 @@ turn of whoever tells it. What keeps that sound:
   it, until the parent restarts or stops it. A parent that does not handle `Exited` fails with its child. At the top the
   system restarts an actor itself, within an intensity; beyond it the system fails.
 - A message whose step raised is tried again after the restart, since no effect of it went out; if it kills its actor
-  twice it becomes a dead letter. A message that crashed halfway through its effects is not tried again.
+  twice it becomes a dead letter. A message that crashed halfway through its effects is not tried again, and neither is a
+  timer: it died with its incarnation, and the first step of the next one arms what it needs.
+- The children of a crashed actor go on. One that is held as well is begun again with its parent if the parent does not
+  handle `Exited`; a parent that does has been told, or restarts them in its first step.
 """
 
 import heapq
@@ -23,8 +26,7 @@ import sys
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import copy_context
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -33,10 +35,11 @@ import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from actors import actor as effect_kinds
-from actors.actor import Actor, Effect, Exited, START, START_AGAIN, Gone, Out, Start, Timer, refused
+from actors.actor import START, START_AGAIN, Actor, Effect, Exited, Gone, Out, Start, Timer, refused
 from actors.loop import loop_clock, thread_waker
 from actors.mailbox import (
     AUDIO_BOUND,
+    CONTROL_BOUND,
     EMPTY,
     HELD,
     IDLE,
@@ -64,7 +67,10 @@ TOP_INTENSITY: Final = Intensity(limit=5, window=60.0)
 
 
 class Port(Protocol):
-    """What touches the world for actors: it takes work without blocking or telling, and tells results back later."""
+    """What touches the world for actors: it takes work without blocking or telling, and tells results back later.
+
+    `submit` runs in whatever context variables the teller happens to have, so it must not read any.
+    """
 
     def submit(self, work: Any) -> None:
         """Take `work`. Raising is a crash of the actor that asked, halfway through its effects."""
@@ -149,7 +155,6 @@ class ActorSystem:
         self._dead: Counter[str] = Counter()
         self.dead_letters: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS_KEPT)
         self._crashes = self._restarts = self._cut = self._overflowed = 0
-        self._context = copy_context()
         self._perform: tuple[Callable[[Ref, Any, Any], None], ...] = (
             self._tell_effect,
             self._reply,
@@ -182,7 +187,7 @@ class ActorSystem:
         if self._busy != RUNNING:
             self._go_on()
 
-    def tell(self, ref: Ref, message: Any) -> None:
+    def tell(self, ref: Ref, message: Any) -> None:  # noqa: C901, PLR0912, PLR0915 - on purpose, as its docstring says
         """Put `message` into the mailbox of `ref`; if the system is idle, run its step now and all that follows from it,
         within the budget.
 
@@ -303,8 +308,10 @@ class ActorSystem:
         self._inbox.append((ref, message))
         if not self._notified:
             self._notified = True
-            if self._wake_from_thread is not None:
-                self._wake_from_thread()
+            wake = self._wake_from_thread  # read once: the loop's thread takes it away when it ends
+            if wake is not None:
+                with suppress(RuntimeError):  # the loop is over
+                    wake()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Drive timers, the inbox, and what a drain left over, until cancelled.
@@ -313,10 +320,9 @@ class ActorSystem:
         """
         if self._clock is None:
             self._clock = loop_clock()
+            self._rearm()
         self._wake = anyio.Event()
         self._wake_from_thread = thread_waker(self._take_inbox)
-        self._context = copy_context()
-        self._rearm()
         if self._inbox:
             self._take_inbox()
         task_status.started()
@@ -454,10 +460,10 @@ class ActorSystem:
             put_back(ref, message, self._pool)
 
     def _take_inbox(self) -> None:
-        """Tell everything that threads have posted. The loop calls it."""
+        """Tell everything that threads had posted when the loop called this. What they post meanwhile wakes it again."""
         self._notified = False
         inbox = self._inbox
-        while inbox:
+        for _ in range(len(inbox)):
             ref, message = inbox.popleft()
             self.tell(ref, message)
 
@@ -476,7 +482,7 @@ class ActorSystem:
             token.event.set()
 
     def _port(self, _: Ref, port: Port, work: Any) -> None:
-        self._context.run(port.submit, work)
+        port.submit(work)
 
     def _set_timer(self, ref: Ref, key: str, seconds: float) -> None:
         self._cancel_timer(ref, key, None)
@@ -523,7 +529,9 @@ class ActorSystem:
     def _rearm(self) -> None:
         """Timers set before the clock was known count from the start of the run."""
         now = self.now()
-        self._timers = [(at + now, serial, timer) for at, serial, timer in self._timers] if now else self._timers
+        for _, _, timer in self._timers:
+            timer.at += now
+        self._timers = [(timer.at, serial, timer) for _, serial, timer in self._timers]
 
     def _spawn_effect(self, _: Ref, ref: Ref, __: None) -> None:
         self._spawn(ref)
@@ -589,6 +597,9 @@ class ActorSystem:
     def _postpone(self, ref: Ref, message: Any, _: None) -> None:
         if ref.deferred is None:
             ref.deferred = []
+        if len(ref.deferred) >= CONTROL_BOUND:
+            self._letter(ref, message, "overflow")
+            raise MailboxOverflow(f"{ref.name}: more than {CONTROL_BOUND} messages are deferred")
         ref.deferred.append(message)
 
     def _refuse(self, ref: Ref, message: Any, _: None) -> None:
@@ -604,7 +615,7 @@ class ActorSystem:
             return
         self._cancel_timers(ref)
         ref.status = HELD
-        if message is not EMPTY:
+        if message is not EMPTY and not isinstance(message, Start | Timer):
             if message is ref.suspect:
                 self._letter(ref, message, "killed its actor twice", text)
                 ref.suspect = EMPTY
@@ -643,10 +654,13 @@ class ActorSystem:
         ref.incarnation += 1
         ref.actor = ref.actor.recover(ref.journal)
         ref.status = READY
-        put_back(ref, START_AGAIN, self._pool)
         if ref.deferred is not None:
             self._take_deferred(ref)
+        put_back(ref, START_AGAIN, self._pool)
         self._ready.append(ref)
+        if ref.children and Exited not in ref.table.get(_phase(ref), ()):
+            for child in ref.children:
+                self._restart(child)
 
     def _letter(self, ref: Ref, message: Any, reason: str, error: str = "") -> None:
         self._dead[reason] += 1

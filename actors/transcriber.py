@@ -3,6 +3,8 @@
     OPEN       frames are handed over
     DRAINING   the session said that no more follow; the engine tells its last words
     DONE       the transcript is complete and the session has it
+
+The port knows frames by their numbers, so that handing a run over again after a crash transcribes it once.
 """
 
 from typing import Any
@@ -33,12 +35,13 @@ OPEN, DRAINING, DONE = "open", "draining", "done"
 class TranscriberActor(Actor):
     """Hands frames to the engine and collects what it hears.
 
-    `expected` is the next frame number, `unheard` counts frames by reason, `texts` are the finished utterances in order.
+    `expected` is the next frame number, `last_run` the first one of the run handed over last; `unheard` counts frames by
+    reason, `texts` are the finished utterances in order.
     """
 
-    __slots__ = ("directory", "expected", "facts", "phase", "session", "stt", "texts", "unheard")
+    __slots__ = ("directory", "expected", "facts", "last_run", "phase", "session", "stt", "texts", "unheard")
     wiring = ("session", "stt", "directory", "facts")
-    state = ("phase", "expected", "unheard", "texts")
+    state = ("phase", "expected", "last_run", "unheard", "texts")
     journal = state
     handles = {
         OPEN: {
@@ -61,7 +64,7 @@ class TranscriberActor(Actor):
         },
         DONE: {
             Frames: IGNORE,
-            Drain: IGNORE,
+            Drain: "tell_again",
             Heard: IGNORE,
             Partial: IGNORE,
             Utterance: IGNORE,
@@ -76,7 +79,7 @@ class TranscriberActor(Actor):
         self.directory = directory
         self.facts = facts
         self.phase = OPEN
-        self.expected = 0
+        self.expected = self.last_run = 0
         self.unheard: tuple[tuple[str, int], ...] = ()
         self.texts: tuple[str, ...] = ()
 
@@ -87,10 +90,14 @@ class TranscriberActor(Actor):
             out.port(self.stt, Listen(facts.session_id, facts.stt_engine, facts.audio_format, out.me))
 
     def restarted(self, out: Out) -> None:
-        """Go on where the journal stands; an end that may not have gone out is told again."""
-        self.start(out)
+        """Go on where the journal stands; a run or an end that may not have gone out is handed over again."""
         if self.phase == DRAINING:
             out.port(self.stt, Finish(self.facts.session_id))
+        if self.phase != OPEN:
+            return  # a stream opened now could only come after the end
+        self.start(out)
+        if self.expected > self.last_run:
+            out.port(self.stt, Hear(self.facts.session_id, self.last_run, self.expected - self.last_run))
 
     def frames(self, message: Frames, out: Out) -> None:
         """Hand a run over; a hole in the numbers is a loss that is declared, a number seen before is old."""
@@ -98,6 +105,7 @@ class TranscriberActor(Actor):
             if message.first < self.expected:
                 return
             self.unheard = counted(self.unheard, LOST_ON_THE_WAY, message.first - self.expected)
+        self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.stt, Hear(self.facts.session_id, message.first, message.count))
 
@@ -134,5 +142,12 @@ class TranscriberActor(Actor):
     def finished(self, _: Finished, out: Out) -> None:
         """Everything handed over was heard or declared: tell the session the whole text."""
         self.phase = DONE
+        self._tell(out)
+
+    def tell_again(self, _: Drain, out: Out) -> None:
+        """The engine finished before the session asked, or the session began again: it may not have the text."""
+        self._tell(out)
+
+    def _tell(self, out: Out) -> None:
         heard = self.expected - sum(count for _, count in self.unheard)
         out.tell(self.session, Transcribed(" ".join(text for text in self.texts if text), heard, self.unheard))

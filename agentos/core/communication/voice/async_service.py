@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskStatus
+from pydantic import SecretStr
 
 from actors.loop import thread_waker
 from actors.mailbox import Ref
@@ -95,7 +96,6 @@ class AsyncVoiceService:
         self._closing: anyio.Event | None = None
         self._closed = False
         self._stack = AsyncExitStack()
-        self._abandoned: set[str] = set()
         self._parts: _Parts | None = None
 
     # --- running ---------------------------------------------------------------------------------------------------
@@ -113,8 +113,10 @@ class AsyncVoiceService:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool | None:
-        with anyio.CancelScope(shield=True):
-            await self.aclose()
+        await self.aclose()
+        if isinstance(error, Exception):
+            # The host's own error goes on as it is; a task group that saw it would wrap it.
+            return await self._stack.__aexit__(None, None, None)
         return await self._stack.__aexit__(kind, error, trace)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -128,26 +130,45 @@ class AsyncVoiceService:
         self._closing = anyio.Event()
         try:
             parts = await self._open()
+            ready = anyio.Event()
             async with anyio.create_task_group() as group:
-                scopes = [anyio.CancelScope(shield=True), anyio.CancelScope(shield=True)]
+                group.start_soon(self._serve, parts, ready)
                 try:
-                    await group.start(functools.partial(_sheltered, parts.stt.run, scopes[0]))
-                    await group.start(functools.partial(_sheltered, self._system.run, scopes[1]))
-                    parts.supervisor = self._system.spawn(self._supervisor(parts), "supervisor")
-                    self._parts = parts
+                    await ready.wait()
                     task_status.started()
                     await self._closing.wait()
                 finally:
                     self._closed = True
-                    with anyio.CancelScope(shield=True):
-                        try:
-                            await self._stop_all(parts)
-                        finally:
-                            for scope in scopes:
-                                scope.cancel()
-                            await anyio.to_thread.run_sync(parts.close)
+                    self._closing.set()
         finally:
             self._closed = True
+
+    async def _serve(self, parts: "_Parts", ready: anyio.Event) -> None:
+        """Run the parts until the service closes, and end them in order.
+
+        In a task of its own, sheltered: asyncio's own cancellation knows no shield, and a host may cancel `run` again while
+        its sessions are being stopped.
+        """
+        assert self._closing is not None  # noqa: S101 - set by `run`
+        with anyio.CancelScope(shield=True):
+            try:
+                async with anyio.create_task_group() as group:
+                    system = anyio.CancelScope(shield=True)
+                    await group.start(functools.partial(_sheltered, self._system.run, system))
+                    await group.start(parts.stt.run)
+                    parts.supervisor = self._system.spawn(self._supervisor(parts), "supervisor")
+                    self._parts = parts
+                    ready.set()
+                    try:
+                        await self._closing.wait()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            await self._stop_all(parts)
+                        system.cancel()
+                        group.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(parts.close)
 
     async def aclose(self) -> None:
         """Stop every session, make everything durable, and end. Returns when `run` has been told; twice is once."""
@@ -171,6 +192,7 @@ class AsyncVoiceService:
 
         store, spill = await anyio.to_thread.run_sync(open_files)
         directory = Directory(
+            deliver=self._deliver(),
             keep_events=lambda events: store_port.keep_events(events),
             on_started=self._started,
             on_stopped=self._stopped,
@@ -211,13 +233,15 @@ class AsyncVoiceService:
 
     async def _stop_all(self, parts: "_Parts") -> None:
         """Stop what runs, all at once, within the deadlines that each session has."""
-        longest = self._stop_seconds()
-        with anyio.move_on_after(longest):
+        with anyio.move_on_after(self._stop_seconds()):
             async with anyio.create_task_group() as group:
                 for session in parts.directory.sessions():
                     listing = parts.directory.listing(session.session_id)
                     if listing is not None:
                         group.start_soon(self._ask_to_stop, listing, EndReason.SHUTDOWN)
+            empty = anyio.Event()  # those that are being created are stopped as soon as they are there
+            parts.directory.when_empty(empty.set)
+            await empty.wait()
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -254,11 +278,11 @@ class AsyncVoiceService:
             admin_token=admin_token,
         )
         self._check_provider(provider)
+        token_valid = request.admin_token is not None and await self._token_valid(request.admin_token)
+        facts = make_facts(request, settings, admin_token_valid=token_valid)
+        self._running()
         if len(parts.directory) >= settings.max_sessions:
             raise Overloaded(f"{settings.max_sessions} sessions are running, the most that may", retry_after_seconds=1)
-        token = request.admin_token
-        token_valid = token is not None and await self._reading(parts.tokens.valid, token)
-        facts = make_facts(request, settings, admin_token_valid=token_valid)
         parts.directory.expect(facts, self._door(facts))
         try:
             answer = await self._system.ask(
@@ -271,6 +295,7 @@ class AsyncVoiceService:
             self._abandon(facts.session_id)
             raise
         if isinstance(answer, Opened):
+            self._running()  # closed meanwhile: the session is being stopped
             session = parts.directory.session(facts.session_id)
             return session if session is not None else await self._known(facts.session_id)
         parts.directory.forget(facts.session_id)
@@ -305,8 +330,8 @@ class AsyncVoiceService:
     async def stop_session(self, session_id: str) -> bool:
         """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
 
-        Returns True when the session is STOPPED and its final record durable (also when it was already), False when there
-        is no such session. Raises `InvalidRequest` for an id that is no string, `EvidenceNotDurable` when the session has
+        Returns True when the session is STOPPED and its final record durable (also when it was already), False when this
+        service has no such session. Raises `InvalidRequest` for an id that is no string, `EvidenceNotDurable` when the session has
         ended but its final record is not in the store yet. Stopping is never refused.
         """
         parts = self._running()
@@ -314,7 +339,8 @@ class AsyncVoiceService:
             raise InvalidRequest(f"session_id must be a non-empty string, got {session_id!r}", field="session_id")
         listing = parts.directory.listing(session_id)
         if listing is None:
-            return await self.get_session(session_id) is not None
+            session = await self.get_session(session_id)
+            return session is not None and session.state is VoiceSessionState.STOPPED
         ended = await self._ask_to_stop(listing, EndReason.STOPPED)
         if not ended.durable:
             raise EvidenceNotDurable(session_id, spilled=ended.spilled)
@@ -379,6 +405,7 @@ class AsyncVoiceService:
         if listing is None:
             if await self.get_session(session_id) is None:
                 raise SessionNotFound(session_id)
+            await self._reading(parts.store_port.writer.flush, self.settings.evidence_timeout_seconds)
             for event in await self._reading(parts.store.events, session_id, after):
                 yield event
             return
@@ -444,16 +471,12 @@ class AsyncVoiceService:
             ports=ports,
             limit=int(self.settings.backlog_seconds * FRAMES_PER_SECOND),
             max_chunk=self.settings.max_chunk_bytes,
-            post=functools.partial(self._frames_in, facts.session_id),
+            post=_nobody_knows_it,
         )
 
-    def _frames_in(self, session_id: str, frames: Frames) -> None:
-        listing = self._running().directory.listing(session_id)
-        if listing is not None and listing.ref is not None:
-            self._deliver(listing.ref, frames)
-
-    def _deliver(self, ref: Ref, frames: Frames) -> None:
-        self._system.tell(ref, frames)
+    def _deliver(self) -> Callable[[Ref, Frames], None]:
+        """How frames get into a session's mailbox."""
+        return self._system.tell
 
     async def _ask_to_stop(self, listing: Listing, reason: EndReason) -> Ended:
         ref = listing.ref
@@ -473,12 +496,9 @@ class AsyncVoiceService:
 
     def _abandon(self, session_id: str) -> None:
         """Nobody will learn the id of this session: it is stopped as soon as it is there."""
-        parts = self._parts
-        listing = parts.directory.listing(session_id) if parts is not None else None
-        if listing is not None and listing.ref is not None:
-            self._system.tell(listing.ref, Stop(EndReason.STOPPED, 0))
-        else:
-            self._abandoned.add(session_id)
+        ref = self._parts.directory.abandon(session_id) if self._parts is not None else None
+        if ref is not None:
+            self._system.tell(ref, Stop(EndReason.STOPPED, 0))
 
     def _check_provider(self, provider: VoiceProvider) -> None:
         chosen = self._providers[provider]
@@ -487,11 +507,10 @@ class AsyncVoiceService:
             raise ProviderNotConfigured(provider.value, problem.split(" ", 1)[0])
 
     def _started(self, session: VoiceSession) -> None:
-        if session.session_id in self._abandoned:
-            self._abandoned.discard(session.session_id)
-            listing = self._parts.directory.listing(session.session_id) if self._parts is not None else None
-            if listing is not None and listing.ref is not None:
-                self._system.post(listing.ref, Stop(EndReason.STOPPED, 0))
+        listing = self._parts.directory.listing(session.session_id) if self._parts is not None else None
+        if listing is not None and listing.ref is not None and (listing.unwanted or self._closed):
+            reason = EndReason.SHUTDOWN if self._closed else EndReason.STOPPED
+            self._system.post(listing.ref, Stop(reason, 0))
         self._providers[session.provider].on_session_created(session.session_id, session.metadata)
 
     def _stopped(self, session: VoiceSession) -> None:
@@ -508,8 +527,15 @@ class AsyncVoiceService:
         return session
 
     async def _reading(self, call: Callable[..., T], *arguments: Any) -> T:
-        """A read of the store, in a thread; bounded by the store's own busy timeout."""
-        return await anyio.to_thread.run_sync(call, *arguments)
+        """A read of the store, in a thread; bounded by the store's own busy timeout, and given up when cancelled."""
+        return await anyio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True)
+
+    async def _token_valid(self, token: SecretStr) -> bool:
+        try:
+            with anyio.fail_after(self.settings.evidence_timeout_seconds):
+                return await self._reading(self._running().tokens.valid, token.get_secret_value())
+        except OSError as error:  # also a timeout
+            raise EvidenceUnavailable(str(error) or "it does not answer") from error
 
 
 class _Parts:
@@ -565,6 +591,11 @@ async def _sheltered(
     """Run a part until `scope` is cancelled: the sessions still need it when the host has cancelled the service."""
     with scope:
         await run(task_status=task_status)
+
+
+def _nobody_knows_it(frames: Frames) -> None:
+    """A door has no route before its session's creation is durable; until then nobody has the session's id."""
+    raise AssertionError(f"{frames} came in before the session was there")
 
 
 def no_room(session_id: str) -> Overloaded:

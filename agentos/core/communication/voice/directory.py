@@ -7,33 +7,37 @@ frozen snapshots. A session that has stopped leaves the directory; it is then in
 import secrets
 from collections import deque
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 
 from actors.mailbox import Ref
-from actors.messages import Changed, Closed, Emit, Facts
+from actors.messages import Changed, Closed, Emit, Facts, Frames
 from agentos.core.communication.voice.audio.door import Door
 from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
-from machines.session import SessionResult, VoiceSession, VoiceSessionState
+from machines.session import FrameAccount, SessionResult, VoiceSession, VoiceSessionState
 
 log = structlog.get_logger(__name__)
 
 PASSING = frozenset({VoiceEventType.STT_PARTIAL, VoiceEventType.AUDIO_RECEIVED})  # told to listeners, not kept
+LATE = "late"
 KEPT_EVENTS = 1000  # of one running session, in memory; all that are kept are in the store too
 
 
 class Listing:
     """One running session: its address, its door, its snapshot and its events."""
 
-    __slots__ = ("door", "events", "facts", "listeners", "next_number", "ref", "session")
+    __slots__ = ("door", "events", "facts", "listeners", "next_number", "ref", "session", "unwanted")
 
     def __init__(self, facts: Facts, door: Door) -> None:
         self.facts = facts
         self.door = door
         self.ref: Ref | None = None
         self.session: VoiceSession | None = None
+        self.unwanted = False  # whoever asked for it is gone
         self.events: deque[VoiceEvent] = deque(maxlen=KEPT_EVENTS)
         self.next_number = 1
         self.listeners: list[Callable[[VoiceEvent], None]] = []
@@ -42,22 +46,26 @@ class Listing:
 class Directory:
     """The running sessions by id; a port to the actors.
 
-    `keep_events` gets every event that is to be kept, to store it. `on_started` and `on_stopped` are called in the loop's
-    thread with the session's snapshot, when it has been told to be CREATED and STOPPED.
+    `deliver` puts frames into a session's mailbox. `keep_events` gets every event that is to be kept, to store it.
+    `on_started` and `on_stopped` are called in the loop's thread with the session's snapshot, when it has been told to be
+    CREATED and STOPPED.
     """
 
     def __init__(
         self,
         *,
+        deliver: Callable[[Ref, Frames], None],
         keep_events: Callable[[tuple[VoiceEvent, ...]], None],
         on_started: Callable[[VoiceSession], None],
         on_stopped: Callable[[VoiceSession], None],
     ) -> None:
+        self._deliver = deliver
         self._keep_events = keep_events
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._listings: dict[str, Listing] = {}
         self._unstored: dict[str, VoiceSession] = {}
+        self._on_empty: list[Callable[[], None]] = []
 
     # --- for the service -------------------------------------------------------------------------------------------
 
@@ -70,11 +78,27 @@ class Directory:
         listing = self._listings.get(session_id)
         if listing is not None and listing.session is None:
             listing.door.close()
-            del self._listings[session_id]
+            self._remove(session_id)
+
+    def abandon(self, session_id: str) -> Ref | None:
+        """Nobody will learn the id of this session: its address, to stop it; None when it is not there (yet), and whoever is
+        told of its start is told that it is `unwanted`."""
+        listing = self._listings.get(session_id)
+        if listing is None:
+            return None
+        listing.unwanted = True
+        return listing.ref
+
+    def when_empty(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called, once, as soon as no session is running or being created; now, if that is so."""
+        if self._listings:
+            self._on_empty.append(callback)
+        else:
+            callback()
 
     def listing(self, session_id: str) -> Listing | None:
         """The running session with this id, if its creation has been told."""
-        listing = self._listings.get(session_id)
+        listing = self._listings.get(session_id) if isinstance(session_id, str) else None
         return listing if listing is not None and listing.session is not None else None
 
     def session(self, session_id: str) -> VoiceSession | None:
@@ -119,7 +143,7 @@ class Directory:
             if listing is not None:
                 listing.door.close()
                 if listing.session is None:
-                    del self._listings[work.session_id]
+                    self._remove(work.session_id)
         else:
             self._changed(work)
 
@@ -137,7 +161,7 @@ class Directory:
         if result is not None:
             frames = result.frames
             if listing is not None:
-                frames = frames.model_copy(update={"leftover_bytes": listing.door.leftover})
+                frames = _with_the_last(frames, listing.door)
             result = result.model_copy(update={"stopped_at": from_ms(utc_now_ms()), "frames": frames})
         known = verdict or PolicyVerdict(status=RequestStatus.PENDING, reason_code="NOT_JUDGED")
         return VoiceSession(
@@ -170,18 +194,26 @@ class Directory:
         first = listing.session is None
         session = self.snapshot(work.facts, work.state, work.verdict, work.result)
         if work.state is VoiceSessionState.STOPPED:
-            del self._listings[session_id]
             listing.door.state = work.state
             listing.door.close()
             session = self._unstored.get(session_id, session)
         else:
             listing.ref = work.route
+            listing.door.post = partial(self._deliver, work.route)
             listing.door.state = work.state
         listing.session = session
         if first and work.state is not VoiceSessionState.STOPPED:
             self._tell(self._on_started, session)
         elif work.state is VoiceSessionState.STOPPED:
+            self._remove(session_id)
             self._tell(self._on_stopped, session)
+
+    def _remove(self, session_id: str) -> None:
+        del self._listings[session_id]
+        if not self._listings:
+            waiting, self._on_empty = self._on_empty, []
+            for callback in waiting:
+                callback()
 
     def _emit(self, work: Emit) -> None:
         listing = self._listings.get(work.session_id)
@@ -211,3 +243,15 @@ class Directory:
             listener(session)
         except Exception:  # noqa: BLE001 - a host's hook must not disturb the call
             log.exception("a provider's hook failed", session_id=session.session_id)
+
+
+def _with_the_last(frames: FrameAccount, door: Door) -> FrameAccount:
+    """The account with what only the closed door knows: frames that came while the session was already ending and that it
+    never looked at, and bytes that made no frame."""
+    unseen = max(0, door.accepted - frames.accepted)
+    changes: dict[str, Any] = {"leftover_bytes": door.leftover}
+    if unseen:
+        changes["accepted"] = door.accepted
+        for field, counts in (("dropped", frames.dropped), ("untranscribed", frames.untranscribed)):
+            changes[field] = {**counts, LATE: counts.get(LATE, 0) + unseen}
+    return frames.model_copy(update=changes)

@@ -8,6 +8,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pydantic import SecretStr
+
 from actors.messages import Facts
 from agentos.core.communication.voice.errors import InvalidRequest, STTUnavailable
 from agentos.core.communication.voice.settings import VoiceSettings
@@ -20,6 +22,7 @@ from machines.session import STTProvider, VoiceProvider
 
 TOKEN_KEY = "admin_token"  # noqa: S105 - the name of the key, not a token
 EMBEDDED = STTProvider.POCKETSPHINX
+MAX_PROJECT_ID = 200  # characters; it is in every record and snapshot
 
 
 class SessionRequest(NamedTuple):
@@ -30,7 +33,7 @@ class SessionRequest(NamedTuple):
     stt_provider: STTProvider
     metadata: Mapping[str, Any]
     audio_format: AudioFormat
-    admin_token: str | None
+    admin_token: SecretStr | None
 
 
 def read_request(
@@ -45,8 +48,8 @@ def read_request(
     admin_token: str | None,
 ) -> SessionRequest:
     """The request that these arguments make. Raises `InvalidRequest`, naming the field, for any that is not valid."""
-    given = _checked_metadata(metadata, settings)
-    in_metadata = given.pop(TOKEN_KEY, None)
+    in_metadata, rest = _without_token(metadata)
+    given = _checked_metadata(rest, settings)
     token = admin_token if admin_token is not None else in_metadata
     if token is not None and not isinstance(token, str):
         raise InvalidRequest("admin_token must be a string", field=TOKEN_KEY)
@@ -55,7 +58,11 @@ def read_request(
     valid, problem = policy.validate_session_params(project_id, provider, stt_provider, given)
     if not valid:
         raise InvalidRequest(problem, field=problem.split("[")[0].split(" ")[0])
-    return SessionRequest(project_id, provider, stt_provider, frozen(given), audio_format or AudioFormat(), token)
+    if len(project_id) > MAX_PROJECT_ID or not project_id.isprintable():
+        problem = f"project_id must be at most {MAX_PROJECT_ID} printable characters, got {project_id[:MAX_PROJECT_ID]!a}"
+        raise InvalidRequest(problem, field="project_id")
+    secret = None if token is None else SecretStr(token)
+    return SessionRequest(project_id, provider, stt_provider, frozen(given), audio_format or AudioFormat(), secret)
 
 
 def choose_engine(asked: STTProvider, settings: VoiceSettings) -> tuple[STTProvider | None, str]:
@@ -63,13 +70,13 @@ def choose_engine(asked: STTProvider, settings: VoiceSettings) -> tuple[STTProvi
 
     Raises `STTUnavailable` when the settings say to refuse.
     """
-    reason = "stt_workers is 0" if settings.stt_workers == 0 else missing(asked)
+    reason = missing(asked)
     if reason is None:
         return asked, ""
     rule = settings.on_stt_unavailable
     if rule == "refuse":
         raise STTUnavailable(f"the speech-to-text engine {asked.value!r} can't be had: {reason}")
-    if rule == "fallback" and settings.stt_workers and missing(EMBEDDED) is None:
+    if rule == "fallback" and missing(EMBEDDED) is None:
         return EMBEDDED, reason
     return None, reason
 
@@ -97,38 +104,51 @@ def make_facts(request: SessionRequest, settings: VoiceSettings, *, admin_token_
     )
 
 
-def _checked_metadata(metadata: Mapping[str, Any] | None, settings: VoiceSettings) -> dict[str, Any]:
+def _without_token(metadata: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:
     if metadata is None:
-        return {}
+        return None, {}
     if not isinstance(metadata, Mapping):
         raise InvalidRequest(f"metadata must be a mapping, got {type(metadata).__name__}", field="metadata")
-    _check_depth(metadata, settings.max_metadata_depth)
+    rest = dict(metadata)
+    return rest.pop(TOKEN_KEY, None), rest
+
+
+def _checked_metadata(metadata: dict[str, Any], settings: VoiceSettings) -> dict[str, Any]:
+    limit = settings.max_metadata_bytes
+    _check_shape(metadata, settings.max_metadata_depth, limit)
     try:
-        text = json.dumps(dict(metadata), allow_nan=False)
-        text.encode()
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        n_bytes = len(text.encode())
         copy: dict[str, Any] = json.loads(text)
+    except UnicodeEncodeError:
+        raise InvalidRequest("metadata must be text that UTF-8 can write, without lone surrogates", field="metadata") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"metadata must be JSON: {error}", field="metadata") from None
-    if len(text) > settings.max_metadata_bytes:
-        problem = f"metadata has {len(text):,} bytes as JSON and at most {settings.max_metadata_bytes:,} are taken"
+    if n_bytes > limit:
+        problem = f"metadata has {n_bytes:,} bytes as JSON and at most {limit:,} are taken"
         raise InvalidRequest(problem, field="metadata")
     return copy
 
 
-def _check_depth(metadata: Mapping[str, Any], limit: int) -> None:
+def _check_shape(metadata: dict[str, Any], max_depth: int, max_bytes: int) -> None:
     level: list[Any] = [metadata]
-    for _ in range(limit):
-        level = [item for value in level for item in _items(value)]
-        if not level:
+    for _ in range(max_depth):
+        below: list[Any] = []
+        for value in level:
+            below += _items(value)
+            if len(below) > max_bytes:  # what holds itself many times grows with each level
+                raise InvalidRequest(f"metadata has more than the {max_bytes:,} bytes that are taken", field="metadata")
+        if not below:
             return
-    raise InvalidRequest(f"metadata is nested deeper than {limit} levels", field="metadata")
+        level = below
+    raise InvalidRequest(f"metadata is nested deeper than {max_depth} levels", field="metadata")
 
 
 def _items(value: object) -> list[Any]:
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
-                raise InvalidRequest(f"metadata keys must be strings, got {key!r}", field="metadata")
+                raise InvalidRequest(f"metadata keys must be strings, got {type(key).__name__}", field="metadata")
         value = list(value.values())
     if isinstance(value, list | tuple):
         return [item for item in value if isinstance(item, Mapping | list | tuple)]

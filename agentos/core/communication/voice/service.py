@@ -39,8 +39,8 @@ _END = object()
 class _ThreadedService(AsyncVoiceService):
     """The service as `VoiceService` runs it: frames come from any thread, so they go through the inbox."""
 
-    def _deliver(self, ref: Ref, frames: Frames) -> None:
-        self._system.post(ref, frames)
+    def _deliver(self) -> Callable[[Ref, Frames], None]:
+        return self._system.post
 
 
 class VoiceService:

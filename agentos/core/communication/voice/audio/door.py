@@ -5,8 +5,9 @@ Audio bytes never enter an actor. The door cuts the stream into frames, numbers 
 thread: what is no whole frame yet waits for the next chunk.
 """
 
+from collections import deque
 from collections.abc import Callable
-from threading import Condition
+from threading import Condition, RLock
 
 from actors.messages import Frames
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
@@ -23,7 +24,7 @@ class _Shelf:
     __slots__ = ("dealt", "fetched", "position", "runs")
 
     def __init__(self) -> None:
-        self.runs: dict[int, bytes] = {}
+        self.runs: deque[tuple[int, bytes]] = deque()
         self.position = 0  # every frame below was fetched, or will never be
         self.fetched = 0
         self.dealt = 0
@@ -34,20 +35,25 @@ class Door:
 
     `limit` is the number of frames that may wait inside, in the slower of the ports. `post` puts a message into the
     session's mailbox, and is called in the order of the frames.
+
+    Nearly all that is here runs for every frame, so it avoids what it can: one lock, and a look at the ports' progress
+    only when the room that was there at the last look is used up.
     """
 
     __slots__ = (
         "_carry",
-        "_changed",
         "_frame_bytes",
+        "_known_room",
         "_limit",
+        "_lock",
         "_max_chunk",
+        "_more_room",
         "_next",
         "_sample_bytes",
         "_shelves",
         "_waiters",
+        "_waiting",
         "last_ms",
-        "leftover",
         "post",
         "session_id",
         "state",
@@ -67,15 +73,17 @@ class Door:
         self.state = VoiceSessionState.CREATED
         self.post = post
         self.last_ms = monotonic_ms()
-        self.leftover = 0
         self._frame_bytes = audio_format.frame_bytes
         self._sample_bytes = audio_format.sample_bytes
         self._limit = limit
         self._max_chunk = max_chunk
         self._carry = b""
         self._next = 0
+        self._known_room = limit  # frames below this number surely have room
         self._shelves = {name: _Shelf() for name in ports}
-        self._changed = Condition()
+        self._lock = RLock()
+        self._more_room = Condition(self._lock)
+        self._waiting = 0
         self._waiters: list[Callable[[], None]] = []
 
     def offer(self, data: bytes) -> bool:
@@ -88,19 +96,24 @@ class Door:
             data = _as_bytes(data)
         if len(data) > self._max_chunk:
             raise ChunkTooLarge(len(data), self._max_chunk)
-        with self._changed:
+        with self._lock:
             if self.state not in OPEN_STATES:
                 raise InvalidState(self.session_id, self.state)
-            if self._carry:
+            begun = bool(self._carry)
+            if begun:
                 data = self._carry + data
             count = len(data) // self._frame_bytes
-            if self._backlog() + count > max(self._limit, count):
+            if self._next + count > self._known_room and not self._has_room(count):
                 return False
             cut = count * self._frame_bytes
-            self._carry = data[cut:]
+            if cut != len(data):
+                self._carry = data[cut:]
+                data = data[:cut]
+            elif self._carry:
+                self._carry = b""
             if count:
-                self._let_in(data if cut == len(data) else data[:cut], count)
-            elif self._carry and not self._next:
+                self._let_in(data, count)
+            elif self._carry and not begun and not self._next:
                 # Audio has begun, though no frame is whole yet: the session is to know.
                 self.post(Frames(0, 0, 0, monotonic_ms()))
         return True
@@ -108,26 +121,39 @@ class Door:
     def offer_within(self, data: bytes, seconds: float) -> bool:
         """Like `offer`, but wait in this thread for room, up to `seconds`."""
         deadline = monotonic_ms() + int(seconds * 1000)
-        while not self.offer(data):
-            with self._changed:
-                if not self._changed.wait((deadline - monotonic_ms()) / 1000):
-                    return False
+        with self._lock:
+            self._waiting += 1
+            try:
+                while not self.offer(data):
+                    if not self._more_room.wait((deadline - monotonic_ms()) / 1000):
+                        return self.offer(data)
+            finally:
+                self._waiting -= 1
         return True
 
     def finish(self) -> int:
         """Let in what waits for more bytes, as a last short frame of whole samples; the number of frames that came in
         altogether. Half a sample stays outside and is counted in `leftover`."""
-        with self._changed:
+        with self._lock:
             whole = len(self._carry) - len(self._carry) % self._sample_bytes
             data, self._carry = self._carry[:whole], self._carry[whole:]
-            self.leftover = len(self._carry)
             if data and self.state in OPEN_STATES:
                 self._let_in(data, 1)
             return self._next
 
+    @property
+    def accepted(self) -> int:
+        """The number of frames that were let in."""
+        return self._next
+
+    @property
+    def leftover(self) -> int:
+        """The bytes that came in and became part of no frame (yet)."""
+        return len(self._carry)
+
     def close(self) -> None:
         """Forget everything; whoever waits for room learns that the session has ended."""
-        with self._changed:
+        with self._lock:
             if self.state in OPEN_STATES:
                 self.state = VoiceSessionState.STOPPING
             for shelf in self._shelves.values():
@@ -135,42 +161,51 @@ class Door:
             self._wake()
 
     def take(self, port: str, first: int, count: int) -> bytes:
-        """The bytes of a run that was let in, for `port`; a run can be fetched once.
+        """The bytes of a run that was let in, for `port`; a run can be fetched once. For the loop's thread.
 
         Raises `KeyError` when it was fetched before, or the door is closed.
         """
         shelf = self._shelves[port]
-        data = shelf.runs.pop(first)
+        runs = shelf.runs
+        while runs and runs[0][0] < first:
+            runs.popleft()  # it got lost between the actors, which declare it by its number
+        if not runs or runs[0][0] != first:
+            raise KeyError(first)
         shelf.fetched += count
-        with self._changed:
-            shelf.position = first + count
-            while shelf.runs and (oldest := next(iter(shelf.runs))) < first:
-                del shelf.runs[oldest]  # it got lost between the actors, which declare it by its number
-        return data
+        shelf.position = first + count
+        return runs.popleft()[1]
 
     def room(self, port: str, frames: int) -> None:
-        """`port` has dealt with so many frames; from any thread."""
+        """`port` has dealt with so many frames; from that port's thread."""
         self._shelves[port].dealt += frames
-        with self._changed:
-            self._wake()
+        if self._waiting or self._waiters:
+            with self._lock:
+                self._wake()
 
     def on_room(self, callback: Callable[[], None]) -> None:
         """Have `callback` called, from any thread, the next time that there is more room."""
-        self._waiters.append(callback)
+        with self._lock:
+            self._waiters.append(callback)
 
     def _let_in(self, data: bytes, count: int) -> None:
         first = self._next
         self._next = first + count
+        run = (first, data)
         for shelf in self._shelves.values():
-            shelf.runs[first] = data
+            shelf.runs.append(run)
         self.last_ms = now = monotonic_ms()
         self.post(Frames(first, count, len(data), now))
 
-    def _backlog(self) -> int:
-        return max(self._next - shelf.position + shelf.fetched - shelf.dealt for shelf in self._shelves.values())
+    def _has_room(self, count: int) -> bool:
+        """Look how far the ports have come. A chunk larger than the limit has room when nothing else waits."""
+        behind = max(
+            self._next - shelf.position + shelf.fetched - shelf.dealt for shelf in self._shelves.values()
+        )
+        self._known_room = self._next + self._limit - behind
+        return self._next + count <= self._known_room or not behind
 
     def _wake(self) -> None:
-        self._changed.notify_all()
+        self._more_room.notify_all()
         waiters, self._waiters = self._waiters, []
         for callback in waiters:
             callback()

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Semaphore, Thread, current_thread
+from threading import Lock, Semaphore, Thread, current_thread
+from time import sleep
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ from machines.session import RecordingInfo
 
 _LARGE_RUN_FRAMES = 10  # a run this long is worth no waiting for more
 _LARGEST_FORMAT = AudioFormat(sample_rate=48_000, channels=8)
+_MEASURED_TOGETHER = 64  # runs; more would hold the interpreter lock for too long at once, fewer cost more each
+_BREATH_SECONDS = 0.0002
 _ASLEEP, _PACING, _WORKING = range(3)
 
 
@@ -56,17 +59,67 @@ class _Run(NamedTuple):
     data: bytes
 
 
+class _Handed:
+    """Successive frames of one session as they were handed over: `size` bytes each, in `parts`; None when they are gone."""
+
+    __slots__ = ("first", "frames", "parts", "size")
+
+    def __init__(self, work: Keep, data: bytes | None) -> None:
+        self.first = work.first
+        self.frames = work.count
+        self.parts = None if data is None else [data]
+        self.size = 0 if data is None else len(data) // work.count
+
+    def data(self) -> bytes | None:
+        """All bytes in one."""
+        if self.parts is None:
+            return None
+        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+
+class _Batch:
+    """What was handed over since the thread last came for it. Runs are put together here, as they come: one frame at a
+    time costs the thread five times as much later."""
+
+    __slots__ = ("closes", "opens", "runs")
+
+    def __init__(self) -> None:
+        self.opens: list[OpenMedia] = []
+        self.runs: dict[str, list[_Handed]] = {}
+        self.closes: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.opens or self.closes)
+
+    def keep(self, work: Keep, data: bytes | None) -> None:
+        """Add frames, to the run before them where they continue it."""
+        runs = self.runs.get(work.session_id)
+        if runs is None:
+            self.runs[work.session_id] = [_Handed(work, data)]
+            return
+        last = runs[-1]
+        goes_on = work.first == last.first + last.frames
+        if data is not None and last.parts is not None and goes_on and len(data) == work.count * last.size:
+            last.frames += work.count
+            last.parts.append(data)
+        else:
+            runs.append(_Handed(work, data))
+
+
 class _Account:
     """What one session's audio came to, and where its facts go."""
 
     __slots__ = (
-        "audio_format", "clipped", "digest", "ending", "frames", "n_bytes", "peak", "recording", "reply_to", "sealing",
-        "session_id", "silent", "squares", "told", "upto", "weight", "writer",
+        "audio_format", "clipped", "digest", "ending", "frame_bytes", "frames", "kind", "n_bytes", "peak", "recording",
+        "reply_to", "sample_bytes", "sealing", "session_id", "silent", "squares", "told", "upto", "weight", "writer",
     )  # fmt: skip
 
     def __init__(self, work: OpenMedia) -> None:
         self.session_id = work.session_id
         self.audio_format = work.audio_format
+        self.frame_bytes = work.audio_format.frame_bytes
+        self.sample_bytes = work.audio_format.sample_bytes
+        self.kind = str(work.audio_format)  # a model's own hash is dear, and this one is taken for every run
         self.recording = work.recording
         self.reply_to = work.reply_to
         self.writer: RecordingWriter | None = None
@@ -115,7 +168,7 @@ class MediaPort:
         segment_seconds: int,
         room: Callable[[str, int], None],
         report_every_frames: int = 10,
-        pace_ms: int = 50,
+        pace_ms: int = 200,
     ) -> None:
         # Refuse a kind or length of segments that no session could be recorded with, before there is one.
         RecordingWriter(recordings, _LARGEST_FORMAT, kind=kind, segment_seconds=segment_seconds)
@@ -127,8 +180,10 @@ class MediaPort:
         self._segment_seconds = segment_seconds
         self._report_every_frames = report_every_frames
         self._pace_ms = pace_ms
-        self._queue: deque[OpenMedia | CloseMedia | tuple[Keep, bytes | None]] = deque()
+        self._handover = Lock()
+        self._batch = _Batch()
         self._wake = Semaphore(0)
+        self._breathed_ms = 0
         self._doing = _WORKING
         self._urgent = False
         self._closing_at_ms: int | None = None
@@ -157,13 +212,17 @@ class MediaPort:
             except LookupError:
                 data = None
             self._submitted += work.count
-            self._queue.append((work, data))
-        elif isinstance(work, OpenMedia | CloseMedia):
-            self._queue.append(work)
-            if type(work) is CloseMedia:
-                self._urgent = True
-                if self._doing == _PACING:
-                    self._rouse()
+            with self._handover:
+                self._batch.keep(work, data)
+        elif isinstance(work, OpenMedia):
+            with self._handover:
+                self._batch.opens.append(work)
+        elif isinstance(work, CloseMedia):
+            with self._handover:
+                self._batch.closes.append(work.session_id)
+            self._urgent = True
+            if self._doing == _PACING:
+                self._rouse()
         else:
             raise TypeError(f"the media port takes OpenMedia, Keep and CloseMedia, not {type(work).__name__}")
         if self._doing == _ASLEEP:
@@ -176,7 +235,7 @@ class MediaPort:
         `storage.recordings.recover` joins. A port that was never started has nothing to close.
         """
         if self._thread.ident is None:
-            return not self._queue
+            return not self._batch
         self._closing_at_ms = monotonic_ms() + int(timeout_seconds * 1000)
         self._urgent = True
         self._rouse()
@@ -207,7 +266,7 @@ class MediaPort:
             began_ms = monotonic_ms()
             longest_run = self._deal_with_queue()
             self._seal_and_end(until_ms=began_ms + self._pace_ms)
-            if self._closing_at_ms is not None and not self._queue and self._wind_up(self._closing_at_ms):
+            if self._closing_at_ms is not None and not self._batch and self._wind_up(self._closing_at_ms):
                 return
             if not self._endings and not self._seals:
                 self._wait(longest_run, began_ms)
@@ -219,7 +278,7 @@ class MediaPort:
             if not self._urgent:
                 self._wake.acquire(timeout=max(0, began_ms + self._pace_ms - monotonic_ms()) / 1000)
         self._doing = _ASLEEP
-        if not self._queue and not self._urgent:
+        if not self._batch and not self._urgent:
             self._wake.acquire()
         self._doing = _WORKING
 
@@ -239,36 +298,49 @@ class MediaPort:
 
     def _deal_with_queue(self) -> int:
         """Everything that is queued now; the length of the longest run in it, in frames."""
-        if not self._queue:
+        with self._handover:
+            batch, self._batch = self._batch, _Batch()
+        if not batch:
             return 0
+        for work in batch.opens:
+            self._open(work)
         runs: dict[str, list[_Run]] = {}
-        ended: list[str] = []
         dealt: dict[str, int] = {}
-        for _ in range(len(self._queue)):
-            work = self._queue.popleft()
-            if isinstance(work, OpenMedia):
-                self._open(work)
-            elif isinstance(work, CloseMedia):
-                ended.append(work.session_id)
-            else:
-                keep, data = work
-                dealt[keep.session_id] = dealt.get(keep.session_id, 0) + keep.count
-                self._gather(keep, data, runs)
+        for session_id, several in batch.runs.items():
+            self._breathe()
+            dealt[session_id] = sum(handed.frames for handed in several)
+            for handed in several:
+                self._gather(session_id, handed, runs)
         self._batches += bool(dealt)
         kept: list[tuple[_Account, _Run]] = []
         for session_id, pieces in runs.items():
+            self._breathe()
             account = self._accounts[session_id]
             kept += [(account, run) for run in self._store(account, pieces)]
-        self._measure(kept)
+        for at in range(0, len(kept), _MEASURED_TOGETHER):
+            self._breathe()
+            self._measure(kept[at : at + _MEASURED_TOGETHER])
         for session_id, count in dealt.items():
+            self._breathe()
             if session_id in self._accounts:
                 self._report_if_due(self._accounts[session_id])
             self._dealt_with += count
             self._call(self._room, session_id, count)
-        for session_id in ended:
+        for session_id in batch.closes:
             if session_id in self._accounts:
                 self._begin_end(self._accounts[session_id])
         return max(dealt.values(), default=0)
+
+    def _breathe(self) -> None:
+        """Let the loop's thread in for a moment, once in a millisecond.
+
+        This thread would otherwise hold the interpreter lock for 5 ms each time that the loop wants it, and the loop wants
+        it after every wait: all frames of the batch would be late by the length of the batch.
+        """
+        now = monotonic_ms()
+        if now != self._breathed_ms:
+            sleep(_BREATH_SECONDS)
+            self._breathed_ms = monotonic_ms()
 
     def _open(self, work: OpenMedia) -> None:
         account = self._accounts.get(work.session_id)
@@ -277,27 +349,28 @@ class MediaPort:
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to
 
-    def _gather(self, keep: Keep, data: bytes | None, runs: dict[str, list[_Run]]) -> None:
-        account = self._accounts.get(keep.session_id)
+    def _gather(self, session_id: str, handed: _Handed, runs: dict[str, list[_Run]]) -> None:
+        account = self._accounts.get(session_id)
         if account is None or account.ending:
-            self._stray += keep.count
+            self._stray += handed.frames
             return
-        known = max(0, min(keep.count, account.upto - keep.first))
+        known = max(0, min(handed.frames, account.upto - handed.first))
         self._stray += known
-        if known == keep.count:
+        if known == handed.frames:
             return
-        first, count = keep.first + known, keep.count - known
+        first, count = handed.first + known, handed.frames - known
         account.upto = first + count
-        rest = data[known * account.audio_format.frame_bytes :] if data is not None and known else data
-        if not rest or len(rest) % account.audio_format.sample_bytes:
+        data = handed.data()
+        rest = data[known * account.frame_bytes :] if data is not None and known else data
+        if not rest or len(rest) % account.sample_bytes:
             self._lose(account, first, count, "missing")
         else:
-            runs.setdefault(keep.session_id, []).append(_Run(first, count, rest))
+            runs.setdefault(session_id, []).append(_Run(first, count, rest))
 
     def _store(self, account: _Account, pieces: list[_Run]) -> list[_Run]:
         """Write and digest the runs; those that are kept."""
         kept = []
-        for run in _joined(pieces, account.audio_format.frame_bytes):
+        for run in _joined(pieces, account.frame_bytes):
             saved = self._write(account, run) if account.recording else run
             if saved.frames:
                 account.digest.update(saved.data)
@@ -323,7 +396,7 @@ class MediaPort:
                 saved = max(0, min(run.frames, account.writer.next_frame - run.first))
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             self._lose(account, run.first + saved, run.frames - saved, "disk_full" if full else "write_failed")
-            run = _Run(run.first, saved, run.data[: saved * account.audio_format.frame_bytes])
+            run = _Run(run.first, saved, run.data[: saved * account.frame_bytes])
         if account.writer is not None and account.writer.has_unsealed and not account.sealing:
             account.sealing = True
             self._seals.append((account, account.writer.seal_steps()))
@@ -331,18 +404,19 @@ class MediaPort:
 
     def _measure(self, kept: list[tuple[_Account, _Run]]) -> None:
         """Add the levels of the kept runs to their accounts; whole frames of one format are measured together."""
-        alike: dict[AudioFormat, list[tuple[_Account, int, bytes]]] = {}
+        alike: dict[str, list[tuple[_Account, int, bytes]]] = {}
         for account, run in kept:
             account.frames += run.frames
             account.n_bytes += len(run.data)
-            whole, rest = divmod(len(run.data), account.audio_format.frame_bytes)
+            whole, rest = divmod(len(run.data), account.frame_bytes)
             if whole:
-                several = alike.setdefault(account.audio_format, [])
+                several = alike.setdefault(account.kind, [])
                 several.append((account, whole, run.data[: len(run.data) - rest] if rest else run.data))
             if rest:
                 self._measure_alike(account.audio_format, rest, [(account, 1, run.data[-rest:])])
-        for audio_format, several in alike.items():
-            self._measure_alike(audio_format, audio_format.frame_bytes, several)
+        for several in alike.values():
+            account = several[0][0]
+            self._measure_alike(account.audio_format, account.frame_bytes, several)
 
     def _measure_alike(
         self, audio_format: AudioFormat, frame_bytes: int, several: list[tuple[_Account, int, bytes]]

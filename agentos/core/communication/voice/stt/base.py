@@ -7,8 +7,9 @@ with the value of an `STTProvider`, pointing at a class that is an `Engine` and 
 
 import sys
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final, Protocol
@@ -90,7 +91,7 @@ def missing(provider: STTProvider) -> str | None:
     if provider in ENGINES:
         needed = _NEEDS[provider]
         return None if _is_installed(needed) else f"the engine {provider.value!r} needs the package {needed!r}"
-    points = entry_points(group=ENTRY_POINT_GROUP, name=provider.value)
+    points = _registered().select(name=provider.value)
     if not points:
         return f"no engine for {provider.value!r} is installed"
     module = next(iter(points)).module
@@ -108,9 +109,15 @@ def make_engine(provider: STTProvider) -> Engine:
         module, _, name = ENGINES[provider].partition(":")
         factory = getattr(import_module(module), name)
     else:
-        factory = next(iter(entry_points(group=ENTRY_POINT_GROUP, name=provider.value))).load()
+        factory = next(iter(_registered().select(name=provider.value))).load()
     engine: Engine = factory()
     return engine
+
+
+@cache
+def _registered() -> EntryPoints:
+    """The engines of other distributions. Looked up once: it reads the metadata of everything that is installed."""
+    return entry_points(group=ENTRY_POINT_GROUP)
 
 
 def _is_installed(package: str) -> bool:

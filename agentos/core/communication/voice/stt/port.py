@@ -302,7 +302,7 @@ class SttPort:
             return
         worker, number = stream.worker, stream.number
         _, untaken = stream.lose_worker()
-        given_up = sum(run.count for run in stream.give_up_oldest(keep=0))
+        given_up = sum(run.frames for run in stream.give_up_oldest(keep=0))
         self._forget(stream)
         if worker is not None:
             worker.streams.pop(number, None)
@@ -466,14 +466,14 @@ class SttPort:
     def _give_up_queue(self, stream: Stream, reason: str, *, keep: int) -> None:
         lost = stream.give_up_oldest(keep)
         if lost:
-            self._room(stream.session_id, sum(run.count for run in lost))
+            self._room(stream.session_id, sum(run.frames for run in lost))
             self._lose(stream, lost, reason)
 
     def _lose(self, stream: Stream, runs: Iterable[Run], reason: str) -> None:
         self._tell_heard(stream)
         for run in runs:
-            self._unheard[reason] += run.count
-            self._tell(stream.reply_to, Unheard(run.first, run.count, reason))
+            self._unheard[reason] += run.frames
+            self._tell(stream.reply_to, Unheard(run.first, run.frames, reason))
 
     def _tell_heard(self, stream: Stream) -> None:
         if stream.settled > stream.told:

@@ -15,17 +15,17 @@ _WINDOW_FRAMES: Final = 2 * _FEED_FRAMES  # sent ahead of the worker's answers, 
 
 
 class Run(NamedTuple):
-    """`count` successive frames from `first` on."""
+    """`frames` successive frames from `first` on."""
 
     first: int
-    count: int
+    frames: int
 
 
 class Audio(NamedTuple):
     """Successive frames with their bytes; the last frame perhaps short."""
 
     first: int
-    count: int
+    frames: int
     data: bytes
 
 
@@ -78,28 +78,28 @@ class Stream:
     def hand_over(self, audio: Audio) -> None:
         """Put frames at the end of the queue."""
         self._queue.append(audio)
-        self.queued += audio.count
-        self.expected = audio.first + audio.count
+        self.queued += audio.frames
+        self.expected = audio.first + audio.frames
 
     def give_up_oldest(self, keep: int) -> list[Run]:
         """Take the oldest frames out of the queue until `keep` are left; they are lost."""
         lost: list[Run] = []
         while self.queued > keep:
             audio = self._cut(self.queued - keep)
-            _append(lost, Run(audio.first, audio.count))
+            _append(lost, Run(audio.first, audio.frames))
         return lost
 
     def next_feed(self) -> Audio | None:
         """The next frames to send, if the worker is not too far behind; they are under way then."""
-        room = min(_FEED_FRAMES, _WINDOW_FRAMES - sum(run.count for run in self._unanswered))
+        room = min(_FEED_FRAMES, _WINDOW_FRAMES - sum(run.frames for run in self._unanswered))
         if not self._queue or room <= 0:
             return None
         pieces = [self._cut(room)]
-        room -= pieces[0].count
+        room -= pieces[0].frames
         while room and self._queue and self._follows(pieces[-1]):
             pieces.append(self._cut(room))
-            room -= pieces[-1].count
-        first, count = pieces[0].first, sum(piece.count for piece in pieces)
+            room -= pieces[-1].frames
+        first, count = pieces[0].first, sum(piece.frames for piece in pieces)
         self._unanswered.append(Run(first, count))
         _append(self._under_way, Run(first, count))
         self.under_way += count
@@ -109,7 +109,7 @@ class Stream:
         """The worker has decoded all below `upto`: how many frames that is since the last time."""
         count = 0
         while self._unanswered and self._unanswered[0].first < upto:
-            count += self._unanswered.popleft().count
+            count += self._unanswered.popleft().frames
         return count
 
     def settle(self, upto: int) -> int:
@@ -117,18 +117,18 @@ class Stream:
         count = 0
         while self._under_way and self._under_way[0].first < upto:
             run = self._under_way.popleft()
-            done = min(run.count, upto - run.first)
+            done = min(run.frames, upto - run.first)
             count += done
             self.settled = run.first + done
-            if done < run.count:
-                self._under_way.appendleft(Run(run.first + done, run.count - done))
+            if done < run.frames:
+                self._under_way.appendleft(Run(run.first + done, run.frames - done))
         self.under_way -= count
         return count
 
     def lose_worker(self) -> tuple[list[Run], int]:
         """The worker is gone: what was under way is lost, and how many of those frames it had not even taken."""
         lost = list(self._under_way)
-        untaken = sum(run.count for run in self._unanswered)
+        untaken = sum(run.frames for run in self._unanswered)
         self._under_way.clear()
         self._unanswered.clear()
         self.under_way = 0
@@ -137,23 +137,23 @@ class Stream:
         return lost, untaken
 
     def _follows(self, audio: Audio) -> bool:
-        whole = len(audio.data) == audio.count * self.frame_bytes
-        return whole and self._queue[0].first == audio.first + audio.count
+        whole = len(audio.data) == audio.frames * self.frame_bytes
+        return whole and self._queue[0].first == audio.first + audio.frames
 
     def _cut(self, most: int) -> Audio:
         """The oldest frames of the queue, at most `most`, of one run."""
         audio = self._queue.popleft()
-        if audio.count > most:
+        if audio.frames > most:
             at = most * self.frame_bytes
-            self._queue.appendleft(Audio(audio.first + most, audio.count - most, audio.data[at:]))
+            self._queue.appendleft(Audio(audio.first + most, audio.frames - most, audio.data[at:]))
             audio = Audio(audio.first, most, audio.data[:at])
-        self.queued -= audio.count
+        self.queued -= audio.frames
         return audio
 
 
 def _append(runs: list[Run] | deque[Run], run: Run) -> None:
     """Add `run`, as a part of the last one where it follows it."""
-    if runs and runs[-1].first + runs[-1].count == run.first:
-        run = Run(runs[-1].first, runs[-1].count + run.count)
+    if runs and runs[-1].first + runs[-1].frames == run.first:
+        run = Run(runs[-1].first, runs[-1].frames + run.frames)
         runs.pop()
     runs.append(run)

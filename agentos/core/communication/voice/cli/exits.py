@@ -1,0 +1,86 @@
+"""How the command ends: its exit codes, and which error has which."""
+
+import signal
+from collections.abc import Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final
+
+OK, FAILED, USAGE, DENIED, EVIDENCE, UNAVAILABLE = range(6)
+SIGNAL_BASE: Final = 128  # the shell's convention for a process that a signal ended
+
+EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        OK: "done",
+        FAILED: "it failed, or a check did: the message says what",
+        USAGE: "wrong usage, wrong settings, or an input file that can't be used",
+        DENIED: "the policy denied it; the verdict says why and what would help",
+        EVIDENCE: "evidence is not durable, or the chain is broken",
+        UNAVAILABLE: "not available now: overloaded, no speech-to-text engine, or the store can't be reached",
+        SIGNAL_BASE + signal.SIGINT: "interrupted (Ctrl-C); a call was stopped in order",
+        SIGNAL_BASE + signal.SIGPIPE: "whoever read the output went away",
+        SIGNAL_BASE + signal.SIGTERM: "asked to end (SIGTERM); a call was stopped in order",
+    }
+)
+"""What each exit code means."""
+
+
+class Interrupted(Exception):
+    """A signal came before there was anything to stop. `signum` is its number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(signum).name}; nothing was done")
+        self.signum = signum
+
+
+class InputError(ValueError):
+    """What was given on the command line can't be used; the message says what is wrong and what to give."""
+
+
+def first_error(error: BaseException) -> BaseException:
+    """The error itself: task groups wrap what was raised inside them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error."""
+    from agentos.core.communication.voice import errors  # noqa: PLC0415 - `--help` must not load pydantic
+    from agentos.core.communication.voice.audio.files import AudioFileError  # noqa: PLC0415 - nor numpy
+    from agentos.core.communication.voice.storage.store import StoreError  # noqa: PLC0415 - nor the database
+
+    if isinstance(error, Interrupted):
+        return SIGNAL_BASE + error.signum
+    if isinstance(error, StoreError):
+        return {"corrupt": EVIDENCE, "schema": USAGE}.get(error.kind, UNAVAILABLE)
+    codes: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
+        ((InputError, AudioFileError), USAGE),
+        ((errors.InvalidRequest, errors.SettingsError, errors.ProviderNotConfigured), USAGE),
+        ((errors.PolicyDenied,), DENIED),
+        ((errors.EvidenceNotDurable, errors.EvidenceUnavailable), EVIDENCE),
+        ((errors.Overloaded, errors.STTUnavailable), UNAVAILABLE),
+    )
+    return next((code for kinds, code in codes if isinstance(error, kinds)), FAILED)
+
+
+def described(error: BaseException, code: int, message: str | None = None) -> dict[str, Any]:
+    """The error as the JSON object that `--json` prints: type, message, exit code, and the error's own fields."""
+    fields = {name: _plain(value) for name, value in vars(error).items() if not name.startswith("_")}
+    known = {name: value for name, value in fields.items() if value is not None}
+    text = one_line(message if message is not None else str(error))
+    return {"error": {**known, "type": type(error).__name__, "message": text, "exit_code": code}}
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks."""
+    return " ".join(text.split())
+
+
+def _plain(value: object) -> Any:
+    dump = getattr(value, "model_dump", None)
+    if callable(dump):
+        return dump(mode="json")
+    if isinstance(value, Enum):
+        return value.value
+    return value if isinstance(value, str | int | float | bool) else None

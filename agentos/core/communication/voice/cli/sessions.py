@@ -1,0 +1,65 @@
+"""`agentos-voice sessions` and `events`: what the store knows of the calls."""
+
+import json
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from agentos.core.communication.voice.cli.options import Home, Json
+from agentos.core.communication.voice.cli.outcome import Outcome, table
+from agentos.core.communication.voice.cli.stores import reading
+from agentos.core.communication.voice.errors import SessionNotFound
+from machines.session import VoiceSessionState
+
+StateName = Literal["created", "active", "stopping", "stopped"]
+
+
+def sessions(
+    *,
+    project: Annotated[str | None, Parameter(help="Only those of this project.")] = None,
+    state: Annotated[StateName | None, Parameter(help="Only those in this state.")] = None,
+    home: Home = None,
+    json_output: Json = False,
+) -> Outcome:
+    """The stored sessions, newest first: those that run, of any process, and those that have stopped."""
+    del json_output
+    wanted = None if state is None else VoiceSessionState(state)
+    with reading(home) as store:
+        found = [] if store is None else store.sessions(project, wanted)
+    data = {"sessions": [session.model_dump(mode="json") for session in found]}
+    if not found:
+        return Outcome(data, (Text("no sessions"),))
+    rows = (
+        (
+            session.session_id,
+            session.state.value,
+            session.created_at.isoformat(timespec="seconds"),
+            session.project_id,
+            session.result.transcript if session.result is not None else "",
+        )
+        for session in found
+    )
+    return Outcome(data, (table(("session", "state", "created", "project", "said"), rows),))
+
+
+def events(
+    session_id: Annotated[str, Parameter(help="The session.")],
+    /,
+    *,
+    after: Annotated[int, Parameter(help="Only those with a number above this one.")] = 0,
+    home: Home = None,
+    json_output: Json = False,
+) -> Outcome:
+    """The events of a session that were kept. Partial results and levels are told to listeners only."""
+    del json_output
+    with reading(home) as store:
+        if store is None or store.session(session_id) is None:
+            raise SessionNotFound(session_id)
+        found = store.events(session_id, after)
+    data = {"session_id": session_id, "events": [event.model_dump(mode="json") for event in found]}
+    rows = (
+        (str(event.number), event.event_type.value, json.dumps(event.model_dump(mode="json")["payload"]))
+        for event in found
+    )
+    return Outcome(data, (table(("number", "event", "payload"), rows),))

@@ -1,0 +1,54 @@
+"""`agentos-voice settings`: every setting, its value, and where it comes from."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+from rich.padding import Padding
+from rich.text import Text
+
+from agentos.core.communication.voice.cli.options import Home, Json
+from agentos.core.communication.voice.cli.outcome import Outcome
+from agentos.core.communication.voice.settings import VoiceSettings, load_settings, variable_of
+
+HIDDEN = "(hidden)"
+
+
+def settings(*, home: Home = None, json_output: Json = False) -> Outcome:
+    """Every setting: its variable, its value, where that comes from, and what it is for. Secrets are hidden."""
+    del json_output
+    overrides: dict[str, Any] = {} if home is None else {"home": home}
+    loaded = load_settings(**overrides)
+    rows = [_row(loaded, name, overrides) for name in VoiceSettings.model_fields]
+    text = []
+    for row in rows:
+        line = Text(row["variable"], style="bold")
+        line.append(f" = {'(not set)' if row['value'] is None else row['value']}", style="not bold")
+        line.append(f"  [{row['source']}]", style="not bold dim")
+        text += [line, Padding(Text(row["description"], style="dim"), (0, 0, 0, 4))]
+    return Outcome({"settings": rows}, text)
+
+
+def _row(loaded: VoiceSettings, name: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    value = getattr(loaded, name)
+    if isinstance(value, SecretStr):
+        value = HIDDEN
+    elif isinstance(value, Path):
+        value = str(value)
+    return {
+        "name": name,
+        "value": value,
+        "source": _source(loaded, name, overrides),
+        "variable": variable_of(name),
+        "description": VoiceSettings.model_fields[name].description,
+    }
+
+
+def _source(loaded: VoiceSettings, name: str, overrides: dict[str, Any]) -> str:
+    if name in overrides:
+        return "argument"
+    if name not in loaded.model_fields_set:
+        return "default"
+    variables = {variable.upper() for variable, value in os.environ.items() if value}  # names are read in any case
+    return "environment" if variable_of(name) in variables else "file"

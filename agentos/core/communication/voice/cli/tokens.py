@@ -1,0 +1,97 @@
+"""`agentos-voice token`: admin tokens. Only their hashes are stored."""
+
+import math
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.text import Text
+
+from agentos.core.communication.voice.cli.exits import FAILED, InputError
+from agentos.core.communication.voice.cli.options import Home, Json
+from agentos.core.communication.voice.cli.outcome import Outcome, fields, table
+from agentos.core.communication.voice.cli.stores import reading, writing
+from agentos.core.communication.voice.storage.tokens import AdminToken, TokenStore
+from agentos.core.time import from_ms, utc_now_ms
+
+SECONDS_A_DAY = 86_400.0
+
+
+def create(
+    name: Annotated[str, Parameter(help="For whom or what it is.")],
+    /,
+    *,
+    days: Annotated[float | None, Parameter(help="How long it is valid; for ever, if not given.")] = None,
+    home: Home = None,
+    json_output: Json = False,
+) -> Outcome:
+    """Make an admin token. It is shown this once; only its hash is kept."""
+    del json_output
+    if days is not None and not (days > 0 and math.isfinite(days)):
+        raise InputError(f"--days must be a number above 0, got {days:g}")
+    with writing(home) as store:
+        tokens = TokenStore(store)
+        known = {token.id for token in tokens.list()}
+        try:
+            secret = tokens.create(name, None if days is None else days * SECONDS_A_DAY)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        made = next(token for token in reversed(tokens.list()) if token.id not in known and token.name == name)
+    rows = [("token", secret), ("id", made.id), ("name", made.name), ("expires", _time(made.expires_at_ms))]
+    note = Text("Keep it now: it can't be shown again.", style="yellow")
+    return Outcome({"token": secret, **_as_json(made)}, (fields(rows), note))
+
+
+def listing(*, home: Home = None, json_output: Json = False) -> Outcome:
+    """The admin tokens, oldest first, also the expired and revoked ones; never the tokens themselves."""
+    del json_output
+    with reading(home) as store:
+        found = [] if store is None else TokenStore(store).list()
+    data = {"tokens": [_as_json(token) for token in found]}
+    if not found:
+        return Outcome(data, (Text("no tokens"),))
+    rows = (
+        (token.id, token.name, _state(token), _time(token.created_at_ms), _time(token.expires_at_ms)) for token in found
+    )
+    return Outcome(data, (table(("id", "name", "state", "created", "expires"), rows),))
+
+
+def revoke(
+    token_id: Annotated[str, Parameter(help="The token's id, not the token.")],
+    /,
+    *,
+    home: Home = None,
+    json_output: Json = False,
+) -> Outcome:
+    """Make an admin token invalid from now on."""
+    del json_output
+    with writing(home) as store:
+        revoked = TokenStore(store).revoke(token_id)
+    data = {"id": token_id, "revoked": revoked}
+    if revoked:
+        return Outcome(data, (Text(f"{token_id} is revoked"),))
+    return Outcome(data, (), FAILED, f"there is no token with the id {token_id!r} that could be revoked; see `token list`")
+
+
+def _as_json(token: AdminToken) -> dict[str, Any]:
+    return {
+        "id": token.id,
+        "name": token.name,
+        "state": _state(token),
+        "created_at": _iso(token.created_at_ms),
+        "expires_at": _iso(token.expires_at_ms),
+        "revoked_at": _iso(token.revoked_at_ms),
+    }
+
+
+def _state(token: AdminToken) -> str:
+    if token.revoked_at_ms is not None:
+        return "revoked"
+    return "valid" if token.expires_at_ms is None or utc_now_ms() < token.expires_at_ms else "expired"
+
+
+def _iso(at_ms: int | None) -> str | None:
+    return None if at_ms is None else from_ms(at_ms).isoformat(timespec="milliseconds")
+
+
+def _time(at_ms: int | None) -> str:
+    return "never" if at_ms is None else from_ms(at_ms).isoformat(timespec="seconds")

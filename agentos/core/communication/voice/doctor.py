@@ -1,0 +1,235 @@
+"""What could keep the voice backend from working here: each check says what it found and what to do.
+
+Nothing of the project is imported before its check, so that a broken installation is a finding and not a crash.
+"""
+
+import importlib
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Final, NamedTuple
+
+DISTRIBUTION: Final = "agentos-voice"
+OWN_PACKAGES: Final = ("actors", "machines")
+NAMESPACES: Final = ("agentos", "agentos/core", "agentos/core/communication")
+PYTHONS: Final = ((3, 11), (3, 13))  # the oldest and the newest that is tested
+LOW_SPACE_BYTES: Final = 500 * 1024 * 1024  # four hours of FLAC at 16 kHz
+ROOT: Final = Path(__file__).resolve().parents[4]  # the folder that holds `agentos`, `actors` and `machines`
+
+
+class Level(str, Enum):
+    """How bad a finding is: in order, not ideal, or it will not work."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(NamedTuple):
+    """One finding: what was looked at, what was found, and what to do about it (empty when nothing)."""
+
+    name: str
+    level: Level
+    found: str
+    advice: str = ""
+
+
+def examine(home: Path | None = None, paths: Sequence[str] | None = None) -> list[Check]:
+    """Look at everything; takes a second or two, and changes nothing.
+
+    `home` goes before the setting; `paths` are the import paths to search for clashes, by default those of this process
+    and the current folder. Never raises: a check that can't be made is a failed one.
+    """
+    searched = [*sys.path, str(Path.cwd())] if paths is None else paths
+    checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("python", _python),
+        ("event loops", _loops),
+        ("names", lambda: _clashes(searched)),
+        ("home", lambda: _home(home)),
+        ("database", lambda: _database(home)),
+        ("speech to text", _engines),
+        ("sample", _sample),
+    ]
+    return [found for name, check in checks for found in _made(name, check)]
+
+
+def _made(name: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
+    found: list[Check] = []
+    try:
+        found.extend(check())
+    except Exception as error:  # noqa: BLE001 - whatever keeps a check from being made is what the doctor is to tell
+        text = " ".join(str(error).split())
+        advice = "install it again: pip install --force-reinstall agentos-voice" if isinstance(error, ImportError) else ""
+        found.append(Check(name, Level.FAIL, f"{type(error).__name__}: {text}", advice))
+    return found
+
+
+def _python() -> Iterator[Check]:
+    version = sys.version_info[:2]
+    text = f"{sys.version.split()[0]} at {sys.executable}"
+    if version < PYTHONS[0]:
+        yield Check("python", Level.FAIL, text, f"take Python {_dotted(PYTHONS[0])} to {_dotted(PYTHONS[1])}")
+    elif version > PYTHONS[1]:
+        yield Check("python", Level.WARN, text, f"tested up to {_dotted(PYTHONS[1])}")
+    else:
+        yield Check("python", Level.OK, text)
+
+
+def _loops() -> Iterator[Check]:
+    uvloop = importlib.util.find_spec("uvloop")
+    fast = f"uvloop {metadata.version('uvloop')}" if uvloop is not None else "uvloop not installed (not needed)"
+    yield Check("event loops", Level.OK, f"asyncio, {fast}, trio {metadata.version('trio')}, anyio {metadata.version('anyio')}")
+
+
+def _clashes(paths: Sequence[str]) -> Iterator[Check]:
+    """Others that claim the names of this distribution, and regular packages that would hide its namespaces."""
+    owners = metadata.packages_distributions()
+    for name in OWN_PACKAGES:
+        others = sorted({owner for owner in owners.get(name, ()) if _canonical(owner) != DISTRIBUTION})
+        spec = importlib.util.find_spec(name)
+        origin = Path(spec.origin).resolve() if spec is not None and spec.origin is not None else None
+        elsewhere = sorted({str(found) for path in paths for found in _providers(Path(path or "."), name)})
+        if origin != ROOT / name / "__init__.py":
+            where = "nowhere" if origin is None else str(origin)
+            yield Check(
+                f"import {name}",
+                Level.FAIL,
+                f"comes from {where}, not from {ROOT / name}",
+                f"rename that package, or keep it and {DISTRIBUTION} in separate environments",
+            )
+        elif others:
+            yield Check(
+                f"import {name}",
+                Level.FAIL,
+                f"is provided by {', '.join(others)} too",
+                f"keep it and {DISTRIBUTION} in separate environments: they overwrite each other's files",
+            )
+        elif elsewhere:
+            yield Check(
+                f"import {name}",
+                Level.WARN,
+                f"is ours, but {', '.join(elsewhere)} has the same name",
+                "it takes over in a program that has that folder first in its path; rename it",
+            )
+        else:
+            yield Check(f"import {name}", Level.OK, f"is ours, {ROOT / name}")
+    hiding = sorted({str(found) for path in paths for found in _hiding(Path(path or "."))})
+    if hiding:
+        yield Check(
+            "import agentos",
+            Level.FAIL,
+            f"{', '.join(hiding)} makes a regular package that hides agentos.core.communication.voice",
+            "delete that __init__.py: agentos, agentos.core and agentos.core.communication must be namespace packages",
+        )
+    else:
+        yield Check("import agentos", Level.OK, "is a namespace, open for a host's own packages")
+
+
+def _providers(folder: Path, name: str) -> Iterator[Path]:
+    for candidate in (folder / name / "__init__.py", folder / f"{name}.py"):
+        if candidate.is_file() and candidate.resolve() != ROOT / name / "__init__.py":
+            yield candidate.resolve()
+
+
+def _hiding(folder: Path) -> Iterator[Path]:
+    """`__init__.py` files on the way to the voice package; harmless only where that package lies behind them."""
+    for namespace in NAMESPACES:
+        candidate = folder / namespace / "__init__.py"
+        if candidate.is_file() and folder.resolve() != ROOT:
+            yield candidate.resolve()
+
+
+def _home(home: Path | None) -> Iterator[Check]:
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415 - may be what is broken
+
+    folder = (load_settings() if home is None else load_settings(home=home)).home
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    note = "" if existing == folder else " (made by the first call)"
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        advice = "set AGENTOS_VOICE_HOME to a folder that you may write to"
+        yield Check("home", Level.FAIL, f"{existing} can't be written", advice)
+        return
+    free = shutil.disk_usage(existing).free
+    text = f"{folder}{note}, {free / 1024**3:.1f} GiB free"
+    if free < LOW_SPACE_BYTES:
+        yield Check("home", Level.WARN, text, "make room: recordings take about 60 MB an hour")
+    else:
+        yield Check("home", Level.OK, text)
+
+
+def _database(home: Path | None) -> Iterator[Check]:
+    from agentos.core.communication.voice.async_service import DATABASE  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
+    from agentos.core.communication.voice.storage import schema  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.store import StoreError, VoiceStore  # noqa: PLC0415
+
+    path = (load_settings() if home is None else load_settings(home=home)).home / DATABASE
+    if not path.exists():
+        yield Check("database", Level.OK, f"none yet, the first call makes {path}; schema {schema.HEAD}")
+        return
+    try:
+        with VoiceStore.open_read_only(path) as store:
+            counts = store.statistics()
+            with store.reading() as connection:
+                revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    except StoreError as error:
+        yield Check("database", Level.FAIL, str(error), "keep the file for an examination, and restore a copy")
+        return
+    text = f"{path}: schema {revision}, {counts.sessions} sessions, {counts.records} evidence records"
+    if revision != schema.HEAD:
+        yield Check("database", Level.WARN, text, f"the next call migrates it to schema {schema.HEAD}; keep a copy")
+    else:
+        yield Check("database", Level.OK, text)
+
+
+def _engines() -> Iterator[Check]:
+    from agentos.core.communication.voice.request import EMBEDDED  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.stt.base import missing  # noqa: PLC0415
+    from machines.session import STTProvider  # noqa: PLC0415
+
+    absent = {provider: reason for provider in STTProvider if (reason := missing(provider)) is not None}
+    ready = [provider.value for provider in STTProvider if provider not in absent]
+    if EMBEDDED in absent:
+        yield Check("speech to text", Level.FAIL, absent[EMBEDDED], "install it again: pip install pocketsphinx")
+    else:
+        yield Check("speech to text", Level.OK, f"ready: {', '.join(ready)}")
+    others = {provider: reason for provider, reason in absent.items() if provider is not EMBEDDED}
+    for provider, reason in others.items():
+        broken = "registered" in reason
+        advice = "install that module" if broken else ""
+        found = reason if broken else f"{reason} (optional)"
+        yield Check(f"engine {provider.value}", Level.WARN if broken else Level.OK, found, advice)
+
+
+def _sample() -> Iterator[Check]:
+    from agentos.core.communication.voice.audio.files import AudioFileError, SoundFile  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.request import EMBEDDED  # noqa: PLC0415
+    from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT  # noqa: PLC0415
+    from agentos.core.communication.voice.stt.base import FinalText, make_engine  # noqa: PLC0415
+    from machines.audio import FRAMES_PER_SECOND, AudioFormat  # noqa: PLC0415
+
+    try:
+        blocks = list(SoundFile(SAMPLE, AudioFormat()).blocks(FRAMES_PER_SECOND))
+    except AudioFileError as error:
+        yield Check("sample", Level.FAIL, str(error), "install agentos-voice again")
+        return
+    engine = make_engine(EMBEDDED)
+    engine.start("doctor")
+    results = [result for block in blocks for result in engine.feed(block)] + engine.finish()
+    heard = " ".join(result.text for result in results if isinstance(result, FinalText))
+    level = Level.OK if heard == SAMPLE_TEXT else Level.FAIL
+    advice = "" if level is Level.OK else f"it says {SAMPLE_TEXT!r}; install pocketsphinx again"
+    yield Check("sample", level, f"heard as {heard!r}", advice)
+
+
+def _canonical(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

@@ -1,0 +1,1 @@
+"""Benchmarks: one file a question. `python -m benchmarks` answers all, `--quick` in about a minute."""

@@ -1,0 +1,224 @@
+"""The directory shows what the actors told, and nothing before it is durable."""
+
+import pytest
+
+from actors.mailbox import Ref
+from actors.messages import Changed, Closed, Emit, Facts
+from actors.policy import PolicyActor
+from agentos.core.communication.voice.audio.door import Door
+from agentos.core.communication.voice.directory import Directory
+from agentos.core.communication.voice.errors import InvalidState
+from agentos.core.communication.voice.request import make_facts, read_request
+from agentos.core.communication.voice.settings import load_settings
+from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
+from machines.events import VoiceEvent, VoiceEventType
+from machines.policy import VoicePolicy
+from machines.session import (
+    EndReason,
+    FrameAccount,
+    SessionResult,
+    STTProvider,
+    VoiceProvider,
+    VoiceSession,
+    VoiceSessionState,
+)
+
+CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
+VERDICT = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="OK", metadata={"risk_level": "medium"})
+REF = Ref(PolicyActor(VoicePolicy()), "session", None)
+
+
+class World:
+    """A directory with one expected session, and what it told."""
+
+    def __init__(self) -> None:
+        self.kept: list[VoiceEvent] = []
+        self.started: list[VoiceSession] = []
+        self.stopped: list[VoiceSession] = []
+        self.delivered: list[object] = []
+        self.directory = Directory(
+            deliver=lambda ref, message: self.delivered.append((ref, message)),
+            keep_events=self.kept.extend,
+            on_started=self.started.append,
+            on_stopped=self.stopped.append,
+        )
+        request = read_request(
+            VoicePolicy(),
+            load_settings(),
+            project_id="p",
+            provider=VoiceProvider.LOCAL,
+            stt_provider=STTProvider.POCKETSPHINX,
+            metadata={"a": 1},
+            audio_format=None,
+            admin_token=None,
+        )
+        self.facts: Facts = make_facts(request, load_settings(), admin_token_valid=False)
+        self.id = self.facts.session_id
+        self.door = Door(
+            self.id, self.facts.audio_format, ports=("media",), limit=10, max_chunk=10_000, post=lambda frames: None
+        )
+        self.directory.expect(self.facts, self.door)
+
+    def changed(self, state: VoiceSessionState, result: SessionResult | None = None) -> None:
+        self.directory.submit(Changed(self.facts, state, REF, VERDICT, result))
+
+    def emit(self, kind: VoiceEventType) -> None:
+        self.directory.submit(Emit(self.id, kind, (("a", 1),)))
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_session_is_not_seen_before_it_was_told(world: World) -> None:
+    assert world.directory.listing(world.id) is None
+    assert world.directory.session(world.id) is None
+    assert world.directory.sessions() == []
+    assert len(world.directory) == 1  # but it takes up a place
+
+
+def test_a_session_that_was_told_is_seen_whole(world: World) -> None:
+    world.changed(CREATED)
+    session = world.directory.session(world.id)
+    assert session is not None
+    assert (session.session_id, session.project_id, session.state) == (world.id, "p", CREATED)
+    assert session.risk_tier is RiskLevel.MEDIUM
+    assert session.policy_verdict == VERDICT
+    assert session.metadata == {"a": 1}
+    assert session.stt_engine == "pocketsphinx"
+    assert session.result is None
+    assert [started.session_id for started in world.started] == [world.id]
+
+
+def test_a_session_that_did_not_come_to_be_leaves_nothing(world: World) -> None:
+    world.directory.forget(world.id)
+    assert len(world.directory) == 0
+    with pytest.raises(InvalidState):
+        world.door.offer(b"ab")
+
+
+def test_a_running_session_can_not_be_forgotten(world: World) -> None:
+    world.changed(CREATED)
+    world.directory.forget(world.id)
+    assert world.directory.session(world.id) is not None
+
+
+def test_an_expected_session_that_ends_unseen_leaves_nothing(world: World) -> None:
+    world.directory.submit(Closed(world.id))
+    assert len(world.directory) == 0
+    assert world.started == []
+    assert world.stopped == []
+
+
+def test_each_state_reaches_the_door_and_the_snapshot(world: World) -> None:
+    for state in (CREATED, ACTIVE, STOPPING):
+        world.changed(state)
+        session = world.directory.session(world.id)
+        assert session is not None
+        assert session.state is state
+        assert world.door.state is state
+    with pytest.raises(InvalidState, match="STOPPING"):
+        world.door.offer(b"ab")
+    assert len(world.started) == 1
+
+
+def test_frames_go_where_the_session_was_told_to_be(world: World) -> None:
+    world.changed(CREATED)
+    world.door.offer(bytes(640))
+    assert [(ref, message.first, message.count) for ref, message in world.delivered] == [(REF, 0, 1)]  # type: ignore[misc]
+
+
+def test_a_stopped_session_leaves_with_its_result(world: World) -> None:
+    world.changed(CREATED)
+    world.door.offer(bytes(640 + 3))
+    world.door.finish()
+    world.directory.submit(Closed(world.id))
+    world.changed(STOPPED, SessionResult(reason=EndReason.STOPPED, frames=FrameAccount(accepted=2, accounted=2)))
+    assert len(world.directory) == 0
+    assert world.directory.session(world.id) is None
+    (session,) = world.stopped
+    assert session.state is STOPPED
+    assert session.result is not None
+    assert session.result.stopped_at is not None
+    assert session.result.stopped_at >= session.created_at
+    assert session.result.frames == FrameAccount(accepted=2, accounted=2, leftover_bytes=1)
+
+
+def test_frames_that_nobody_looked_at_any_more_are_declared_late(world: World) -> None:
+    world.changed(CREATED)
+    world.door.offer(bytes(5 * 640))
+    world.directory.submit(Closed(world.id))
+    account = FrameAccount(accepted=3, accounted=3, transcribed=2, dropped={}, untranscribed={"late": 1})
+    world.changed(STOPPED, SessionResult(reason=EndReason.STOPPED, frames=account))
+    assert world.stopped[0].result is not None
+    frames = world.stopped[0].result.frames
+    assert (frames.accepted, frames.dropped, frames.untranscribed) == (5, {"late": 2}, {"late": 3})
+
+
+def test_a_stopped_session_whose_record_is_not_stored_is_known_until_it_is(world: World) -> None:
+    world.changed(CREATED)
+    result = SessionResult(reason=EndReason.STOPPED)
+    snapshot = world.directory.snapshot(world.facts, STOPPED, VERDICT, result)
+    world.directory.not_stored(snapshot)
+    world.changed(STOPPED, result)
+    assert world.directory.session(world.id) == snapshot
+    assert world.directory.sessions() == [snapshot]
+    world.directory.stored(world.id)
+    assert world.directory.session(world.id) is None
+    assert world.directory.sessions() == []
+
+
+def test_events_are_numbered_kept_and_told(world: World) -> None:
+    world.changed(CREATED)
+    heard: list[VoiceEvent] = []
+    world.emit(VoiceEventType.SESSION_STARTED)
+    listing = world.directory.listing(world.id)
+    assert listing is not None
+    listing.listeners.append(heard.append)
+    world.emit(VoiceEventType.STT_PARTIAL)
+    world.emit(VoiceEventType.STT_FINAL)
+    assert [(event.number, event.event_type.value) for event in world.kept] == [(1, "session_started"), (3, "stt_final")]
+    assert [event.number for event in heard] == [2, 3]
+    assert len({event.event_id for event in world.kept}) == 2
+    assert all(event.event_id.startswith("evt-") and event.session_id == world.id for event in world.kept)
+    assert world.kept[0].metadata == {"audit_trace_id": world.facts.audit_trace_id}
+
+
+def test_a_passing_event_that_nobody_listens_to_costs_no_number(world: World) -> None:
+    world.changed(CREATED)
+    world.emit(VoiceEventType.AUDIO_RECEIVED)
+    world.emit(VoiceEventType.STATE_CHANGED)
+    assert [event.number for event in world.kept] == [1]
+
+
+def test_an_id_that_is_no_text_is_nobodys(world: World) -> None:
+    for strange in (None, 5, [], {}, b"voice"):
+        assert world.directory.listing(strange) is None  # type: ignore[arg-type]
+
+
+def test_a_hook_that_raises_disturbs_nothing() -> None:
+    world = World()
+
+    def fails(session: VoiceSession) -> None:
+        raise RuntimeError("the host's bug")
+
+    world.directory._on_started = fails
+    world.changed(CREATED)
+    world.changed(ACTIVE)
+    session = world.directory.session(world.id)
+    assert session is not None
+    assert session.state is ACTIVE
+
+
+def test_late_news_of_a_session_that_is_gone_change_nothing(world: World) -> None:
+    world.changed(CREATED)
+    world.changed(STOPPED, SessionResult(reason=EndReason.STOPPED))
+    world.changed(ACTIVE)
+    world.emit(VoiceEventType.ERROR)
+    world.directory.submit(Closed(world.id))
+    assert len(world.directory) == 0
+    assert world.kept == []
+    with pytest.raises(KeyError):
+        world.directory.take("media", world.id, 0, 1)
+    world.directory.room("media", world.id, 1)

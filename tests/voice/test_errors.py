@@ -1,0 +1,128 @@
+"""Every error is a `VoiceError` and the built-in that is promised, says one sentence, and crosses process borders whole."""
+
+import copy
+import pickle
+
+import pytest
+
+from agentos.core.communication.voice.errors import (
+    ChunkTooLarge,
+    EvidenceNotDurable,
+    EvidenceUnavailable,
+    InvalidRequest,
+    InvalidState,
+    Overloaded,
+    PolicyDenied,
+    ProviderNotConfigured,
+    ServiceClosed,
+    SessionNotFound,
+    SettingsError,
+    STTUnavailable,
+    VoiceError,
+)
+from machines.communication import PolicyVerdict, RequestStatus
+from machines.session import VoiceSessionState
+
+VERDICT = PolicyVerdict(status=RequestStatus.REQUIRE_ADMIN, reason_code="ADMIN_TOKEN_REQUIRED", hint="bring a token")
+
+ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
+    (
+        InvalidRequest("project_id must not be empty", field="project_id"),
+        ValueError,
+        {"field": "project_id"},
+        "project_id must not be empty",
+    ),
+    (
+        ChunkTooLarge(2_000_000, 1_048_576),
+        InvalidRequest,
+        {"field": "audio_data", "n_bytes": 2_000_000, "limit_bytes": 1_048_576},
+        "audio_data has 2,000,000 bytes, at most 1,048,576 are taken at once; send it in smaller chunks",
+    ),
+    (SessionNotFound("voice-1"), ValueError, {"session_id": "voice-1"}, "there is no session 'voice-1'"),
+    (
+        InvalidState("voice-1", VoiceSessionState.STOPPING),
+        ValueError,
+        {"session_id": "voice-1", "state": VoiceSessionState.STOPPING},
+        "session 'voice-1' is STOPPING: it takes no more audio",
+    ),
+    (
+        PolicyDenied(VERDICT),
+        PermissionError,
+        {"verdict": VERDICT},
+        "the policy refused the request (ADMIN_TOKEN_REQUIRED): bring a token",
+    ),
+    (
+        Overloaded("10,000 sessions are running", retry_after_seconds=0.5),
+        RuntimeError,
+        {"retry_after_seconds": 0.5},
+        "10,000 sessions are running; try again in 0.5 s",
+    ),
+    (
+        EvidenceUnavailable("the disk is full"),
+        OSError,
+        {},
+        "the evidence store is not available (the disk is full); no session was made",
+    ),
+    (
+        EvidenceNotDurable("voice-1", spilled=True),
+        OSError,
+        {"session_id": "voice-1", "spilled": True},
+        (
+            "session 'voice-1' has stopped, but its final evidence is not stored yet: it waits in the spill file and goes in "
+            "when the store is back"
+        ),
+    ),
+    (
+        EvidenceNotDurable("voice-1", spilled=False),
+        OSError,
+        {"session_id": "voice-1", "spilled": False},
+        (
+            "session 'voice-1' has stopped, but its final evidence is not stored yet: it is in memory only and is lost if "
+            "this process ends before the store is back"
+        ),
+    ),
+    (STTUnavailable("google is not installed"), ValueError, {}, "google is not installed"),
+    (
+        ProviderNotConfigured("twilio", "TWILIO_AUTH_TOKEN"),
+        ValueError,
+        {"provider": "twilio", "variable": "TWILIO_AUTH_TOKEN"},
+        "provider 'twilio' is not configured: set TWILIO_AUTH_TOKEN",
+    ),
+    (ServiceClosed(), RuntimeError, {}, "the voice service is closed; create a new one"),
+    (SettingsError("X: no", variable="X"), ValueError, {"variable": "X"}, "X: no"),
+]
+CASES = pytest.mark.parametrize(
+    ("error", "builtin", "fields", "sentence"), ERRORS, ids=[type(error).__name__ for error, *_ in ERRORS]
+)
+
+
+@CASES
+def test_an_error_is_its_builtin_says_its_sentence_and_has_its_fields(
+    error: VoiceError, builtin: type[Exception], fields: dict[str, object], sentence: str
+) -> None:
+    assert isinstance(error, VoiceError)
+    assert isinstance(error, builtin)
+    assert str(error) == sentence
+    assert vars(error) == fields
+
+
+@CASES
+def test_an_error_survives_pickle_and_copy(
+    error: VoiceError, builtin: type[Exception], fields: dict[str, object], sentence: str
+) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert str(again) == sentence
+        assert vars(again) == fields
+
+
+def test_a_denial_without_a_hint_says_its_status() -> None:
+    assert "rate_limited" in str(PolicyDenied(PolicyVerdict(status=RequestStatus.RATE_LIMITED, reason_code="RATE")))
+
+
+def test_every_error_of_the_tree_is_tested_here() -> None:
+    def tree(kind: type[VoiceError]) -> set[type[VoiceError]]:
+        return {kind}.union(*map(tree, kind.__subclasses__()))
+
+    here = {kind for kind in tree(VoiceError) if kind.__module__ == VoiceError.__module__}
+    assert here - {VoiceError} == {type(error) for error, *_ in ERRORS}
