@@ -70,7 +70,7 @@ class CloseMedia(Struct, frozen=True, gc=False):
     session_id: str
 
 
-class Kept(Struct, frozen=True):
+class Kept(Struct, frozen=True, gc=False):
     """Port fact: every frame below `upto` is dealt with. Since the last such fact: `frames` kept with `n_bytes`, their
     mean square and peak (full scale 1.0), clipped and silent frames; `digest` is the running SHA-256."""
 
@@ -85,7 +85,7 @@ class Kept(Struct, frozen=True):
     digest: str
 
 
-class MediaLost(Struct, frozen=True):
+class MediaLost(Struct, frozen=True, gc=False):
     """Port fact: `count` frames from `first` on could not be kept, for `reason`; silence stands in their place."""
 
     lane: ClassVar[int] = CONTROL
@@ -150,7 +150,7 @@ class Heard(Struct, frozen=True, gc=False):
     upto: int
 
 
-class Partial(Struct, frozen=True):
+class Partial(Struct, frozen=True, gc=False):
     """Port fact: what the current utterance looks like so far. It may still change."""
 
     lane: ClassVar[int] = CONTROL
@@ -167,7 +167,7 @@ class Utterance(Struct, frozen=True):
     words: tuple[Word, ...] = ()
 
 
-class Unheard(Struct, frozen=True):
+class Unheard(Struct, frozen=True, gc=False):
     """Port fact: `count` frames from `first` on will not be transcribed, for `reason` (worker_died, worker_hung, …)."""
 
     lane: ClassVar[int] = CONTROL

@@ -17,7 +17,7 @@ class PolicyActor(Actor):
         self.policy = policy
 
     def evaluate(self, message: Evaluate, out: Out) -> None:
-        """Tell the verdict on this request; one that the policy can't read is denied."""
+        """Tell the verdict on this request. One that the policy can't read is denied, and so is one it fails on."""
         facts = message.facts
         try:
             verdict = self.policy.evaluate_session_request(
@@ -29,4 +29,7 @@ class PolicyActor(Actor):
             )
         except ValueError as error:
             verdict = PolicyVerdict(status=RequestStatus.DENIED, reason_code="INVALID_REQUEST", hint=str(error))
+        except Exception as error:  # noqa: BLE001 - a host's own policy may raise anything; what is not approved is denied
+            hint = f"the policy failed: {type(error).__name__}: {error}"
+            verdict = PolicyVerdict(status=RequestStatus.DENIED, reason_code="POLICY_FAILED", hint=hint)
         out.tell(message.reply_to, Judged(facts.session_id, verdict))

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from msgspec import Struct
+
 from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
 from actors.messages import Assessed, Drain, Emit, Frames, Kept
@@ -12,25 +14,34 @@ from machines.session import Quality
 OPEN, DONE = "open", "done"
 
 
+class Levels(Struct, frozen=True):
+    """Sums over the frames that were measured: `energy` of mean squares, the `peak`, clipped and silent frames."""
+
+    frames: int = 0
+    energy: float = 0.0
+    peak: float = 0.0
+    clipped: int = 0
+    silent: int = 0
+
+
 class QualityActor(Actor):
-    """Sums up how the audio was, and tells its level to those who listen."""
+    """Sums up how the audio was, and tells its level to those who listen.
+
+    After a crash the pauses before it are still known, but not when the last frame came.
+    """
 
     __slots__ = (
-        "clipped",
         "directory",
-        "energy",
-        "frames_measured",
         "last_ms",
+        "levels",
         "pause_ms",
-        "peak",
         "phase",
         "session",
         "session_id",
-        "silent",
     )
     wiring = ("session", "directory", "session_id")
-    state = ("phase", "last_ms", "pause_ms", "frames_measured", "energy", "peak", "clipped", "silent")
-    journal = ("phase", "frames_measured", "energy", "peak", "clipped", "silent", "pause_ms")
+    state = ("phase", "last_ms", "pause_ms", "levels")
+    journal = ("phase", "pause_ms", "levels")
     handles = {
         OPEN: {Frames: "frames", Kept: "measured", Drain: "drain"},
         DONE: {Frames: IGNORE, Kept: IGNORE, Drain: IGNORE},
@@ -41,8 +52,8 @@ class QualityActor(Actor):
         self.directory = directory
         self.session_id = session_id
         self.phase = OPEN
-        self.last_ms = self.pause_ms = self.frames_measured = self.clipped = self.silent = 0
-        self.energy = self.peak = 0.0
+        self.last_ms = self.pause_ms = 0
+        self.levels = Levels()
 
     def frames(self, message: Frames, _: Out) -> None:
         """Note the pause before this arrival."""
@@ -55,11 +66,14 @@ class QualityActor(Actor):
         """Add a measure, and tell the level of what just came."""
         if not message.frames:
             return
-        self.frames_measured += message.frames
-        self.energy += message.mean_square * message.frames
-        self.peak = max(self.peak, message.peak)
-        self.clipped += message.clipped
-        self.silent += message.silent
+        levels = self.levels
+        self.levels = Levels(
+            levels.frames + message.frames,
+            levels.energy + message.mean_square * message.frames,
+            max(levels.peak, message.peak),
+            levels.clipped + message.clipped,
+            levels.silent + message.silent,
+        )
         payload = (
             ("frames", message.frames),
             ("upto_frame", message.upto),
@@ -71,12 +85,13 @@ class QualityActor(Actor):
     def drain(self, _: Drain, out: Out) -> None:
         """Tell the session how it was."""
         self.phase = DONE
-        measured = self.frames_measured
+        levels = self.levels
+        frames = levels.frames
         quality = Quality(
-            level_dbfs=dbfs(self.energy / measured) if measured else None,
-            peak_dbfs=dbfs(self.peak**2) if measured else None,
-            clipped_share=self.clipped / measured if measured else 0.0,
-            silent_share=self.silent / measured if measured else 0.0,
+            level_dbfs=dbfs(levels.energy / frames) if frames else None,
+            peak_dbfs=dbfs(levels.peak**2) if frames else None,
+            clipped_share=levels.clipped / frames if frames else 0.0,
+            silent_share=levels.silent / frames if frames else 0.0,
             longest_pause_ms=self.pause_ms,
         )
         out.tell(self.session, Assessed(quality))

@@ -9,6 +9,8 @@ The port knows frames by their numbers, so that handing a run over again after a
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
 from actors.messages import (
@@ -26,35 +28,31 @@ from actors.messages import (
 )
 
 OPEN, DRAINING, CLOSED = "open", "draining", "closed"
+NOTHING_YET = Account(upto=0, kept=0, n_bytes=0, digest="", lost=())
 LOST_ON_THE_WAY = "lost_on_the_way"
 
 
 class RecorderActor(Actor):
     """Hands frames to the media port and counts.
 
-    `expected` is the next frame number, `last_run` the first one of the run handed over last; `kept` counts the frames
-    that the port has dealt with, `lost` those it has not, by reason. `told_upto` is where the last account to the session
-    ended.
+    `expected` is the next frame number, `last_run` the first one of the run handed over last; `account` is what became of
+    the frames so far, and `told_upto` where the last one told to the session ended.
     """
 
     __slots__ = (
+        "account",
         "account_frames",
-        "digest",
         "expected",
         "facts",
-        "kept",
         "last_run",
-        "lost",
         "media",
-        "n_bytes",
         "phase",
         "quality",
         "session",
         "told_upto",
-        "upto",
     )
     wiring = ("session", "quality", "media", "facts", "account_frames")
-    state = ("phase", "expected", "last_run", "kept", "n_bytes", "lost", "upto", "told_upto", "digest")
+    state = ("phase", "expected", "last_run", "account", "told_upto")
     journal = state
     handles = {
         OPEN: {Frames: "frames", Drain: "drain", Kept: "kept_some", MediaLost: "media_lost", MediaClosed: IGNORE},
@@ -69,9 +67,8 @@ class RecorderActor(Actor):
         self.facts = facts
         self.account_frames = account_frames
         self.phase = OPEN
-        self.expected = self.last_run = self.kept = self.n_bytes = self.upto = self.told_upto = 0
-        self.lost: tuple[tuple[str, int], ...] = ()
-        self.digest = ""
+        self.expected = self.last_run = self.told_upto = 0
+        self.account = NOTHING_YET
 
     def start(self, out: Out) -> None:
         """Open the session's account at the port; a second opening of the same session changes nothing there."""
@@ -93,7 +90,7 @@ class RecorderActor(Actor):
         if message.first != self.expected:
             if message.first < self.expected:
                 return
-            self.lost = counted(self.lost, LOST_ON_THE_WAY, message.first - self.expected)
+            self._lose(LOST_ON_THE_WAY, message.first - self.expected)
         self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.media, Keep(self.facts.session_id, message.first, message.count))
@@ -105,27 +102,27 @@ class RecorderActor(Actor):
 
     def kept_some(self, message: Kept, out: Out) -> None:
         """The port dealt with more frames: count them, pass the measures on, and tell the session now and then."""
-        self.kept += message.frames
-        self.n_bytes += message.n_bytes
-        self.upto = message.upto
-        self.digest = message.digest
+        so_far = self.account
+        self.account = Account(
+            message.upto, so_far.kept + message.frames, so_far.n_bytes + message.n_bytes, message.digest, so_far.lost
+        )
         out.tell(self.quality, message)
-        if self.upto - self.told_upto >= self.account_frames:
-            self.told_upto = self.upto
-            out.tell(self.session, self._account())
+        if message.upto - self.told_upto >= self.account_frames:
+            self.told_upto = message.upto
+            out.tell(self.session, self.account)
 
     def media_lost(self, message: MediaLost, _: Out) -> None:
         """The port could not keep some frames."""
-        self.lost = counted(self.lost, message.reason, message.count)
+        self._lose(message.reason, message.count)
 
     def closed(self, message: MediaClosed, out: Out) -> None:
         """The recording is closed: tell the session the final account."""
         self.phase = CLOSED
-        self.digest = message.digest
-        out.tell(self.session, Recorded(self._account(), message.recording))
+        self.account = replace(self.account, digest=message.digest)
+        out.tell(self.session, Recorded(self.account, message.recording))
 
-    def _account(self) -> Account:
-        return Account(self.upto, self.kept, self.n_bytes, self.digest, self.lost)
+    def _lose(self, reason: str, frames: int) -> None:
+        self.account = replace(self.account, lost=counted(self.account.lost, reason, frames))
 
 
 def counted(counts: tuple[tuple[str, int], ...], reason: str, more: int) -> tuple[tuple[str, int], ...]:

@@ -50,7 +50,7 @@ from actors.messages import (
 )
 from actors.outbox import Outbox
 from actors.quality import QualityActor
-from actors.recorder import LOST_ON_THE_WAY, RecorderActor, counted
+from actors.recorder import LOST_ON_THE_WAY, NOTHING_YET, RecorderActor, counted
 from actors.transcriber import TranscriberActor
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
@@ -118,7 +118,6 @@ class Ending(Struct, frozen=True):
     result: SessionResult | None = None
 
 
-_NO_ACCOUNT = Account(0, 0, 0, "", ())
 
 
 class SessionActor(Actor):
@@ -231,7 +230,7 @@ class SessionActor(Actor):
         self.routes = first_routes
         self.parts: Parts | None = None
         self.ending: Ending | None = None
-        self.account = _NO_ACCOUNT
+        self.account = NOTHING_YET
         self.opened = False
 
     # --- CREATED ---------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ The ports keep to the protocol of the real ones: they take work in `submit`, and
 is their tasks; a test decides what the store, the encoder and the engine do.
 """
 
+# ruff: noqa: RUF012 - a table on an actor class is never changed
+
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,9 +14,9 @@ from typing import Any
 import pytest
 
 from actors import messages as m
-from actors.actor import Actor
+from actors.actor import Actor, Exited, Gone, Out
 from actors.evidence import EvidenceActor
-from actors.mailbox import Ref
+from actors.mailbox import CONTROL, Ref
 from actors.policy import PolicyActor
 from actors.quality import QualityActor
 from actors.recorder import RecorderActor
@@ -96,8 +98,9 @@ class ScriptedPort:
 class World:
     """A supervisor with everything below it, a clock at 0 s, and ports that do what the test says.
 
-    `store` is "up", "down" (refuses) or "silent" (never answers); `spill_ok` whether the spill file takes records; `media_answers`
-    and `stt_answers` can be turned off for a time. `break_at` are the numbers of the submissions, counted over all ports, that raise.
+    `store` is "up", "down" (refuses) or "silent" (never answers); `spill_ok` whether the spill file takes records;
+    `media_answers` and `stt_answers` can be turned off for a time. `break_at` are the numbers of the submissions, counted
+    over all ports, that raise.
     """
 
     def __init__(
@@ -154,7 +157,12 @@ class World:
             self.settle()
 
     def stop(
-        self, session_id: str = "voice-1", *, upto: int | None = None, settle: bool = True, reason: EndReason | None = None
+        self,
+        session_id: str = "voice-1",
+        *,
+        upto: int | None = None,
+        settle: bool = True,
+        reason: EndReason | None = None,
     ) -> Token:
         """Ask for the end; the token has the answer."""
         token = Token()
@@ -277,7 +285,12 @@ class World:
             if account["recording"]:
                 samples = len(account["kept"]) * 320
                 info = RecordingInfo(
-                    path="call.flac", sample_rate=16_000, channels=1, samples=samples, seconds=samples / 16_000, segments=1
+                    path="call.flac",
+                    sample_rate=16_000,
+                    channels=1,
+                    samples=samples,
+                    seconds=samples / 16_000,
+                    segments=1,
                 )
             return [(account["to"], m.MediaClosed(info, account["sha"].hexdigest()))]
         return []
@@ -392,3 +405,140 @@ def voice_actor(request: pytest.FixtureRequest) -> type[Actor]:
     """Each class of voice actor in turn."""
     kind: type[Actor] = request.param
     return kind
+
+
+# --- plain actors, for the tests of the system -------------------------------------------------------------------------
+
+
+class Do:
+    """A message that brings its step along."""
+
+    def __init__(self, name: str, action: Callable[["Doer", Out], None] | None = None, *, lane: int = CONTROL) -> None:
+        self.name = name
+        self.action = action
+        self.lane = lane
+
+
+class Doer(Actor):
+    """Logs what it gets and does what it is told; `log` survives a crash, `scratch` does not."""
+
+    __slots__ = ("log", "scratch")
+    state = ("log", "scratch")
+    journal = ("log",)
+    handles = {Do: "do", Gone: "gone"}
+
+    def __init__(self) -> None:
+        self.log: tuple[str, ...] = ()
+        self.scratch: tuple[str, ...] = ()
+
+    def start(self, out: Out) -> None:
+        self.log = (*self.log, "start")
+
+    def restarted(self, out: Out) -> None:
+        self.log = (*self.log, "restarted")
+
+    def timeout(self, timer: str, out: Out) -> None:
+        self.log = (*self.log, f"timeout {timer}")
+
+    def do(self, message: Do, out: Out) -> None:
+        self.log = (*self.log, message.name)
+        self.scratch = (*self.scratch, message.name)
+        if message.action is not None:
+            message.action(self, out)
+
+    def gone(self, message: Gone, out: Out) -> None:
+        self.log = (*self.log, f"gone {message.ref.name}")
+
+
+class Keeper(Doer):
+    """A Doer that is told of its children's crashes, and leaves them as they are."""
+
+    __slots__ = ("children",)
+    state = (*Doer.state, "children")
+    journal = ("log", "children")
+    handles = {**Doer.handles, Exited: "exited"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: dict[str, Ref] = {}
+
+    def exited(self, message: Exited, out: Out) -> None:
+        self.log = (*self.log, f"exited {message.ref.name}: {message.error}")
+
+    def adopt(self, name: str, kind: type[Doer], out: Out) -> None:
+        """Spawn a child, as part of a step."""
+        self.children = {**self.children, name: out.spawn(kind(), name)}
+
+
+class HandClock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Stage:
+    """An actor system on a hand clock, and short names for what its tests do."""
+
+    Do = Do
+    Doer = Doer
+    Keeper = Keeper
+
+    def __init__(self, **settings: Any) -> None:
+        self.clock = HandClock()
+        self.system = ActorSystem(clock=self.clock, **settings)
+
+    def doer(self, name: str = "doer") -> Ref:
+        return self.system.spawn(Doer(), name)
+
+    def keeper(self, name: str = "keeper") -> Ref:
+        return self.system.spawn(Keeper(), name)
+
+    def child(self, parent: Ref, name: str, kind: type[Doer] = Doer) -> Ref:
+        """A new child of a keeper."""
+        self.do(parent, f"adopt {name}", lambda keeper, out: keeper.adopt(name, kind, out))
+        actor: Any = parent.actor
+        ref: Ref = actor.children[name]
+        return ref
+
+    def do(self, ref: Ref, name: str, action: Any = None, *, lane: int = CONTROL) -> None:
+        """Tell `ref` to do something."""
+        self.system.tell(ref, Do(name, action, lane=lane))
+
+    def crash(self, ref: Ref, name: str = "bad") -> None:
+        """Tell `ref` something that its step fails on, each time."""
+
+        def fail(_: Doer, __: Out) -> None:
+            raise ValueError(name)
+
+        self.do(ref, name, fail)
+
+    def log(self, ref: Ref) -> tuple[str, ...]:
+        """What an actor has logged."""
+        actor: Any = ref.actor
+        log: tuple[str, ...] = actor.log
+        return log
+
+    def letters(self) -> list[tuple[str, str, str]]:
+        """To whom, what and why, of each dead letter."""
+        return [(letter.to, letter.kind, letter.reason) for letter in self.system.dead_letters]
+
+    def drain(self) -> None:
+        """Take turns as the driver does, until nobody is ready."""
+        while self.system.has_work():
+            self.system.turn()
+
+
+@pytest.fixture
+def stage() -> Stage:
+    """An actor system with nobody in it."""
+    return Stage()
+
+
+@pytest.fixture(scope="session")
+def new_stage() -> type[Stage]:
+    """`Stage` itself, for tests with settings of their own."""
+    return Stage

@@ -5,7 +5,8 @@ import pytest
 from actors.mailbox import Ref
 from actors.messages import Changed, Closed, Emit, Facts
 from actors.policy import PolicyActor
-from agentos.core.communication.voice.audio.door import Door
+from agentos.core.communication.voice.async_service import MEDIA
+from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import InvalidState
 from agentos.core.communication.voice.request import make_facts, read_request
@@ -37,7 +38,6 @@ class World:
         self.stopped: list[VoiceSession] = []
         self.delivered: list[object] = []
         self.directory = Directory(
-            deliver=lambda ref, message: self.delivered.append((ref, message)),
             keep_events=self.kept.extend,
             on_started=self.started.append,
             on_stopped=self.stopped.append,
@@ -55,7 +55,13 @@ class World:
         self.facts: Facts = make_facts(request, load_settings(), admin_token_valid=False)
         self.id = self.facts.session_id
         self.door = Door(
-            self.id, self.facts.audio_format, ports=("media",), limit=10, max_chunk=10_000, post=lambda frames: None
+            self.id,
+            self.facts.audio_format,
+            ports=1,
+            limit=10,
+            max_chunk=10_000,
+            deliver=lambda ref, message: self.delivered.append((ref, message)),
+            lock=DoorLock(),
         )
         self.directory.expect(self.facts, self.door)
 
@@ -178,7 +184,10 @@ def test_events_are_numbered_kept_and_told(world: World) -> None:
     listing.listeners.append(heard.append)
     world.emit(VoiceEventType.STT_PARTIAL)
     world.emit(VoiceEventType.STT_FINAL)
-    assert [(event.number, event.event_type.value) for event in world.kept] == [(1, "session_started"), (3, "stt_final")]
+    assert [(event.number, event.event_type.value) for event in world.kept] == [
+        (1, "session_started"),
+        (3, "stt_final"),
+    ]
     assert [event.number for event in heard] == [2, 3]
     assert len({event.event_id for event in world.kept}) == 2
     assert all(event.event_id.startswith("evt-") and event.session_id == world.id for event in world.kept)
@@ -220,5 +229,5 @@ def test_late_news_of_a_session_that_is_gone_change_nothing(world: World) -> Non
     assert len(world.directory) == 0
     assert world.kept == []
     with pytest.raises(KeyError):
-        world.directory.take("media", world.id, 0, 1)
-    world.directory.room("media", world.id, 1)
+        world.directory.take(MEDIA, world.id, 0, 1)
+    world.directory.room(MEDIA, world.id, 1)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Frames
-from agentos.core.communication.voice.audio.door import Door
+from agentos.core.communication.voice.async_service import MEDIA, STT
+from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import VoiceSessionState
@@ -17,16 +18,20 @@ FRAME = 640
 MULAW = AudioFormat(encoding=AudioEncoding.MULAW, sample_rate=8_000)
 
 
-def make_door(
-    told: list[Frames], *, ports: tuple[str, ...] = ("media",), limit: int = 100, audio_format: AudioFormat | None = None
-) -> Door:
+def make_door(told: list[Frames], *, ports: int = 1, limit: int = 100, audio_format: AudioFormat | None = None) -> Door:
     return Door(
-        "voice-1", audio_format or AudioFormat(), ports=ports, limit=limit, max_chunk=10 * FRAME, post=told.append
+        "voice-1",
+        audio_format or AudioFormat(),
+        ports=ports,
+        limit=limit,
+        max_chunk=10 * FRAME,
+        deliver=lambda _, frames: told.append(frames),
+        lock=DoorLock(),
     )
 
 
-def fetch_all(door: Door, told: list[Frames], port: str = "media") -> bytes:
-    return b"".join(door.take(port, frames.first, frames.count) for frames in told if frames.count)
+def fetch_all(door: Door, told: list[Frames], port: int = MEDIA) -> bytes:
+    return b"".join(door.take(port, frames.first) for frames in told if frames.count)
 
 
 @given(st.lists(st.binary(max_size=3 * FRAME), max_size=12))
@@ -147,15 +152,15 @@ def test_a_session_that_is_ending_takes_no_audio_and_says_where_it_stands(state:
 
 def test_a_full_door_takes_nothing_until_the_slowest_port_has_dealt_with_some() -> None:
     told: list[Frames] = []
-    door = make_door(told, ports=("media", "stt"), limit=4)
+    door = make_door(told, ports=2, limit=4)
     assert door.offer(bytes(4 * FRAME))
     assert not door.offer(bytes(FRAME))
-    door.take("media", 0, 4)
-    door.room("media", 4)
+    door.take(MEDIA, 0)
+    door.room(MEDIA, 4)
     assert not door.offer(bytes(FRAME))  # the other one has not even fetched
-    door.take("stt", 0, 4)
+    door.take(STT, 0)
     assert not door.offer(bytes(FRAME))  # fetched, and not dealt with
-    door.room("stt", 1)
+    door.room(STT, 1)
     assert door.offer(bytes(FRAME))
     assert not door.offer(bytes(FRAME))
     assert [(frames.first, frames.count) for frames in told] == [(0, 4), (4, 1)]
@@ -166,10 +171,10 @@ def test_a_refused_chunk_leaves_the_stream_as_it_was() -> None:
     door = make_door(told, limit=1)
     door.offer(b"a" * (FRAME + 1))
     assert not door.offer(b"b" * (2 * FRAME))
-    door.take("media", 0, 1)
-    door.room("media", 1)
+    door.take(MEDIA, 0)
+    door.room(MEDIA, 1)
     assert door.offer(b"c" * (FRAME - 1))
-    assert door.take("media", 1, 1) == b"a" + b"c" * (FRAME - 1)
+    assert door.take(MEDIA, 1) == b"a" + b"c" * (FRAME - 1)
 
 
 def test_a_chunk_larger_than_the_bound_gets_in_alone() -> None:
@@ -183,9 +188,9 @@ def test_a_run_can_be_fetched_once() -> None:
     told: list[Frames] = []
     door = make_door(told)
     door.offer(bytes(FRAME))
-    door.take("media", 0, 1)
+    door.take(MEDIA, 0)
     with pytest.raises(KeyError):
-        door.take("media", 0, 1)
+        door.take(MEDIA, 0)
 
 
 def test_a_run_that_nobody_asked_for_is_let_go_when_a_later_one_is_fetched() -> None:
@@ -193,10 +198,10 @@ def test_a_run_that_nobody_asked_for_is_let_go_when_a_later_one_is_fetched() -> 
     door = make_door(told, limit=3)
     for at in range(3):
         door.offer(bytes([at]) * FRAME)
-    assert door.take("media", 2, 1) == b"\2" * FRAME
-    door.room("media", 1)
+    assert door.take(MEDIA, 2) == b"\2" * FRAME
+    door.room(MEDIA, 1)
     with pytest.raises(KeyError):
-        door.take("media", 0, 1)
+        door.take(MEDIA, 0)
     assert door.offer(bytes(3 * FRAME))  # what is lost does not take room for ever
 
 
@@ -206,7 +211,7 @@ def test_a_closed_door_keeps_no_bytes() -> None:
     door.offer(bytes(FRAME))
     door.close()
     with pytest.raises(KeyError):
-        door.take("media", 0, 1)
+        door.take(MEDIA, 0)
     with pytest.raises(InvalidState, match="STOPPING"):
         door.offer(b"more")
 
@@ -216,8 +221,8 @@ def test_whoever_waits_for_room_is_called_once() -> None:
     door = make_door(told)
     calls: list[str] = []
     door.on_room(lambda: calls.append("room"))
-    door.room("media", 1)
-    door.room("media", 1)
+    door.room(MEDIA, 1)
+    door.room(MEDIA, 1)
     assert calls == ["room"]
 
 
@@ -240,11 +245,11 @@ def test_a_thread_waits_for_room_and_then_gets_in() -> None:
     door = make_door(told, limit=1)
     door.offer(bytes(FRAME))
     thread, results = within_a_thread(lambda: door.offer_within(b"b" * FRAME, 30))
-    door.take("media", 0, 1)
-    door.room("media", 1)
+    door.take(MEDIA, 0)
+    door.room(MEDIA, 1)
     thread.join(30)
     assert results == [True]
-    assert door.take("media", 1, 1) == b"b" * FRAME
+    assert door.take(MEDIA, 1) == b"b" * FRAME
 
 
 def test_room_that_comes_between_the_look_and_the_wait_is_not_missed() -> None:
@@ -267,8 +272,8 @@ def test_room_that_comes_between_the_look_and_the_wait_is_not_missed() -> None:
     door.__class__ = Slow
     thread, results = within_a_thread(lambda: door.offer_within(bytes(FRAME), 5))
     looked.wait(5)
-    door.take("media", 0, 1)
-    door.room("media", 1)
+    door.take(MEDIA, 0)
+    door.room(MEDIA, 1)
     go_on.set()
     thread.join(30)
     assert results == [True]

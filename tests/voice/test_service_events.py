@@ -215,6 +215,10 @@ async def test_listeners_end_with_the_service(make_settings: MakeSettings) -> No
     async with anyio.create_task_group() as group, AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         group.start_soon(listen, service, session.session_id)
-        await anyio.sleep(0)
+        assert service._parts is not None
+        listing = service._parts.directory.listing(session.session_id)
+        assert listing is not None
+        while not listing.listeners:
+            await anyio.sleep(0)
     assert kinds(told)[-1] == "session_stopped"
     assert told[-1].payload == {"reason": "shutdown"}

@@ -17,6 +17,7 @@ from agentos.core.communication.voice import AsyncVoiceService, STTProvider, Voi
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState, Overloaded
 from agentos.core.communication.voice.models import SessionResult
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.recordings import RecordingWriter
 
 pytestmark = pytest.mark.anyio
 FRAME = 640
@@ -186,20 +187,17 @@ async def test_audio_from_two_tasks_is_kept_whole(make_settings: MakeSettings) -
 
 
 class StoppedEncoder:
-    """A media port whose thread stands still until it is let go: what a disk does that does not answer."""
+    """Recordings stand still until they are let go: what a disk does that does not answer."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from agentos.core.communication.voice.audio.media import MediaPort
-
         self.go_on = threading.Event()
-        deal = MediaPort._deal_with_queue
+        write = RecordingWriter.write
 
-        def stand_still(port: MediaPort) -> int:
-            if port._queue:
-                self.go_on.wait(PATIENCE)
-            return deal(port)
+        def stand_still(writer: RecordingWriter, first_frame: int, data: bytes) -> None:
+            assert self.go_on.wait(PATIENCE)
+            write(writer, first_frame, data)
 
-        monkeypatch.setattr(MediaPort, "_deal_with_queue", stand_still)
+        monkeypatch.setattr(RecordingWriter, "write", stand_still)
 
 
 async def test_without_room_a_chunk_is_refused_whole_and_later_taken(
@@ -237,7 +235,7 @@ async def test_a_chunk_that_waits_gets_in_when_there_is_room(
 ) -> None:
     encoder = StoppedEncoder(monkeypatch)
     async with AsyncVoiceService(make_settings(backlog_seconds=0.2, dispatch_timeout_seconds=PATIENCE)) as service:
-        session = await create(service)
+        session = await create(service, RECORDED)
         await service.dispatch_audio_chunk(session.session_id, bytes(10 * FRAME))
         async with anyio.create_task_group() as group:
             group.start_soon(service.dispatch_audio_chunk, session.session_id, bytes(FRAME))
@@ -254,7 +252,7 @@ async def test_a_chunk_that_waits_for_room_learns_of_the_stop(
     encoder = StoppedEncoder(monkeypatch)
     settings = make_settings(backlog_seconds=0.2, dispatch_timeout_seconds=PATIENCE, drain_timeout_seconds=0.3)
     async with AsyncVoiceService(settings) as service:
-        session = await create(service)
+        session = await create(service, RECORDED)
         await service.dispatch_audio_chunk(session.session_id, bytes(10 * FRAME))
 
         async def one_more() -> None:

@@ -21,7 +21,7 @@ from actors.messages import Denied, Ended, Facts, Frames, Opened, OpenSession, S
 from actors.session import Ports, SessionLimits
 from actors.supervisor import Supervisor
 from actors.system import ActorSystem, AskTimeout, SystemStatistics
-from agentos.core.communication.voice.audio.door import Door
+from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.audio.media import MediaPort, MediaStatistics
 from agentos.core.communication.voice.directory import PASSING, Directory, Listing
 from agentos.core.communication.voice.errors import (
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 DATABASE = "voice.db"
 RECORDINGS = "recordings"
-MEDIA, STT = "media", "stt"
+MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
 LISTENER_BOUND = 1000  # passing events that may wait for a slow listener; kept events always wait
 PROBE_SECONDS = 1.0  # how often a store that is down is tried again
 STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
@@ -95,6 +95,7 @@ class AsyncVoiceService:
         self._system = ActorSystem()
         self._closing: anyio.Event | None = None
         self._closed = False
+        self._door_lock = DoorLock()
         self._stack = AsyncExitStack()
         self._parts: _Parts | None = None
 
@@ -192,7 +193,6 @@ class AsyncVoiceService:
 
         store, spill = await anyio.to_thread.run_sync(open_files)
         directory = Directory(
-            deliver=self._deliver(),
             keep_events=lambda events: store_port.keep_events(events),
             on_started=self._started,
             on_stopped=self._stopped,
@@ -405,8 +405,7 @@ class AsyncVoiceService:
         if listing is None:
             if await self.get_session(session_id) is None:
                 raise SessionNotFound(session_id)
-            await self._reading(parts.store_port.writer.flush, self.settings.evidence_timeout_seconds)
-            for event in await self._reading(parts.store.events, session_id, after):
+            for event in await self._stored_events(session_id, after):
                 yield event
             return
         waiting = _Listener()
@@ -414,7 +413,7 @@ class AsyncVoiceService:
         try:
             known = list(listing.events)
             if after + 1 < (known[0].number if known else listing.next_number):
-                stored = await self._reading(parts.store.events, session_id, after)
+                stored = await self._stored_events(session_id, after)
                 first = known[0].number if known else listing.next_number
                 known = [event for event in stored if event.number < first] + known
             for event in known:
@@ -434,7 +433,7 @@ class AsyncVoiceService:
 
     def get_provider(self, provider_type: VoiceProvider) -> IVoiceProvider:
         """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
-        provider = self._providers.get(provider_type)
+        provider = self._providers.get(provider_type) if isinstance(provider_type, VoiceProvider) else None
         if provider is None:
             raise InvalidRequest(f"provider must be a VoiceProvider, got {provider_type!r}", field="provider")
         return provider
@@ -464,14 +463,14 @@ class AsyncVoiceService:
         return self._parts
 
     def _door(self, facts: Facts) -> Door:
-        ports = (MEDIA,) if facts.stt_engine is None else (MEDIA, STT)
         return Door(
             facts.session_id,
             facts.audio_format,
-            ports=ports,
+            ports=1 if facts.stt_engine is None else 2,
             limit=int(self.settings.backlog_seconds * FRAMES_PER_SECOND),
             max_chunk=self.settings.max_chunk_bytes,
-            post=_nobody_knows_it,
+            deliver=self._deliver(),
+            lock=self._door_lock,
         )
 
     def _deliver(self) -> Callable[[Ref, Frames], None]:
@@ -518,7 +517,11 @@ class AsyncVoiceService:
 
     async def _not_running(self, session_id: str) -> Exception:
         session = await self.get_session(session_id)
-        return SessionNotFound(session_id) if session is None else InvalidState(session_id, session.state)
+        if session is None:
+            return SessionNotFound(session_id)
+        if session.state is VoiceSessionState.STOPPED:
+            return InvalidState(session_id, session.state)
+        return InvalidState(session_id, session.state, "another process runs it, or ended without stopping it")
 
     async def _known(self, session_id: str) -> VoiceSession:
         session = await self.get_session(session_id)
@@ -529,6 +532,12 @@ class AsyncVoiceService:
     async def _reading(self, call: Callable[..., T], *arguments: Any) -> T:
         """A read of the store, in a thread; bounded by the store's own busy timeout, and given up when cancelled."""
         return await anyio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True)
+
+    async def _stored_events(self, session_id: str, after: int) -> list[VoiceEvent]:
+        parts = self._running()
+        # Events go to the store behind everything else; those that were told are to be there.
+        await self._reading(parts.store_port.writer.flush, self.settings.evidence_timeout_seconds)
+        return await self._reading(parts.store.events, session_id, after)
 
     async def _token_valid(self, token: SecretStr) -> bool:
         try:
@@ -591,11 +600,6 @@ async def _sheltered(
     """Run a part until `scope` is cancelled: the sessions still need it when the host has cancelled the service."""
     with scope:
         await run(task_status=task_status)
-
-
-def _nobody_knows_it(frames: Frames) -> None:
-    """A door has no route before its session's creation is durable; until then nobody has the session's id."""
-    raise AssertionError(f"{frames} came in before the session was there")
 
 
 def no_room(session_id: str) -> Overloaded:

@@ -7,13 +7,12 @@ frozen snapshots. A session that has stopped leaves the directory; it is then in
 import secrets
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import structlog
 
 from actors.mailbox import Ref
-from actors.messages import Changed, Closed, Emit, Facts, Frames
+from actors.messages import Changed, Closed, Emit, Facts
 from agentos.core.communication.voice.audio.door import Door
 from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
@@ -46,7 +45,7 @@ class Listing:
 class Directory:
     """The running sessions by id; a port to the actors.
 
-    `deliver` puts frames into a session's mailbox. `keep_events` gets every event that is to be kept, to store it.
+    `keep_events` gets every event that is to be kept, to store it.
     `on_started` and `on_stopped` are called in the loop's thread with the session's snapshot, when it has been told to be
     CREATED and STOPPED.
     """
@@ -54,12 +53,10 @@ class Directory:
     def __init__(
         self,
         *,
-        deliver: Callable[[Ref, Frames], None],
         keep_events: Callable[[tuple[VoiceEvent, ...]], None],
         on_started: Callable[[VoiceSession], None],
         on_stopped: Callable[[VoiceSession], None],
     ) -> None:
-        self._deliver = deliver
         self._keep_events = keep_events
         self._on_started = on_started
         self._on_stopped = on_stopped
@@ -119,11 +116,11 @@ class Directory:
         """The store has the stopped session now."""
         self._unstored.pop(session_id, None)
 
-    def take(self, port: str, session_id: str, first: int, count: int) -> bytes:
+    def take(self, port: int, session_id: str, first: int, count: int) -> bytes:
         """The bytes of a run of frames, for `port`. Raises `KeyError` when they are gone."""
-        return self._listings[session_id].door.take(port, first, count)
+        return self._listings[session_id].door.take(port, first)
 
-    def room(self, port: str, session_id: str, frames: int) -> None:
+    def room(self, port: int, session_id: str, frames: int) -> None:
         """`port` has dealt with so many frames of a session; from any thread."""
         listing = self._listings.get(session_id)
         if listing is not None:
@@ -199,7 +196,7 @@ class Directory:
             session = self._unstored.get(session_id, session)
         else:
             listing.ref = work.route
-            listing.door.post = partial(self._deliver, work.route)
+            listing.door.ref = work.route
             listing.door.state = work.state
         listing.session = session
         if first and work.state is not VoiceSessionState.STOPPED:

@@ -64,7 +64,9 @@ def _made(name: str, check: Callable[[], Iterator[Check]]) -> list[Check]:
         found.extend(check())
     except Exception as error:  # noqa: BLE001 - whatever keeps a check from being made is what the doctor is to tell
         text = " ".join(str(error).split())
-        advice = "install it again: pip install --force-reinstall agentos-voice" if isinstance(error, ImportError) else ""
+        advice = (
+            "install it again: pip install --force-reinstall agentos-voice" if isinstance(error, ImportError) else ""
+        )
         found.append(Check(name, Level.FAIL, f"{type(error).__name__}: {text}", advice))
     return found
 
@@ -83,7 +85,9 @@ def _python() -> Iterator[Check]:
 def _loops() -> Iterator[Check]:
     uvloop = importlib.util.find_spec("uvloop")
     fast = f"uvloop {metadata.version('uvloop')}" if uvloop is not None else "uvloop not installed (not needed)"
-    yield Check("event loops", Level.OK, f"asyncio, {fast}, trio {metadata.version('trio')}, anyio {metadata.version('anyio')}")
+    yield Check(
+        "event loops", Level.OK, f"asyncio, {fast}, trio {metadata.version('trio')}, anyio {metadata.version('anyio')}"
+    )
 
 
 def _clashes(paths: Sequence[str]) -> Iterator[Check]:
@@ -137,7 +141,11 @@ def _providers(folder: Path, name: str) -> Iterator[Path]:
 
 
 def _hiding(folder: Path) -> Iterator[Path]:
-    """`__init__.py` files on the way to the voice package; harmless only where that package lies behind them."""
+    """`__init__.py` files on the way to the voice package; harmless only where that package lies behind them.
+
+    First or last in the path, a regular package goes before a namespace. When such a folder is in the path of this very
+    process, nobody gets as far as this check: so one stands in the host's folder to ask.
+    """
     for namespace in NAMESPACES:
         candidate = folder / namespace / "__init__.py"
         if candidate.is_file() and folder.resolve() != ROOT:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -15,6 +15,7 @@ from machines.events import VoiceEvent, VoiceEventType
 FLOOR_DBFS: Final = -60.0  # below it a frame counts as silent
 LOUD_DBFS: Final = -12.0
 TOO_LOUD_DBFS: Final = -3.0
+METER_CELLS: Final = 60  # a decibel each; more would tell nothing
 REFRESHES_PER_SECOND: Final = 10
 FIXED_LINES: Final = 3  # state, level, and one left free at the bottom
 
@@ -38,7 +39,7 @@ class LiveView:
         self._partial = ""
         self._live = Live(
             console=console,
-            get_renderable=self._drawn,
+            get_renderable=self.render,
             refresh_per_second=REFRESHES_PER_SECOND,
             transient=True,
             vertical_overflow="crop",
@@ -81,12 +82,9 @@ class LiveView:
         """The view as it is now."""
         return Group(self._status(), self._meter(), *self._words())
 
-    def _drawn(self) -> RenderableType:
-        return self.render()
-
     def _status(self) -> RenderableType:
         line = Table.grid(expand=True, padding=(0, 2, 0, 0))
-        line.add_column(width=8, no_wrap=True)
+        line.add_column(min_width=8, no_wrap=True)
         line.add_column(no_wrap=True)
         line.add_column(ratio=1)
         line.add_row(
@@ -109,12 +107,14 @@ class LiveView:
         words = Text(" ".join(text for text in self._said if text))
         if self._partial:
             words.append(f"{' ' if words else ''}{self._partial}", style="italic dim")
+        if not words:
+            words.append("…", style="dim")
         width = max(1, self._console.width - 10)
         lines = list(words.wrap(self._console, width))[-max(1, self._console.height - FIXED_LINES) :]
         shown = Table.grid(padding=(0, 2, 0, 0))
         shown.add_column(width=8, no_wrap=True)
         shown.add_column(no_wrap=True)
-        for at, text in enumerate(lines or [Text("…", style="dim")]):
+        for at, text in enumerate(lines):
             shown.add_row(Text("said" if at == 0 else "", style="dim"), text)
         return [shown]
 
@@ -126,8 +126,8 @@ class _Bar:
         self._level = level
         self._peak = peak
 
-    def __rich_console__(self, _: Console, options: Any) -> Any:
-        width = max(1, options.max_width)
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        width = max(1, min(options.max_width, METER_CELLS))
         lit = _cells(self._level, width)
         peak = _cells(self._peak, width) - 1
         bar = Text(no_wrap=True)

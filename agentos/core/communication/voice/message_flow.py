@@ -7,6 +7,7 @@ What an actor takes is its `handles` table. What it sends is found in its syntax
 import ast
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,23 +140,27 @@ def _handled(actor: type[Actor]) -> set[str]:
 
 
 def _messages() -> list[str]:
-    return [name for name, value in vars(messages).items() if isinstance(value, type) and value.__module__ == messages.__name__]
+    return [
+        name
+        for name, value in vars(messages).items()
+        if isinstance(value, type) and value.__module__ == messages.__name__
+    ]
 
 
 def _spawns(parent: type[Actor], child: type[Actor]) -> bool:
     return any(sent.effect == "SPAWN" and sent.what == child.__name__ for sent in _sent_by(parent))
 
 
-def _sent_by(actor: type[Actor]) -> list[_Sent]:
+def _sent_by(actor: type[Actor]) -> tuple[_Sent, ...]:
+    return _sent(actor.__module__, actor.__name__)
+
+
+@cache
+def _sent(module: str, actor: str) -> tuple[_Sent, ...]:
     """What an actor sends, itself or through a value that it makes (its outbox)."""
-    tree = _tree(actor.__module__)
-    sent: list[_Sent] = []
-    for name in (actor.__name__, *_values_made(tree, actor.__name__)):
-        module = actor.__module__ if name == actor.__name__ else import_module(actor.__module__).__dict__[name].__module__
-        found = _class(_tree(module), name)
-        if found is not None:
-            sent += _Reader(found).effects()
-    return sent
+    homes = {name: import_module(module).__dict__[name].__module__ for name in _values_made(_tree(module), actor)}
+    trees = [_class(_tree(home), name) for name, home in [(actor, module), *sorted(homes.items())]]
+    return tuple(sent for tree in trees if tree is not None for sent in _Reader(tree).effects())
 
 
 def _values_made(tree: ast.Module, actor: str) -> set[str]:
@@ -186,6 +191,7 @@ def _class(tree: ast.Module, name: str) -> ast.ClassDef | None:
     return next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
 
 
+@cache
 def _tree(module: str) -> ast.Module:
     spec = find_spec(module)
     if spec is None or spec.origin is None:
@@ -199,18 +205,34 @@ class _Reader:
     def __init__(self, tree: ast.ClassDef) -> None:
         self._methods = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
         self._returns = {method.name: _type_name(method.returns) for method in self._methods}
+        self._fields: dict[str, str] = {}
+        for method in self._methods:
+            for name, kind in self._assigned(method, self._parameters(method)):
+                if kind and name.startswith("self."):
+                    self._fields[name.removeprefix("self.")] = kind
 
     def effects(self) -> list[_Sent]:
         """Every effect that the class asks for."""
         return [sent for method in self._methods for sent in self._of(method)]
 
-    def _of(self, method: ast.FunctionDef) -> Iterator[_Sent]:
-        types = {argument.arg: _type_name(argument.annotation) for argument in method.args.args}
+    def _parameters(self, method: ast.FunctionDef) -> dict[str, str]:
+        return {argument.arg: _type_name(argument.annotation) for argument in method.args.args}
+
+    def _assigned(self, method: ast.FunctionDef, types: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         for node in ast.walk(method):
             if isinstance(node, ast.Assign):
-                types |= {target.id: self._type(node.value, types) for target in node.targets if isinstance(target, ast.Name)}
+                kind = self._type(node.value, types)
+                yield from ((ast.unparse(target), kind) for target in node.targets)
+
+    def _of(self, method: ast.FunctionDef) -> Iterator[_Sent]:
+        types = self._parameters(method)
+        types |= {name: kind for name, kind in self._assigned(method, types) if "." not in name}
         for node in ast.walk(method):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _last_name(node.func.value) == "out":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and _last_name(node.func.value) == "out"
+            ):
                 effect, arguments = _EFFECTS.get(node.func.attr), node.args
                 if effect == "SPAWN":
                     arguments = [arguments[1], arguments[0]]
@@ -224,6 +246,8 @@ class _Reader:
     def _type(self, value: ast.expr, types: Mapping[str, str]) -> str:
         if isinstance(value, ast.Name):
             return types.get(value.id, "")
+        if isinstance(value, ast.Attribute) and _last_name(value.value) == "self":
+            return self._fields.get(value.attr, "")
         if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
             if value.func.id == "replace":
                 return self._type(value.args[0], types)

@@ -11,7 +11,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -82,7 +82,7 @@ class VoiceService:
             return
         if portal is not None and closing is not None and thread.is_alive():
             try:
-                portal.start_task_soon(closing.set)
+                _start_in(portal, closing.set)
             except RuntimeError:
                 pass  # it has ended by itself meanwhile
         thread.join()
@@ -154,6 +154,7 @@ class VoiceService:
             finally:
                 events.put(_END)
 
+        self._warn_of_a_loop(stacklevel=3)
         task = self._start(pump)
         try:
             while (event := events.get()) is not _END:
@@ -182,16 +183,16 @@ class VoiceService:
     # --- its thread ------------------------------------------------------------------------------------------------
 
     def _call(self, call: Callable[[AsyncVoiceService], Any]) -> Any:
+        self._warn_of_a_loop(stacklevel=4)
         try:
             return self._start(call).result()
         except CancelledError:
             raise ServiceClosed from None
 
     def _start(self, call: Callable[[AsyncVoiceService], Any]) -> "Future[Any]":
-        self._warn_of_a_loop()
         portal, service = self._running()
         try:
-            return portal.start_task_soon(call, service)
+            return _start_in(portal, call, service)
         except RuntimeError as error:
             if "not running" in str(error):
                 raise ServiceClosed from None
@@ -202,6 +203,7 @@ class VoiceService:
             if self._closed:
                 raise ServiceClosed
             if self._thread is None:
+                _close_at_exit(self)
                 ready: Future[None] = Future()
                 thread = threading.Thread(target=self._run, args=(ready,), name="voice-service", daemon=True)
                 thread.start()
@@ -211,7 +213,6 @@ class VoiceService:
                     thread.join()
                     raise
                 self._thread = thread
-                _close_at_exit(self)
             assert self._portal is not None
             assert self._service is not None
             return self._portal, self._service
@@ -231,18 +232,24 @@ class VoiceService:
     async def _main(self, ready: "Future[None]") -> None:
         service = _ThreadedService(self.settings, policy=self.policy)
         self._closing = anyio.Event()
-        async with anyio.from_thread.BlockingPortal() as portal, service:
-            self._portal, self._service = portal, service
-            ready.set_result(None)
-            await self._closing.wait()
+        async with anyio.from_thread.BlockingPortal() as portal:
+            try:
+                async with service:
+                    self._portal, self._service = portal, service
+                    ready.set_result(None)
+                    await self._closing.wait()
+            except Exception as error:
+                if ready.done():
+                    raise
+                ready.set_exception(error)  # as it is: the portal's task group would wrap it
 
-    def _warn_of_a_loop(self) -> None:
+    def _warn_of_a_loop(self, stacklevel: int) -> None:
         if not self._warned and _runs_a_loop():
             self._warned = True
             warnings.warn(
                 "VoiceService blocks the event loop that runs in this thread; use AsyncVoiceService there",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
 
@@ -256,8 +263,19 @@ def _runs_a_loop() -> bool:
     return True
 
 
+def _start_in(
+    portal: anyio.from_thread.BlockingPortal, call: Callable[..., Any], *arguments: Any
+) -> "Future[Any]":
+    if not trio.lowlevel.in_trio_run():
+        return portal.start_task_soon(call, *arguments)
+    # trio refuses calls into any of its loops from a thread that runs one.
+    with ThreadPoolExecutor(1, "voice-service-call") as aside:
+        return aside.submit(portal.start_task_soon, call, *arguments).result()
+
+
 _open_services: "weakref.WeakSet[VoiceService]" = weakref.WeakSet()
 _registered = threading.Lock()
+_exiting = threading.Event()
 
 
 def _close_at_exit(service: VoiceService) -> None:
@@ -266,11 +284,18 @@ def _close_at_exit(service: VoiceService) -> None:
     `atexit` is too late for that: since 3.12 no thread can be started then, and the service needs its worker threads to
     flush. `threading._register_atexit`, which `concurrent.futures` uses for the same end, runs before.
     """
-    _open_services.add(service)
+    if _exiting.is_set():
+        raise ServiceClosed("the interpreter is exiting; no voice service can be started any more")
     if _registered.acquire(blocking=False):
-        threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001
+        try:
+            threading._register_atexit(_close_all)  # type: ignore[attr-defined]  # noqa: SLF001
+        except RuntimeError:
+            _exiting.set()
+            raise ServiceClosed("the interpreter is exiting; no voice service can be started any more") from None
+    _open_services.add(service)
 
 
 def _close_all() -> None:
+    _exiting.set()
     for service in list(_open_services):
         service.close()

@@ -39,6 +39,16 @@ class Drawing:
         """A filled circle."""
         self._shapes.append(f'<circle cx="{x}" cy="{y}" r="{radius}" fill="{fill}"/>')
 
+    def ring(self, x: int, y: int, radius: int, *, stroke: str = INK) -> None:
+        """A circle that is not filled."""
+        self._shapes.append(
+            f'<circle cx="{x}" cy="{y}" r="{radius}" fill="none" stroke="{stroke}" stroke-width="1.5"/>'
+        )
+
+    def band(self, x: int, y: int, width: int, height: int, *, fill: str) -> None:
+        """A rectangle without an outline."""
+        self._shapes.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="{fill}"/>')
+
     def text(
         self,
         x: int,
@@ -58,9 +68,7 @@ class Drawing:
 
     def line(self, x1: int, y1: int, x2: int, y2: int, *, stroke: str = RULE, width: int = 1) -> None:
         """A straight line."""
-        self._shapes.append(
-            f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{stroke}" stroke-width="{width}"/>'
-        )
+        self._shapes.append(f'<line x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}" stroke="{stroke}" stroke-width="{width}"/>')
 
     def arrow(self, path: str, *, stroke: str = INK, dashed: bool = False) -> None:
         """An SVG path with a head at its end."""
@@ -80,8 +88,10 @@ class Drawing:
             for at, colour in enumerate(self._colours)
         ]
         lines = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self._width}" height="{self._height}" '
-            f'viewBox="0 0 {self._width} {self._height}" font-family="{FONT}" role="img">',
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="{self._width}" height="{self._height}" '
+                f'viewBox="0 0 {self._width} {self._height}" font-family="{FONT}" role="img">'
+            ),
             f"<title>{escape(self._title)}</title>",
             *(["<defs>", *heads, "</defs>"] if heads else []),
             f'<rect width="{self._width}" height="{self._height}" fill="#ffffff"/>',

@@ -8,6 +8,7 @@ thread: what is no whole frame yet waits for the next chunk.
 from collections import deque
 from collections.abc import Callable
 from threading import Condition, RLock
+from typing import Any
 
 from actors.messages import Frames
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
@@ -18,43 +19,91 @@ from machines.session import VoiceSessionState
 OPEN_STATES = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
 
 
-class _Shelf:
-    """What one port still has to fetch, and what it has fetched and not dealt with."""
+class DoorLock:
+    """What all doors of one service share: each holds it for some microseconds, and a lock each would be one more object to
+    touch for every frame."""
 
-    __slots__ = ("dealt", "fetched", "position", "runs")
+    __slots__ = ("more_room", "mutex")
 
     def __init__(self) -> None:
-        self.runs: deque[tuple[int, bytes]] = deque()
-        self.position = 0  # every frame below was fetched, or will never be
-        self.fetched = 0
-        self.dealt = 0
+        self.mutex = RLock()
+        self.more_room = Condition(self.mutex)
+
+
+class _Shelf:
+    """What one port still has to fetch. Nearly always that is nothing or one run, so the one has a place of its own.
+
+    `dealt` counts the frames that the port has fetched and dealt with, `lost` those that it will never ask for.
+    """
+
+    __slots__ = ("count", "data", "dealt", "first", "lost", "more")
+
+    def __init__(self) -> None:
+        self.first = self.count = self.dealt = self.lost = 0
+        self.data: bytes | None = None
+        self.more: deque[tuple[int, int, bytes]] | None = None
+
+    def put(self, first: int, count: int, data: bytes) -> None:
+        """Keep a run."""
+        if self.data is None:
+            self.first, self.count, self.data = first, count, data
+        elif self.more is None:
+            self.more = deque([(first, count, data)])
+        else:
+            self.more.append((first, count, data))
+
+    def take(self, first: int) -> bytes:
+        """The run that begins with this number. What is before it got lost between the actors, which declare it."""
+        while self.data is not None and self.first < first:
+            self.lost += self.count
+            self._next()
+        if self.data is None or self.first != first:
+            raise KeyError(first)
+        data = self.data
+        if self.more is None:
+            self.data = None
+        else:
+            self._next()
+        return data
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.data = self.more = None
+
+    def _next(self) -> None:
+        if self.more:
+            self.first, self.count, self.data = self.more.popleft()
+        else:
+            self.data = self.more = None
 
 
 class Door:
     """One session's way in; safe from many threads.
 
-    `limit` is the number of frames that may wait inside, in the slower of the ports. `post` puts a message into the
-    session's mailbox, and is called in the order of the frames.
+    `limit` is the number of frames that may wait inside, in the slower of the ports, of which there are `ports`, each known
+    by its number. `deliver` puts a message into the mailbox at `ref`, and is called in the order of the frames; `ref` is set
+    when the session is there. All doors of a service share `lock` and `more_room`.
 
-    Nearly all that is here runs for every frame, so it avoids what it can: one lock, and a look at the ports' progress
-    only when the room that was there at the last look is used up.
+    Nearly all that is here runs for every frame of every session, and with a thousand sessions most of its cost is memory
+    that is not in the cache. So it touches little: few objects, few fields, a look at the ports' progress only when the room
+    that was there at the last look is used up.
     """
 
     __slots__ = (
         "_carry",
         "_frame_bytes",
+        "_deliver",
         "_known_room",
         "_limit",
         "_lock",
         "_max_chunk",
-        "_more_room",
         "_next",
         "_sample_bytes",
         "_shelves",
         "_waiters",
         "_waiting",
         "last_ms",
-        "post",
+        "ref",
         "session_id",
         "state",
     )
@@ -64,14 +113,16 @@ class Door:
         session_id: str,
         audio_format: AudioFormat,
         *,
-        ports: tuple[str, ...],
+        ports: int,
         limit: int,
         max_chunk: int,
-        post: Callable[[Frames], None],
+        deliver: Callable[[Any, Frames], None],
+        lock: DoorLock,
     ) -> None:
         self.session_id = session_id
         self.state = VoiceSessionState.CREATED
-        self.post = post
+        self.ref: Any = None
+        self._deliver = deliver
         self.last_ms = monotonic_ms()
         self._frame_bytes = audio_format.frame_bytes
         self._sample_bytes = audio_format.sample_bytes
@@ -80,11 +131,10 @@ class Door:
         self._carry = b""
         self._next = 0
         self._known_room = limit  # frames below this number surely have room
-        self._shelves = {name: _Shelf() for name in ports}
-        self._lock = RLock()
-        self._more_room = Condition(self._lock)
+        self._shelves = tuple(_Shelf() for _ in range(ports))
+        self._lock = lock
         self._waiting = 0
-        self._waiters: list[Callable[[], None]] = []
+        self._waiters: tuple[Callable[[], None], ...] = ()
 
     def offer(self, data: bytes) -> bool:
         """Take a chunk if there is room: True when it is in, False when nothing of it is.
@@ -96,7 +146,7 @@ class Door:
             data = _as_bytes(data)
         if len(data) > self._max_chunk:
             raise ChunkTooLarge(len(data), self._max_chunk)
-        with self._lock:
+        with self._lock.mutex:
             if self.state not in OPEN_STATES:
                 raise InvalidState(self.session_id, self.state)
             begun = bool(self._carry)
@@ -115,17 +165,17 @@ class Door:
                 self._let_in(data, count)
             elif self._carry and not begun and not self._next:
                 # Audio has begun, though no frame is whole yet: the session is to know.
-                self.post(Frames(0, 0, 0, monotonic_ms()))
+                self._deliver(self.ref, Frames(0, 0, 0, monotonic_ms()))
         return True
 
     def offer_within(self, data: bytes, seconds: float) -> bool:
         """Like `offer`, but wait in this thread for room, up to `seconds`."""
         deadline = monotonic_ms() + int(seconds * 1000)
-        with self._lock:
+        with self._lock.mutex:
             self._waiting += 1
             try:
                 while not self.offer(data):
-                    if not self._more_room.wait((deadline - monotonic_ms()) / 1000):
+                    if not self._lock.more_room.wait((deadline - monotonic_ms()) / 1000):
                         return self.offer(data)
             finally:
                 self._waiting -= 1
@@ -134,7 +184,7 @@ class Door:
     def finish(self) -> int:
         """Let in what waits for more bytes, as a last short frame of whole samples; the number of frames that came in
         altogether. Half a sample stays outside and is counted in `leftover`."""
-        with self._lock:
+        with self._lock.mutex:
             whole = len(self._carry) - len(self._carry) % self._sample_bytes
             data, self._carry = self._carry[:whole], self._carry[whole:]
             if data and self.state in OPEN_STATES:
@@ -153,60 +203,50 @@ class Door:
 
     def close(self) -> None:
         """Forget everything; whoever waits for room learns that the session has ended."""
-        with self._lock:
+        with self._lock.mutex:
             if self.state in OPEN_STATES:
                 self.state = VoiceSessionState.STOPPING
-            for shelf in self._shelves.values():
-                shelf.runs.clear()
+            for shelf in self._shelves:
+                shelf.clear()
             self._wake()
 
-    def take(self, port: str, first: int, count: int) -> bytes:
-        """The bytes of a run that was let in, for `port`; a run can be fetched once. For the loop's thread.
+    def take(self, port: int, first: int) -> bytes:
+        """The bytes of the run that begins with frame `first`, for `port`; a run can be fetched once.
 
         Raises `KeyError` when it was fetched before, or the door is closed.
         """
-        shelf = self._shelves[port]
-        runs = shelf.runs
-        while runs and runs[0][0] < first:
-            runs.popleft()  # it got lost between the actors, which declare it by its number
-        if not runs or runs[0][0] != first:
-            raise KeyError(first)
-        shelf.fetched += count
-        shelf.position = first + count
-        return runs.popleft()[1]
+        with self._lock.mutex:
+            return self._shelves[port].take(first)
 
-    def room(self, port: str, frames: int) -> None:
+    def room(self, port: int, frames: int) -> None:
         """`port` has dealt with so many frames; from that port's thread."""
         self._shelves[port].dealt += frames
         if self._waiting or self._waiters:
-            with self._lock:
+            with self._lock.mutex:
                 self._wake()
 
     def on_room(self, callback: Callable[[], None]) -> None:
         """Have `callback` called, from any thread, the next time that there is more room."""
-        with self._lock:
-            self._waiters.append(callback)
+        with self._lock.mutex:
+            self._waiters = (*self._waiters, callback)
 
     def _let_in(self, data: bytes, count: int) -> None:
         first = self._next
         self._next = first + count
-        run = (first, data)
-        for shelf in self._shelves.values():
-            shelf.runs.append(run)
+        for shelf in self._shelves:
+            shelf.put(first, count, data)
         self.last_ms = now = monotonic_ms()
-        self.post(Frames(first, count, len(data), now))
+        self._deliver(self.ref, Frames(first, count, len(data), now))
 
     def _has_room(self, count: int) -> bool:
         """Look how far the ports have come. A chunk larger than the limit has room when nothing else waits."""
-        behind = max(
-            self._next - shelf.position + shelf.fetched - shelf.dealt for shelf in self._shelves.values()
-        )
+        behind = max(0, *(self._next - shelf.dealt - shelf.lost for shelf in self._shelves))
         self._known_room = self._next + self._limit - behind
         return self._next + count <= self._known_room or not behind
 
     def _wake(self) -> None:
-        self._more_room.notify_all()
-        waiters, self._waiters = self._waiters, []
+        self._lock.more_room.notify_all()
+        waiters, self._waiters = self._waiters, ()
         for callback in waiters:
             callback()
 

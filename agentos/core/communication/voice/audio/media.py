@@ -6,6 +6,7 @@ one hash update and one write for each session's run, one measurement for all se
 
 import errno
 import hashlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from time import sleep
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from actors.messages import CloseMedia, Keep, Kept, MediaClosed, MediaLost, OpenMedia
@@ -28,7 +30,7 @@ from machines.session import RecordingInfo
 
 _LARGE_RUN_FRAMES = 10  # a run this long is worth no waiting for more
 _LARGEST_FORMAT = AudioFormat(sample_rate=48_000, channels=8)
-_MEASURED_TOGETHER = 64  # runs; more would hold the interpreter lock for too long at once, fewer cost more each
+_TOGETHER = 64  # sessions; more would hold the interpreter lock for too long at once, fewer cost more each
 _BREATH_SECONDS = 0.0002
 _ASLEEP, _PACING, _WORKING = range(3)
 
@@ -59,22 +61,22 @@ class _Run(NamedTuple):
     data: bytes
 
 
-class _Handed:
-    """Successive frames of one session as they were handed over: `size` bytes each, in `parts`; None when they are gone."""
+class _Handed(Struct, gc=False):
+    """Successive frames of one session as they were handed over: `size` bytes each; `data` is None when they are gone.
 
-    __slots__ = ("first", "frames", "parts", "size")
+    `more` holds the runs that do not continue this one. It is none of the collector's business (`gc=False`): thousands of
+    these live for a moment only, and would make it walk through everything else again and again.
+    """
 
-    def __init__(self, work: Keep, data: bytes | None) -> None:
-        self.first = work.first
-        self.frames = work.count
-        self.parts = None if data is None else [data]
-        self.size = 0 if data is None else len(data) // work.count
+    first: int
+    frames: int
+    size: int
+    data: bytearray | bytes | None
+    more: "list[_Handed] | None" = None
 
-    def data(self) -> bytes | None:
-        """All bytes in one."""
-        if self.parts is None:
-            return None
-        return self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+
+def _handed(work: Keep, data: bytes | None) -> _Handed:
+    return _Handed(work.first, work.count, 0 if data is None else len(data) // work.count, data)
 
 
 class _Batch:
@@ -85,7 +87,7 @@ class _Batch:
 
     def __init__(self) -> None:
         self.opens: list[OpenMedia] = []
-        self.runs: dict[str, list[_Handed]] = {}
+        self.runs: dict[str, _Handed] = {}
         self.closes: list[str] = []
 
     def __bool__(self) -> bool:
@@ -93,17 +95,21 @@ class _Batch:
 
     def keep(self, work: Keep, data: bytes | None) -> None:
         """Add frames, to the run before them where they continue it."""
-        runs = self.runs.get(work.session_id)
-        if runs is None:
-            self.runs[work.session_id] = [_Handed(work, data)]
+        run = self.runs.get(work.session_id)
+        if run is None:
+            self.runs[work.session_id] = _handed(work, data)
             return
-        last = runs[-1]
+        last = run if run.more is None else run.more[-1]
         goes_on = work.first == last.first + last.frames
-        if data is not None and last.parts is not None and goes_on and len(data) == work.count * last.size:
+        if goes_on and data is not None and last.data is not None and len(data) == work.count * last.size:
             last.frames += work.count
-            last.parts.append(data)
+            if last.data.__class__ is bytes:
+                last.data = bytearray(last.data)
+            last.data += data
+        elif run.more is None:
+            run.more = [_handed(work, data)]
         else:
-            runs.append(_Handed(work, data))
+            run.more.append(_handed(work, data))
 
 
 class _Account:
@@ -304,32 +310,39 @@ class MediaPort:
             return 0
         for work in batch.opens:
             self._open(work)
-        runs: dict[str, list[_Run]] = {}
-        dealt: dict[str, int] = {}
-        for session_id, several in batch.runs.items():
-            self._breathe()
-            dealt[session_id] = sum(handed.frames for handed in several)
-            for handed in several:
-                self._gather(session_id, handed, runs)
-        self._batches += bool(dealt)
+        sessions = iter(batch.runs.items())
+        longest = 0
+        while some := list(itertools.islice(sessions, _TOGETHER)):
+            longest = max(longest, self._deal_with(some))
+        self._batches += bool(batch.runs)
+        for session_id in batch.closes:
+            if session_id in self._accounts:
+                self._begin_end(self._accounts[session_id])
+        return longest
+
+    def _deal_with(self, sessions: list[tuple[str, _Handed]]) -> int:
+        """What was handed over of some sessions; the longest run, in frames."""
         kept: list[tuple[_Account, _Run]] = []
-        for session_id, pieces in runs.items():
+        dealt: list[tuple[str, int]] = []
+        for session_id, handed in sessions:
             self._breathe()
-            account = self._accounts[session_id]
-            kept += [(account, run) for run in self._store(account, pieces)]
-        for at in range(0, len(kept), _MEASURED_TOGETHER):
-            self._breathe()
-            self._measure(kept[at : at + _MEASURED_TOGETHER])
-        for session_id, count in dealt.items():
-            self._breathe()
+            runs = (handed, *(handed.more or ()))
+            dealt.append((session_id, sum(run.frames for run in runs)))
+            account = self._accounts.get(session_id)
+            if account is None or account.ending:
+                self._stray += dealt[-1][1]
+                continue
+            pieces = [piece for run in runs if (piece := self._new_part(account, run)) is not None]
+            if pieces:
+                kept += [(account, run) for run in self._store(account, pieces)]
+        self._breathe()
+        self._measure(kept)
+        for session_id, count in dealt:
             if session_id in self._accounts:
                 self._report_if_due(self._accounts[session_id])
             self._dealt_with += count
             self._call(self._room, session_id, count)
-        for session_id in batch.closes:
-            if session_id in self._accounts:
-                self._begin_end(self._accounts[session_id])
-        return max(dealt.values(), default=0)
+        return max(count for _, count in dealt)
 
     def _breathe(self) -> None:
         """Let the loop's thread in for a moment, once in a millisecond.
@@ -349,23 +362,20 @@ class MediaPort:
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to
 
-    def _gather(self, session_id: str, handed: _Handed, runs: dict[str, list[_Run]]) -> None:
-        account = self._accounts.get(session_id)
-        if account is None or account.ending:
-            self._stray += handed.frames
-            return
+    def _new_part(self, account: _Account, handed: _Handed) -> _Run | None:
+        """The part of a run that was not dealt with before; None when there is none, or its bytes are gone."""
         known = max(0, min(handed.frames, account.upto - handed.first))
         self._stray += known
         if known == handed.frames:
-            return
+            return None
         first, count = handed.first + known, handed.frames - known
         account.upto = first + count
-        data = handed.data()
+        data = None if handed.data is None else bytes(handed.data)
         rest = data[known * account.frame_bytes :] if data is not None and known else data
         if not rest or len(rest) % account.sample_bytes:
             self._lose(account, first, count, "missing")
-        else:
-            runs.setdefault(session_id, []).append(_Run(first, count, rest))
+            return None
+        return _Run(first, count, rest)
 
     def _store(self, account: _Account, pieces: list[_Run]) -> list[_Run]:
         """Write and digest the runs; those that are kept."""

@@ -14,7 +14,16 @@ from rich.text import Text
 
 from agentos.core.communication.voice.async_service import DATABASE
 from agentos.core.communication.voice.audio.files import SoundFile
-from agentos.core.communication.voice.cli.exits import EVIDENCE, FAILED, OK, SIGNAL_BASE, InputError, described, exit_code, one_line
+from agentos.core.communication.voice.cli.exits import (
+    EVIDENCE,
+    FAILED,
+    OK,
+    SIGNAL_BASE,
+    InputError,
+    described,
+    exit_code,
+    one_line,
+)
 from agentos.core.communication.voice.cli.logs import configure_logging
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, terminal
@@ -31,8 +40,10 @@ TOKEN_VARIABLE = "AGENTOS_VOICE_ADMIN_TOKEN"  # noqa: S105 - the name of the var
 EngineName = Literal["pocketsphinx", "whisper_local", "google", "azure", "aws"]
 
 
-def call(
-    file: Annotated[Path | None, Parameter(help="A WAV, FLAC or OGG file of any rate; a sample that ships, if none.")] = None,
+def call(  # noqa: PLR0913 - each is an option of the command
+    file: Annotated[
+        Path | None, Parameter(help="A WAV, FLAC or OGG file of any rate; a sample that ships, if none.")
+    ] = None,
     /,
     *,
     fast: Annotated[
@@ -45,7 +56,9 @@ def call(
     admin_token: Annotated[
         str | None, Parameter(env_var=TOKEN_VARIABLE, help="For calls of a high risk tier; see `token create`.")
     ] = None,
-    backend: Annotated[Literal["asyncio", "trio"] | None, Parameter(help="The event loop; else the setting `loop`.")] = None,
+    backend: Annotated[
+        Literal["asyncio", "trio"] | None, Parameter(help="The event loop; else the setting `loop`.")
+    ] = None,
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
@@ -150,7 +163,7 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
     ended = f"ended: {result.reason.value}, risk: {session.risk_tier.value}"
     if not result.drained:
         ended += ", the drain deadline passed"
-    rows = [
+    rows: list[tuple[str, RenderableType]] = [
         ("session", f"{session.session_id} ({ended})"),
         ("said", Text(result.transcript or "(nothing)", style="bold")),
         ("engine", session.stt_engine + (f", because {played.fallback}" if played.fallback else "")),

@@ -15,7 +15,9 @@ from agentos.core.communication.voice.diagrams import compare, draw
 def diagrams(
     *,
     output: Annotated[Path, Parameter(help="The folder to write to.")] = Path("diagrams"),
-    check: Annotated[bool, Parameter(negative=(), help="Write nothing; fail when a file is stale, missing or extra.")] = False,
+    check: Annotated[
+        bool, Parameter(negative=(), help="Write nothing; fail when a file is stale, missing or extra.")
+    ] = False,
     json_output: Json = False,
 ) -> Outcome:
     """Draw each state machine, and which actor tells which what, as Mermaid and SVG, from the code itself."""

@@ -13,7 +13,9 @@ def doctor(*, home: Home = None, json_output: Json = False) -> Outcome:
     del json_output
     checks = examine(home)
     failed = [check for check in checks if check.level is Level.FAIL]
-    rows = ((check.level.value, check.name, check.found + (f"; {check.advice}" if check.advice else "")) for check in checks)
+    rows = (
+        (check.level.value, check.name, check.found + (f"; {check.advice}" if check.advice else "")) for check in checks
+    )
     data = {
         "ok": not failed,
         "checks": [

@@ -78,7 +78,7 @@ class Played:
 
 
 def loop_options(backend: str, settings: VoiceSettings) -> dict[str, Any]:
-    """anyio's options for a loop: uvloop where it is installed and the settings allow it."""
+    """The options of `anyio.run` for a loop: uvloop where it is installed and the settings allow it."""
     if backend != "asyncio":
         return {}
     installed = importlib.util.find_spec("uvloop") is not None
@@ -122,8 +122,10 @@ class _Playback:
                     self._interruptible.cancel()
 
     async def _converse(self, service: AsyncVoiceService) -> Played:
-        plan, session, problem = self._plan, None, None
-        begun_ms = monotonic_ms()
+        plan = self._plan
+        session: VoiceSession | None = None
+        problem: Exception | None = None
+        begun_ms, took_ms = monotonic_ms(), 0
         async with anyio.create_task_group() as listeners:
             with self._interruptible:
                 session = await service.create_session(
@@ -136,16 +138,14 @@ class _Playback:
                 )
                 listeners.start_soon(self._listen, service, session.session_id)
                 problem = await self._play(service, session.session_id)
-            if session is None:
-                raise Interrupted(self._signum or signal.SIGINT)
-            try:
-                await service.stop_session(session.session_id)
-            except EvidenceNotDurable as error:
-                problem = error
-            took = (monotonic_ms() - begun_ms) / 1000
-            ended = await service.get_session(session.session_id)
+            if session is not None:
+                problem = await _stop(service, session.session_id) or problem
+                took_ms = monotonic_ms() - begun_ms
+                session = await service.get_session(session.session_id) or session
             listeners.cancel_scope.cancel()
-        return Played(ended or session, self._signum, problem, self._fallback, took)
+        if session is None:
+            raise Interrupted(self._signum or signal.SIGINT)
+        return Played(session, self._signum, problem, self._fallback, took_ms / 1000)
 
     async def _listen(self, service: AsyncVoiceService, session_id: str) -> None:
         async for event in service.events(session_id):
@@ -182,6 +182,14 @@ class _Playback:
         blocks = self._plan.sound.blocks(FRAMES_PER_SECOND)
         while block := await anyio.to_thread.run_sync(next, blocks, b""):
             yield block
+
+
+async def _stop(service: AsyncVoiceService, session_id: str) -> Exception | None:
+    try:
+        await service.stop_session(session_id)
+    except EvidenceNotDurable as error:
+        return error
+    return None
 
 
 async def _until(due_ms: int) -> None:

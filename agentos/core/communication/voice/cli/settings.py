@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
@@ -21,7 +22,7 @@ def settings(*, home: Home = None, json_output: Json = False) -> Outcome:
     overrides: dict[str, Any] = {} if home is None else {"home": home}
     loaded = load_settings(**overrides)
     rows = [_row(loaded, name, overrides) for name in VoiceSettings.model_fields]
-    text = []
+    text: list[RenderableType] = []
     for row in rows:
         line = Text(row["variable"], style="bold")
         line.append(f" = {'(not set)' if row['value'] is None else row['value']}", style="not bold")

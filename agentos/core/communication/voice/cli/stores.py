@@ -37,7 +37,5 @@ def reading(home: Path | None) -> Iterator[VoiceStore | None]:
 def writing(home: Path | None) -> Iterator[VoiceStore]:
     """The home's database, made when it is missing."""
     settings = settings_of(home)
-    with VoiceStore.open(
-        settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds
-    ) as store:
+    with VoiceStore.open(settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
         yield store

@@ -69,7 +69,9 @@ def revoke(
     data = {"id": token_id, "revoked": revoked}
     if revoked:
         return Outcome(data, (Text(f"{token_id} is revoked"),))
-    return Outcome(data, (), FAILED, f"there is no token with the id {token_id!r} that could be revoked; see `token list`")
+    return Outcome(
+        data, (), FAILED, f"there is no token with the id {token_id!r} that could be revoked; see `token list`"
+    )
 
 
 def _as_json(token: AdminToken) -> dict[str, Any]:

@@ -1,0 +1,238 @@
+"""The small actors: recorder, transcriber, quality and policy, step by step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors import messages as m
+from actors.actor import PORT, TELL, Actor, Out
+from actors.mailbox import Ref
+from actors.policy import PolicyActor
+from actors.quality import QualityActor, dbfs
+from actors.recorder import CLOSED, DRAINING, RecorderActor, counted
+from actors.transcriber import DONE, TranscriberActor
+from machines.communication import PolicyVerdict, RequestStatus
+from machines.events import VoiceEventType
+from machines.policy import VoicePolicy
+from machines.session import Quality, RecordingInfo
+
+SESSION, QUALITY, ME = Ref(Actor(), "session", None), Ref(Actor(), "quality", None), Ref(Actor(), "me", None)
+MEDIA, STT, DIRECTORY = "media", "stt", "directory"
+
+
+@pytest.fixture
+def recorder(facts: Callable[..., m.Facts]) -> RecorderActor:
+    """A recorder that tells its account every ten frames."""
+    return RecorderActor(SESSION, QUALITY, MEDIA, facts(recording=True), 10)
+
+
+@pytest.fixture
+def transcriber(facts: Callable[..., m.Facts]) -> TranscriberActor:
+    """A transcriber with an engine."""
+    return TranscriberActor(SESSION, STT, DIRECTORY, facts())
+
+
+@pytest.fixture
+def quality() -> QualityActor:
+    """A quality actor that has heard nothing."""
+    return QualityActor(SESSION, DIRECTORY, "voice-1")
+
+
+def effects(actor: Any, *messages: Any) -> list[Any]:
+    """The effects of the last of these messages."""
+    out = Out(Ref)
+    out.me = ME
+    for message in messages:
+        out.effects.clear()
+        actor.receive(message, out)
+    return out.effects
+
+
+def after_crash(actor: Any) -> tuple[Any, list[Any]]:
+    """The actor that begins again from the journal, and the effects of its first step."""
+    fresh = actor.recover(type(actor).journal_of(actor))
+    out = Out(Ref)
+    out.me = ME
+    fresh.restarted(out)
+    return fresh, out.effects
+
+
+def kept(upto: int, frames: int, digest: str = "d") -> m.Kept:
+    """A report of the media port."""
+    return m.Kept(upto, frames, frames * 640, 0.25, 0.5, 1, 2, digest)
+
+
+# --- recorder ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_recorder_hands_runs_over_by_number(recorder: RecorderActor) -> None:
+    assert effects(recorder, m.Frames(0, 3, 1920, 1)) == [(PORT, MEDIA, m.Keep("voice-1", 0, 3))]
+    assert effects(recorder, m.Frames(3, 1, 640, 2)) == [(PORT, MEDIA, m.Keep("voice-1", 3, 1))]
+
+
+def test_a_hole_is_counted_and_an_old_run_is_not_handed_over(recorder: RecorderActor) -> None:
+    assert effects(recorder, m.Frames(2, 3, 1920, 1)) == [(PORT, MEDIA, m.Keep("voice-1", 2, 3))]
+    assert recorder.account.lost == (("lost_on_the_way", 2),)
+    assert effects(recorder, m.Frames(0, 2, 1280, 1)) == []
+    assert recorder.expected == 5
+
+
+def test_the_recorder_passes_measures_on_and_tells_the_session_now_and_then(recorder: RecorderActor) -> None:
+    assert effects(recorder, kept(6, 6)) == [(TELL, QUALITY, kept(6, 6))]
+    done = effects(recorder, m.MediaLost(6, 1, "disk_full"), kept(12, 5, "e"))
+    account = m.Account(12, 11, 11 * 640, "e", (("disk_full", 1),))
+    assert done == [(TELL, QUALITY, kept(12, 5, "e")), (TELL, SESSION, account)]
+    assert effects(recorder, kept(13, 1)) == [(TELL, QUALITY, kept(13, 1))]
+
+
+def test_the_recorder_closes_once_and_tells_the_whole_account(recorder: RecorderActor) -> None:
+    info = RecordingInfo(path="x", sample_rate=16_000, channels=1, samples=3, seconds=0.1, segments=1)
+    assert effects(recorder, m.Frames(0, 3, 1920, 1), m.Drain()) == [(PORT, MEDIA, m.CloseMedia("voice-1"))]
+    assert effects(recorder, m.Drain()) == []
+    assert effects(recorder, m.Frames(3, 1, 640, 1)) == []
+    done = effects(recorder, kept(3, 3), m.MediaClosed(info, "end"))
+    assert done == [(TELL, SESSION, m.Recorded(m.Account(3, 3, 1920, "end", ()), info))]
+    assert recorder.phase == CLOSED
+    assert effects(recorder, m.MediaClosed(None, "again")) == []
+
+
+def test_after_a_crash_the_recorder_opens_and_hands_its_last_run_over_again(recorder: RecorderActor) -> None:
+    effects(recorder, m.Frames(0, 3, 1920, 1), m.Frames(3, 2, 1280, 1), kept(3, 3))
+    fresh, done = after_crash(recorder)
+    assert done == [
+        (PORT, MEDIA, m.OpenMedia("voice-1", recorder.facts.audio_format, True, ME)),
+        (PORT, MEDIA, m.Keep("voice-1", 3, 2)),
+    ]
+    assert (fresh.account.kept, fresh.expected) == (3, 5)
+
+
+def test_after_a_crash_while_closing_the_recorder_only_asks_to_close_again(recorder: RecorderActor) -> None:
+    effects(recorder, m.Frames(0, 3, 1920, 1), m.Drain())
+    fresh, done = after_crash(recorder)
+    assert done == [(PORT, MEDIA, m.CloseMedia("voice-1"))], "an opening now would begin a second recording"
+    assert fresh.phase == DRAINING
+    effects(fresh, m.MediaClosed(None, "end"))
+    assert after_crash(fresh)[1] == []
+
+
+def test_counts_by_reason_are_sorted_and_added_up() -> None:
+    counts = counted(counted(counted((), "b", 1), "a", 2), "b", 3)
+    assert counts == (("a", 2), ("b", 4))
+
+
+# --- transcriber -------------------------------------------------------------------------------------------------------
+
+
+def test_the_transcriber_listens_only_where_there_is_an_engine(
+    transcriber: TranscriberActor, facts: Callable[..., m.Facts]
+) -> None:
+    out = Out(Ref)
+    out.me = ME
+    transcriber.start(out)
+    known = transcriber.facts
+    assert out.effects == [(PORT, STT, m.Listen("voice-1", known.stt_engine, known.audio_format, ME))]
+    out.effects.clear()
+    TranscriberActor(SESSION, STT, DIRECTORY, facts(stt_engine=None)).start(out)
+    assert out.effects == []
+
+
+def test_finished_utterances_are_told_and_joined(transcriber: TranscriberActor) -> None:
+    word = m.Word("go", 0, 300, 0.9)
+    (event,) = effects(transcriber, m.Frames(0, 9, 5760, 1), m.Utterance("go forward", 0, 900, (word,)))
+    assert event[2].event_type is VoiceEventType.STT_FINAL
+    assert dict(event[2].payload)["words"] == ({"text": "go", "start_ms": 0, "end_ms": 300, "confidence": 0.9},)
+    effects(transcriber, m.Utterance("", 900, 1000), m.Utterance("ten meters", 1000, 1500))
+    done = effects(transcriber, m.Drain(), m.Finished())
+    assert done == [(TELL, SESSION, m.Transcribed("go forward ten meters", 9, ()))]
+
+
+def test_a_preview_is_told_and_kept_nowhere(transcriber: TranscriberActor) -> None:
+    (event,) = effects(transcriber, m.Partial("go fo"))
+    assert event[2].event_type is VoiceEventType.STT_PARTIAL
+    assert transcriber.texts == ()
+
+
+def test_what_no_engine_will_hear_is_declared(transcriber: TranscriberActor) -> None:
+    (event,) = effects(transcriber, m.Frames(1, 9, 5760, 1), m.Unheard(4, 2, "worker_died"))
+    assert event[2].event_type is VoiceEventType.ERROR
+    done = effects(transcriber, m.Drain(), m.Finished())
+    assert done == [(TELL, SESSION, m.Transcribed("", 7, (("lost_on_the_way", 1), ("worker_died", 2))))]
+
+
+def test_an_engine_that_finished_early_is_told_of_when_the_session_asks(transcriber: TranscriberActor) -> None:
+    told = effects(transcriber, m.Frames(0, 2, 1280, 1), m.Utterance("yes", 0, 40), m.Finished())
+    assert transcriber.phase == DONE
+    assert effects(transcriber, m.Drain()) == told == [(TELL, SESSION, m.Transcribed("yes", 2, ()))]
+
+
+def test_after_a_crash_the_transcriber_listens_and_hands_its_last_run_over_again(transcriber: TranscriberActor) -> None:
+    effects(transcriber, m.Frames(0, 3, 1920, 1), m.Frames(3, 2, 1280, 1))
+    _, done = after_crash(transcriber)
+    assert [type(work).__name__ for _, _, work in done] == ["Listen", "Hear"]
+    assert done[1][2] == m.Hear("voice-1", 3, 2)
+    effects(transcriber, m.Drain())
+    fresh, done = after_crash(transcriber)
+    assert done == [(PORT, STT, m.Finish("voice-1"))]
+    effects(fresh, m.Finished())
+    assert after_crash(fresh)[1] == []
+
+
+# --- quality -----------------------------------------------------------------------------------------------------------
+
+
+def test_levels_are_means_over_frames_and_shares_over_all(quality: QualityActor) -> None:
+    effects(quality, kept(1, 1), m.Kept(4, 3, 1920, 0.0, 0.25, 0, 3, "d"))
+    (told,) = effects(quality, m.Drain())
+    assert told == (
+        TELL,
+        SESSION,
+        m.Assessed(
+            Quality(level_dbfs=-12.0, peak_dbfs=-6.0, clipped_share=0.25, silent_share=1.25, longest_pause_ms=0)
+        ),
+    )
+    assert effects(quality, m.Drain()) == []
+
+
+def test_the_longest_pause_is_between_arrivals_and_not_before_the_first(quality: QualityActor) -> None:
+    for at_ms in (5_000, 5_020, 5_500, 5_520):
+        effects(quality, m.Frames(0, 1, 640, at_ms))
+    (told,) = effects(quality, m.Drain())
+    assert told[2].quality.longest_pause_ms == 480
+    assert told[2].quality.level_dbfs is None
+
+
+def test_each_measure_is_told_as_a_level_and_an_empty_one_is_not(quality: QualityActor) -> None:
+    (event,) = effects(quality, kept(6, 6))
+    assert dict(event[2].payload) == {"frames": 6, "upto_frame": 6, "level_dbfs": -6.0, "peak_dbfs": -6.0}
+    assert effects(quality, kept(6, 0)) == []
+
+
+@pytest.mark.parametrize(("mean_square", "level"), [(1.0, 0.0), (0.25, -6.0), (1e-6, -60.0), (0.0, None)])
+def test_decibels_are_relative_to_full_scale(mean_square: float, level: float | None) -> None:
+    assert dbfs(mean_square) == level
+
+
+# --- policy ------------------------------------------------------------------------------------------------------------
+
+
+def verdict(actor: PolicyActor, facts: m.Facts) -> PolicyVerdict:
+    """What the policy actor tells of a request."""
+    ((op, to, judged),) = effects(actor, m.Evaluate(facts, SESSION))
+    assert (op, to, judged.session_id) == (TELL, SESSION, facts.session_id)
+    found: PolicyVerdict = judged.verdict
+    return found
+
+
+def test_the_policy_actor_tells_the_verdict_of_the_pure_policy(facts: Callable[..., m.Facts]) -> None:
+    actor = PolicyActor(VoicePolicy())
+    assert verdict(actor, facts()).status is RequestStatus.APPROVED
+    risky = {"requires_data_access": True}
+    assert verdict(actor, facts(metadata=risky)).status is RequestStatus.REQUIRE_ADMIN
+    assert verdict(actor, facts(metadata=risky, admin_token_valid=True)).status is RequestStatus.APPROVED
+
+
+def test_a_request_that_the_policy_cannot_read_is_denied_and_nothing_crashes(facts: Callable[..., m.Facts]) -> None:
+    denied = verdict(PolicyActor(VoicePolicy()), facts(metadata={"sensitive_data": "yes"}))
+    assert (denied.status, denied.reason_code) == (RequestStatus.DENIED, "INVALID_REQUEST")
+    assert "sensitive_data" in denied.hint

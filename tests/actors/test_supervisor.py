@@ -1,0 +1,128 @@
+"""The supervisor: who gets a session, where things are, and what it does when a child fails."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from actors import messages as m
+from actors.actor import Exited
+from actors.evidence import EvidenceActor
+from actors.policy import PolicyActor
+from actors.supervisor import ChildFailed, Supervisor
+from actors.system import SystemFailed
+from machines.communication import RequestStatus
+from machines.policy import VoicePolicy
+from machines.session import STTProvider, VoiceProvider
+
+RISKY = {"requires_data_access": True}
+
+
+def test_a_request_that_policy_denies_is_on_record_before_it_is_told_and_never_becomes_a_session(
+    world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    token = world.ask(facts(metadata=RISKY), settle=False)
+    assert not token.answered
+    world.settle()
+    assert isinstance(token.value, m.Denied)
+    assert token.value.verdict.status is RequestStatus.REQUIRE_ADMIN
+    assert world.operations() == ["session_denied"]
+    assert world.directory.log == [m.Closed("voice-1")], "its door was open for it, and it was never listed"
+    assert world.system.statistics().actors == 3
+
+
+def test_a_denial_that_cannot_be_made_durable_is_refused_all_the_same(
+    world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    world.store = "down"
+    token = world.ask(facts(metadata=RISKY))
+    assert isinstance(token.value, m.Unevidenced)
+    assert world.operations() == []
+    world.store = "up"
+    world.advance(2)
+    assert isinstance(world.ask(facts("voice-2", metadata=RISKY)).value, m.Denied)
+
+
+def test_denials_are_told_in_the_order_in_which_they_were_asked_for(world: Any, facts: Callable[..., m.Facts]) -> None:
+    tokens = [world.ask(facts(f"voice-{n}", metadata=RISKY), settle=False) for n in range(3)]
+    world.settle()
+    assert all(isinstance(token.value, m.Denied) for token in tokens)
+    assert list(world.records) == [f"ev-secret-voice-{n}-{n + 1}" for n in range(3)]
+
+
+def test_sessions_get_new_routes_when_the_store_is_back_and_send_what_they_have(world: Any) -> None:
+    for number in (1, 2):
+        world.open(f"voice-{number}")
+    world.store = "down"
+    for number in (1, 2):
+        world.frames(1, f"voice-{number}")
+    world.store = "up"
+    world.advance(2)
+    assert [world.operations(f"voice-{n}")[-1] for n in (1, 2)] == ["session_active"] * 2
+    assert world.supervisor.actor.routes.epoch == 2
+
+
+def test_evidence_that_crashes_is_restarted_and_asked_again(new_world: Any) -> None:
+    with new_world().crashing(EvidenceActor, frozenset({2, 4})):
+        world = new_world()
+        world.open()
+        world.frames(1)
+        assert world.stop().value.durable
+    world.check_ended()
+    assert world.system.statistics().restarts == 2
+
+
+@pytest.mark.parametrize("kind", [PolicyActor, EvidenceActor])
+def test_a_service_actor_that_crashes_again_and_again_takes_the_supervisor_down_and_then_the_system(
+    new_world: Any, facts: Callable[..., m.Facts], kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[BaseException] = []
+    monkeypatch.setattr("sys.excepthook", lambda _, error, __: failures.append(error))
+    with new_world().crashing(kind, frozenset(range(1, 10_000))):
+        world = new_world()
+        for number in range(40):
+            world.ask(facts(f"voice-{number}"))
+    assert isinstance(failures[0], SystemFailed)
+    assert isinstance(failures[0].__cause__, ChildFailed)
+    assert world.finals("voice-0") == []
+
+
+def test_a_service_actor_is_running_again_after_the_supervisor_went_down_for_it(
+    new_world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    with new_world().crashing(PolicyActor, frozenset(range(1, 5))):
+        world = new_world()
+        kept = world.ask(facts("voice-1"))
+        world.ask(facts("voice-2"))
+        assert world.system.statistics().crashes > 4, "the supervisor too"
+    assert isinstance(kept.value, m.Opened), "what waited for a verdict was asked again"
+    assert world.system.statistics().held == 0
+    assert isinstance(world.ask(facts("voice-3")).value, m.Opened)
+
+
+def test_a_session_that_leaves_without_a_word_is_forgotten(world: Any) -> None:
+    ref = world.open()
+    world.tell(world.supervisor, Exited(ref, None, 0.0))
+    supervisor = world.supervisor.actor
+    assert (len(supervisor.sessions), len(supervisor.owners)) == (0, 0)
+
+
+def test_news_of_a_child_that_is_not_known_any_more_changes_nothing(world: Any) -> None:
+    ref = world.open()
+    world.stop()
+    before = world.supervisor.actor.freeze()
+    world.tell(world.supervisor, Exited(ref, "late", 0.0))
+    assert world.supervisor.actor.freeze() == before
+    assert world.system.statistics().crashes == 0
+
+
+def test_a_verdict_on_nobodys_request_is_ignored(world: Any) -> None:
+    verdict = VoicePolicy().evaluate_session_request("project", VoiceProvider.LOCAL, STTProvider.POCKETSPHINX)
+    world.tell(world.supervisor, m.Judged("voice-unknown", verdict))
+    assert world.system.statistics().actors == 3
+
+
+def test_a_supervisor_asked_before_it_started_says_so() -> None:
+    bare = Supervisor(VoicePolicy(), None, None, 1.0)  # type: ignore[arg-type]
+    with pytest.raises(ChildFailed, match="before it started"):
+        bare._routes()

@@ -1,0 +1,179 @@
+"""The doctor: what is in order, what is not, and what to do about it."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentos.core.communication.voice import doctor
+from agentos.core.communication.voice.doctor import Check, Level, examine
+from agentos.core.communication.voice.samples import SAMPLE_TEXT
+from agentos.core.communication.voice.storage.schema import HEAD
+from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.stt import base
+from machines.session import STTProvider
+
+ROOT = Path(__file__).parents[2]
+
+
+def found(checks: list[Check], name: str) -> Check:
+    (check,) = (check for check in checks if check.name == name)
+    return check
+
+
+def package(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / "__init__.py").touch()
+    return folder
+
+
+def asked(*first: Path, last: Path | None = None, cwd: Path) -> tuple[int, dict[str, Any]]:
+    """The command in a process with these folders first (and last) in its import path."""
+    paths = [*first, ROOT, *([last] if last else [])]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "agentos.core.communication.voice.cli", "doctor", "--json"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return done.returncode, {check["name"]: check for check in told["checks"]}
+
+
+def test_a_sound_installation_is_in_order_and_nothing_is_made(home: Path, tmp_path: Path) -> None:
+    code, checks = asked(cwd=tmp_path)
+    assert code == 0
+    assert {check["level"] for check in checks.values()} == {"ok"}
+    assert SAMPLE_TEXT in checks["sample"]["found"]
+    assert "pocketsphinx" in checks["speech to text"]["found"]
+    assert "no engine for 'azure'" in checks["engine azure"]["found"]
+    assert str(home) in checks["home"]["found"]
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("name", ["actors", "machines"])
+def test_a_package_that_takes_our_name_is_a_failure_that_names_both(name: str, tmp_path: Path) -> None:
+    host = package(tmp_path / "host", name)
+    code, checks = asked(host, cwd=tmp_path)
+    assert code == 1
+    check = checks[f"import {name}"]
+    assert check["level"] == "fail"
+    assert str(host / name / "__init__.py") in check["found"]
+    assert str(ROOT / name) in check["found"]
+    assert check["advice"]
+
+
+def test_a_package_of_our_name_that_comes_later_is_a_warning(tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "machines.py").touch()
+    code, checks = asked(last=host, cwd=tmp_path)
+    assert code == 0
+    assert checks["import machines"]["level"] == "warn"
+    assert str(host / "machines.py") in checks["import machines"]["found"]
+
+
+@pytest.mark.parametrize("name", ["agentos", "agentos/core", "agentos/core/communication"])
+def test_a_host_whose_agentos_is_no_namespace_is_a_failure_in_its_folder(name: str, tmp_path: Path) -> None:
+    host = package(tmp_path / "host", name)
+    code, checks = asked(cwd=host)
+    assert code == 1
+    assert checks["import agentos"]["level"] == "fail"
+    assert str(host / name / "__init__.py") in checks["import agentos"]["found"]
+    assert "__init__.py" in checks["import agentos"]["advice"]
+
+
+@pytest.mark.parametrize("name", ["agentos", "agentos/core", "agentos/core/communication"])
+def test_such_a_host_does_hide_the_voice_package_first_or_last_in_the_path(name: str, tmp_path: Path) -> None:
+    host = package(tmp_path / "host", name)
+    for paths, hidden in (([host, ROOT], True), ([ROOT, host], True), ([ROOT], False)):
+        done = subprocess.run(
+            [sys.executable, "-P", "-S", "-c", "import agentos.core.communication.voice"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ("ModuleNotFoundError: No module named 'agentos" in done.stderr) is hidden
+
+
+def test_a_namespace_of_a_host_is_no_clash(tmp_path: Path) -> None:
+    host = package(tmp_path / "host", "agentos/other")
+    assert found(examine(paths=[str(host), str(ROOT)]), "import agentos").level is Level.OK
+
+
+def test_another_distribution_that_provides_our_names_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    owners = {"actors": ["agentos_voice", "theatre"], "machines": ["agentos-voice"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
+    checks = examine(paths=[])
+    assert found(checks, "import actors").level is Level.FAIL
+    assert "theatre" in found(checks, "import actors").found
+    assert found(checks, "import machines").level is Level.OK
+
+
+def test_a_home_that_can_not_be_made_says_what_to_set(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    check = found(examine(tmp_path / "file" / "home", paths=[]), "home")
+    assert check.level is Level.FAIL
+    assert "AGENTOS_VOICE_HOME" in check.advice
+
+
+def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "LOW_SPACE_BYTES", 1 << 62)
+    assert found(examine(tmp_path, paths=[]), "home").level is Level.WARN
+
+
+def test_the_database_is_told_with_its_schema(home: Path) -> None:
+    assert "none yet" in found(examine(paths=[]), "database").found
+    VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
+    check = found(examine(paths=[]), "database")
+    assert check.level is Level.OK
+    assert f"schema {HEAD}, 0 sessions, 0 evidence records" in check.found
+
+
+def test_a_database_of_a_newer_version_or_none_at_all_is_a_failure(home: Path) -> None:
+    VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
+    with sqlite3.connect(home / "voice.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    check = found(examine(paths=[]), "database")
+    assert check.level is Level.FAIL
+    assert "newer version" in check.found
+    for leftover in home.glob("voice.db*"):
+        leftover.unlink()
+    (home / "voice.db").write_text("no database")
+    assert found(examine(paths=[]), "database").level is Level.FAIL
+
+
+def test_a_missing_embedded_engine_fails_and_the_other_checks_are_still_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(provider: STTProvider) -> str:
+        return f"{provider.value} is away"
+
+    monkeypatch.setattr(base, "missing", missing)
+    checks = examine(paths=[])
+    assert found(checks, "speech to text") == Check(
+        "speech to text", Level.FAIL, "pocketsphinx is away", "install it again: pip install pocketsphinx"
+    )
+    assert found(checks, "sample").level is Level.FAIL
+    assert found(checks, "python").level is Level.OK
+
+
+def test_a_wrong_setting_is_a_finding_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AGENTOS_VOICE_LOOP", "twisted")
+    check = found(examine(paths=[]), "home")
+    assert check.level is Level.FAIL
+    assert "AGENTOS_VOICE_LOOP" in check.found
