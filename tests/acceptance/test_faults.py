@@ -17,7 +17,13 @@ import anyio
 import pytest
 
 from agentos.core.communication.evidence import EvidenceLogger
-from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+from agentos.core.communication.voice import (
+    AsyncVoiceService,
+    STTProvider,
+    VoiceProvider,
+    VoiceSession,
+    VoiceSessionState,
+)
 from agentos.core.communication.voice import async_service as module
 from agentos.core.communication.voice.errors import EvidenceNotDurable, EvidenceUnavailable
 from agentos.core.communication.voice.models import SessionResult
@@ -143,7 +149,7 @@ def settings(fault: Fault, **overrides: Any) -> VoiceSettings:
             "on_stt_unavailable": "record_only",
             "spill_max_bytes": 65_536,
             "store_busy_timeout_seconds": 0.1,
-            "evidence_timeout_seconds": 0.5,
+            "evidence_timeout_seconds": 1.5,  # a busy machine syncs slowly, and a spill has to be done in this time
             "account_seconds": 0.5,
             **overrides,
         }

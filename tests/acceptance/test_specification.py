@@ -20,12 +20,14 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "AGENTOS_VOICE_HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
-def workers() -> set[int]:
+def workers_of(home: Path) -> set[int]:
+    """The worker processes that were started with this home."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                if WORKER in (entry / "cmdline").read_text():
+                ours = str(home) in (entry / "environ").read_text()
+                if ours and WORKER in (entry / "cmdline").read_text():
                     found.add(int(entry.name))
             except OSError:
                 continue
@@ -51,7 +53,6 @@ def quick_start() -> str:
 
 @pytest.mark.parametrize("way", ["file", "stdin"])
 def test_the_quick_start_runs_unchanged(quick_start: str, way: str, tmp_path: Path) -> None:
-    before = workers()
     home = tmp_path / "home"
     if way == "file":
         script = tmp_path / "quick_start.py"
@@ -70,7 +71,7 @@ def test_the_quick_start_runs_unchanged(quick_start: str, way: str, tmp_path: Pa
     ]
     frames = records[-1]["response_summary"]["result"]["frames"]  # type: ignore[index]
     assert (frames["accepted"], frames["bytes"], frames["leftover_bytes"]) == (1, 2, 1)  # three bytes, one and a half samples
-    assert workers() == before
+    assert workers_of(home) == set()
 
 
 def test_the_testing_snippet_runs_unchanged_and_says_what_it_promises(tmp_path: Path) -> None:
@@ -98,15 +99,15 @@ print(service.get_session(session.session_id).result.transcript)
 
 @pytest.mark.parametrize("way", ["file", "stdin"])
 def test_a_script_without_a_main_guard_gets_its_words_and_leaves_no_process(way: str, tmp_path: Path) -> None:
-    before = workers()
+    home = tmp_path / "home"
     script = tmp_path / "speaking.py"
     script.write_text(SPEAKING)
     command = [sys.executable, str(script)] if way == "file" else [sys.executable, "-"]
-    done = run(command, tmp_path / "home", None if way == "file" else SPEAKING)
+    done = run(command, home, None if way == "file" else SPEAKING)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "main module runs\ngo forward ten meters\n"
-    assert workers() == before
+    assert workers_of(home) == set()
 
 
 def test_every_name_of_the_specification_is_there() -> None:

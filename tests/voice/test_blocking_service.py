@@ -340,9 +340,7 @@ def run_program(folder: Path, use: str, loop: str = "asyncio") -> subprocess.Com
 
 
 def test_a_thread_that_outlives_the_main_one_is_told_that_it_is_too_late(home: Path, tmp_path: Path) -> None:
-    done = run_program(
-        tmp_path, "threading.Thread(target=lambda: (threading.main_thread().join(), call())).start()"
-    )
+    done = run_program(tmp_path, "threading.Thread(target=lambda: (threading.main_thread().join(), call())).start()")
     assert "ServiceClosed: the interpreter is exiting" in done.stderr
     assert not home.exists()
 

@@ -334,6 +334,21 @@ def test_a_signal_before_there_is_a_session_leaves_none(home: Path) -> None:
     assert not list(home.rglob("*.flac"))
 
 
+def test_a_file_that_is_cut_while_it_plays_ends_the_call_in_order(tmp_path: Path, home: Path) -> None:
+    path = tone(tmp_path / "long.wav", 8.0)
+    with running("call", path, "--json") as process:
+        wait_for(lambda: list(home.glob("recordings/*/*")))
+        os.truncate(path, 44 + 4 * 32_000)
+        output, _ = process.communicate(timeout=LIMIT_SECONDS)
+    result = json.loads(output)
+    assert process.returncode == result["error"]["exit_code"] == 2
+    assert "cut off" in result["error"]["message"]
+    assert result["state"] == "stopped"
+    assert 0 < result["frames"]["accepted"] < 400
+    assert frames_hold(result["frames"])
+    assert result["evidence"]["verified"] is True
+
+
 def test_evidence_that_is_not_durable_is_told_beside_the_result(tmp_path: Path, home: Path) -> None:
     path = tone(tmp_path / "short.wav", 3.0)
     timeouts = {"AGENTOS_VOICE_EVIDENCE_TIMEOUT_SECONDS": "0.5", "AGENTOS_VOICE_STORE_BUSY_TIMEOUT_SECONDS": "0.1"}

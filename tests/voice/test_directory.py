@@ -1,9 +1,11 @@
 """The directory shows what the actors told, and nothing before it is durable."""
 
+from typing import Any
+
 import pytest
 
 from actors.mailbox import Ref
-from actors.messages import Changed, Closed, Emit, Facts
+from actors.messages import Changed, Closed, Emit, Facts, Frames
 from actors.policy import PolicyActor
 from agentos.core.communication.voice.async_service import MEDIA
 from agentos.core.communication.voice.audio.door import Door, DoorLock
@@ -36,7 +38,7 @@ class World:
         self.kept: list[VoiceEvent] = []
         self.started: list[VoiceSession] = []
         self.stopped: list[VoiceSession] = []
-        self.delivered: list[object] = []
+        self.delivered: list[tuple[Ref, Frames]] = []
         self.directory = Directory(
             keep_events=self.kept.extend,
             on_started=self.started.append,
@@ -60,7 +62,7 @@ class World:
             ports=1,
             limit=10,
             max_chunk=10_000,
-            deliver=lambda ref, message: self.delivered.append((ref, message)),
+            deliver=lambda ref, frames: self.delivered.append((ref, frames)),
             lock=DoorLock(),
         )
         self.directory.expect(self.facts, self.door)
@@ -132,7 +134,7 @@ def test_each_state_reaches_the_door_and_the_snapshot(world: World) -> None:
 def test_frames_go_where_the_session_was_told_to_be(world: World) -> None:
     world.changed(CREATED)
     world.door.offer(bytes(640))
-    assert [(ref, message.first, message.count) for ref, message in world.delivered] == [(REF, 0, 1)]  # type: ignore[misc]
+    assert [(ref, message.first, message.count) for ref, message in world.delivered] == [(REF, 0, 1)]
 
 
 def test_a_stopped_session_leaves_with_its_result(world: World) -> None:
@@ -202,8 +204,9 @@ def test_a_passing_event_that_nobody_listens_to_costs_no_number(world: World) ->
 
 
 def test_an_id_that_is_no_text_is_nobodys(world: World) -> None:
-    for strange in (None, 5, [], {}, b"voice"):
-        assert world.directory.listing(strange) is None  # type: ignore[arg-type]
+    strange: list[Any] = [None, 5, [], {}, b"voice"]
+    for value in strange:
+        assert world.directory.listing(value) is None
 
 
 def test_a_hook_that_raises_disturbs_nothing() -> None:

@@ -85,14 +85,21 @@ def test_a_package_of_our_name_that_comes_later_is_a_warning(tmp_path: Path) -> 
     assert str(host / "machines.py") in checks["import machines"]["found"]
 
 
-@pytest.mark.parametrize("name", ["agentos", "agentos/core", "agentos/core/communication"])
-def test_a_host_whose_agentos_is_no_namespace_is_a_failure_in_its_folder(name: str, tmp_path: Path) -> None:
-    host = package(tmp_path / "host", name)
+def test_a_host_whose_agentos_is_no_namespace_is_a_failure_in_its_folder(tmp_path: Path) -> None:
+    host = package(tmp_path / "host", "agentos")
     code, checks = asked(cwd=host)
     assert code == 1
     assert checks["import agentos"]["level"] == "fail"
-    assert str(host / name / "__init__.py") in checks["import agentos"]["found"]
+    assert str(host / "agentos" / "__init__.py") in checks["import agentos"]["found"]
     assert "__init__.py" in checks["import agentos"]["advice"]
+
+
+@pytest.mark.parametrize("name", ["agentos/core", "agentos/core/communication"])
+def test_so_is_one_further_down(name: str, tmp_path: Path) -> None:
+    host = package(tmp_path / "host", name)
+    check = found(list(doctor._clashes([str(ROOT), str(host)])), "import agentos")
+    assert check.level is Level.FAIL
+    assert str(host / name / "__init__.py") in check.found
 
 
 @pytest.mark.parametrize("name", ["agentos", "agentos/core", "agentos/core/communication"])
@@ -113,13 +120,13 @@ def test_such_a_host_does_hide_the_voice_package_first_or_last_in_the_path(name:
 
 def test_a_namespace_of_a_host_is_no_clash(tmp_path: Path) -> None:
     host = package(tmp_path / "host", "agentos/other")
-    assert found(examine(paths=[str(host), str(ROOT)]), "import agentos").level is Level.OK
+    assert found(list(doctor._clashes([str(host), str(ROOT)])), "import agentos").level is Level.OK
 
 
 def test_another_distribution_that_provides_our_names_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     owners = {"actors": ["agentos_voice", "theatre"], "machines": ["agentos-voice"]}
     monkeypatch.setattr(metadata, "packages_distributions", lambda: owners)
-    checks = examine(paths=[])
+    checks = list(doctor._clashes([]))
     assert found(checks, "import actors").level is Level.FAIL
     assert "theatre" in found(checks, "import actors").found
     assert found(checks, "import machines").level is Level.OK
@@ -127,20 +134,20 @@ def test_another_distribution_that_provides_our_names_is_named(monkeypatch: pyte
 
 def test_a_home_that_can_not_be_made_says_what_to_set(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    check = found(examine(tmp_path / "file" / "home", paths=[]), "home")
+    check = found(list(doctor._home(tmp_path / "file" / "home")), "home")
     assert check.level is Level.FAIL
     assert "AGENTOS_VOICE_HOME" in check.advice
 
 
 def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOW_SPACE_BYTES", 1 << 62)
-    assert found(examine(tmp_path, paths=[]), "home").level is Level.WARN
+    assert found(list(doctor._home(tmp_path)), "home").level is Level.WARN
 
 
 def test_the_database_is_told_with_its_schema(home: Path) -> None:
-    assert "none yet" in found(examine(paths=[]), "database").found
+    assert "none yet" in found(list(doctor._database(None)), "database").found
     VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
-    check = found(examine(paths=[]), "database")
+    check = found(list(doctor._database(None)), "database")
     assert check.level is Level.OK
     assert f"schema {HEAD}, 0 sessions, 0 evidence records" in check.found
 
@@ -150,13 +157,13 @@ def test_a_database_of_a_newer_version_or_none_at_all_is_a_failure(home: Path) -
     with sqlite3.connect(home / "voice.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    check = found(examine(paths=[]), "database")
+    check = found(list(doctor._database(None)), "database")
     assert check.level is Level.FAIL
     assert "newer version" in check.found
     for leftover in home.glob("voice.db*"):
         leftover.unlink()
     (home / "voice.db").write_text("no database")
-    assert found(examine(paths=[]), "database").level is Level.FAIL
+    assert found(list(doctor._database(None)), "database").level is Level.FAIL
 
 
 def test_a_missing_embedded_engine_fails_and_the_other_checks_are_still_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,9 @@ def test_a_plain_request_is_taken_with_the_default_format() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "  ", None, 5, b"bytes", ["list"], "\ud800", "x" * 100_000, "a\0b"], ids=lambda value: repr(value)[:12]
+    "value",
+    ["", "  ", None, 5, b"bytes", ["list"], "\ud800", "x" * 100_000, "a\0b"],
+    ids=lambda value: repr(value)[:12],
 )
 def test_project_id_must_be_text(value: object) -> None:
     error = refused(project_id=value)
@@ -182,7 +184,7 @@ class TestToken:
 
     def test_metadata_that_is_refused_does_not_repeat_the_token(self) -> None:
         for bad in ({"a": math.nan}, {"a": object()}, {1: 2}, {"a": "x" * 50_000}, {"sensitive_data": 1}):
-            assert TOKEN not in str(refused(metadata={"admin_token": TOKEN, **bad}))  # type: ignore[dict-item]
+            assert TOKEN not in str(refused(metadata={"admin_token": TOKEN, **bad}))
 
 
 class TestEngine:
@@ -190,7 +192,9 @@ class TestEngine:
         assert choose_engine(STTProvider.POCKETSPHINX, load_settings()) == (STTProvider.POCKETSPHINX, "")
 
     @pytest.mark.parametrize("asked", [STTProvider.WHISPER, STTProvider.GOOGLE, STTProvider.AZURE, STTProvider.AWS])
-    def test_one_that_is_missing_is_replaced_by_the_embedded_one_and_the_reason_is_said(self, asked: STTProvider) -> None:
+    def test_one_that_is_missing_is_replaced_by_the_embedded_one_and_the_reason_is_said(
+        self, asked: STTProvider
+    ) -> None:
         engine, reason = choose_engine(asked, load_settings(on_stt_unavailable="fallback"))
         assert engine is STTProvider.POCKETSPHINX
         assert asked.value in reason

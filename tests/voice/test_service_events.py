@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
+from actors.messages import Emit
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     STTProvider,
@@ -97,7 +99,9 @@ async def test_live_they_come_as_it_happens_and_end_with_the_session(make_settin
         assert await heard(service, session.session_id) == kept(live)
 
 
-async def test_one_that_comes_late_gets_the_past_and_then_the_present_without_a_seam(make_settings: MakeSettings) -> None:
+async def test_one_that_comes_late_gets_the_past_and_then_the_present_without_a_seam(
+    make_settings: MakeSettings,
+) -> None:
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         await service.dispatch_audio_chunk(session.session_id, bytes(6400))
@@ -127,7 +131,7 @@ async def test_two_listeners_hear_the_same(make_settings: MakeSettings) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(listen, first)
             group.start_soon(listen, second)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             await service.dispatch_audio_chunk(session.session_id, bytes(6400))
             await service.stop_session(session.session_id)
     assert kept(first) == kept(second)
@@ -170,8 +174,6 @@ async def test_a_listener_that_goes_is_forgotten(make_settings: MakeSettings) ->
 
 
 async def test_more_events_than_are_held_in_memory_come_from_the_store(make_settings: MakeSettings) -> None:
-    from actors.messages import Emit
-
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         assert service._parts is not None
@@ -192,9 +194,10 @@ async def test_more_events_than_are_held_in_memory_come_from_the_store(make_sett
 
 async def test_the_events_of_an_unknown_session_are_an_error(make_settings: MakeSettings) -> None:
     async with AsyncVoiceService(make_settings()) as service:
-        for unknown in ("voice-unknown", "", None, []):
+        wrong: list[Any] = ["voice-unknown", "", None, []]
+        for unknown in wrong:
             with pytest.raises(SessionNotFound):
-                await heard(service, unknown)  # type: ignore[arg-type]
+                await heard(service, unknown)
 
 
 async def test_an_event_is_frozen(make_settings: MakeSettings) -> None:
@@ -219,6 +222,6 @@ async def test_listeners_end_with_the_service(make_settings: MakeSettings) -> No
         listing = service._parts.directory.listing(session.session_id)
         assert listing is not None
         while not listing.listeners:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
     assert kinds(told)[-1] == "session_stopped"
     assert told[-1].payload == {"reason": "shutdown"}

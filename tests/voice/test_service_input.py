@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import numpy as np
 import pytest
@@ -158,7 +159,9 @@ async def test_chunks_of_any_size_are_one_stream(make_settings: MakeSettings, au
     assert result.recording.gaps == ()
 
 
-async def test_three_bytes_make_a_session_active_and_are_accounted(make_settings: MakeSettings, records: Records) -> None:
+async def test_three_bytes_make_a_session_active_and_are_accounted(
+    make_settings: MakeSettings, records: Records
+) -> None:
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         await service.dispatch_audio_chunk(session.session_id, b"...")
@@ -174,7 +177,7 @@ async def test_audio_from_two_tasks_is_kept_whole(make_settings: MakeSettings) -
         async def speak(mark: int) -> None:
             for _ in range(100):
                 await service.dispatch_audio_chunk(session.session_id, bytes([mark]) * FRAME)
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
         async with anyio.create_task_group() as group:
             group.start_soon(speak, 1)
@@ -281,7 +284,7 @@ async def test_no_chunk_that_was_accepted_is_forgotten_when_the_stop_comes_betwe
                 while True:
                     await service.dispatch_audio_chunk(session.session_id, bytes(FRAME))
                     accepted += 1
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
 
         async with anyio.create_task_group() as group:
             group.start_soon(speak)

@@ -1,17 +1,23 @@
 """A service from its start to its end: however it is left, every session is STOPPED with its final record, once."""
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
-from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+from agentos.core.communication.voice import (
+    AsyncVoiceService,
+    STTProvider,
+    VoiceProvider,
+    VoiceSession,
+    VoiceSessionState,
+)
 from agentos.core.communication.voice.errors import (
     InvalidRequest,
     InvalidState,
@@ -82,7 +88,9 @@ async def test_every_record_carries_trace_tier_and_connector(
         session = await create(service, {"sensitive_data": True})
         for _ in range(4):
             await service.dispatch_audio_chunk(session.session_id, SECOND)
-            await anyio.sleep(0.1)  # longer than the port gathers frames, so that they are accounted while the call runs
+            await anyio.sleep(
+                0.1
+            )  # longer than the port gathers frames, so that they are accounted while the call runs
         await service.stop_session(session.session_id)
     found = records(session.session_id)
     assert "audio_accounted" in operations(found)
@@ -151,12 +159,13 @@ async def test_an_unknown_session_is_none_false_and_an_error(make_settings: Make
 
 async def test_an_id_that_is_no_text_is_an_error_by_name(make_settings: MakeSettings) -> None:
     async with AsyncVoiceService(make_settings()) as service:
-        for strange in ("", None, 5, b"voice", [], {}):
+        wrong: list[Any] = ["", None, 5, b"voice", [], {}]
+        for strange in wrong:
             with pytest.raises(InvalidRequest, match="session_id"):
-                await service.stop_session(strange)  # type: ignore[arg-type]
-            assert await service.get_session(strange) is None  # type: ignore[arg-type]
+                await service.stop_session(strange)
+            assert await service.get_session(strange) is None
             with pytest.raises(ValueError, match="no session"):
-                await service.dispatch_audio_chunk(strange, b"ab")  # type: ignore[arg-type]
+                await service.dispatch_audio_chunk(strange, b"ab")
 
 
 async def test_audio_after_the_stop_names_the_state(make_settings: MakeSettings) -> None:
@@ -182,7 +191,7 @@ async def test_a_snapshot_is_frozen_and_the_present_one_is_asked_for(make_settin
         await service.dispatch_audio_chunk(created.session_id, SECOND)
         with anyio.fail_after(PATIENCE):
             while (present := await service.get_session(created.session_id)) is None or present.state is CREATED:
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         assert created.state is CREATED
         assert present.state is ACTIVE
         assert present.last_activity_at > created.last_activity_at
@@ -233,8 +242,9 @@ async def test_an_idle_session_ends_by_itself(make_settings: MakeSettings, recor
             ended = await stopped_session(service, session.session_id)
             assert ended.result is not None
             assert ended.result.reason is EndReason.IDLE
-        assert ended.result.frames.accepted == 1
-        assert ended.result.frames.leftover_bytes == 101  # nothing that came in is forgotten
+            frames = ended.result.frames
+        assert frames.accepted == 1
+        assert frames.leftover_bytes == 101  # nothing that came in is forgotten
         assert await service.stop_session(spoken.session_id)
     assert operations(records()).count("session_stopped") == 2
 
@@ -443,7 +453,7 @@ class TestEnding:
                 async with AsyncVoiceService(make_settings()) as service:
                     group.start_soon(creating)
                     while not service._parts or not len(service._parts.directory):
-                        await anyio.sleep(0)
+                        await anyio.lowlevel.checkpoint()
         assert len(errors) == 1
         self._created_is_stopped(records)
         verified()
@@ -455,7 +465,7 @@ class TestEnding:
             async with anyio.create_task_group() as group:
                 group.start_soon(create, service)
                 while not service._parts or not len(service._parts.directory):
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
             with anyio.fail_after(PATIENCE):
                 while service.statistics().sessions:
@@ -473,7 +483,7 @@ class TestEnding:
             async with anyio.create_task_group() as group:
                 group.start_soon(create, service, {"requires_data_access": True})
                 while not service._parts or not len(service._parts.directory):
-                    await anyio.sleep(0)
+                    await anyio.lowlevel.checkpoint()
                 group.cancel_scope.cancel()
             with anyio.fail_after(PATIENCE):
                 while service.statistics().sessions:
@@ -562,9 +572,9 @@ class TestNativeAsyncio:
 
 def open_files() -> set[str]:
     found = set()
-    for number in os.listdir("/proc/self/fd"):
+    for descriptor in Path("/proc/self/fd").iterdir():
         try:
-            found.add(os.readlink(f"/proc/self/fd/{number}"))
+            found.add(str(descriptor.readlink()))
         except OSError:
             continue
     return found

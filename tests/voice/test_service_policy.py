@@ -85,7 +85,9 @@ async def test_from_high_on_a_valid_token_is_needed(
         assert await service.stop_session(again.session_id)
 
 
-async def test_a_denial_is_an_error_with_its_verdict_and_no_session(make_settings: MakeSettings, records: Records) -> None:
+async def test_a_denial_is_an_error_with_its_verdict_and_no_session(
+    make_settings: MakeSettings, records: Records
+) -> None:
     async with AsyncVoiceService(make_settings()) as service:
         with pytest.raises(PermissionError, match="ADMIN_TOKEN_REQUIRED") as caught:
             await create(service, DATA)
@@ -221,9 +223,10 @@ class TestProviders:
         async with AsyncVoiceService(make_settings()) as service:
             assert service.get_provider(VoiceProvider.LOCAL).get_session_metadata()["transport"] == "websocket"
             assert service.get_provider(VoiceProvider.TWILIO).get_session_metadata()["transport"] == "pstn"
-            for strange in ("local", None, 5, []):
+            wrong: list[Any] = ["local", None, 5, []]
+            for strange in wrong:
                 with pytest.raises(InvalidRequest, match="provider"):
-                    service.get_provider(strange)  # type: ignore[arg-type]
+                    service.get_provider(strange)
 
     async def test_its_hooks_are_called_and_what_they_raise_is_harmless(
         self, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch

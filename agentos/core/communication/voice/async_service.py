@@ -331,8 +331,8 @@ class AsyncVoiceService:
         """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
 
         Returns True when the session is STOPPED and its final record durable (also when it was already), False when this
-        service has no such session. Raises `InvalidRequest` for an id that is no string, `EvidenceNotDurable` when the session has
-        ended but its final record is not in the store yet. Stopping is never refused.
+        service has no such session. Raises `InvalidRequest` for an id that is no string, `EvidenceNotDurable` when the
+        session has ended but its final record is not in the store yet. Stopping is never refused.
         """
         parts = self._running()
         if not isinstance(session_id, str) or not session_id:

@@ -238,7 +238,7 @@ class Directory:
     def _tell(self, listener: Callable[[VoiceSession], None], session: VoiceSession) -> None:
         try:
             listener(session)
-        except Exception:  # noqa: BLE001 - a host's hook must not disturb the call
+        except Exception:  # a host's hook must not disturb the call
             log.exception("a provider's hook failed", session_id=session.session_id)
 
 

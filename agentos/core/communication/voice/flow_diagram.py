@@ -23,13 +23,13 @@ _MARGIN: Final = 16
 
 
 def actors_mermaid(flows: Sequence[Flow], parents: Mapping[str, str]) -> str:
-    """A Mermaid flow chart: thick arrows are work for a port, dotted ones replies, circles who spawns whom."""
+    """A Mermaid flow chart: thick arrows are work for a port, dotted ones replies, lines without a head who spawns whom."""
     lines = ["%% the voice actors: drawn from the code by `agentos-voice diagrams`", "flowchart LR"]
     actors = {*parents, *parents.values()}
     for node in nodes():
         shape = f'["{node}"]' if node in actors else f'(["{node}"])' if node in {SERVICE, SYSTEM} else f'[("{node}")]'
         lines.append(f"    {_id(node)}{shape}")
-    lines += [f"    {_id(parent)} o-. spawns .-o {_id(child)}" for child, parent in parents.items()]
+    lines += [f'    {_id(parent)} -.-|"spawns"| {_id(child)}' for child, parent in parents.items()]
     joined: dict[tuple[str, str, Kind], list[str]] = {}
     for flow in flows:
         for receiver in flow.receivers:

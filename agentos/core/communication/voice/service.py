@@ -5,12 +5,13 @@ waits for the answer, except that audio only has to be put in the queue.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import queue
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -81,10 +82,8 @@ class VoiceService:
         if thread is None or thread is threading.current_thread():
             return
         if portal is not None and closing is not None and thread.is_alive():
-            try:
-                _start_in(portal, closing.set)
-            except RuntimeError:
-                pass  # it has ended by itself meanwhile
+            with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
+                _start_in(portal, _set, closing)
         thread.join()
 
     # --- sessions --------------------------------------------------------------------------------------------------
@@ -182,14 +181,14 @@ class VoiceService:
 
     # --- its thread ------------------------------------------------------------------------------------------------
 
-    def _call(self, call: Callable[[AsyncVoiceService], Any]) -> Any:
+    def _call(self, call: Callable[[AsyncVoiceService], Awaitable[T]]) -> T:
         self._warn_of_a_loop(stacklevel=4)
         try:
             return self._start(call).result()
         except CancelledError:
             raise ServiceClosed from None
 
-    def _start(self, call: Callable[[AsyncVoiceService], Any]) -> "Future[Any]":
+    def _start(self, call: Callable[[AsyncVoiceService], Awaitable[T]]) -> "Future[T]":
         portal, service = self._running()
         try:
             return _start_in(portal, call, service)
@@ -213,8 +212,8 @@ class VoiceService:
                     thread.join()
                     raise
                 self._thread = thread
-            assert self._portal is not None
-            assert self._service is not None
+            assert self._portal is not None  # noqa: S101 - set before `ready`
+            assert self._service is not None  # noqa: S101
             return self._portal, self._service
 
     def _run(self, ready: "Future[None]") -> None:
@@ -263,9 +262,13 @@ def _runs_a_loop() -> bool:
     return True
 
 
+async def _set(event: anyio.Event) -> None:
+    event.set()
+
+
 def _start_in(
-    portal: anyio.from_thread.BlockingPortal, call: Callable[..., Any], *arguments: Any
-) -> "Future[Any]":
+    portal: anyio.from_thread.BlockingPortal, call: Callable[..., Awaitable[T]], *arguments: Any
+) -> "Future[T]":
     if not trio.lowlevel.in_trio_run():
         return portal.start_task_soon(call, *arguments)
     # trio refuses calls into any of its loops from a thread that runs one.
