@@ -13,7 +13,7 @@ from time import sleep
 from typing import Any
 
 import pytest
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import samples

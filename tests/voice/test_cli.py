@@ -65,10 +65,12 @@ def run(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> Do
 
 
 def run_here(*arguments: str | Path, **variables: str) -> Done:
-    """The same in this process, which saves the imports: for commands that only read or write the database."""
+    """The same in this process, which saves the imports: for what needs no call."""
     output, complaint = io.StringIO(), io.StringIO()
     with mock.patch.dict(os.environ, variables), redirect_stdout(output), redirect_stderr(complaint):
         code = main([*map(str, arguments)])
+    assert "Traceback" not in complaint.getvalue() + output.getvalue()
+    assert code in EXIT_CODES
     return Done(arguments, code, output.getvalue(), complaint.getvalue())
 
 
@@ -267,7 +269,7 @@ def test_a_file_that_can_not_be_played_is_refused_before_anything_is_made(
 ) -> None:
     path = tmp_path / "input.wav"
     make(path)
-    done = run("call", path, "--fast")
+    done = run_here("call", path, "--fast")
     assert done.returncode == 2
     assert done.stdout == ""
     assert "input.wav" in problem(done)
@@ -276,7 +278,7 @@ def test_a_file_that_can_not_be_played_is_refused_before_anything_is_made(
 
 @pytest.mark.parametrize("given", ["{", "[1]", "7", '{"a": NaN}'])
 def test_metadata_that_is_no_json_object_is_refused(given: str) -> None:
-    done = run("call", "--fast", "--metadata", given)
+    done = run_here("call", "--fast", "--metadata", given)
     assert done.returncode == 2
     assert "metadata" in problem(done)
 

@@ -15,7 +15,6 @@ from machines.audio import AudioEncoding, AudioFormat
 from machines.session import VoiceSessionState
 
 FRAME = 640
-MEDIA, STT = range(2)
 MULAW = AudioFormat(encoding=AudioEncoding.MULAW, sample_rate=8_000)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 from pydantic import ValidationError
 
 from agentos.core.communication.voice import (

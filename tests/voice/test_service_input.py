@@ -12,7 +12,7 @@ import anyio.lowlevel
 import anyio.to_thread
 import numpy as np
 import pytest
-import soundfile
+import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceService, VoiceSession
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState, Overloaded

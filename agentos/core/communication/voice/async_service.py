@@ -485,7 +485,10 @@ class AsyncVoiceService:
         try:
             ended: Ended = await self._system.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
         except AskTimeout:
-            return Ended(listing.facts.session_id, durable=False, spilled=False)
+            # The session failed so badly that it could not answer; its supervisor has ended it, or is about to.
+            session = await self.get_session(listing.facts.session_id)
+            known = session is not None and session.state is VoiceSessionState.STOPPED
+            return Ended(listing.facts.session_id, durable=known, spilled=False)
         return ended
 
     def _stop_seconds(self) -> float:
