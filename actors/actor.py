@@ -222,7 +222,8 @@ class Actor:
             return
         _check_fields(cls)
         cls.compiled = _compile(cls)
-        cls.journal_of = staticmethod(_values_of(cls.journal)) if cls.journal else None
+        defers = any(step is _defer for table in cls.compiled.values() for step in table.values())
+        cls.journal_of = staticmethod(_values_of(cls.journal)) if cls.journal or defers else None
         cls.frozen_of = staticmethod(_values_of(cls.state))
         cls.starts = cls.start is not Actor.start
 

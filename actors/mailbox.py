@@ -10,7 +10,7 @@ bound: one stop, one exit a child and one entry a timer is all that can be in it
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,14 +30,18 @@ CONTROL_BOUND: Final = 10_000  # far above what credits allow; reaching it means
 AUDIO_BOUND: Final = 3_000  # a minute of single frames
 
 
-class _Empty:
-    """The absence of a message, since None may be one."""
+class _Mark:
+    """What stands in a slot when no message does, since None may be one."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "EMPTY"
+        return self._name
 
 
-EMPTY: Final = _Empty()
+EMPTY: Final = _Mark("EMPTY")  # no mail
+SPREAD: Final = _Mark("SPREAD")  # the mail is in the lanes
 
 Lanes = tuple[deque[Any], deque[Any], deque[Any]]
 
@@ -50,8 +54,8 @@ class Ref:
 
     __slots__ = (
         "actor",
-        "children",
         "deferred",
+        "elder",
         "incarnation",
         "journal",
         "journaled",
@@ -59,17 +63,18 @@ class Ref:
         "name",
         "parent",
         "slot",
-        "starts",
         "status",
         "suspect",
         "table",
         "timers",
         "watchers",
+        "younger",
+        "youngest",
     )
 
     actor: "Actor | None"
-    children: "dict[Ref, None] | None"
     deferred: list[Any] | None
+    elder: "Ref | None"  # the sibling that was spawned before it
     incarnation: int
     journal: tuple[Any, ...]
     journaled: Callable[[Any], tuple[Any, ...]] | None
@@ -77,31 +82,59 @@ class Ref:
     name: str
     parent: "Ref | None"
     slot: Any
-    starts: bool
     status: int
     suspect: Any
     table: dict[Any, dict[type, Any]]
     timers: "list[Timer] | None"
     watchers: "list[Ref] | None"
+    younger: "Ref | None"  # the sibling that was spawned after it
+    youngest: "Ref | None"  # the child that was spawned last
 
     def __init__(self, actor: "Actor", name: str, parent: "Ref | None") -> None:
         cls = actor.__class__
         self.actor = actor
         self.table = cls.compiled
         self.journaled = cls.journal_of
-        self.starts = cls.starts
         self.journal = ()
         self.name = name
         self.parent = parent
         self.slot = EMPTY
         self.lanes = None
         self.status = UNBORN
-        self.deferred = self.timers = self.watchers = self.children = None
+        self.deferred = self.timers = self.watchers = self.youngest = self.elder = self.younger = None
         self.suspect = EMPTY
         self.incarnation = 0
 
     def __repr__(self) -> str:
         return f"<Ref {self.name}#{self.incarnation}>"
+
+    def children(self) -> "Iterator[Ref]":
+        """The living children, the youngest first."""
+        child = self.youngest
+        while child is not None:
+            elder = child.elder
+            yield child
+            child = elder
+
+    def join_family(self) -> None:
+        """Become the youngest child of the parent. Siblings are linked, so that a parent of thousands costs nothing to
+        leave and one of three no table."""
+        if self.parent is not None:
+            self.elder = self.parent.youngest
+            if self.elder is not None:
+                self.elder.younger = self
+            self.parent.youngest = self
+
+    def leave_family(self) -> None:
+        """Be no child any more."""
+        if self.parent is not None:
+            if self.younger is not None:
+                self.younger.elder = self.elder
+            elif self.parent.youngest is self:
+                self.parent.youngest = self.elder
+            if self.elder is not None:
+                self.elder.younger = self.younger
+            self.elder = self.younger = None
 
 
 class MailboxOverflow(Exception):
@@ -150,6 +183,7 @@ def take_first(ref: Ref, pool: LanePool) -> Any:
     message = (system or control or audio).popleft()
     if not (system or control or audio):
         ref.lanes = None
+        ref.slot = EMPTY
         pool.give_back(lanes)
     return message
 
@@ -164,7 +198,7 @@ def put(ref: Ref, message: Any, pool: LanePool) -> Any:
 
     Raises `MailboxOverflow` when the control lane is full.
     """
-    if ref.lanes is None and ref.slot is EMPTY:
+    if ref.slot is EMPTY:
         ref.slot = message
         return EMPTY
     number = lane_of(message)
@@ -181,7 +215,7 @@ def put(ref: Ref, message: Any, pool: LanePool) -> Any:
 def take_all(ref: Ref, pool: LanePool) -> list[Any]:
     """Every waiting message, the mailbox emptied; deferred ones last."""
     messages: list[Any] = []
-    while ref.lanes is not None or ref.slot is not EMPTY:
+    while ref.slot is not EMPTY:
         messages.append(take_first(ref, pool))
     messages.extend(ref.deferred or ())
     ref.deferred = None
@@ -193,5 +227,5 @@ def _spread(ref: Ref, pool: LanePool) -> Lanes:
         ref.lanes = pool.take()
         if ref.slot is not EMPTY:
             ref.lanes[lane_of(ref.slot)].append(ref.slot)
-            ref.slot = EMPTY
+        ref.slot = SPREAD
     return ref.lanes

@@ -25,10 +25,12 @@ from msgspec.structs import replace
 from actors.actor import IGNORE, PORT, Actor, Effect, Exited, Out
 from actors.mailbox import Ref
 from actors.messages import (
+    Abandon,
     Account,
     Assessed,
     Changed,
     Closed,
+    CloseMedia,
     Draft,
     Drain,
     Durable,
@@ -116,8 +118,6 @@ class Ending(Struct, frozen=True):
     assessed: Quality | None = None
     error: str = ""
     result: SessionResult | None = None
-
-
 
 
 class SessionActor(Actor):
@@ -482,6 +482,10 @@ class SessionActor(Actor):
         self.ending = replace(self._ending(), result=result)
         self._commit(out, "session_stopped", STOPPED, result=result, then=self._last_words(out, result))
         out.set_timer("evidence", self.limits.evidence_seconds)
+        if trigger != "drained" and self.parts is not None:
+            # A part that did not answer may not have ended its port's work either.
+            out.port(self.ports.media, CloseMedia(self.facts.session_id))
+            out.port(self.ports.stt, Abandon(self.facts.session_id))
         out.port(self.ports.directory, Closed(self.facts.session_id))
 
     def _stopped_again(self, out: Out) -> None:

@@ -18,8 +18,10 @@ from actors.actor import PORT, REPLY, Actor, Exited, Out
 from actors.evidence import EvidenceActor
 from actors.mailbox import Ref
 from actors.messages import (
+    Abandon,
     Changed,
     Closed,
+    CloseMedia,
     Denied,
     Draft,
     Durable,
@@ -261,6 +263,8 @@ class Supervisor(Actor):
         then = ((PORT, directory, closed), (PORT, directory, changed))
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
         out.port(directory, closed)
+        out.port(self.ports.media, CloseMedia(session_id))
+        out.port(self.ports.stt, Abandon(session_id))
 
     def _routes(self) -> Routes:
         if self.routes is None:

@@ -44,6 +44,7 @@ from actors.mailbox import (
     HELD,
     IDLE,
     READY,
+    SPREAD,
     STOPPED,
     UNBORN,
     LanePool,
@@ -211,7 +212,8 @@ class ActorSystem:
         out = self._out
         effects = out.effects
         ready = self._ready
-        budget = self._budget
+        steps = self._steps
+        limit = steps + self._budget
         try:
             while True:
                 actor = ref.actor
@@ -225,6 +227,8 @@ class ActorSystem:
                 else:
                     if ref.journaled is not None:
                         ref.journal = ref.journaled(actor)
+                        if ref.deferred is not None and actor.phase is not phase:  # type: ignore[union-attr]
+                            self._take_deferred(ref)
                     if effects:
                         try:
                             for op, a, b in effects:
@@ -240,17 +244,15 @@ class ActorSystem:
                         except Exception as error:  # noqa: BLE001 - a failing effect is a crash after k of n
                             self._crash(ref, EMPTY, error)
                         effects.clear()
-                    if ref.deferred is not None and actor.phase is not phase:  # type: ignore[union-attr]
-                        self._take_deferred(ref)
                 if ref.status == READY:
-                    if ref.slot is EMPTY and ref.lanes is None:
+                    if ref.slot is EMPTY:
                         ref.status = IDLE
                     else:
                         ready.append(ref)
-                budget -= 1
+                steps += 1
                 if not ready:
                     break
-                if not budget:
+                if steps == limit:
                     self._cut += 1
                     break
                 ref = ready.popleft()
@@ -259,7 +261,7 @@ class ActorSystem:
                         return
                     ref = ready.popleft()
                 message = ref.slot
-                if message is not EMPTY:
+                if message is not SPREAD:
                     ref.slot = EMPTY
                 else:
                     system, control, audio = ref.lanes  # type: ignore[misc]
@@ -268,12 +270,13 @@ class ActorSystem:
                     if not lane and not (system or control or audio):
                         self._pool.give_back(ref.lanes)  # type: ignore[arg-type]
                         ref.lanes = None
+                        ref.slot = EMPTY
         except BaseException as error:
             effects.clear()
             self._crash(ref, EMPTY, error)
             raise
         finally:
-            self._steps += self._budget - budget
+            self._steps = steps
             if ready:
                 self._busy = CUT
                 self._go_on()
@@ -544,12 +547,10 @@ class ActorSystem:
             if parent.status == STOPPED:
                 ref.status = STOPPED
                 return
-            if parent.children is None:
-                parent.children = {}
-            parent.children[ref] = None
+            ref.join_family()
         self._refs[ref] = None
         ref.status = IDLE
-        if ref.starts:
+        if ref.actor is not None and ref.actor.starts:
             self._enqueue(ref, START)
 
     def _stop_effect(self, me: Ref, ref: Ref, _: None) -> None:
@@ -562,23 +563,22 @@ class ActorSystem:
     def _stop(self, ref: Ref) -> None:
         if ref.status == STOPPED:
             return
-        for child in reversed(list(ref.children or ())):
+        for child in ref.children():
             self._stop(child)
         ref.status = STOPPED
         if ref.timers is not None:
             self._cancel_timers(ref)
-        if ref.lanes is not None or ref.slot is not EMPTY or ref.deferred is not None:
+        if ref.slot is not EMPTY or ref.deferred is not None:
             for message in take_all(ref, self._pool):
                 if not isinstance(message, Timer | Start):
                     self._letter(ref, message, "stopped")
-        if ref.parent is not None and ref.parent.children is not None:
-            ref.parent.children.pop(ref, None)
+        ref.leave_family()
         self._refs.pop(ref, None)
         self._top_crashes.pop(ref, None)
         watchers, ref.watchers = ref.watchers, None
         for watcher in watchers or ():
             self._enqueue(watcher, Gone(ref))
-        ref.actor = ref.children = ref.timers = None
+        ref.actor = ref.timers = None
         ref.journal = ()
         ref.suspect = EMPTY
 
@@ -658,8 +658,8 @@ class ActorSystem:
             self._take_deferred(ref)
         put_back(ref, START_AGAIN, self._pool)
         self._ready.append(ref)
-        if ref.children and Exited not in ref.table.get(_phase(ref), ()):
-            for child in ref.children:
+        if ref.youngest is not None and Exited not in ref.table.get(_phase(ref), ()):
+            for child in ref.children():
                 self._restart(child)
 
     def _letter(self, ref: Ref, message: Any, reason: str, error: str = "") -> None:

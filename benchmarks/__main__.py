@@ -1,59 +1,65 @@
-"""`python -m benchmarks`: all figures on all loops; `--quick` takes fewer runs and leaves out the real-time ones."""
+"""`python -m benchmarks`: all figures on all loops; `--quick` takes fewer runs and leaves out the real-time ones.
+
+Each question is answered in a process of its own, so that what one has imported and left behind is not in the way of another.
+"""
 
 import argparse
+import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 
 import anyio
-
-from benchmarks import frames, lifecycle, mailbox, realtime
-from benchmarks.yard import Figure
 
 LOOPS: dict[str, tuple[str, dict[str, bool]]] = {
     "asyncio": ("asyncio", {"use_uvloop": False}),
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
-QUESTIONS: dict[str, Callable[[str, int], Awaitable[list[Figure]]]] = {
-    "mailbox": mailbox.figures,
-    "lifecycle": lifecycle.figures,
-    "frames": frames.figures,
-}
+ON_EACH_LOOP = ("mailbox", "lifecycle", "frames")
+QUESTIONS = (*ON_EACH_LOOP, "bytes", "blocking", "realtime")
 REALTIME_LEVELS = ((1_500, False), (1_000, True))
 
 
-def main() -> None:
+def main() -> int:
     """Answer the questions asked for and print one table each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", choices=[*QUESTIONS, "bytes", "blocking", "realtime", []])
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
     parser.add_argument("--quick", action="store_true", help="fewer runs, no real-time figures")
     parser.add_argument("--loop", choices=list(LOOPS), action="append", help="only this loop; may be repeated")
     arguments = parser.parse_args()
-    asked = arguments.questions or [*QUESTIONS, "bytes", "blocking", *([] if arguments.quick else ["realtime"])]
-    runs = 3 if arguments.quick else 5
-    for question in asked:
-        print(f"\n{question}")
-        for line in _lines(question, runs, arguments.loop or list(LOOPS)):
+    for question in arguments.questions:
+        if question not in QUESTIONS:
+            parser.error(f"no such question: {question} (there are {', '.join(QUESTIONS)})")
+    loops = arguments.loop or list(LOOPS)
+    if len(arguments.questions) == 1:
+        print(f"\n{arguments.questions[0]}", flush=True)
+        for line in _lines(arguments.questions[0], 3 if arguments.quick else 5, loops):
             print(f"  {line}", flush=True)
+        return 0
+    asked = arguments.questions or [name for name in QUESTIONS if not (arguments.quick and name == "realtime")]
+    options = [*(["--quick"] if arguments.quick else []), *(f"--loop={loop}" for loop in loops)]
+    codes = [subprocess.call([sys.executable, "-m", "benchmarks", name, *options]) for name in asked]
+    return max(codes)
 
 
-def _lines(question: str, runs: int, loops: list[str]) -> list[str]:
+def _lines(question: str, runs: int, loops: list[str]) -> Iterator[str]:
     if question == "bytes":
-        return lifecycle.bytes_lines()
-    if question == "blocking":
-        return [figure.line() for figure in frames.blocking_figures(runs)]
-    lines = []
-    for loop in loops:
-        backend, options = LOOPS[loop]
-        if question == "realtime":
+        yield from import_module("benchmarks.lifecycle").bytes_lines()
+    elif question == "blocking":
+        yield from (figure.line() for figure in import_module("benchmarks.frames").blocking_figures(runs))
+    else:
+        module = import_module(f"benchmarks.{question}")
+        for loop in loops:
+            backend, options = LOOPS[loop]
+            if question in ON_EACH_LOOP:
+                found = anyio.run(module.figures, loop, runs, backend=backend, backend_options=options)
+                yield from (figure.line() for figure in found)
+                continue
             for sessions, recording in REALTIME_LEVELS:
-                run = partial(realtime.line, loop, sessions, recording=recording, seconds=6.0)
-                lines.append(anyio.run(run, backend=backend, backend_options=options))
-        else:
-            found = anyio.run(QUESTIONS[question], loop, runs, backend=backend, backend_options=options)
-            lines.extend(figure.line() for figure in found)
-    return lines
+                row = partial(module.line, loop, sessions, recording=recording, seconds=6.0)
+                yield anyio.run(row, backend=backend, backend_options=options)
 
 
 if __name__ == "__main__":

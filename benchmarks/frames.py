@@ -61,5 +61,3 @@ def blocking_figures(runs: int) -> list[Figure]:
                 put(session_id, FRAME)
 
         return [measure("blocking: a frame in the calling thread (6 us)", "-", frames, 5_000, goal=None, runs=runs)]
-
-

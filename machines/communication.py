@@ -3,7 +3,9 @@
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from machines.frozen import frozen
 
 
 class ConnectorType(str, Enum):
@@ -72,3 +74,9 @@ class PolicyVerdict(BaseModel):
     reason_code: str
     hint: str = ""
     metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("metadata", mode="after")
+    @classmethod
+    def _read_only(cls, metadata: dict[str, Any]) -> dict[str, Any]:
+        copy: dict[str, Any] = frozen(metadata)
+        return copy

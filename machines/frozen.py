@@ -18,7 +18,7 @@ class FrozenDict(dict[str, Any]):
         raise TypeError("this is a frozen snapshot; copy it with dict(...) to change it")
 
     __setitem__ = __delitem__ = _refuse
-    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))

@@ -64,7 +64,19 @@ class Lifecycle(Generic[S]):
     Raises `LifecycleError` if a state is unreachable, a trap, or a final state can be left.
     """
 
-    __slots__ = ("_states", "_texts", "deadlines", "final", "initial", "machine", "moves", "name", "states", "table")
+    __slots__ = (
+        "_fired",
+        "_states",
+        "_texts",
+        "deadlines",
+        "final",
+        "initial",
+        "machine",
+        "moves",
+        "name",
+        "states",
+        "table",
+    )
 
     def __init__(
         self,
@@ -83,6 +95,7 @@ class Lifecycle(Generic[S]):
         self.moves = tuple(moves)
         self.deadlines: Mapping[S, str] = MappingProxyType(dict(deadlines or {}))
         self._lint()
+        self._fired: dict[tuple[S, str], S] = {}
         self._texts = {state: _text(state) for state in self.states}
         self._states = {text: state for state, text in self._texts.items()}
         self.machine = Machine(
@@ -97,8 +110,13 @@ class Lifecycle(Generic[S]):
     def fire(self, state: S, trigger: str) -> S:
         """The state that `trigger` leads to from `state`, as the shipped `transitions` machine has it.
 
-        Raises `IllegalMove` when there is no such move.
+        Each move is fired on the machine once and its answer remembered: it has neither callbacks nor conditions, so the
+        answer can't change, and a move of a machine costs eight times as much as all else in a step. Raises
+        `IllegalMove` when there is no such move.
         """
+        dest = self._fired.get((state, trigger))
+        if dest is not None:
+            return dest
         carrier = _Carrier(self._texts[state])
         event = self.machine.events.get(trigger)
         try:
@@ -106,7 +124,8 @@ class Lifecycle(Generic[S]):
                 raise IllegalMove(self.name, _text(state), trigger, self.legal(state))
         except MachineError:
             raise IllegalMove(self.name, _text(state), trigger, self.legal(state)) from None
-        return self._states[carrier.state]
+        dest = self._fired[state, trigger] = self._states[carrier.state]
+        return dest
 
     def legal(self, state: S) -> tuple[str, ...]:
         """The triggers that `state` has, in the order of the declaration."""
@@ -117,7 +136,7 @@ class Lifecycle(Generic[S]):
         for trigger, event in self.machine.events.items():
             for source, transitions in event.transitions.items():
                 for transition in transitions:
-                    table[self._states[source], trigger] = self._states[transition.dest]
+                    table[self._states[source], trigger] = self._states[str(transition.dest)]
         return table
 
     def _lint(self) -> None:
@@ -137,7 +156,9 @@ class Lifecycle(Generic[S]):
             seen.add((move.source, move.trigger))
         for state, trigger in self.deadlines.items():
             if (state, trigger) not in seen:
-                raise LifecycleError(f"{self.name}: the deadline of {state!r} fires {trigger!r}, which is no move from there")
+                raise LifecycleError(
+                    f"{self.name}: the deadline of {state!r} fires {trigger!r}, which is no move from there"
+                )
         unreachable = known - self._closure({self.initial}, backward=False)
         if unreachable:
             raise LifecycleError(f"{self.name}: never reached: {', '.join(sorted(map(_text, unreachable)))}")

@@ -8,6 +8,7 @@ HIGH and above need an admin token. The token itself never comes here: whoever c
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
@@ -46,28 +47,8 @@ class VoicePolicy:
             raise ValueError(problem)
         asked = metadata or {}
         tier = self.assess_risk_level(provider, asked)
-        required = self.require_admin_token(tier)
-        facts = {
-            "risk_level": tier.value,
-            "factors": [name for name in FLAGS if asked.get(name)],
-            "provider": provider.value,
-            "stt_provider": stt_provider.value,
-            "admin_token_required": required,
-            "admin_token_valid": admin_token_valid,
-        }
-        if required and not admin_token_valid:
-            return PolicyVerdict(
-                status=RequestStatus.REQUIRE_ADMIN,
-                reason_code="ADMIN_TOKEN_REQUIRED",
-                hint=f"risk tier {tier.value} needs a valid admin token; create one with `agentos-voice token create`",
-                metadata=facts,
-            )
-        return PolicyVerdict(
-            status=RequestStatus.APPROVED,
-            reason_code="VOICE_SESSION_APPROVED",
-            hint=f"approved with risk tier {tier.value}",
-            metadata=facts,
-        )
+        factors = tuple(name for name in FLAGS if asked.get(name))
+        return _verdict(provider, stt_provider, tier, factors, self.require_admin_token(tier), admin_token_valid)
 
     def assess_risk_level(self, provider: VoiceProvider, metadata: Mapping[str, Any]) -> RiskLevel:
         """The risk tier of a request; the module says which factors count."""
@@ -101,3 +82,36 @@ class VoicePolicy:
         if number is not None and not isinstance(number, str):
             return False, f"metadata['from_number'] must be a string, got {number!r}"
         return True, "valid"
+
+
+@cache
+def _verdict(
+    provider: VoiceProvider,
+    stt_provider: STTProvider,
+    tier: RiskLevel,
+    factors: tuple[str, ...],
+    required: bool,  # noqa: FBT001 - a key of the cache
+    token_valid: bool,  # noqa: FBT001
+) -> PolicyVerdict:
+    """The verdict on every request of this kind; there are some hundred kinds, and thousands of sessions of each."""
+    facts = {
+        "risk_level": tier.value,
+        "factors": factors,
+        "provider": provider.value,
+        "stt_provider": stt_provider.value,
+        "admin_token_required": required,
+        "admin_token_valid": token_valid,
+    }
+    if required and not token_valid:
+        return PolicyVerdict(
+            status=RequestStatus.REQUIRE_ADMIN,
+            reason_code="ADMIN_TOKEN_REQUIRED",
+            hint=f"risk tier {tier.value} needs a valid admin token; create one with `agentos-voice token create`",
+            metadata=facts,
+        )
+    return PolicyVerdict(
+        status=RequestStatus.APPROVED,
+        reason_code="VOICE_SESSION_APPROVED",
+        hint=f"approved with risk tier {tier.value}",
+        metadata=facts,
+    )

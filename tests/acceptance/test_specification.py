@@ -17,7 +17,11 @@ WORKER = "agentos.core.communication.voice.stt.worker"
 
 
 def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "AGENTOS_VOICE_HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return {
+        **os.environ,
+        "AGENTOS_VOICE_HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
 
 
 def workers_of(home: Path) -> set[int]:
@@ -70,7 +74,11 @@ def test_the_quick_start_runs_unchanged(quick_start: str, way: str, tmp_path: Pa
         "session_stopped",
     ]
     frames = records[-1]["response_summary"]["result"]["frames"]  # type: ignore[index]
-    assert (frames["accepted"], frames["bytes"], frames["leftover_bytes"]) == (1, 2, 1)  # three bytes, one and a half samples
+    assert (frames["accepted"], frames["bytes"], frames["leftover_bytes"]) == (
+        1,
+        2,
+        1,
+    )  # three bytes, one and a half samples
     assert workers_of(home) == set()
 
 

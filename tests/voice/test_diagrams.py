@@ -90,7 +90,7 @@ def test_nothing_is_drawn_outside_of_the_picture_and_no_two_states_overlap() -> 
 
 def test_every_message_of_the_voice_actors_is_sent_by_somebody_to_somebody() -> None:
     declared = {name for name, value in vars(messages).items() if getattr(value, "__module__", "") == messages.__name__}
-    silent = {"Heard", "Abandon"}  # what the port tells and nobody needs; what nobody asks of it yet
+    silent = {"Heard"}  # what the port tells and nobody needs
     drawn = {flow.message for flow in flows()}
     assert {name for name in declared - drawn - VALUES if isinstance(getattr(messages, name), type)} <= silent
     assert all(flow.receivers for flow in flows())

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import resource
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -58,6 +59,7 @@ DATABASE = "voice.db"
 RECORDINGS = "recordings"
 MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
 LISTENER_BOUND = 1000  # passing events that may wait for a slow listener; kept events always wait
+OTHER_OPEN_FILES = 1_024  # the host's own, the database, pipes, sockets
 PROBE_SECONDS = 1.0  # how often a store that is down is tried again
 STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
 CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
@@ -182,18 +184,19 @@ class AsyncVoiceService:
         system = self._system
 
         def open_files() -> tuple[VoiceStore, SpillFile]:
-            store = VoiceStore.open(
-                settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds
-            )
+            allow_open_files(settings.max_sessions)
+            store = VoiceStore.open(settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds)
             try:
-                return store, SpillFile.open(settings.home, f"{os.getpid()}-{secrets.token_hex(4)}", settings.spill_max_bytes)
+                return store, SpillFile.open(
+                    settings.home, f"{os.getpid()}-{secrets.token_hex(4)}", settings.spill_max_bytes
+                )
             except BaseException:
                 store.close()
                 raise
 
         store, spill = await anyio.to_thread.run_sync(open_files)
         directory = Directory(
-            keep_events=lambda events: store_port.keep_events(events),
+            keep_events=lambda events: store_port.keep_events(events),  # noqa: PLW0108 - it does not exist yet
             on_started=self._started,
             on_stopped=self._stopped,
         )
@@ -377,9 +380,12 @@ class AsyncVoiceService:
         Raises `StoreError` when the store can't be read.
         """
         parts = self._running()
+        running = parts.directory.sessions()
         found = {session.session_id: session for session in await self._reading(parts.store.sessions, project_id)}
-        for session in parts.directory.sessions():
-            if project_id is None or session.project_id == project_id:
+        for session in running:
+            stored = found.get(session.session_id)
+            stopped_meanwhile = stored is not None and stored.state is VoiceSessionState.STOPPED
+            if not stopped_meanwhile and project_id in (None, session.project_id):
                 found[session.session_id] = session
         chosen = [session for session in found.values() if state is None or session.state is state]
         return sorted(chosen, key=lambda session: (session.created_at, session.session_id), reverse=True)
@@ -459,7 +465,9 @@ class AsyncVoiceService:
 
     def _running(self) -> "_Parts":
         if self._parts is None or self._closed:
-            raise ServiceClosed if self._closed else ServiceClosed("the voice service is not running yet; start it first")
+            raise (
+                ServiceClosed if self._closed else ServiceClosed("the voice service is not running yet; start it first")
+            )
         return self._parts
 
     def _door(self, facts: Facts) -> Door:
@@ -597,6 +605,19 @@ class _Listener:
         return self._events.popleft()
 
 
+def allow_open_files(sessions: int) -> None:
+    """Raise this process's soft limit on open files, as far as the hard one allows: a session that is recorded holds one.
+
+    The usual soft limit of 1,024 is from the time of `select`; with it the thousandth recording would fail.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sessions + OTHER_OPEN_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _sheltered(
     run: Callable[..., Any], scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
 ) -> None:
@@ -608,4 +629,3 @@ async def _sheltered(
 def no_room(session_id: str) -> Overloaded:
     """The error of a chunk that found no room in time."""
     return Overloaded(f"session {session_id!r} has no room for more audio", retry_after_seconds=1)
-

@@ -116,7 +116,7 @@ class Directory:
         """The store has the stopped session now."""
         self._unstored.pop(session_id, None)
 
-    def take(self, port: int, session_id: str, first: int, count: int) -> bytes:
+    def take(self, port: int, session_id: str, first: int, _count: int) -> bytes:
         """The bytes of a run of frames, for `port`. Raises `KeyError` when they are gone."""
         return self._listings[session_id].door.take(port, first)
 

@@ -59,7 +59,9 @@ def read_request(
     if not valid:
         raise InvalidRequest(problem, field=problem.split("[")[0].split(" ")[0])
     if len(project_id) > MAX_PROJECT_ID or not project_id.isprintable():
-        problem = f"project_id must be at most {MAX_PROJECT_ID} printable characters, got {project_id[:MAX_PROJECT_ID]!a}"
+        problem = (
+            f"project_id must be at most {MAX_PROJECT_ID} printable characters, got {project_id[:MAX_PROJECT_ID]!a}"
+        )
         raise InvalidRequest(problem, field="project_id")
     secret = None if token is None else SecretStr(token)
     return SessionRequest(project_id, provider, stt_provider, frozen(given), audio_format or AudioFormat(), secret)
@@ -121,7 +123,9 @@ def _checked_metadata(metadata: dict[str, Any], settings: VoiceSettings) -> dict
         n_bytes = len(text.encode())
         copy: dict[str, Any] = json.loads(text)
     except UnicodeEncodeError:
-        raise InvalidRequest("metadata must be text that UTF-8 can write, without lone surrogates", field="metadata") from None
+        raise InvalidRequest(
+            "metadata must be text that UTF-8 can write, without lone surrogates", field="metadata"
+        ) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest(f"metadata must be JSON: {error}", field="metadata") from None
     if n_bytes > limit:

@@ -117,9 +117,7 @@ class VoiceService:
         door = service.door(session_id) if service is not None and not self._closed else None
         if door is None:
             self._call(lambda service: service.dispatch_audio_chunk(session_id, audio_data))
-        elif not door.offer(audio_data) and not door.offer_within(
-            audio_data, self.settings.dispatch_timeout_seconds
-        ):
+        elif not door.offer(audio_data) and not door.offer_within(audio_data, self.settings.dispatch_timeout_seconds):
             raise no_room(session_id)
 
     def stop_session(self, session_id: str) -> bool:

@@ -43,11 +43,9 @@ class _Shelf:
         self.data: bytes | None = None
         self.more: deque[tuple[int, int, bytes]] | None = None
 
-    def put(self, first: int, count: int, data: bytes) -> None:
-        """Keep a run."""
-        if self.data is None:
-            self.first, self.count, self.data = first, count, data
-        elif self.more is None:
+    def put_behind(self, first: int, count: int, data: bytes) -> None:
+        """Keep a run behind others."""
+        if self.more is None:
             self.more = deque([(first, count, data)])
         else:
             self.more.append((first, count, data))
@@ -91,8 +89,8 @@ class Door:
 
     __slots__ = (
         "_carry",
-        "_frame_bytes",
         "_deliver",
+        "_frame_bytes",
         "_known_room",
         "_limit",
         "_lock",
@@ -216,7 +214,12 @@ class Door:
         Raises `KeyError` when it was fetched before, or the door is closed.
         """
         with self._lock.mutex:
-            return self._shelves[port].take(first)
+            shelf = self._shelves[port]
+            data = shelf.data
+            if data is None or shelf.first != first or shelf.more is not None:
+                return shelf.take(first)
+            shelf.data = None
+            return data
 
     def room(self, port: int, frames: int) -> None:
         """`port` has dealt with so many frames; from that port's thread."""
@@ -234,7 +237,10 @@ class Door:
         first = self._next
         self._next = first + count
         for shelf in self._shelves:
-            shelf.put(first, count, data)
+            if shelf.data is None:
+                shelf.first, shelf.count, shelf.data = first, count, data
+            else:
+                shelf.put_behind(first, count, data)
         self.last_ms = now = monotonic_ms()
         self._deliver(self.ref, Frames(first, count, len(data), now))
 

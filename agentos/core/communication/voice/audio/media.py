@@ -62,30 +62,28 @@ class _Run(NamedTuple):
 
 
 class _Handed(Struct, gc=False):
-    """Successive frames of one session as they were handed over: `size` bytes each; `data` is None when they are gone.
+    """Successive frames of one session as they were handed over: `size` bytes each, in `parts`; None when they are gone.
 
-    `more` holds the runs that do not continue this one. It is none of the collector's business (`gc=False`): thousands of
-    these live for a moment only, and would make it walk through everything else again and again.
+    `more` holds the runs that do not continue this one. It is none of the collector's business (`gc=False`), and the lists
+    are used again: thousands of these live for a moment only, and would make the collector walk through everything else
+    again and again.
     """
 
     first: int
     frames: int
     size: int
-    data: bytearray | bytes | None
+    parts: list[bytes] | None
     more: "list[_Handed] | None" = None
-
-
-def _handed(work: Keep, data: bytes | None) -> _Handed:
-    return _Handed(work.first, work.count, 0 if data is None else len(data) // work.count, data)
 
 
 class _Batch:
     """What was handed over since the thread last came for it. Runs are put together here, as they come: one frame at a
-    time costs the thread five times as much later."""
+    time costs the thread five times as much later. `free` are lists for their parts."""
 
-    __slots__ = ("closes", "opens", "runs")
+    __slots__ = ("_free", "closes", "opens", "runs")
 
-    def __init__(self) -> None:
+    def __init__(self, free: list[list[bytes]]) -> None:
+        self._free = free
         self.opens: list[OpenMedia] = []
         self.runs: dict[str, _Handed] = {}
         self.closes: list[str] = []
@@ -97,19 +95,25 @@ class _Batch:
         """Add frames, to the run before them where they continue it."""
         run = self.runs.get(work.session_id)
         if run is None:
-            self.runs[work.session_id] = _handed(work, data)
+            self.runs[work.session_id] = self._handed(work, data)
             return
         last = run if run.more is None else run.more[-1]
+        count = work.count
         goes_on = work.first == last.first + last.frames
-        if goes_on and data is not None and last.data is not None and len(data) == work.count * last.size:
-            last.frames += work.count
-            if last.data.__class__ is bytes:
-                last.data = bytearray(last.data)
-            last.data += data
+        if goes_on and data is not None and last.parts is not None and len(data) == count * last.size:
+            last.frames += count
+            last.parts.append(data)
         elif run.more is None:
-            run.more = [_handed(work, data)]
+            run.more = [self._handed(work, data)]
         else:
-            run.more.append(_handed(work, data))
+            run.more.append(self._handed(work, data))
+
+    def _handed(self, work: Keep, data: bytes | None) -> _Handed:
+        if data is None:
+            return _Handed(work.first, work.count, 0, None)
+        parts = self._free.pop() if self._free else []
+        parts.append(data)
+        return _Handed(work.first, work.count, len(data) // work.count, parts)
 
 
 class _Account:
@@ -187,7 +191,8 @@ class MediaPort:
         self._report_every_frames = report_every_frames
         self._pace_ms = pace_ms
         self._handover = Lock()
-        self._batch = _Batch()
+        self._free: list[list[bytes]] = []
+        self._batch = _Batch(self._free)
         self._wake = Semaphore(0)
         self._breathed_ms = 0
         self._doing = _WORKING
@@ -305,7 +310,7 @@ class MediaPort:
     def _deal_with_queue(self) -> int:
         """Everything that is queued now; the length of the longest run in it, in frames."""
         with self._handover:
-            batch, self._batch = self._batch, _Batch()
+            batch, self._batch = self._batch, _Batch(self._free)
         if not batch:
             return 0
         for work in batch.opens:
@@ -364,18 +369,28 @@ class MediaPort:
 
     def _new_part(self, account: _Account, handed: _Handed) -> _Run | None:
         """The part of a run that was not dealt with before; None when there is none, or its bytes are gone."""
+        data = self._bytes_of(handed)
         known = max(0, min(handed.frames, account.upto - handed.first))
         self._stray += known
         if known == handed.frames:
             return None
         first, count = handed.first + known, handed.frames - known
         account.upto = first + count
-        data = None if handed.data is None else bytes(handed.data)
         rest = data[known * account.frame_bytes :] if data is not None and known else data
         if not rest or len(rest) % account.sample_bytes:
             self._lose(account, first, count, "missing")
             return None
         return _Run(first, count, rest)
+
+    def _bytes_of(self, handed: _Handed) -> bytes | None:
+        """All bytes of a run in one; its list is free again."""
+        parts = handed.parts
+        if parts is None:
+            return None
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._free.append(parts)
+        return data
 
     def _store(self, account: _Account, pieces: list[_Run]) -> list[_Run]:
         """Write and digest the runs; those that are kept."""

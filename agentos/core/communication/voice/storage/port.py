@@ -10,8 +10,8 @@ from agentos.core.communication.voice.storage.store import Entry, StoreError, Vo
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
 from agentos.core.time import utc_now
 from machines.communication import ConnectorType, RiskLevel
-from machines.evidence import EvidenceRecord
 from machines.events import VoiceEvent
+from machines.evidence import EvidenceRecord
 from machines.session import VoiceSessionState
 
 
@@ -74,7 +74,7 @@ class StorePort:
             },
             response_summary={
                 "state": None if draft.state is None else draft.state.value,
-                **{key: value for key, value in draft.detail},
+                **dict(draft.detail),
                 **({"result": session.result.model_dump(mode="json")} if session and session.result else {}),
             },
             status=draft.status,

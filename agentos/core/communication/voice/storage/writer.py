@@ -24,6 +24,7 @@ from machines.events import VoiceEvent
 logger = logging.getLogger(__name__)
 
 BATCH = 512  # bounds the time of one transaction, and so the wait of whoever comes next
+LATE_EVENTS = 10_000  # some megabytes: what a hundred calls tell in a store's bad quarter of an hour
 MAX_BACKLOG = 65_536  # things waiting: minutes of a full load; beyond it the store is not coming back in time
 RETRY_SECONDS = 1.0  # how often an idle writer tries to bring in what was spilled
 
@@ -121,6 +122,7 @@ class GroupCommitWriter:
         self._unreadable: set[SpillFile] = set()
         self._look_for_orphans = True
         self._take_in_now = True
+        self._late_events: list[VoiceEvent] = []
         self._behind = False
 
         self._stored = self._failed = self._spilled = self._recovered = 0
@@ -144,7 +146,8 @@ class GroupCommitWriter:
         self._enqueue(_Probe(ticket))
 
     def add_events(self, events: Sequence[VoiceEvent]) -> None:
-        """Store events behind what was put before, as well as it goes: those that fail are logged and counted as lost."""
+        """Store events behind what was put before, as well as it goes: while the store is down the last ones are kept and
+        tried again; the others are logged and counted as lost."""
         try:
             self._enqueue(_Events(tuple(events)))
         except StoreError:
@@ -268,7 +271,7 @@ class GroupCommitWriter:
             while not self._work and not self._take_in_now:
                 if self._closing:
                     return None
-                if not self._wake.wait(self._retry_seconds if self._behind else None):
+                if not self._wake.wait(self._retry_seconds if self._behind or self._late_events else None):
                     break
             self._in_flight = [self._work.popleft() for _ in range(min(BATCH, len(self._work)))]
             return self._in_flight
@@ -287,7 +290,8 @@ class GroupCommitWriter:
             self._call(self._on_stored, probes)
         elif probes and error is not None:
             self._answer_failed(probes, error, entries=0)
-        events = [event for work in batch if isinstance(work, _Events) for event in work.events]
+        events = self._late_events + [event for work in batch if isinstance(work, _Events) for event in work.events]
+        self._late_events = []
         if events:
             self._add_events(events, error)
 
@@ -327,9 +331,13 @@ class GroupCommitWriter:
             for event in events:
                 self._add_events([event], None)
             return
-        logger.warning("%d events were not stored: %s", len(events), error)
-        with self._lock:
-            self._events_lost += len(events)
+        if isinstance(error, StoreError) and not self._closing:
+            self._late_events = events[-LATE_EVENTS:]  # the store may be back soon
+            events = events[:-LATE_EVENTS]
+        if events:
+            logger.warning("%d events were not stored: %s", len(events), error)
+            with self._lock:
+                self._events_lost += len(events)
 
     def _take_in(self) -> Exception | None:
         """Bring what was spilled into the store; the store's error if it failed."""
