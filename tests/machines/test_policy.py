@@ -43,7 +43,7 @@ def test_tier_and_verdict_of_every_combination(provider: VoiceProvider, flags: d
     assert verdict.reason_code == ("ADMIN_TOKEN_REQUIRED" if refused else "VOICE_SESSION_APPROVED")
     assert verdict.metadata == {
         "risk_level": tier.value,
-        "factors": (name for name in FLAGS if flags[name]),
+        "factors": tuple(name for name in FLAGS if flags[name]),
         "provider": provider.value,
         "stt_provider": "whisper_local",
         "admin_token_required": tier in (HIGH, CRITICAL),
