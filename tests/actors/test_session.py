@@ -271,6 +271,16 @@ def test_a_silent_part_cannot_hold_up_the_end_beyond_the_drain_deadline(world: A
     assert set(lost) == {"drain_expired"}
 
 
+def test_a_part_that_does_not_answer_leaves_nothing_at_its_port(world: Any) -> None:
+    world.open()
+    world.frames(3)
+    world.stt_answers = False
+    world.stop()
+    world.advance(11)
+    assert m.Abandon("voice-1") in world.stt.log
+    assert m.CloseMedia("voice-1") in world.media.log
+
+
 def test_a_store_that_is_down_at_creation_refuses_and_leaves_nothing(world: Any, facts: Callable[..., m.Facts]) -> None:
     world.open("voice-0")
     world.stop("voice-0")

@@ -18,6 +18,7 @@ from agentos.core.communication.voice.settings import (
     variable_of,
 )
 
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 DEFAULTS = {
     "loop": "asyncio",
     "uvloop": "auto",
@@ -235,3 +236,12 @@ def test_settings_are_frozen_and_survive_pickle() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         settings.max_sessions = 4
     assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_the_documents_list_every_setting_with_its_default_and_its_reason() -> None:
+    rows = DOCUMENT.read_text().splitlines()
+    for name, field in VoiceSettings.model_fields.items():
+        (row,) = [row for row in rows if row.startswith(f"| `{variable_of(name)}` |")]
+        assert row.endswith(f"| {field.description} |")
+        if field.default_factory is None:
+            assert row.split(" | ")[1] == ("not set" if field.default is None else str(field.default))

@@ -251,6 +251,18 @@ def test_events_are_stored_as_well_as_it_goes(tmp_path: Path) -> None:
         assert writer.statistics().events_lost == 1
 
 
+def test_events_of_a_time_when_the_store_was_down_are_stored_when_it_is_back(tmp_path: Path) -> None:
+    with writing(tmp_path, busy_timeout_seconds=0.05) as (writer, store, _):
+        with locked(tmp_path / "voice.db"):
+            writer.add_events([event(1)])
+            assert writer.flush(PATIENCE_SECONDS)
+            writer.add_events([event(2)])
+            assert writer.flush(PATIENCE_SECONDS)
+            assert store.events("voice-1") == []
+        until(lambda: store.events("voice-1") == [event(1), event(2)])
+        assert writer.statistics().events_lost == 0
+
+
 def test_a_callback_that_raises_is_logged_and_the_writer_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
