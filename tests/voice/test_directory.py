@@ -7,10 +7,10 @@ import pytest
 from actors.mailbox import Ref
 from actors.messages import Changed, Closed, Emit, Facts, Frames
 from actors.policy import PolicyActor
-from agentos.core.communication.voice.async_service import MEDIA
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import InvalidState
+from agentos.core.communication.voice.parts import MEDIA
 from agentos.core.communication.voice.request import make_facts, read_request
 from agentos.core.communication.voice.settings import load_settings
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel

@@ -24,9 +24,9 @@ class EvidenceLogger:
         from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
 
         if path is None:
-            from agentos.core.communication.voice.settings import default_home  # noqa: PLC0415
+            from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
 
-            path = default_home() / "voice.db"
+            path = load_settings().database
         self._store = VoiceStore.open(Path(path), busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
 
     def log(self, record: EvidenceRecord) -> str:

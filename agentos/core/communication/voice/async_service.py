@@ -1,10 +1,6 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
 import functools
-import os
-import resource
-import secrets
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -19,12 +15,10 @@ from pydantic import SecretStr
 from actors.loop import thread_waker
 from actors.mailbox import Ref
 from actors.messages import Denied, Ended, Facts, Frames, Opened, OpenSession, Stop
-from actors.session import Ports, SessionLimits
-from actors.supervisor import Supervisor
 from actors.system import ActorSystem, AskTimeout, SystemStatistics
 from agentos.core.communication.voice.audio.door import Door, DoorLock
-from agentos.core.communication.voice.audio.media import MediaPort, MediaStatistics
-from agentos.core.communication.voice.directory import PASSING, Directory, Listing
+from agentos.core.communication.voice.audio.media import MediaStatistics
+from agentos.core.communication.voice.directory import Listing
 from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
@@ -36,33 +30,21 @@ from agentos.core.communication.voice.errors import (
     ServiceClosed,
     SessionNotFound,
 )
+from agentos.core.communication.voice.listening import Listener
+from agentos.core.communication.voice.parts import CLOSING_GRACE_SECONDS, Parts
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.request import make_facts, read_request
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.storage.port import StorePort
-from agentos.core.communication.voice.storage.spill import SpillFile
-from agentos.core.communication.voice.storage.store import VoiceStore
-from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.storage.writer import WriterStatistics
-from agentos.core.communication.voice.stt.port import SttPort, SttStatistics
+from agentos.core.communication.voice.stt.port import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.events import VoiceEvent, VoiceEventType
 from machines.policy import VoicePolicy
-from machines.restart import Intensity
 from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 
 T = TypeVar("T")
-
-DATABASE = "voice.db"
-RECORDINGS = "recordings"
-MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
-LISTENER_BOUND = 1000  # passing events that may wait for a slow listener; kept events always wait
-OTHER_OPEN_FILES = 1_024  # the host's own, the database, pipes, sockets
-PROBE_SECONDS = 1.0  # how often a store that is down is tried again
-STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
-CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +81,8 @@ class AsyncVoiceService:
         self._closed = False
         self._door_lock = DoorLock()
         self._stack = AsyncExitStack()
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
+        self._supervisor: Ref
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -132,7 +115,8 @@ class AsyncVoiceService:
             raise ServiceClosed("a service runs once; create a new one")
         self._closing = anyio.Event()
         try:
-            parts = await self._open()
+            files = await anyio.to_thread.run_sync(Parts.open_files, self.settings)
+            parts = Parts(files, self.settings, self._system, self._started, self._stopped)
             ready = anyio.Event()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._serve, parts, ready)
@@ -146,7 +130,7 @@ class AsyncVoiceService:
         finally:
             self._closed = True
 
-    async def _serve(self, parts: "_Parts", ready: anyio.Event) -> None:
+    async def _serve(self, parts: Parts, ready: anyio.Event) -> None:
         """Run the parts until the service closes, and end them in order.
 
         In a task of its own, sheltered: asyncio's own cancellation knows no shield, and a host may cancel `run` again while
@@ -159,7 +143,7 @@ class AsyncVoiceService:
                     system = anyio.CancelScope(shield=True)
                     await group.start(functools.partial(_sheltered, self._system.run, system))
                     await group.start(parts.stt.run)
-                    parts.supervisor = self._system.spawn(self._supervisor(parts), "supervisor")
+                    self._supervisor = parts.spawn_supervisor(self._system, self.policy)
                     self._parts = parts
                     ready.set()
                     try:
@@ -179,62 +163,7 @@ class AsyncVoiceService:
             self._closing.set()
         self._closed = True
 
-    async def _open(self) -> "_Parts":
-        settings = self.settings
-        system = self._system
-
-        def open_files() -> tuple[VoiceStore, SpillFile]:
-            allow_open_files(settings.max_sessions)
-            store = VoiceStore.open(settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds)
-            try:
-                return store, SpillFile.open(
-                    settings.home, f"{os.getpid()}-{secrets.token_hex(4)}", settings.spill_max_bytes
-                )
-            except BaseException:
-                store.close()
-                raise
-
-        store, spill = await anyio.to_thread.run_sync(open_files)
-        directory = Directory(
-            keep_events=lambda events: store_port.keep_events(events),  # noqa: PLW0108 - it does not exist yet
-            on_started=self._started,
-            on_stopped=self._stopped,
-        )
-        store_port = StorePort(store, spill, directory=directory, post=system.post)
-        media = MediaPort(
-            take=functools.partial(directory.take, MEDIA),
-            room=functools.partial(directory.room, MEDIA),
-            post=system.post,
-            recordings=settings.home / RECORDINGS,
-            kind=settings.recording_format,
-            segment_seconds=settings.recording_segment_seconds,
-        )
-        media.start()
-        stt = SttPort(
-            take=functools.partial(directory.take, STT),
-            room=functools.partial(directory.room, STT),
-            tell=system.tell,
-            workers=settings.stt_workers,
-            start_timeout_seconds=settings.stt_start_timeout_seconds,
-            hang_timeout_seconds=settings.stt_hang_timeout_seconds,
-            backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
-        )
-        return _Parts(directory, store, store_port, media, stt, TokenStore(store))
-
-    def _supervisor(self, parts: "_Parts") -> Supervisor:
-        settings = self.settings
-        limits = SessionLimits(
-            drain_seconds=settings.drain_timeout_seconds,
-            evidence_seconds=settings.evidence_timeout_seconds,
-            idle_seconds=settings.idle_timeout_seconds,
-            max_seconds=settings.max_session_seconds,
-            account_frames=max(1, int(settings.account_seconds * FRAMES_PER_SECOND)),
-            restarts=Intensity(settings.restart_limit, settings.restart_window_seconds),
-        )
-        ports = Ports(directory=parts.directory, media=parts.media, stt=parts.stt, store=parts.store_port)
-        return Supervisor(self.policy, limits, ports, PROBE_SECONDS)
-
-    async def _stop_all(self, parts: "_Parts") -> None:
+    async def _stop_all(self, parts: Parts) -> None:
         """Stop what runs, all at once, within the deadlines that each session has."""
         with anyio.move_on_after(self._stop_seconds()):
             async with anyio.create_task_group() as group:
@@ -289,7 +218,7 @@ class AsyncVoiceService:
         parts.directory.expect(facts, self._door(facts))
         try:
             answer = await self._system.ask(
-                parts.supervisor, lambda token: OpenSession(token, facts), settings.create_timeout_seconds
+                self._supervisor, lambda token: OpenSession(token, facts), settings.create_timeout_seconds
             )
         except AskTimeout:
             self._abandon(facts.session_id)
@@ -414,7 +343,7 @@ class AsyncVoiceService:
             for event in await self._stored_events(session_id, after):
                 yield event
             return
-        waiting = _Listener()
+        waiting = Listener()
         listing.listeners.append(waiting)
         try:
             known = list(listing.events)
@@ -463,7 +392,7 @@ class AsyncVoiceService:
         listing = parts.directory.listing(session_id) if parts is not None and not self._closed else None
         return listing.door if listing is not None else None
 
-    def _running(self) -> "_Parts":
+    def _running(self) -> Parts:
         if self._parts is None or self._closed:
             raise (
                 ServiceClosed if self._closed else ServiceClosed("the voice service is not running yet; start it first")
@@ -494,7 +423,7 @@ class AsyncVoiceService:
             ended: Ended = await self._system.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
         except AskTimeout:
             # The session failed so badly that it could not answer; its supervisor has ended it, or is about to.
-            session = await self.get_session(listing.facts.session_id)
+            session = None if self._closed else await self.get_session(listing.facts.session_id)
             known = session is not None and session.state is VoiceSessionState.STOPPED
             return Ended(listing.facts.session_id, durable=known, spilled=False)
         return ended
@@ -556,66 +485,6 @@ class AsyncVoiceService:
                 return await self._reading(self._running().tokens.valid, token.get_secret_value())
         except OSError as error:  # also a timeout
             raise EvidenceUnavailable(str(error) or "it does not answer") from error
-
-
-class _Parts:
-    """What a running service is made of."""
-
-    def __init__(
-        self,
-        directory: Directory,
-        store: VoiceStore,
-        store_port: StorePort,
-        media: MediaPort,
-        stt: SttPort,
-        tokens: TokenStore,
-    ) -> None:
-        self.directory = directory
-        self.store = store
-        self.store_port = store_port
-        self.media = media
-        self.stt = stt
-        self.tokens = tokens
-        self.supervisor: Ref = None  # type: ignore[assignment]
-
-    def close(self) -> None:
-        """End the threads and close the files; blocks, bounded."""
-        self.media.close(CLOSING_GRACE_SECONDS)
-        if self.store_port.writer.close(CLOSING_GRACE_SECONDS):
-            self.store.close()
-
-
-class _Listener:
-    """Events on their way to one listener."""
-
-    def __init__(self) -> None:
-        self._events: deque[VoiceEvent] = deque()
-        self._changed = anyio.Event()
-
-    def __call__(self, event: VoiceEvent) -> None:
-        if len(self._events) < LISTENER_BOUND or event.event_type not in PASSING:
-            self._events.append(event)
-            self._changed.set()
-
-    async def next(self) -> VoiceEvent:
-        """The next event; waits until there is one."""
-        while not self._events:
-            self._changed = anyio.Event()
-            await self._changed.wait()
-        return self._events.popleft()
-
-
-def allow_open_files(sessions: int) -> None:
-    """Raise this process's soft limit on open files, as far as the hard one allows: a session that is recorded holds one.
-
-    The usual soft limit of 1,024 is from the time of `select`; with it the thousandth recording would fail.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = sessions + OTHER_OPEN_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _sheltered(

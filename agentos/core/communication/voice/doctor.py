@@ -171,12 +171,11 @@ def _home(home: Path | None) -> Iterator[Check]:
 
 
 def _database(home: Path | None) -> Iterator[Check]:
-    from agentos.core.communication.voice.async_service import DATABASE  # noqa: PLC0415 - as above
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
     from agentos.core.communication.voice.storage import schema  # noqa: PLC0415
     from agentos.core.communication.voice.storage.store import StoreError, VoiceStore  # noqa: PLC0415
 
-    path = (load_settings() if home is None else load_settings(home=home)).home / DATABASE
+    path = (load_settings() if home is None else load_settings(home=home)).database
     if not path.exists():
         yield Check("database", Level.OK, f"none yet, the first call makes {path}; schema {schema.HEAD}")
         return

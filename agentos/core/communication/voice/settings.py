@@ -233,6 +233,16 @@ class VoiceSettings(BaseSettings):
         description="The TwiML application that Twilio asks what to do with a call.",
     )
 
+    @property
+    def database(self) -> Path:
+        """The file that holds evidence, sessions and events."""
+        return self.home / "voice.db"
+
+    @property
+    def recordings(self) -> Path:
+        """The folder that holds a folder for each recorded session."""
+        return self.home / "recordings"
+
     @field_validator("home", mode="after")
     @classmethod
     def _absolute(cls, home: Path) -> Path:

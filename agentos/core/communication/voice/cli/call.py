@@ -12,7 +12,6 @@ from cyclopts import Parameter
 from rich.console import RenderableType
 from rich.text import Text
 
-from agentos.core.communication.voice.async_service import DATABASE
 from agentos.core.communication.voice.audio.files import SoundFile
 from agentos.core.communication.voice.cli.exits import (
     EVIDENCE,
@@ -120,7 +119,7 @@ class _Evidence(NamedTuple):
 
 
 def _evidence(settings: VoiceSettings, session_id: str) -> _Evidence:
-    database = settings.home / DATABASE
+    database = settings.database
     try:
         with VoiceStore.open_read_only(database) as store:
             records = len(store.evidence(session_id))

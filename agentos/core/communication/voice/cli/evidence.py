@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from agentos.core.communication.voice.async_service import DATABASE
 from agentos.core.communication.voice.cli.exits import EVIDENCE, InputError
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, table
@@ -14,7 +13,7 @@ from agentos.core.communication.voice.storage.store import VoiceStore
 
 
 def verify(
-    database: Annotated[Path | None, Parameter(help=f"The database; the home's {DATABASE}, if none.")] = None,
+    database: Annotated[Path | None, Parameter(help="The database; the home's, if none.")] = None,
     /,
     *,
     home: Home = None,

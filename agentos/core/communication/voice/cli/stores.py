@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agentos.core.communication.voice.async_service import DATABASE
 from agentos.core.communication.voice.cli.logs import configure_logging
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.store import VoiceStore
@@ -19,7 +18,7 @@ def settings_of(home: Path | None) -> VoiceSettings:
 
 def database_of(home: Path | None) -> Path:
     """Where the database is, or would be."""
-    return settings_of(home).home / DATABASE
+    return settings_of(home).database
 
 
 @contextmanager
@@ -37,5 +36,5 @@ def reading(home: Path | None) -> Iterator[VoiceStore | None]:
 def writing(home: Path | None) -> Iterator[VoiceStore]:
     """The home's database, made when it is missing."""
     settings = settings_of(home)
-    with VoiceStore.open(settings.home / DATABASE, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
+    with VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
         yield store

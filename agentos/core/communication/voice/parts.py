@@ -1,0 +1,117 @@
+"""What a running service is made of: the store, the ports and the directory, opened together and closed in order."""
+
+import os
+import resource
+import secrets
+from collections.abc import Callable
+from functools import partial
+
+from actors.mailbox import Ref
+from actors.session import Ports, SessionLimits
+from actors.supervisor import Supervisor
+from actors.system import ActorSystem
+from agentos.core.communication.voice.audio.media import MediaPort
+from agentos.core.communication.voice.directory import Directory
+from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.port import StorePort
+from agentos.core.communication.voice.storage.spill import SpillFile
+from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tokens import TokenStore
+from agentos.core.communication.voice.stt.port import SttPort
+from machines.audio import FRAMES_PER_SECOND
+from machines.policy import VoicePolicy
+from machines.restart import Intensity
+from machines.session import VoiceSession
+
+MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
+OTHER_OPEN_FILES = 1_024  # the host's own, the database, pipes, sockets
+PROBE_SECONDS = 1.0  # how often a store that is down is tried again
+STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
+CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
+
+SessionHook = Callable[[VoiceSession], None]
+
+
+class Parts:
+    """The parts of one service. `open_files` and `close` block; the rest is for the loop's thread."""
+
+    def __init__(
+        self,
+        files: tuple[VoiceStore, SpillFile],
+        settings: VoiceSettings,
+        system: ActorSystem,
+        on_started: SessionHook,
+        on_stopped: SessionHook,
+    ) -> None:
+        self.store, spill = files
+        self.tokens = TokenStore(self.store)
+        self.directory = Directory(
+            keep_events=lambda events: self.store_port.keep_events(events),  # noqa: PLW0108 - it does not exist yet
+            on_started=on_started,
+            on_stopped=on_stopped,
+        )
+        self.store_port = StorePort(self.store, spill, directory=self.directory, post=system.post)
+        self.media = MediaPort(
+            take=partial(self.directory.take, MEDIA),
+            room=partial(self.directory.room, MEDIA),
+            post=system.post,
+            recordings=settings.recordings,
+            kind=settings.recording_format,
+            segment_seconds=settings.recording_segment_seconds,
+        )
+        self.media.start()
+        self.stt = SttPort(
+            take=partial(self.directory.take, STT),
+            room=partial(self.directory.room, STT),
+            tell=system.tell,
+            workers=settings.stt_workers,
+            start_timeout_seconds=settings.stt_start_timeout_seconds,
+            hang_timeout_seconds=settings.stt_hang_timeout_seconds,
+            backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
+        )
+        self._settings = settings
+
+    @staticmethod
+    def open_files(settings: VoiceSettings) -> tuple[VoiceStore, SpillFile]:
+        """Open the database and a spill file of this service's own. Raises `StoreError`."""
+        allow_open_files(settings.max_sessions)
+        store = VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds)
+        try:
+            owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+            return store, SpillFile.open(settings.home, owner, settings.spill_max_bytes)
+        except BaseException:
+            store.close()
+            raise
+
+    def spawn_supervisor(self, system: ActorSystem, policy: VoicePolicy) -> Ref:
+        """Spawn the supervisor with the settings' limits; its address."""
+        settings = self._settings
+        limits = SessionLimits(
+            drain_seconds=settings.drain_timeout_seconds,
+            evidence_seconds=settings.evidence_timeout_seconds,
+            idle_seconds=settings.idle_timeout_seconds,
+            max_seconds=settings.max_session_seconds,
+            account_frames=max(1, int(settings.account_seconds * FRAMES_PER_SECOND)),
+            restarts=Intensity(settings.restart_limit, settings.restart_window_seconds),
+        )
+        ports = Ports(directory=self.directory, media=self.media, stt=self.stt, store=self.store_port)
+        return system.spawn(Supervisor(policy, limits, ports, PROBE_SECONDS), "supervisor")
+
+    def close(self) -> None:
+        """End the threads and close the files; blocks, bounded."""
+        self.media.close(CLOSING_GRACE_SECONDS)
+        if self.store_port.writer.close(CLOSING_GRACE_SECONDS):
+            self.store.close()
+
+
+def allow_open_files(sessions: int) -> None:
+    """Raise this process's soft limit on open files, as far as the hard one allows: a session that is recorded holds one.
+
+    The usual soft limit of 1,024 is from the time of `select`; with it the thousandth recording would fail.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sessions + OTHER_OPEN_FILES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
