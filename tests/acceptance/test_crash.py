@@ -8,6 +8,7 @@ import subprocess
 import sys
 from array import array
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -83,7 +84,7 @@ def until(condition: Callable[[], Any]) -> Any:
 
 
 def records(home: Path) -> list[dict[str, Any]]:
-    with sqlite3.connect(home / "voice.db") as database:
+    with closing(sqlite3.connect(home / "voice.db")) as database:
         return [json.loads(text) for (text,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -157,7 +158,7 @@ def settings(fault: Fault, **overrides: Any) -> VoiceSettings:
 
 
 def records(fault: Fault, session_id: str | None = None) -> list[dict[str, Any]]:
-    with sqlite3.connect(fault.home / "voice.db") as database:
+    with closing(sqlite3.connect(fault.home / "voice.db")) as database:
         found = [json.loads(text) for (text,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
     return [record for record in found if session_id in (None, record["request_id"])]
 

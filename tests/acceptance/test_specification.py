@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def workers_of(home: Path) -> set[int]:
 
 
 def evidence(home: Path) -> list[dict[str, object]]:
-    with sqlite3.connect(home / "voice.db") as database:
+    with closing(sqlite3.connect(home / "voice.db")) as database:
         return [json.loads(record) for (record,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
 
 

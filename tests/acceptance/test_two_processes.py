@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_their_calls_make_one_chain(home: Path) -> None:
     for process in both:
         process.communicate(timeout=PATIENCE)
     assert [process.returncode for process in both] == [0, 0]
-    with sqlite3.connect(home / "voice.db") as database:
+    with closing(sqlite3.connect(home / "voice.db")) as database:
         found = [json.loads(text) for (text,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
     assert verify(home) == len(found) == 2 * 40 * 4
     of_session: dict[str, list[str]] = {}

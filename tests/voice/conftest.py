@@ -4,6 +4,7 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ def records(home: Path) -> Records:
     """The evidence as it stands in the database of the home, in chain order; of one session if given."""
 
     def read(session_id: str | None = None) -> list[dict[str, Any]]:
-        with sqlite3.connect(home / "voice.db") as database:
+        with closing(sqlite3.connect(home / "voice.db")) as database:
             found = [json.loads(text) for (text,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
         return [record for record in found if session_id in (None, record["request_id"])]
 

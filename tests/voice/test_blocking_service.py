@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -356,7 +357,7 @@ def test_what_is_open_at_the_exit_is_flushed(end: str, loop: str, home: Path, tm
         assert "AsyncVoiceService" in done.stderr
     else:
         assert done.stderr == ""
-    with sqlite3.connect(home / "voice.db") as database:
+    with closing(sqlite3.connect(home / "voice.db")) as database:
         texts = [text for (text,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
     last = [record for record in map(json.loads, texts) if record["operation"] == "session_stopped"]
     assert len(last) == 2

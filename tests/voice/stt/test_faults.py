@@ -55,7 +55,7 @@ async def test_a_killed_worker_is_replaced_and_only_what_it_had_is_lost(
 
 @pytest.mark.anyio
 async def test_a_worker_that_hangs_is_killed_and_replaced(desk: Any, scripted: Path) -> None:
-    async with desk(hang_timeout_seconds=1) as at:
+    async with desk(hang_timeout_seconds=4) as at:
         call = at.call()
         call.listen(STTProvider.GOOGLE)
         call.say(frames(0.5))
