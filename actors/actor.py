@@ -73,16 +73,18 @@ START_AGAIN: Final = Start(again=True)
 class Exited:
     """Told to the parent: `ref` crashed with `error`, or stopped by itself (`error` is None), at `at` seconds.
 
-    A crashed child is held, its mail with it, until its parent restarts or stops it.
+    A crashed child is held, its mail with it, until its parent restarts or stops it. `dropped` is the message that killed it
+    twice and was set aside with this crash, for a parent that must not lose it.
     """
 
     lane = SYSTEM
-    __slots__ = ("at", "error", "ref")
+    __slots__ = ("at", "dropped", "error", "ref")
 
-    def __init__(self, ref: Ref, error: str | None, at: float) -> None:
+    def __init__(self, ref: Ref, error: str | None, at: float, dropped: Any = None) -> None:
         self.ref = ref
         self.error = error
         self.at = at
+        self.dropped = dropped
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Exited) and (self.ref, self.error, self.at) == (other.ref, other.error, other.at)

@@ -307,10 +307,11 @@ class Stop(Struct, frozen=True):
 
 
 class Fail(Struct, frozen=True):
-    """Supervisor to session: it crashed too often; end as failed."""
+    """Supervisor to session: it crashed too often, or on being stopped; end as failed. `tokens` wait for the end."""
 
     lane: ClassVar[int] = SYSTEM
     error: str
+    tokens: tuple[Any, ...] = ()
 
 
 class Ended(Struct, frozen=True):

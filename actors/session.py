@@ -194,7 +194,7 @@ class SessionActor(Actor):
         STOPPED: {
             Frames: IGNORE,
             Stop: "stop_again",
-            Fail: IGNORE,
+            Fail: "fail_stopped",
             Durable: "final_durable",
             NotDurable: "final_not_durable",
             Spilled: "spilled",
@@ -389,11 +389,20 @@ class SessionActor(Actor):
 
     def fail(self, message: Fail, out: Out) -> None:
         """This actor crashed too often: end as failed."""
-        self._end(EndReason.FAILED, self.accepted, (), out, error=message.error)
+        self._end(EndReason.FAILED, self.accepted, message.tokens, out, error=message.error)
 
     def fail_stopping(self, message: Fail, out: Out) -> None:
         """It crashed too often while stopping: do not wait for the parts any longer."""
+        self._wait_for_the_end(message.tokens)
         self._stopped(out, SESSION.deadlines[STOPPING])
+
+    def fail_stopped(self, message: Fail, _: Out) -> None:
+        """It has stopped already; those who asked wait for its last record too."""
+        self._wait_for_the_end(message.tokens)
+
+    def _wait_for_the_end(self, tokens: tuple[Any, ...]) -> None:
+        if tokens:
+            self.ending = replace(self._ending(), tokens=(*self._ending().tokens, *tokens))
 
     def _end(self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "") -> None:
         self.phase = SESSION.fire(self.phase, END_TRIGGER[reason])

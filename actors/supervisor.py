@@ -9,12 +9,12 @@ It gives each session its routes when it spawns it, and new ones when evidence w
 follow a route without passing through here.
 """
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.actor import PORT, REPLY, Actor, Exited, Out
+from actors.actor import PORT, REPLY, Actor, Effect, Exited, Out
 from actors.evidence import EvidenceActor
 from actors.mailbox import Ref
 from actors.messages import (
@@ -25,6 +25,8 @@ from actors.messages import (
     Denied,
     Draft,
     Durable,
+    Emit,
+    Ended,
     Evaluate,
     EvidenceBack,
     Facts,
@@ -34,12 +36,14 @@ from actors.messages import (
     OpenSession,
     Routes,
     SessionEnded,
+    Stop,
     Unevidenced,
 )
 from actors.outbox import Outbox
 from actors.policy import PolicyActor
 from actors.session import Ports, SessionActor, SessionLimits
 from machines.communication import PolicyVerdict, RequestStatus
+from machines.events import VoiceEventType
 from machines.frozen import FrozenMap
 from machines.policy import VoicePolicy
 from machines.restart import CrashLog
@@ -58,6 +62,7 @@ class Entry(Struct, frozen=True):
     ref: Ref
     crashes: CrashLog = CrashLog()
     failing: int = 0
+    tokens: tuple[Any, ...] = ()  # of stops that it crashed on
 
 
 class Supervisor(Actor):
@@ -231,14 +236,18 @@ class Supervisor(Actor):
         if entry is None:
             return
         log, allowed = entry.crashes.after_crash(message.at, self.limits.restarts)
-        if entry.failing or not allowed:
+        stopping = isinstance(message.dropped, Stop | Fail)
+        if stopping:
+            entry = replace(entry, tokens=(*entry.tokens, *_tokens(message.dropped)))
+        if entry.failing or not allowed or stopping:
             entry = replace(entry, failing=entry.failing + 1)
         if entry.failing > GIVEN_CHANCES:
             self._end_for(entry, message.error or "", out)
             return
         self.sessions = self.sessions.with_item(session_id, replace(entry, crashes=log))
         if entry.failing:
-            out.tell(entry.ref, Fail(message.error or ""))
+            out.tell(entry.ref, Fail(message.error or "", entry.tokens))
+            self.sessions = self.sessions.with_item(session_id, replace(entry, crashes=log, tokens=()))
         out.restart(entry.ref)
 
     def _end_for(self, entry: Entry, error: str, out: Out) -> None:
@@ -260,7 +269,14 @@ class Supervisor(Actor):
         )
         changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)
         closed = Closed(session_id)
-        then = ((PORT, directory, closed), (PORT, directory, changed))
+        stopped = Emit(session_id, VoiceEventType.SESSION_STOPPED, (("reason", result.reason.value),))
+        ended = Ended(session_id, durable=True, spilled=False)
+        then: tuple[Effect, ...] = (
+            (PORT, directory, closed),
+            (PORT, directory, stopped),
+            (PORT, directory, changed),
+            *((REPLY, token, ended) for token in entry.tokens),
+        )
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
         out.port(directory, closed)
         out.port(self.ports.media, CloseMedia(session_id))
@@ -270,6 +286,13 @@ class Supervisor(Actor):
         if self.routes is None:
             raise ChildFailed("the supervisor was asked before it started")
         return self.routes
+
+
+def _tokens(message: Stop | Fail) -> tuple[Any, ...]:
+    """Those who wait for what this message asks for."""
+    if isinstance(message, Fail):
+        return message.tokens
+    return () if message.token is None else (message.token,)
 
 
 def _in_order(by_session: FrozenMap[str, V]) -> list[V]:

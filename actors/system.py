@@ -615,8 +615,10 @@ class ActorSystem:
             return
         self._cancel_timers(ref)
         ref.status = HELD
+        dropped = None
         if message is not EMPTY and not isinstance(message, Start | Timer):
             if message is ref.suspect:
+                dropped = message
                 self._letter(ref, message, "killed its actor twice", text)
                 ref.suspect = EMPTY
             else:
@@ -626,7 +628,7 @@ class ActorSystem:
         if parent is None:
             self._crash_at_top(ref, text, error)
         elif Exited in parent.table.get(_phase(parent), ()):
-            self._enqueue(parent, Exited(ref, text, self.now()))
+            self._enqueue(parent, Exited(ref, text, self.now(), dropped))
         else:
             self._crash(parent, EMPTY, error)
 

@@ -12,6 +12,7 @@ import anyio
 import numpy as np
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
+from agentos.core.communication.voice.open_files import allow_open_files
 from agentos.core.communication.voice.settings import load_settings
 from machines.session import STTProvider, VoiceProvider
 
@@ -24,6 +25,7 @@ WARM_UP_SECONDS = 1.0
 
 async def line(loop: str, sessions: int, *, recording: bool, seconds: float) -> str:
     """One row: the percentiles of lateness, and the CPU that the process took."""
+    allow_open_files(sessions)
     samples = (np.sin(np.arange(320) / 320 * 2 * np.pi * 9) * 8000).astype("<i2").tobytes()
     with tempfile.TemporaryDirectory() as home:
         settings = load_settings(home=Path(home), on_stt_unavailable="record_only", drain_timeout_seconds=60)

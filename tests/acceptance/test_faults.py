@@ -310,3 +310,36 @@ async def test_on_a_full_disk_a_recording_declares_what_it_lost(small_disk: Path
     assert result.recording is not None
     assert sum(samples for _, samples in result.recording.gaps) == 320 * sum(result.frames.dropped.values())
     assert result.recording.samples == 22 * 25 * 320
+
+
+async def test_final_records_that_even_the_spill_file_can_not_hold_go_in_when_the_store_is_back(
+    tmp_path: Path,
+) -> None:
+    fault = Locked(tmp_path)
+    async with AsyncVoiceService(settings(fault, drain_timeout_seconds=2)) as service:
+        metadata = {"note": "x" * 6_000}  # a dozen records fill the spill file
+        sessions = [
+            await service.create_session("project", VoiceProvider.LOCAL, STTProvider.WHISPER, metadata)
+            for _ in range(30)
+        ]
+        fault.begin()
+        told: list[EvidenceNotDurable] = []
+
+        async def stop(session_id: str) -> None:
+            try:
+                await service.stop_session(session_id)
+            except EvidenceNotDurable as error:
+                told.append(error)
+
+        async with anyio.create_task_group() as group:
+            for session in sessions:
+                group.start_soon(stop, session.session_id)
+        assert len(told) == len(sessions)
+        assert {error.spilled for error in told} == {True, False}
+        fault.end()
+        with anyio.fail_after(PATIENCE):
+            while sum(record["operation"] == "session_stopped" for record in records(fault)) < len(sessions):
+                await anyio.sleep(0.05)
+        listed = await service.list_sessions(state=VoiceSessionState.STOPPED)
+        assert {session.session_id for session in listed} == {session.session_id for session in sessions}
+    verify(fault)

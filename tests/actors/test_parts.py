@@ -236,3 +236,25 @@ def test_a_request_that_the_policy_cannot_read_is_denied_and_nothing_crashes(fac
     denied = verdict(PolicyActor(VoicePolicy()), facts(metadata={"sensitive_data": "yes"}))
     assert (denied.status, denied.reason_code) == (RequestStatus.DENIED, "INVALID_REQUEST")
     assert "sensitive_data" in denied.hint
+
+
+@pytest.mark.parametrize(
+    ("verdict", "wrong"),
+    [
+        (None, "not a PolicyVerdict"),
+        (PolicyVerdict(status=RequestStatus.APPROVED, reason_code="X"), "names no risk level"),
+        (PolicyVerdict(status=RequestStatus.APPROVED, reason_code="X", metadata={"risk_level": "odd"}), "'odd'"),
+        (PolicyVerdict(status=RequestStatus.DENIED, reason_code="X", metadata={"a": object()}), "put on record"),
+        (PolicyVerdict(status=RequestStatus.DENIED, reason_code="\ud800"), "put on record"),
+    ],
+)
+def test_a_verdict_that_can_not_be_used_is_a_denial(
+    verdict: PolicyVerdict | None, wrong: str, facts: Callable[..., m.Facts]
+) -> None:
+    class Odd(VoicePolicy):
+        def evaluate_session_request(self, *_: Any, **__: Any) -> Any:
+            return verdict
+
+    ((_, _, judged),) = effects(PolicyActor(Odd()), m.Evaluate(facts(), SESSION))
+    assert (judged.verdict.status, judged.verdict.reason_code) == (RequestStatus.DENIED, "POLICY_FAILED")
+    assert wrong in judged.verdict.hint

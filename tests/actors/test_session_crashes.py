@@ -228,3 +228,36 @@ def test_a_supervisor_that_crashes_keeps_its_table_and_its_requests(
     world.stop("voice-1")
     world.stop("voice-2")
     world.check_ended("voice-2")
+
+
+@pytest.mark.parametrize("times", [2, 3, 4, 5, 8])
+def test_a_session_that_crashes_on_being_stopped_still_stops_and_says_so(new_world: Any, times: int) -> None:
+    """A stop is never set aside: who asked for it is answered, and within the drain deadline."""
+    world = new_world()
+    left = times
+
+    def raising(step: Callable[..., None]) -> Callable[..., None]:
+        def run(actor: Actor, message: Any, out: Any) -> None:
+            nonlocal left
+            step(actor, message, out)
+            if left and isinstance(message, m.Stop | m.Fail):
+                left -= 1
+                raise RuntimeError("on the stop")
+
+        return run
+
+    compiled = SessionActor.compiled
+    SessionActor.compiled = {
+        phase: {kind: raising(step) for kind, step in table.items()} for phase, table in compiled.items()
+    }
+    try:
+        world.open()
+        world.frames(5)
+        ended = world.stop()
+        world.advance(11)
+    finally:
+        SessionActor.compiled = compiled
+    assert ended.answered
+    assert ended.value.durable
+    assert [draft.result for draft in world.records.values() if draft.result is not None]
+    assert "voice-1" not in dict(world.supervisor.actor.sessions.items())

@@ -366,3 +366,29 @@ def test_what_is_open_at_the_exit_is_flushed(end: str, loop: str, home: Path, tm
         assert result["frames"]["recorded"] == 50
         assert Path(result["recording"]["path"]).is_file()
     assert list(home.glob("*.spill")) == []
+
+
+FORKED = """
+import os, signal, sys, warnings
+warnings.simplefilter("ignore")
+from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService
+service = VoiceService()
+session = service.create_session("p", VoiceProvider.LOCAL, STTProvider.POCKETSPHINX)
+if os.fork() == 0:
+    signal.alarm(20)
+    for call in (service.get_session, lambda session_id: service.dispatch_audio_chunk(session_id, bytes(640))):
+        try:
+            call(session.session_id)
+        except RuntimeError as error:
+            print(error, flush=True)
+    service.close()
+    os._exit(0)
+os.wait()
+print(service.stop_session(session.session_id), flush=True)
+"""
+
+
+def test_a_forked_child_is_told_that_the_service_is_not_its_own() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60, check=False)
+    told = "this voice service belongs to the process that was forked; create a new one here"
+    assert (done.stdout.splitlines(), done.returncode) == ([told, told, "True"], 0)

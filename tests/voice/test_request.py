@@ -220,3 +220,14 @@ def test_recording_is_off_unless_it_is_asked_for() -> None:
     settings = load_settings()
     assert not make_facts(read(), settings, admin_token_valid=False).recording
     assert make_facts(read(metadata={"recording_enabled": True}), settings, admin_token_valid=False).recording
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"auth": {"admin_token": "x"}}, {"Admin_Token": "x"}, {"list": [{"deep": TOKEN}]}, {"note": TOKEN}],
+)
+def test_a_token_where_it_would_be_stored_is_refused_and_not_repeated(metadata: dict[str, Any]) -> None:
+    error = refused(metadata=metadata)
+    assert error.field == "metadata"
+    assert "admin_token" in str(error)
+    assert TOKEN not in str(error)

@@ -29,6 +29,7 @@ from agentos.core.communication.voice.errors import (
     ProviderNotConfigured,
     ServiceClosed,
     SessionNotFound,
+    StopNotConfirmed,
 )
 from agentos.core.communication.voice.listening import Listener
 from agentos.core.communication.voice.parts import CLOSING_GRACE_SECONDS, Parts
@@ -262,9 +263,10 @@ class AsyncVoiceService:
     async def stop_session(self, session_id: str) -> bool:
         """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
 
-        Returns True when the session is STOPPED and its final record durable (also when it was already), False when this
-        service has no such session. Raises `InvalidRequest` for an id that is no string, `EvidenceNotDurable` when the
-        session has ended but its final record is not in the store yet. Stopping is never refused.
+        Returns True when the session is STOPPED and its final record durable, or when it had been stopped before (a second
+        stop changes nothing); False when this service has no such session. Raises `InvalidRequest` for an id that is no
+        string, `EvidenceNotDurable` when the session has ended but its final record is not in the store yet. Stopping is
+        never refused.
         """
         parts = self._running()
         if not isinstance(session_id, str) or not session_id:
@@ -306,9 +308,10 @@ class AsyncVoiceService:
     ) -> list[VoiceSession]:
         """Snapshots of all sessions, running and stopped, newest first; of one project or in one state if given.
 
-        Raises `StoreError` when the store can't be read.
+        Raises `InvalidRequest` naming the field, `StoreError` when the store can't be read.
         """
         parts = self._running()
+        _check_filter(project_id, state)
         running = parts.directory.sessions()
         found = {session.session_id: session for session in await self._reading(parts.store.sessions, project_id)}
         for session in running:
@@ -321,6 +324,7 @@ class AsyncVoiceService:
 
     async def list_active_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
         """Snapshots of the sessions of this service that take audio (CREATED or ACTIVE), newest first."""
+        _check_filter(project_id, None)
         taking = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
         sessions = [
             session
@@ -333,9 +337,12 @@ class AsyncVoiceService:
         """The session's events with a number above `after`, then new ones as they come, until it has stopped.
 
         Partial results and levels are only told to those who listen, so their numbers are missing later on. A listener
-        that is slow misses partial results and levels, never anything else. Raises `SessionNotFound`.
+        that is slow misses partial results and levels, never anything else. Raises `SessionNotFound`, and `InvalidRequest`
+        when `after` is no number.
         """
         parts = self._running()
+        if not isinstance(after, int):
+            raise InvalidRequest(f"after must be the number of an event, got {after!r}", field="after")
         listing = parts.directory.listing(session_id)
         if listing is None:
             if await self.get_session(session_id) is None:
@@ -357,11 +364,10 @@ class AsyncVoiceService:
                     after = event.number
                     if event.event_type is VoiceEventType.SESSION_STOPPED:
                         return
-            while True:
-                event = await waiting.next()
-                if event.number > after:
-                    yield event
-                    if event.event_type is VoiceEventType.SESSION_STOPPED:
+            while (coming := await waiting.next()) is not None:
+                if coming.number > after:
+                    yield coming
+                    if coming.event_type is VoiceEventType.SESSION_STOPPED:
                         return
         finally:
             listing.listeners.remove(waiting)
@@ -422,10 +428,13 @@ class AsyncVoiceService:
         try:
             ended: Ended = await self._system.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
         except AskTimeout:
-            # The session failed so badly that it could not answer; its supervisor has ended it, or is about to.
-            session = None if self._closed else await self.get_session(listing.facts.session_id)
-            known = session is not None and session.state is VoiceSessionState.STOPPED
-            return Ended(listing.facts.session_id, durable=known, spilled=False)
+            if self._closed:
+                return Ended(listing.facts.session_id, durable=False, spilled=False)
+            # The session failed so badly that it could not answer; its supervisor has ended it, or will.
+            session = await self.get_session(listing.facts.session_id)
+            if session is None or session.state is not VoiceSessionState.STOPPED:
+                raise StopNotConfirmed(listing.facts.session_id) from None
+            return Ended(listing.facts.session_id, durable=True, spilled=False)
         return ended
 
     def _stop_seconds(self) -> float:
@@ -443,7 +452,7 @@ class AsyncVoiceService:
         chosen = self._providers[provider]
         valid, problem = chosen.validate_config()
         if not valid:
-            raise ProviderNotConfigured(provider.value, problem.split(" ", 1)[0])
+            raise ProviderNotConfigured(provider.value, problem.split(" ", 1)[0], problem)
 
     def _started(self, session: VoiceSession) -> None:
         listing = self._parts.directory.listing(session.session_id) if self._parts is not None else None
@@ -493,6 +502,13 @@ async def _sheltered(
     """Run a part until `scope` is cancelled: the sessions still need it when the host has cancelled the service."""
     with scope:
         await run(task_status=task_status)
+
+
+def _check_filter(project_id: object, state: object) -> None:
+    if project_id is not None and not isinstance(project_id, str):
+        raise InvalidRequest(f"project_id must be a string, got {project_id!r}", field="project_id")
+    if state is not None and not isinstance(state, VoiceSessionState):
+        raise InvalidRequest(f"state must be a VoiceSessionState, got {state!r}", field="state")
 
 
 def no_room(session_id: str) -> Overloaded:

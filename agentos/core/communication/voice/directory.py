@@ -17,12 +17,13 @@ from agentos.core.communication.voice.audio.door import Door
 from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
-from machines.session import FrameAccount, SessionResult, VoiceSession, VoiceSessionState
+from machines.session import EndReason, FrameAccount, SessionResult, VoiceSession, VoiceSessionState
 
 log = structlog.get_logger(__name__)
 
 PASSING = frozenset({VoiceEventType.STT_PARTIAL, VoiceEventType.AUDIO_RECEIVED})  # told to listeners, not kept
 LATE = "late"
+SESSION_FAILED = "session_failed"
 KEPT_EVENTS = 1000  # of one running session, in memory; all that are kept are in the store too
 
 
@@ -39,7 +40,7 @@ class Listing:
         self.unwanted = False  # whoever asked for it is gone
         self.events: deque[VoiceEvent] = deque(maxlen=KEPT_EVENTS)
         self.next_number = 1
-        self.listeners: list[Callable[[VoiceEvent], None]] = []
+        self.listeners: list[Callable[[VoiceEvent | None], None]] = []
 
 
 class Directory:
@@ -158,7 +159,7 @@ class Directory:
         if result is not None:
             frames = result.frames
             if listing is not None:
-                frames = _with_the_last(frames, listing.door)
+                frames = _with_the_last(result, listing.door)
             result = result.model_copy(update={"stopped_at": from_ms(utc_now_ms()), "frames": frames})
         known = verdict or PolicyVerdict(status=RequestStatus.PENDING, reason_code="NOT_JUDGED")
         return VoiceSession(
@@ -206,7 +207,8 @@ class Directory:
             self._tell(self._on_stopped, session)
 
     def _remove(self, session_id: str) -> None:
-        del self._listings[session_id]
+        for listener in tuple(self._listings.pop(session_id).listeners):
+            listener(None)
         if not self._listings:
             waiting, self._on_empty = self._on_empty, []
             for callback in waiting:
@@ -242,13 +244,15 @@ class Directory:
             log.exception("a provider's hook failed", session_id=session.session_id)
 
 
-def _with_the_last(frames: FrameAccount, door: Door) -> FrameAccount:
+def _with_the_last(result: SessionResult, door: Door) -> FrameAccount:
     """The account with what only the closed door knows: frames that came while the session was already ending and that it
-    never looked at, and bytes that made no frame."""
+    never looked at, and bytes that made no frame. Of a session that failed too badly to give an account, all frames."""
+    frames = result.frames
+    reason = SESSION_FAILED if result.reason is EndReason.FAILED and not frames.accepted else LATE
     unseen = max(0, door.accepted - frames.accepted)
     changes: dict[str, Any] = {"leftover_bytes": door.leftover}
     if unseen:
         changes["accepted"] = door.accepted
         for field, counts in (("dropped", frames.dropped), ("untranscribed", frames.untranscribed)):
-            changes[field] = {**counts, LATE: counts.get(LATE, 0) + unseen}
+            changes[field] = {**counts, reason: counts.get(reason, 0) + unseen}
     return frames.model_copy(update=changes)

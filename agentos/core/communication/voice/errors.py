@@ -127,10 +127,19 @@ class STTUnavailable(VoiceError, ValueError):
 class ProviderNotConfigured(VoiceError, ValueError):
     """The voice provider lacks a setting; no session was made. `variable` is the environment variable to set."""
 
-    def __init__(self, provider: str, variable: str) -> None:
-        super().__init__(f"provider {provider!r} is not configured: set {variable}")
+    def __init__(self, provider: str, variable: str, problem: str = "") -> None:
+        super().__init__(f"provider {provider!r} is not configured: {problem or f'set {variable}'}")
         self.provider = provider
         self.variable = variable
+
+
+class StopNotConfirmed(VoiceError, TimeoutError):
+    """The session did not say that it has stopped, within all its deadlines; it may still be stopping. `session_id` is the
+    session. This is a fault of ours: the session's parts and their supervisor failed together."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} did not confirm that it has stopped; stop it again")
+        self.session_id = session_id
 
 
 class ServiceClosed(VoiceError, RuntimeError):

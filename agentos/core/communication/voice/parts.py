@@ -1,7 +1,6 @@
 """What a running service is made of: the store, the ports and the directory, opened together and closed in order."""
 
 import os
-import resource
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,6 @@ from machines.restart import Intensity
 from machines.session import VoiceSession
 
 MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
-OTHER_OPEN_FILES = 1_024  # the host's own, the database, pipes, sockets
 PROBE_SECONDS = 1.0  # how often a store that is down is tried again
 STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
 CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
@@ -74,7 +72,6 @@ class Parts:
     @staticmethod
     def open_files(settings: VoiceSettings) -> tuple[VoiceStore, SpillFile]:
         """Open the database and a spill file of this service's own. Raises `StoreError`."""
-        allow_open_files(settings.max_sessions)
         store = VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds)
         try:
             owner = f"{os.getpid()}-{secrets.token_hex(4)}"
@@ -100,18 +97,5 @@ class Parts:
     def close(self) -> None:
         """End the threads and close the files; blocks, bounded."""
         self.media.close(CLOSING_GRACE_SECONDS)
-        if self.store_port.writer.close(CLOSING_GRACE_SECONDS):
+        if self.store_port.close(CLOSING_GRACE_SECONDS):
             self.store.close()
-
-
-def allow_open_files(sessions: int) -> None:
-    """Raise this process's soft limit on open files, as far as the hard one allows: a session that is recorded holds one.
-
-    The usual soft limit of 1,024 is from the time of `select`; with it the thousandth recording would fail.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = sessions + OTHER_OPEN_FILES
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from actors.messages import Facts
 from agentos.core.communication.voice.errors import InvalidRequest, STTUnavailable
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.tokens import PREFIX as TOKEN_PREFIX
 from agentos.core.communication.voice.stt.base import missing
 from agentos.core.time import utc_now_ms
 from machines.audio import AudioFormat
@@ -115,6 +116,22 @@ def _without_token(metadata: Mapping[str, Any] | None) -> tuple[Any, dict[str, A
     return rest.pop(TOKEN_KEY, None), rest
 
 
+def _check_no_token(value: object) -> None:
+    """A token inside the metadata would be stored with it. Raises `InvalidRequest` when there is one."""
+    if isinstance(value, str) and value.startswith(TOKEN_PREFIX):
+        raise InvalidRequest("metadata holds an admin token: hand it over as admin_token", field="metadata")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key.lower() == TOKEN_KEY:
+                raise InvalidRequest(
+                    f"metadata holds {key!r} where it would be stored: hand it over as admin_token", field="metadata"
+                )
+            _check_no_token(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_no_token(item)
+
+
 def _checked_metadata(metadata: dict[str, Any], settings: VoiceSettings) -> dict[str, Any]:
     limit = settings.max_metadata_bytes
     _check_shape(metadata, settings.max_metadata_depth, limit)
@@ -131,6 +148,7 @@ def _checked_metadata(metadata: dict[str, Any], settings: VoiceSettings) -> dict
     if n_bytes > limit:
         problem = f"metadata has {n_bytes:,} bytes as JSON and at most {limit:,} are taken"
         raise InvalidRequest(problem, field="metadata")
+    _check_no_token(copy)
     return copy
 
 

@@ -7,6 +7,7 @@ waits for the answer, except that audio only has to be put in the queue.
 import asyncio
 import contextlib
 import importlib.util
+import os
 import queue
 import threading
 import warnings
@@ -65,6 +66,7 @@ class VoiceService:
         self._closing: anyio.Event | None = None
         self._closed = False
         self._warned = False
+        self._pid = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +81,7 @@ class VoiceService:
         with self._lock:
             self._closed = True
             thread, portal, closing = self._thread, self._portal, self._closing
-        if thread is None or thread is threading.current_thread():
+        if thread is None or thread is threading.current_thread() or self._pid != os.getpid():
             return
         if portal is not None and closing is not None and thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
@@ -114,7 +116,8 @@ class VoiceService:
         `AsyncVoiceService.dispatch_audio_chunk` does.
         """
         service = self._service
-        door = service.door(session_id) if service is not None and not self._closed else None
+        ours = service is not None and not self._closed and self._pid == os.getpid()
+        door = service.door(session_id) if ours and service is not None else None
         if door is None:
             self._call(lambda service: service.dispatch_audio_chunk(session_id, audio_data))
         elif not door.offer(audio_data) and not door.offer_within(audio_data, self.settings.dispatch_timeout_seconds):
@@ -199,6 +202,8 @@ class VoiceService:
         with self._lock:
             if self._closed:
                 raise ServiceClosed
+            if self._pid != os.getpid():
+                raise ServiceClosed("this voice service belongs to the process that was forked; create a new one here")
             if self._thread is None:
                 _close_at_exit(self)
                 ready: Future[None] = Future()
@@ -239,6 +244,7 @@ class VoiceService:
                 if ready.done():
                     raise
                 ready.set_exception(error)  # as it is: the portal's task group would wrap it
+            await portal.stop(cancel_remaining=True)  # nobody may go on waiting for a session that has ended
 
     def _warn_of_a_loop(self, stacklevel: int) -> None:
         if not self._warned and _runs_a_loop():

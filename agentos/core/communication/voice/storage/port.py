@@ -1,7 +1,10 @@
 """The port behind the evidence actor: it stamps drafts, hands them to the writer, and tells what became of them."""
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any
+
+import structlog
 
 from actors.messages import Append, Draft, NotStored, Probe, Probed, SpillDone, SpillWork, Stored
 from agentos.core.communication.voice.directory import Directory
@@ -12,7 +15,11 @@ from agentos.core.time import utc_now
 from machines.communication import ConnectorType, RiskLevel
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
-from machines.session import VoiceSessionState
+from machines.session import EndReason, VoiceSessionState
+
+log = structlog.get_logger(__name__)
+
+HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
 
 
 class StorePort:
@@ -26,8 +33,15 @@ class StorePort:
     ) -> None:
         self._directory = directory
         self._post = post
+        self._homeless: list[Entry] = []  # final records that neither the store nor the spill file would take
+        self._lock = Lock()
         self.writer = GroupCommitWriter(
-            store, spill, on_stored=self._stored, on_failed=self._failed, on_spilled=self._spilled
+            store,
+            spill,
+            on_stored=self._stored,
+            on_failed=self._failed,
+            on_spilled=self._spilled,
+            on_recovered=self._recovered,
         )
 
     def submit(self, work: Append | SpillWork | Probe) -> None:
@@ -40,11 +54,23 @@ class StorePort:
             else:
                 for draft in work.drafts:
                     entry = self._entry(draft)
-                    if draft.result is not None and entry.session is not None:
+                    begun = draft.result is not None and draft.result.reason is not EndReason.UNEVIDENCED
+                    if begun and entry.session is not None:
                         self._directory.not_stored(entry.session)
-                    self.writer.spill(entry, (work, draft))
+                    self.writer.spill(entry, (work, draft, entry))
         except StoreError as error:
-            self._failed([(work, work.drafts[-1]) if isinstance(work, SpillWork) else work], error)
+            if isinstance(work, SpillWork):
+                for draft in work.drafts:
+                    self._failed([(work, draft, self._entry(draft))], error)
+            else:
+                self._failed([work], error)
+
+    def close(self, timeout_seconds: float) -> bool:
+        """Store what is left; blocks. True when that was done in time. What the store never took is lost now, and logged."""
+        done = self.writer.close(timeout_seconds)
+        for entry in self._homeless:
+            log.error("evidence is lost", record_id=entry.record.id, session_id=entry.record.request_id)
+        return done
 
     def keep_events(self, events: tuple[VoiceEvent, ...]) -> None:
         """Store events, as well as can be."""
@@ -95,12 +121,15 @@ class StorePort:
         for work in tickets:
             if isinstance(work, Probe):
                 self._post(work.reply_to, Probed(ok=True))
+            elif isinstance(work, Entry):
+                self._directory.stored(work.record.request_id)
             else:
                 by_actor.setdefault(work.reply_to, []).append((work.owner, work.draft.number))
                 if work.draft.state is VoiceSessionState.STOPPED:
                     self._directory.stored(work.draft.facts.session_id)
         for actor, acknowledged in by_actor.items():
             self._post(actor, Stored(tuple(acknowledged)))
+        self._house()
 
     def _failed(self, tickets: Sequence[Any], error: Exception) -> None:
         down = isinstance(error, StoreError)
@@ -110,7 +139,10 @@ class StorePort:
                 self._post(work.reply_to, Probed(ok=False))
             elif isinstance(work, Append):
                 by_actor.setdefault(work.reply_to, []).append((work.owner, work.draft.number))
+            elif isinstance(work, Entry):
+                self._keep(work, again=down)
             else:
+                self._keep(work[2], again=True)
                 self._spill_answer(work, ok=False)
         for actor, refused in by_actor.items():
             self._post(actor, NotStored(tuple(refused), str(error), store_down=down))
@@ -119,8 +151,30 @@ class StorePort:
         for ticket in tickets:
             self._spill_answer(ticket, ok=True)
 
-    def _spill_answer(self, ticket: tuple[SpillWork, Draft], *, ok: bool) -> None:
+    def _recovered(self, session_ids: Sequence[Any]) -> None:
+        for session_id in session_ids:
+            self._directory.stored(session_id)
+
+    def _spill_answer(self, ticket: tuple[SpillWork, Draft, Entry], *, ok: bool) -> None:
         """One answer for the whole: the first failure, or the last success."""
-        work, draft = ticket
+        work, draft, _ = ticket
         if not ok or draft is work.drafts[-1]:
             self._post(work.reply_to, SpillDone(work.owner, ok))
+
+    def _keep(self, entry: Entry, *, again: bool) -> None:
+        """Keep a record that nobody took, until the store is back."""
+        with self._lock:
+            if again and len(self._homeless) < HOMELESS_BOUND:
+                self._homeless.append(entry)
+                return
+        log.error("evidence is lost", record_id=entry.record.id, session_id=entry.record.request_id)
+
+    def _house(self) -> None:
+        """The store is back: it gets what was kept."""
+        with self._lock:
+            homeless, self._homeless = self._homeless, []
+        for entry in homeless:
+            try:
+                self.writer.put(entry, entry)
+            except StoreError:
+                self._keep(entry, again=True)

@@ -81,7 +81,8 @@ class GroupCommitWriter:
     """Writes entries to `store` from a daemon thread, and to `spill` from a second one.
 
     `on_stored(tickets)` says that the entries put with these tickets are durable, `on_failed(tickets, error)` that they
-    are not stored, `on_spilled(tickets)` that they are durable in the spill file. Each ticket is answered once. The
+    are not stored, `on_spilled(tickets)` that they are durable in the spill file;
+    `on_recovered(request_ids)` that spilled entries of these requests came into the store. Each ticket is answered once. The
     callbacks run in the writer's threads and must return quickly; what they raise is logged. Entries of the writer's
     own spill file and of orphans beside it go in at the start and whenever the store is back.
 
@@ -96,6 +97,7 @@ class GroupCommitWriter:
         on_stored: Callable[[Tickets], None],
         on_failed: Callable[[Tickets, Exception], None],
         on_spilled: Callable[[Tickets], None],
+        on_recovered: Callable[[Tickets], None] = lambda _: None,
         max_backlog: int = MAX_BACKLOG,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -104,6 +106,7 @@ class GroupCommitWriter:
         self._on_stored = on_stored
         self._on_failed = on_failed
         self._on_spilled = on_spilled
+        self._on_recovered = on_recovered
         self._max_backlog = max_backlog
         self._retry_seconds = retry_seconds
 
@@ -392,6 +395,7 @@ class GroupCommitWriter:
                 with self._lock:
                     self._recovered += len(entries)
                 logger.info("%d spilled entries are in the store", len(entries))
+                self._call(self._on_recovered, [entry.record.request_id for entry in entries])
             return None
 
     def _append_spilled(self, spill: SpillFile, entries: list[Entry]) -> Exception | None:
