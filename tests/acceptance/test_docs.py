@@ -10,9 +10,14 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.evidence import EvidenceLogger
-from agentos.core.communication.voice import samples
+from agentos.core.communication.voice import errors, samples
+from agentos.core.communication.voice.cli import EXIT_CODES
+from agentos.core.communication.voice.errors import VoiceError
 
-PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+PAGE = DOCS / "embedding.md"
 PROGRAMS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE.read_text(), re.DOTALL))
 SAMPLE = Path(str(samples.__file__)).with_name("go-forward.flac")
 
@@ -52,6 +57,19 @@ def test_a_program_of_the_page_runs(name: str, home: Path, tmp_path: Path) -> No
         assert log.verify().ok
 
 
-def test_links_of_the_page_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGE.read_text()):
-        assert (PAGE.parent / target).is_file(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (page.parent / target).is_file(), target
+
+
+def test_the_exit_codes_are_those_of_the_command_line() -> None:
+    rows = dict(re.findall(r"^\| (\d+) \| (.+) \|$", (DOCS / "errors.md").read_text(), re.MULTILINE))
+    assert {int(code): meaning for code, meaning in rows.items()} == dict(EXIT_CODES)
+
+
+def test_every_error_is_in_the_documents() -> None:
+    text = (DOCS / "errors.md").read_text()
+    kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, VoiceError)]
+    assert len(kinds) > 10
+    assert [name for name in kinds if name != "VoiceError" and f"`{name}`" not in text] == []

@@ -517,9 +517,13 @@ def _engine(uri: str, busy_timeout_seconds: float, *, read_only: bool) -> Engine
         connection = sqlite3.connect(
             uri, uri=True, timeout=busy_timeout_seconds, isolation_level=None, check_same_thread=False
         )
-        if not read_only:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
+        try:
+            if not read_only:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA foreign_keys = ON")
+        except BaseException:
+            connection.close()  # the pool never gets to know it
+            raise
         return connection
 
     engine = sa.create_engine(
