@@ -194,9 +194,6 @@ class Out:
         self.effects.extend(effects)
 
 
-Step = Callable[[Any, Any, Out], None]
-
-
 class ActorDeclarationError(TypeError):
     """An actor class declares its fields or its message table wrongly; raised when the class is made."""
 

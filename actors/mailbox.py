@@ -26,7 +26,7 @@ READY: Final = 1  # in the ready queue, or its step is running
 HELD: Final = 2  # it crashed; mail waits for its supervisor's decision
 STOPPED: Final = 3  # gone; mail becomes a dead letter
 
-CONTROL_BOUND: Final = 10_000  # far above what credits allow; reaching it means that the receiver is stuck in a loop
+CONTROL_BOUND: Final = 10_000  # far above what ever waits in a call; reaching it means that the receiver is stuck
 AUDIO_BOUND: Final = 3_000  # a minute of single frames
 
 

@@ -461,10 +461,10 @@ class Probed(Struct, frozen=True, gc=False):
 
 
 class Changed(Struct, frozen=True):
-    """Directory work: the session is in `state` now, and the record of that is durable. After a crash halfway through
-    telling it, it is told again.
+    """Directory work: the session is in `state` now, and the record of that is durable; the end is told even when it can't be.
+    After a crash halfway through telling it, it is told again.
 
-    `verdict` comes with the first one, `result` with the last. `route` is the session's address.
+    `verdict` is the policy's, `result` comes with the last one. `route` is the session's address.
     """
 
     facts: Facts
@@ -475,7 +475,7 @@ class Changed(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True):
-    """Directory work: the session takes no more audio; its door and its slab are released."""
+    """Directory work: the session takes no more audio; its door is closed."""
 
     session_id: str
 

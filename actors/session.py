@@ -10,8 +10,8 @@ Its phases are the states of `machines.session.SESSION`, and every move is fired
     STOPPED    the final record is made durable, or spilled when the store does not take it in time; then all who asked
                for the stop are told, and the actor is gone.
 
-In each step the work that others wait for goes out before news to the directory, and a restart tells anew where the session
-stands: so a crash halfway through the effects of a step, which loses the rest of them, loses nothing that matters.
+A restart tells anew where the session stands and sends again what was not acknowledged: so a crash halfway through the
+effects of a step, which loses the rest of them, loses nothing that matters.
 
 Everything a frame changes is `accepted`; the rest of the state is kept in a few values that change rarely, so that
 committing the journal with each step stays cheap.
@@ -654,6 +654,3 @@ class SessionActor(Actor):
             recording=recording,
             quality=ending.assessed or Quality(),
         )
-
-
-__all__ = ["Ending", "Parts", "Ports", "SessionActor", "SessionLimits"]

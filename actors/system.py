@@ -34,8 +34,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from actors import actor as effect_kinds
-from actors.actor import START, START_AGAIN, Actor, Effect, Exited, Gone, Out, Start, Timer, refused
+from actors.actor import REFUSE, START, START_AGAIN, Actor, Exited, Gone, Out, Start, Timer, refused
 from actors.loop import loop_clock, thread_waker
 from actors.mailbox import (
     AUDIO_BOUND,
@@ -170,7 +169,7 @@ class ActorSystem:
             self._postpone,
             self._refuse,
         )
-        assert len(self._perform) == effect_kinds.REFUSE + 1
+        assert len(self._perform) == REFUSE + 1
 
     # --- from outside ----------------------------------------------------------------------------------------------
 
@@ -671,15 +670,3 @@ class ActorSystem:
 
 def _phase(ref: Ref) -> Any:
     return None if ref.actor is None else ref.actor.phase
-
-
-__all__ = [
-    "ActorSystem",
-    "AskTimeout",
-    "DeadLetter",
-    "Effect",
-    "Port",
-    "SystemFailed",
-    "SystemStatistics",
-    "Token",
-]

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -32,6 +34,7 @@ from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import GENESIS, EvidenceRecord
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 
+PATIENCE_SECONDS = 30.0
 BORN = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
 
 
@@ -91,6 +94,27 @@ def path(tmp_path: Path) -> Path:
 def store(path: Path) -> Iterator[VoiceStore]:
     with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
         yield store
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """Every connection that is made, held on to so that none is closed by being forgotten."""
+    connections: list[sqlite3.Connection] = []
+    connect = sqlite3.connect
+
+    def remembered(*args: Any, **options: Any) -> sqlite3.Connection:
+        connections.append(connect(*args, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(sqlite3, "connect", remembered)
+    return connections
+
+
+def assert_all_closed(connections: list[sqlite3.Connection]) -> None:
+    assert connections
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed database"):
+            connection.execute("SELECT 1")
 
 
 def tables(path: Path) -> list[tuple[str, ...]]:
@@ -444,6 +468,24 @@ def test_a_closed_store_says_so(path: Path) -> None:
     for call in (store.probe, store.verify, store.statistics, lambda: store.append([Entry(record())])):
         with pytest.raises(StoreError, match="closed"):
             call()
+
+
+def test_a_close_under_a_running_call_leaves_no_connection_open(path: Path, opened: list[sqlite3.Connection]) -> None:
+    store = VoiceStore.open(path, busy_timeout_seconds=1.0)
+    store.append([Entry(record())])
+    with ThreadPoolExecutor(1) as other, store.reading() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM evidence")) == 1
+        other.submit(store.close).result(PATIENCE_SECONDS)
+        assert connection.scalar(sa.text("SELECT count(*) FROM evidence")) == 1
+    assert_all_closed(opened)
+
+
+def test_a_failed_opening_leaves_no_connection_open(path: Path, opened: list[sqlite3.Connection]) -> None:
+    path.parent.mkdir()
+    path.write_text("dear diary, " * 500)
+    with pytest.raises(StoreError):
+        VoiceStore.open(path, busy_timeout_seconds=1.0)
+    assert_all_closed(opened)
 
 
 # Reading a copy

@@ -474,6 +474,25 @@ def test_closing_is_bounded_when_the_database_hangs_and_answers_what_is_queued(t
         assert ids(store) == ["ev-hung", "ev-1", "ev-final"]
 
 
+def test_what_comes_after_the_close_waits_for_a_thread_that_hangs(tmp_path: Path) -> None:
+    tidied = threading.Event()
+    with writing(tmp_path) as (writer, store, _):
+        with hanging(tmp_path, writer):
+            writer.spill(entry("ev-final"), "final")
+            assert not writer.close(0.1, then=tidied.set)
+            assert not tidied.is_set()
+        assert tidied.wait(PATIENCE_SECONDS)
+        assert ids(store) == ["ev-hung", "ev-final"]
+        assert list(tmp_path.glob("*.spill")) == []  # closed too, and nothing is left in it
+
+
+def test_what_comes_after_the_close_comes_before_its_end(tmp_path: Path) -> None:
+    tidied = threading.Event()
+    with writing(tmp_path) as (writer, _, _):
+        assert writer.close(PATIENCE_SECONDS, then=tidied.set)
+        assert tidied.is_set()
+
+
 def test_the_backlog_is_bounded(tmp_path: Path) -> None:
     with writing(tmp_path, max_backlog=3) as (writer, _, answers):
         with hanging(tmp_path, writer):

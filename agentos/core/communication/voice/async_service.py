@@ -159,7 +159,10 @@ class AsyncVoiceService:
                     await anyio.to_thread.run_sync(parts.close)
 
     async def aclose(self) -> None:
-        """Stop every session, make everything durable, and end. Returns when `run` has been told; twice is once."""
+        """Ask `run` to stop every session, make everything durable, and end. Twice is once.
+
+        Returns at once; the task that runs `run` ends when that is done.
+        """
         if self._closing is not None:
             self._closing.set()
         self._closed = True

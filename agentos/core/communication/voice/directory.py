@@ -1,7 +1,7 @@
 """The directory: what the outside may know of the sessions, kept by the actors and read from any thread.
 
-Actors hand it `Changed`, `Closed` and `Emit` as port work, each only when the record behind it is durable. Readers get
-frozen snapshots. A session that has stopped leaves the directory; it is then in the store.
+Actors hand it `Changed` when the record of a move is durable (of the end also when it can't be), `Closed` and `Emit` as they
+come. Readers get frozen snapshots. A session that has stopped leaves the directory when the store has it.
 """
 
 import secrets

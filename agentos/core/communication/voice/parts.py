@@ -97,5 +97,4 @@ class Parts:
     def close(self) -> None:
         """End the threads and close the files; blocks, bounded."""
         self.media.close(CLOSING_GRACE_SECONDS)
-        if self.store_port.close(CLOSING_GRACE_SECONDS):
-            self.store.close()
+        self.store_port.close(CLOSING_GRACE_SECONDS, then=self.store.close)

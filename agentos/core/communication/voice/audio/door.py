@@ -80,7 +80,7 @@ class Door:
 
     `limit` is the number of frames that may wait inside, in the slower of the ports, of which there are `ports`, each known
     by its number. `deliver` puts a message into the mailbox at `ref`, and is called in the order of the frames; `ref` is set
-    when the session is there. All doors of a service share `lock` and `more_room`.
+    when the session is there. All doors of a service share one `lock`.
 
     Nearly all that is here runs for every frame of every session, and with a thousand sessions most of its cost is memory
     that is not in the cache. So it touches little: few objects, few fields, a look at the ports' progress only when the room

@@ -2,7 +2,7 @@
 
 WAV, FLAC and OGG are read through libsndfile, block by block, so memory doesn't grow with the file. A file that was cut
 off is refused before any of it is played: libsndfile itself reads a cut WAV or OGG to its end as if it were whole, so
-their structure is looked at here.
+their structure is looked at here. So is an OGG of several streams one behind the other, of which it reads the first.
 """
 
 import struct
@@ -25,6 +25,7 @@ _EXACT_AS_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")  # the rest is 
 _BLOCK = 16_384  # samples read at a time
 _UNKNOWN_SIZE = 0xFFFF_FFFF  # what a program that writes a WAV into a pipe puts for the size
 _OGG_PAGE_BYTES = 65_307  # the longest page there is
+_OGG_FIRST_PAGE = 0x02
 _OGG_LAST_PAGE = 0x04
 
 
@@ -141,7 +142,7 @@ def _check_structure(path: Path) -> None:
     if not path.exists():
         raise AudioFileError(f"{path.name} was not found in {path.parent.absolute()}: check the path")
     if not path.is_file():
-        raise AudioFileError(f"{path.name} is not a file: give a WAV, FLAC or OGG file")
+        raise AudioFileError(f"{path} is not a file: give a WAV, FLAC or OGG file")
     try:
         with path.open("rb") as file:
             size = file.seek(0, SEEK_END)
@@ -155,6 +156,8 @@ def _check_structure(path: Path) -> None:
                 _check_ogg(path, file, size)
             elif magic[:4] == b"fLaC":
                 _check_flac(path, file)
+            elif magic[:3] == b"ID3" and len(magic) == 12 and _behind_id3(file, magic) == b"fLaC":
+                raise AudioFileError(f"{path.name} has an ID3 tag before its FLAC data: remove the tag")
             else:
                 raise AudioFileError(f"{path.name} is no WAV, FLAC or OGG file: convert it to one of these")
     except OSError as error:
@@ -192,6 +195,47 @@ def _check_ogg(path: Path, file: BinaryIO, size: int) -> None:
     segments = page[27 : 27 + page[26]]
     if len(page) < 27 + page[26] + sum(segments):
         raise _cut(path)
+    _check_ogg_is_not_chained(path, file)
+
+
+def _check_ogg_is_not_chained(path: Path, file: BinaryIO) -> None:
+    """All streams must begin before any of them goes on; one that begins later is a file of its own (RFC 3533, 4)."""
+    streams: set[bytes] = set()
+    beginning = True
+    for first, stream in _ogg_pages(file):
+        beginning = beginning and first
+        if beginning:
+            streams.add(stream)
+        elif first or stream not in streams:
+            raise AudioFileError(
+                f"{path.name} holds several OGG streams one behind the other, and only the first could be played: "
+                "give each as a file of its own, or convert the whole to WAV or FLAC"
+            )
+
+
+def _ogg_pages(file: BinaryIO) -> Iterator[tuple[bool, bytes]]:
+    """Of each page whether it begins a stream, and of which stream it is; only headers are read, whatever the size."""
+    at = 0
+    while True:
+        file.seek(at)
+        header = file.read(27 + 255)
+        if len(header) < 27:
+            return
+        if header[:4] == b"OggS":
+            yield bool(header[5] & _OGG_FIRST_PAGE), header[14:18]
+            at += 27 + header[26] + sum(header[27 : 27 + header[26]])
+            continue
+        found = (header + file.read(_OGG_PAGE_BYTES)).find(b"OggS")  # something foreign stands between two pages
+        at += found if found >= 0 else _OGG_PAGE_BYTES
+
+
+def _behind_id3(file: BinaryIO, header: bytes) -> bytes:
+    """The four bytes behind an ID3v2 tag, whose size is written with seven bits a byte."""
+    footer = 10 if header[5] & 0x10 else 0
+    file.seek(
+        10 + sum((byte & 0x7F) << shift for byte, shift in zip(header[6:10], (21, 14, 7, 0), strict=True)) + footer
+    )
+    return file.read(4)
 
 
 def _check_flac(path: Path, file: BinaryIO) -> None:

@@ -243,7 +243,7 @@ class MediaPort:
         """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
 
         True when that was done in time. Otherwise recordings that were still being closed are left as segments, which
-        `storage.recordings.recover` joins. A port that was never started has nothing to close.
+        `storage.recordings.recover` can join. A port that was never started has nothing to close.
         """
         if self._thread.ident is None:
             return not self._batch

@@ -211,7 +211,7 @@ def _lost(counts: Mapping[str, int]) -> str:
 def _quality(quality: Quality) -> str:
     return (
         f"level {_dbfs(quality.level_dbfs)}, peak {_dbfs(quality.peak_dbfs)}, {quality.clipped_share:.0%} clipped, "
-        f"{quality.silent_share:.0%} silent, longest pause {quality.longest_pause_ms} ms"
+        f"{quality.silent_share:.0%} silent, longest wait for a chunk {quality.longest_pause_ms} ms"
     )
 
 

@@ -65,9 +65,12 @@ class StorePort:
             else:
                 self._failed([work], error)
 
-    def close(self, timeout_seconds: float) -> bool:
-        """Store what is left; blocks. True when that was done in time. What the store never took is lost now, and logged."""
-        done = self.writer.close(timeout_seconds)
+    def close(self, timeout_seconds: float, then: Callable[[], None] = lambda: None) -> bool:
+        """Store what is left; blocks. True when that was done in time. What the store never took is lost now, and logged.
+
+        `then` is called once the store is no longer in use, as `GroupCommitWriter.close` does.
+        """
+        done = self.writer.close(timeout_seconds, then)
         for entry in self._homeless:
             log.error("evidence is lost", record_id=entry.record.id, session_id=entry.record.request_id)
         return done

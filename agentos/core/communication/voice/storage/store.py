@@ -170,6 +170,7 @@ class VoiceStore:
 
     def __init__(self, engine: Engine, path: Path, owner: str) -> None:
         self._engine = engine
+        self._pool = engine.pool
         self._writing = engine.execution_options(immediate=True)
         self._owner = owner
         self._closed = False
@@ -374,10 +375,13 @@ class VoiceStore:
             )
 
     def close(self) -> None:
-        """Close the connections. Later calls raise `StoreError`; a second close does nothing."""
+        """Close the connections. Later calls raise `StoreError`; a second close does nothing.
+
+        A call that is still running in another thread ends as it would have, and closes its connection itself.
+        """
         self._closed = True
         with _failures(self.path):
-            self._engine.dispose()
+            self._pool.dispose()  # not the engine's dispose: that drops the pool, and with it what comes back later
 
     def __enter__(self) -> Self:
         return self
@@ -401,8 +405,12 @@ class VoiceStore:
     def _opened(self) -> Iterator[None]:
         if self._closed:
             raise StoreError(f"the store {self.path} is closed", kind="io")
-        with _failures(self.path):
-            yield
+        try:
+            with _failures(self.path):
+                yield
+        finally:
+            if self._closed:  # meanwhile, by another thread: the pool has the connection back
+                self._pool.dispose()
 
     def _encoded(self, entry: Entry) -> _Encoded:
         record = entry.record

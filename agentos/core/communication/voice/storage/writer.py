@@ -118,6 +118,8 @@ class GroupCommitWriter:
         self._unstored: dict[str, list[Entry]] = {}  # what was put and is not answered yet, by request
         self._to_spill: deque[_Spill] = deque()
         self._closing = False
+        self._threads_left = 2
+        self._at_late_end: Callable[[], None] | None = None  # what to do when a hung database lets go after the close
 
         self._spill_lock = threading.Lock()  # held while a spill file is touched, never while the database is
         self._in_spill: set[str] = set()  # ids of the records that this writer put into its spill file
@@ -131,8 +133,10 @@ class GroupCommitWriter:
         self._stored = self._failed = self._spilled = self._recovered = 0
         self._events_lost = self._transactions = self._largest_batch = 0
 
-        self._writing = threading.Thread(target=self._run, name="voice-store-writer", daemon=True)
-        self._spilling = threading.Thread(target=self._run_spill, name="voice-store-spill", daemon=True)
+        self._writing = threading.Thread(target=self._until_the_end, args=[self._run], daemon=True)
+        self._writing.name = "voice-store-writer"
+        self._spilling = threading.Thread(target=self._until_the_end, args=[self._run_spill], daemon=True)
+        self._spilling.name = "voice-store-spill"
         self._writing.start()
         self._spilling.start()
 
@@ -183,11 +187,14 @@ class GroupCommitWriter:
             self._wake.notify()
         return mark.reached.wait(timeout_seconds)
 
-    def close(self, timeout_seconds: float) -> bool:
+    def close(self, timeout_seconds: float, then: Callable[[], None] = lambda: None) -> bool:
         """Store what is left and end both threads; True when that was done in time.
 
         When the database hangs for longer, what is still queued is answered by `on_failed`, from this thread; only the
         batch that hangs stays without an answer, since nobody can know how it ends. A second close waits again.
+
+        `then` is called once the store and the spill file are no longer in use: before this returns True; otherwise
+        from the thread that hung, if it ever goes on. That is the place to close the store.
         """
         deadline = monotonic_ms() + int(timeout_seconds * 1000)
         with self._lock:
@@ -196,16 +203,38 @@ class GroupCommitWriter:
             self._spill_wake.notify_all()
         for thread in (self._spilling, self._writing):
             thread.join(max(0, deadline - monotonic_ms()) / 1000)
-        if self._spilling.is_alive() or self._writing.is_alive():
+        with self._lock:
+            late = self._threads_left > 0
+            self._at_late_end = then if late else None
+        if late:
             self._give_up()
             return False
+        self._close_spills()
+        then()
+        return True
+
+    def _until_the_end(self, run: Callable[[], None]) -> None:
+        """What each thread does; the last one tidies up when nobody waits for it any more."""
+        try:
+            run()
+        finally:
+            with self._lock:
+                self._threads_left -= 1
+                then = self._at_late_end if not self._threads_left else None
+            if then is not None:
+                self._close_spills()
+                try:
+                    then()
+                except StoreError:
+                    logger.exception("the store could not be closed")
+
+    def _close_spills(self) -> None:
         with self._spill_lock:
             for spill in (*self._orphans, self._own):
                 try:
                     spill.close()
                 except StoreError:
                     logger.exception("a spill file could not be closed; the next start takes it in")
-        return True
 
     def statistics(self) -> WriterStatistics:
         """How the writer is, at this moment."""
