@@ -17,6 +17,7 @@ from agentos.core.communication.voice.errors import (
     ServiceClosed,
     SessionNotFound,
     SettingsError,
+    StopNotConfirmed,
     STTUnavailable,
     VoiceError,
 )
@@ -87,6 +88,18 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         ValueError,
         {"provider": "twilio", "variable": "TWILIO_AUTH_TOKEN"},
         "provider 'twilio' is not configured: set TWILIO_AUTH_TOKEN",
+    ),
+    (
+        ProviderNotConfigured("twilio", "TWILIO_ACCOUNT_SID", "TWILIO_ACCOUNT_SID is not an account SID"),
+        ValueError,
+        {"provider": "twilio", "variable": "TWILIO_ACCOUNT_SID"},
+        "provider 'twilio' is not configured: TWILIO_ACCOUNT_SID is not an account SID",
+    ),
+    (
+        StopNotConfirmed("voice-1"),
+        TimeoutError,
+        {"session_id": "voice-1"},
+        "session 'voice-1' did not confirm that it has stopped; stop it again",
     ),
     (ServiceClosed(), RuntimeError, {}, "the voice service is closed; create a new one"),
     (SettingsError("X: no", variable="X"), ValueError, {"variable": "X"}, "X: no"),
