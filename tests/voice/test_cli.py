@@ -328,7 +328,7 @@ def test_a_signal_before_there_is_a_session_leaves_none(home: Path) -> None:
     with running("call", AGENTOS_VOICE_STORE_BUSY_TIMEOUT_SECONDS="60") as process:
         wait_for(lambda: list(home.glob("*.spill")))
         process.send_signal(signal.SIGINT)
-        lock.rollback()
+        lock.close()
         output, complaint = process.communicate(timeout=LIMIT_SECONDS)
         assert (process.returncode, output) == (130, "")
     assert complaint == "agentos-voice: interrupted by SIGINT; nothing was done\n"

@@ -381,7 +381,7 @@ class VoiceStore:
         """
         self._closed = True
         with _failures(self.path):
-            self._pool.dispose()  # not the engine's dispose: that drops the pool, and with it what comes back later
+            self._pool.dispose()  # the engine's own dispose makes a new pool, which nobody would close
 
     def __enter__(self) -> Self:
         return self
