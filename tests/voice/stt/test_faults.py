@@ -10,6 +10,9 @@ import anyio
 import pytest
 
 from actors.messages import Finish, Finished, Unheard, Utterance
+from agentos.core.communication.voice.stt import port as port_module
+from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.time import monotonic_ms
 from machines.restart import Intensity
 from machines.session import STTProvider
 
@@ -51,6 +54,34 @@ async def test_a_killed_worker_is_replaced_and_only_what_it_had_is_lost(
         assert len(call.of(Finished)) == 1
         statistics = at.port.statistics()
         assert (statistics.workers_started, statistics.workers_died, statistics.workers_hung) == (2, 1, 0)
+
+
+@pytest.mark.anyio
+async def test_a_pause_that_ends_between_a_turn_and_its_wait_is_noticed(
+    desk: Any, scripted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept = 0.0
+    take_turn = SttPort._turn
+
+    def turn_then_sleep(port: SttPort, now: float) -> None:
+        nonlocal slept
+        take_turn(port, now)
+        if port.statistics().workers_died and port.statistics().workers == 0:
+            slept += 60  # as a process does that is not given the processor
+
+    monkeypatch.setattr(port_module, "_now", lambda: monotonic_ms() / 1000 + slept)
+    monkeypatch.setattr(SttPort, "_turn", turn_then_sleep)
+    async with desk() as at:
+        call = at.call()
+        call.listen(STTProvider.GOOGLE)
+        call.say(frames(0.5))
+        await call.until(lambda: call.room == 25)
+        (pid,) = at.port.worker_pids()
+        os.kill(pid, signal.SIGKILL)
+        call.say(frames(2))  # more than is sent ahead: some of it still waits when the worker's end is seen
+        at.port.submit(Finish("voice-1"))
+        await call.finished()
+        assert slept
 
 
 @pytest.mark.anyio

@@ -217,12 +217,13 @@ class SttPort:
             async with anyio.create_task_group() as self._tasks:
                 task_status.started()
                 while True:
-                    if not self._inbox:
-                        with anyio.move_on_after(self._next_deadline() - _now()):
-                            await self._news.wait()
+                    now = _now()
                     self._news = anyio.Event()
-                    self._turn()
+                    self._turn(now)
                     await anyio.lowlevel.checkpoint()
+                    if not self._inbox:
+                        with anyio.move_on_after(self._next_deadline(now) - _now()):
+                            await self._news.wait()
         finally:
             self._closed = True
             self._inbox.clear()
@@ -369,11 +370,10 @@ class SttPort:
 
     # --- a turn ----------------------------------------------------------------------------------------------------
 
-    def _turn(self) -> None:
+    def _turn(self, now: float) -> None:
         for _ in range(len(self._inbox)):
             step, arguments = self._inbox.popleft()
             step(*arguments)
-        now = _now()
         for worker in list(self._workers):
             self._check_on(worker, now)
         for stream in list(self._homeless.values()):
@@ -484,9 +484,9 @@ class SttPort:
         for streams in (self._streams, self._homeless, self._touched):
             streams.pop(stream.session_id, None)
 
-    def _next_deadline(self) -> float:
+    def _next_deadline(self, now: float) -> float:
+        """When the next turn is due, should nothing happen: whatever was still to come at the last one, at `now`."""
         deadlines = [worker.deadline(self._start_timeout, self._hang_timeout) for worker in self._workers]
-        now = _now()
         for stream in self._homeless.values():
             at = max(stream.breaker.not_before, self._engines[stream.engine].not_before)
             if at > now:
