@@ -117,8 +117,7 @@ class EvidenceActor(Actor):
     def timeout(self, timer: str, out: Out) -> None:
         """The store did not answer in time, or it is time to ask it again."""
         if timer == "probe":
-            out.port(self.store, Probe(out.me))
-            out.set_timer("probe", self.timeout_seconds + self.probe_seconds)
+            out.port(self.store, Probe(out.me))  # a store that hangs has it until it comes back; one is enough
             return
         for owner, number in sorted(self.waiting.items(), key=lambda item: item[0].name):
             out.tell(owner, NotDurable(number, "the evidence store does not answer", perhaps=True))

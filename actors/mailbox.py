@@ -20,11 +20,12 @@ SYSTEM: Final = 0
 CONTROL: Final = 1
 AUDIO: Final = 2
 
-UNBORN: Final = 4  # its spawn was asked for and not carried out; mail becomes a dead letter
 IDLE: Final = 0  # no mail, nothing to do
 READY: Final = 1  # in the ready queue, or its step is running
-HELD: Final = 2  # it crashed; mail waits for its supervisor's decision
-STOPPED: Final = 3  # gone; mail becomes a dead letter
+BORN: Final = 2  # in the ready queue for its first step, which comes before its mail
+HELD: Final = 3  # it crashed; mail waits for its supervisor's decision
+STOPPED: Final = 4  # gone; mail becomes a dead letter
+UNBORN: Final = 5  # its spawn was asked for and not carried out; mail becomes a dead letter
 
 CONTROL_BOUND: Final = 10_000  # far above what ever waits in a call; reaching it means that the receiver is stuck
 AUDIO_BOUND: Final = 3_000  # a minute of single frames
@@ -46,6 +47,19 @@ SPREAD: Final = _Mark("SPREAD")  # the mail is in the lanes
 Lanes = tuple[deque[Any], deque[Any], deque[Any]]
 
 
+class Rare:
+    """What most actors never have: messages `deferred` until their phase changes, the `suspect` message that crashed them
+    once, those who watch for their end, and more than the first `incarnation`."""
+
+    __slots__ = ("deferred", "incarnation", "suspect", "watchers")
+
+    def __init__(self) -> None:
+        self.deferred: list[Any] = []
+        self.incarnation = 0
+        self.suspect: Any = EMPTY
+        self.watchers: list[Ref] = []
+
+
 class Ref:
     """An actor's address. It is opaque: keep it, send it, tell it things; never look inside.
 
@@ -54,39 +68,33 @@ class Ref:
 
     __slots__ = (
         "actor",
-        "deferred",
         "elder",
-        "incarnation",
         "journal",
         "journaled",
         "lanes",
         "name",
         "parent",
+        "rare",
         "slot",
         "status",
-        "suspect",
         "table",
         "timers",
-        "watchers",
         "younger",
         "youngest",
     )
 
     actor: "Actor | None"
-    deferred: list[Any] | None
     elder: "Ref | None"  # the sibling that was spawned before it
-    incarnation: int
     journal: tuple[Any, ...]
     journaled: Callable[[Any], tuple[Any, ...]] | None
     lanes: Lanes | None
     name: str
     parent: "Ref | None"
+    rare: Rare | None
     slot: Any
     status: int
-    suspect: Any
     table: dict[Any, dict[type, Any]]
-    timers: "list[Timer] | None"
-    watchers: "list[Ref] | None"
+    timers: "Timer | None"  # the one that was set last; the others follow from it
     younger: "Ref | None"  # the sibling that was spawned after it
     youngest: "Ref | None"  # the child that was spawned last
 
@@ -99,14 +107,23 @@ class Ref:
         self.name = name
         self.parent = parent
         self.slot = EMPTY
-        self.lanes = None
         self.status = UNBORN
-        self.deferred = self.timers = self.watchers = self.youngest = self.elder = self.younger = None
-        self.suspect = EMPTY
-        self.incarnation = 0
+        self.lanes = self.rare = self.timers = self.youngest = self.elder = self.younger = None
 
     def __repr__(self) -> str:
         return f"<Ref {self.name}#{self.incarnation}>"
+
+    @property
+    def incarnation(self) -> int:
+        """How often the actor was begun again."""
+        return 0 if self.rare is None else self.rare.incarnation
+
+    @property
+    def seldom(self) -> Rare:
+        """What most actors never have, made now if it is not there."""
+        if self.rare is None:
+            self.rare = Rare()
+        return self.rare
 
     def children(self) -> "Iterator[Ref]":
         """The living children, the youngest first."""
@@ -116,25 +133,25 @@ class Ref:
             yield child
             child = elder
 
-    def join_family(self) -> None:
+    def join_family(self, parent: "Ref") -> None:
         """Become the youngest child of the parent. Siblings are linked, so that a parent of thousands costs nothing to
         leave and one of three no table."""
-        if self.parent is not None:
-            self.elder = self.parent.youngest
-            if self.elder is not None:
-                self.elder.younger = self
-            self.parent.youngest = self
+        elder = self.elder = parent.youngest
+        if elder is not None:
+            elder.younger = self
+        parent.youngest = self
 
-    def leave_family(self) -> None:
+    def leave_family(self, parent: "Ref") -> None:
         """Be no child any more."""
-        if self.parent is not None:
-            if self.younger is not None:
-                self.younger.elder = self.elder
-            elif self.parent.youngest is self:
-                self.parent.youngest = self.elder
-            if self.elder is not None:
-                self.elder.younger = self.younger
-            self.elder = self.younger = None
+        elder, younger = self.elder, self.younger
+        if younger is not None:
+            younger.elder = elder
+            self.younger = None
+        elif parent.youngest is self:
+            parent.youngest = elder
+        if elder is not None:
+            elder.younger = younger
+            self.elder = None
 
 
 class MailboxOverflow(Exception):
@@ -168,9 +185,10 @@ def lane_of(message: object) -> int:
 
 
 def depth(ref: Ref) -> int:
-    """How many messages wait at `ref`, deferred ones included."""
+    """How many messages wait at `ref`, deferred ones and its first step included."""
     waiting = sum(map(len, ref.lanes)) if ref.lanes is not None else int(ref.slot is not EMPTY)
-    return waiting + len(ref.deferred or ())
+    waiting += ref.status == BORN
+    return waiting + (len(ref.rare.deferred) if ref.rare is not None else 0)
 
 
 def take_first(ref: Ref, pool: LanePool) -> Any:
@@ -217,15 +235,18 @@ def take_all(ref: Ref, pool: LanePool) -> list[Any]:
     messages: list[Any] = []
     while ref.slot is not EMPTY:
         messages.append(take_first(ref, pool))
-    messages.extend(ref.deferred or ())
-    ref.deferred = None
+    if ref.rare is not None:
+        messages.extend(ref.rare.deferred)
+        ref.rare.deferred = []
     return messages
 
 
 def _spread(ref: Ref, pool: LanePool) -> Lanes:
-    if ref.lanes is None:
-        ref.lanes = pool.take()
+    """The lanes of a mailbox, into which its one message goes if it was in the slot."""
+    lanes = ref.lanes
+    if lanes is None:
+        lanes = ref.lanes = pool.take()
         if ref.slot is not EMPTY:
-            ref.lanes[lane_of(ref.slot)].append(ref.slot)
+            lanes[lane_of(ref.slot)].append(ref.slot)
         ref.slot = SPREAD
-    return ref.lanes
+    return lanes

@@ -182,7 +182,7 @@ class Finished(Struct, frozen=True, gc=False):
     lane: ClassVar[int] = CONTROL
 
 
-class Account(Struct, frozen=True):
+class Account(Struct, frozen=True, gc=False):
     """Recorder to session: of the frames below `upto`, `kept` were accounted for (`n_bytes`, running `digest`); those in
     `lost` were not, by reason."""
 
@@ -202,7 +202,7 @@ class Recorded(Struct, frozen=True):
     recording: RecordingInfo | None
 
 
-class Transcribed(Struct, frozen=True):
+class Transcribed(Struct, frozen=True, gc=False):
     """Transcriber to session, the last one: the whole text, frames heard, and frames not heard by reason."""
 
     lane: ClassVar[int] = CONTROL
@@ -239,7 +239,7 @@ class Facts(Struct, frozen=True):
     metadata: Any
     audit_trace_id: str
     secret: str
-    admin_token_valid: bool
+    admin_token_valid: bool | None  # None: none was given
     created_at_ms: int
 
 
@@ -267,7 +267,7 @@ class Judged(Struct, frozen=True):
     verdict: PolicyVerdict
 
 
-class Opened(Struct, frozen=True):
+class Opened(Struct, frozen=True, gc=False):
     """Reply: the session exists and its creation is durable."""
 
     session_id: str
@@ -279,7 +279,7 @@ class Denied(Struct, frozen=True):
     verdict: PolicyVerdict
 
 
-class Unevidenced(Struct, frozen=True):
+class Unevidenced(Struct, frozen=True, gc=False):
     """Reply: the evidence store did not take the record, so the request is refused."""
 
     error: str
@@ -314,20 +314,13 @@ class Fail(Struct, frozen=True):
     tokens: tuple[Any, ...] = ()
 
 
-class Ended(Struct, frozen=True):
+class Ended(Struct, frozen=True, gc=False):
     """Reply: the session is STOPPED. `durable` is False when its final record is not in the store; `spilled` tells whether
     it is safe in the spill file."""
 
     session_id: str
     durable: bool
     spilled: bool
-
-
-class SessionEnded(Struct, frozen=True):
-    """Session to supervisor, the last thing it says: forget me."""
-
-    lane: ClassVar[int] = CONTROL
-    session_id: str
 
 
 # --- evidence ------------------------------------------------------------------------------------------------------
@@ -474,7 +467,7 @@ class Changed(Struct, frozen=True):
     result: SessionResult | None = None
 
 
-class Closed(Struct, frozen=True):
+class Closed(Struct, frozen=True, gc=False):
     """Directory work: the session takes no more audio; its door is closed."""
 
     session_id: str
@@ -486,3 +479,10 @@ class Emit(Struct, frozen=True):
     session_id: str
     event_type: VoiceEventType
     payload: tuple[tuple[str, Any], ...] = ()
+
+
+class Metered(Struct, frozen=True, gc=False):
+    """Directory work: audio was measured. It is an AUDIO_RECEIVED event, made only when somebody listens."""
+
+    session_id: str
+    measure: Kept

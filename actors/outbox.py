@@ -6,21 +6,21 @@ with its acknowledgement. After a crash, or when the store is back, the first un
 store knows it by its id.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from actors.actor import Effect, Out
 from actors.mailbox import Ref
 from actors.messages import Commit, Draft
 
 
-class Waiting(NamedTuple):
+class Waiting(Struct, frozen=True):
     """A record that is not durable yet, and the effects that wait for it."""
 
     draft: Draft
     then: tuple[Effect, ...]
 
 
-class Outbox(NamedTuple):
+class Outbox(Struct, frozen=True):
     """The records of one actor that are not known to be durable, oldest first; only the first one is under way."""
 
     waiting: tuple[Waiting, ...] = ()
@@ -28,19 +28,21 @@ class Outbox(NamedTuple):
 
     def commit(self, out: Out, evidence: Ref, draft: Draft, then: tuple[Effect, ...] = ()) -> "Outbox":
         """This outbox with `draft` added, whose number must be `next_number`; sent now if nothing is before it."""
-        if not self.waiting:
-            out.tell(evidence, Commit(out.me, draft))
-        return Outbox((*self.waiting, Waiting(draft, then)), self.next_number + 1)
+        if self.waiting:
+            return Outbox((*self.waiting, Waiting(draft, then)), self.next_number + 1)
+        out.tell(evidence, Commit(out.me, draft))
+        return Outbox((Waiting(draft, then),), self.next_number + 1)
 
     def acknowledged(self, number: int, out: Out, evidence: Ref) -> "Outbox":
         """This outbox after the record with `number` became durable: its effects released, the next record sent.
 
         An acknowledgement of anything but the record under way is old, and changes nothing.
         """
-        if not self.waiting or self.waiting[0].draft.number != number:
+        waiting = self.waiting
+        if not waiting or waiting[0].draft.number != number:
             return self
-        out.release(self.waiting[0].then)
-        rest = self.waiting[1:]
+        out.release(waiting[0].then)
+        rest = waiting[1:]
         if rest:
             out.tell(evidence, Commit(out.me, rest[0].draft))
         return Outbox(rest, self.next_number)
@@ -56,7 +58,7 @@ class Outbox(NamedTuple):
         """This outbox with the same records, and nothing that waits for them; `but_last` keeps what waits for the last."""
         kept = self.waiting[-1:] if but_last else ()
         silent = self.waiting[:-1] if but_last else self.waiting
-        return self._replace(waiting=(*(Waiting(draft, ()) for draft, _ in silent), *kept))
+        return Outbox((*(Waiting(one.draft, ()) for one in silent), *kept), self.next_number)
 
     def send_again(self, out: Out, evidence: Ref) -> None:
         """Send the record under way once more."""
@@ -70,3 +72,6 @@ class Outbox(NamedTuple):
     def drafts(self) -> tuple[Draft, ...]:
         """All records that wait, oldest first."""
         return tuple(waiting.draft for waiting in self.waiting)
+
+
+NO_RECORDS = Outbox()

@@ -7,14 +7,13 @@ from msgspec import Struct
 
 from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
-from actors.messages import Assessed, Drain, Emit, Frames, Kept
-from machines.events import VoiceEventType
+from actors.messages import Assessed, Drain, Frames, Kept, Metered
 from machines.session import Quality
 
 OPEN, DONE = "open", "done"
 
 
-class Levels(Struct, frozen=True):
+class Levels(Struct, frozen=True, gc=False):
     """Sums over the frames that were measured: `energy` of mean squares, the `peak`, clipped and silent frames."""
 
     frames: int = 0
@@ -74,17 +73,19 @@ class QualityActor(Actor):
             levels.clipped + message.clipped,
             levels.silent + message.silent,
         )
-        payload = (
-            ("frames", message.frames),
-            ("upto_frame", message.upto),
-            ("level_dbfs", dbfs(message.mean_square)),
-            ("peak_dbfs", dbfs(message.peak**2)),
-        )
-        out.port(self.directory, Emit(self.session_id, VoiceEventType.AUDIO_RECEIVED, payload))
+        out.port(self.directory, Metered(self.session_id, message))
+
+    def restarted(self, out: Out) -> None:
+        """What was told last may not have gone out."""
+        if self.phase == DONE:
+            self._tell(out)
 
     def drain(self, _: Drain, out: Out) -> None:
         """Tell the session how it was."""
         self.phase = DONE
+        self._tell(out)
+
+    def _tell(self, out: Out) -> None:
         levels = self.levels
         frames = levels.frames
         quality = Quality(
@@ -97,6 +98,16 @@ class QualityActor(Actor):
         out.tell(self.session, Assessed(quality))
 
 
+def level_fields(measure: Kept) -> tuple[tuple[str, Any], ...]:
+    """What an AUDIO_RECEIVED event says of a measure."""
+    return (
+        ("frames", measure.frames),
+        ("upto_frame", measure.upto),
+        ("level_dbfs", dbfs(measure.mean_square)),
+        ("peak_dbfs", dbfs(measure.peak**2)),
+    )
+
+
 def dbfs(mean_square: float) -> float | None:
-    """Decibels relative to full scale; None for digital silence."""
-    return round(10 * math.log10(mean_square), 1) if mean_square > 0 else None
+    """Decibels relative to full scale, to a tenth; None for digital silence."""
+    return round(100 * math.log10(mean_square)) / 10 if mean_square > 0 else None

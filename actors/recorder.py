@@ -26,6 +26,7 @@ from actors.messages import (
     OpenMedia,
     Recorded,
 )
+from machines.session import RecordingInfo
 
 OPEN, DRAINING, CLOSED = "open", "draining", "closed"
 NOTHING_YET = Account(upto=0, kept=0, n_bytes=0, digest="", lost=())
@@ -48,11 +49,12 @@ class RecorderActor(Actor):
         "media",
         "phase",
         "quality",
+        "recording",
         "session",
         "told_upto",
     )
     wiring = ("session", "quality", "media", "facts", "account_frames")
-    state = ("phase", "expected", "last_run", "account", "told_upto")
+    state = ("phase", "expected", "last_run", "account", "told_upto", "recording")
     journal = state
     handles = {
         OPEN: {Frames: "frames", Drain: "drain", Kept: "kept_some", MediaLost: "media_lost", MediaClosed: IGNORE},
@@ -69,6 +71,7 @@ class RecorderActor(Actor):
         self.phase = OPEN
         self.expected = self.last_run = self.told_upto = 0
         self.account = NOTHING_YET
+        self.recording: RecordingInfo | None = None
 
     def start(self, out: Out) -> None:
         """Open the session's account at the port; a second opening of the same session changes nothing there."""
@@ -79,6 +82,8 @@ class RecorderActor(Actor):
         """Go on where the journal stands; a run or a close that may not have gone out is handed over again."""
         if self.phase == DRAINING:
             out.port(self.media, CloseMedia(self.facts.session_id))
+        if self.phase == CLOSED:
+            out.tell(self.session, Recorded(self.account, self.recording))
         if self.phase != OPEN:
             return  # an opening now could only come after the close
         self.start(out)
@@ -119,6 +124,7 @@ class RecorderActor(Actor):
         """The recording is closed: tell the session the final account."""
         self.phase = CLOSED
         self.account = replace(self.account, digest=message.digest)
+        self.recording = message.recording
         out.tell(self.session, Recorded(self.account, message.recording))
 
     def _lose(self, reason: str, frames: int) -> None:
@@ -130,3 +136,8 @@ def counted(counts: tuple[tuple[str, int], ...], reason: str, more: int) -> tupl
     by_reason = dict(counts)
     by_reason[reason] = by_reason.get(reason, 0) + more
     return tuple(sorted(by_reason.items()))
+
+
+def total(counts: tuple[tuple[str, int], ...]) -> int:
+    """All that was counted, whatever the reason."""
+    return sum([count for _, count in counts]) if counts else 0

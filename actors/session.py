@@ -43,22 +43,23 @@ from actors.messages import (
     Opened,
     Recorded,
     Routes,
-    SessionEnded,
     Spill,
     Spilled,
     Stop,
     Transcribed,
     Unevidenced,
 )
-from actors.outbox import Outbox
+from actors.outbox import NO_RECORDS, Outbox
 from actors.quality import QualityActor
-from actors.recorder import LOST_ON_THE_WAY, NOTHING_YET, RecorderActor, counted
+from actors.recorder import LOST_ON_THE_WAY, NOTHING_YET, RecorderActor, counted, total
 from actors.transcriber import TranscriberActor
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
+from machines.frozen import FrozenDict
 from machines.restart import CrashLog, Intensity
 from machines.session import (
     END_TRIGGER,
+    NO_COUNTS,
     SESSION,
     EndReason,
     FrameAccount,
@@ -68,7 +69,15 @@ from machines.session import (
     VoiceSessionState,
 )
 
+# Looking a member up in its enum costs as much as a whole effect, its value twice that; here they are looked up once.
 CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
+NOT_OPENED = "stopped before its creation was durable"
+FAILED, UNEVIDENCED, IDLE, OVERRUN = EndReason.FAILED, EndReason.UNEVIDENCED, EndReason.IDLE, EndReason.OVERRUN
+ERROR = VoiceEventType.ERROR
+SUCCEEDED, NOT_SUCCEEDED = RequestStatus.SUCCESS, RequestStatus.FAILED
+REASON_FIELD = {reason: ("reason", reason.value) for reason in EndReason}
+DRAIN_EXPIRED = SESSION.deadlines[STOPPING]
+UNASSESSED = Quality()
 
 
 class SessionLimits(Struct, frozen=True):
@@ -141,11 +150,10 @@ class SessionActor(Actor):
         "phase",
         "ports",
         "routes",
-        "supervisor",
         "token",
         "verdict",
     )
-    wiring = ("facts", "verdict", "limits", "ports", "supervisor", "first_routes", "token")
+    wiring = ("facts", "verdict", "limits", "ports", "first_routes", "token")
     state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "account", "idle_mark", "opened")
     journal = state
     handles = {
@@ -213,7 +221,6 @@ class SessionActor(Actor):
         verdict: PolicyVerdict,
         limits: SessionLimits,
         ports: Ports,
-        supervisor: Ref,
         first_routes: Routes,
         token: Any,
     ) -> None:
@@ -221,12 +228,11 @@ class SessionActor(Actor):
         self.verdict = verdict
         self.limits = limits
         self.ports = ports
-        self.supervisor = supervisor
         self.first_routes = first_routes
         self.token = token
         self.phase = CREATED
         self.accepted = self.idle_mark = 0
-        self.outbox = Outbox()
+        self.outbox = NO_RECORDS
         self.routes = first_routes
         self.parts: Parts | None = None
         self.ending: Ending | None = None
@@ -237,7 +243,7 @@ class SessionActor(Actor):
 
     def start(self, out: Out) -> None:
         """Make the creation durable; only then is anybody told of the session."""
-        self._commit(out, "session_created", CREATED, then=((PORT, self.ports.directory, self._changed(out, CREATED)),))
+        self._commit(out, "session_created", CREATED, then=self._news(out, CREATED))
         out.set_timer("evidence", self.limits.evidence_seconds)
 
     def restarted(self, out: Out) -> None:
@@ -246,11 +252,9 @@ class SessionActor(Actor):
             self.start(out)
             return
         self.outbox.send_again(out, self.routes.evidence)
-        if self.parts is not None:
-            for part in (self.parts.quality, self.parts.recorder, self.parts.transcriber):
-                if part is not None:
-                    out.adopt(part)
-                    out.restart(part)
+        if self.ending is not None and not self.opened:
+            out.reply(self.token, Unevidenced(self.ending.error or NOT_OPENED))
+        self._restart_parts(out)
         if self.phase is STOPPED:
             self._stopped_again(out)
             return
@@ -267,26 +271,25 @@ class SessionActor(Actor):
         if self.opened and not self.outbox.waiting:
             if self.phase is CREATED:
                 out.reply(self.token, Opened(self.facts.session_id))
-            out.port(self.ports.directory, self._changed(out, self.phase))
+            out.release(self._news(out, self.phase))
+
+    def _restart_parts(self, out: Out) -> None:
+        if self.parts is not None:
+            for part in (self.parts.quality, self.parts.recorder, self.parts.transcriber):
+                if part is not None:
+                    out.adopt(part)
+                    out.restart(part)
 
     def durable(self, message: Durable, out: Out) -> None:
         """A record is in the store: release what waited for it."""
-        first = self.outbox.is_under_way(message.number) and not self.opened
+        first = not self.opened and self.outbox.is_under_way(message.number)
         self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
-        if first:
-            self.opened = True
-        if first and self.ending is None:
+        if not first:
+            return
+        self.opened = True
+        if self.ending is None:
             out.cancel_timer("evidence")
             self._arm(out)
-            self._emit(out, VoiceEventType.SESSION_STARTED, ("state", CREATED.value), ("stt_engine", self._engine()))
-            if self.facts.fallback:
-                self._emit(
-                    out,
-                    VoiceEventType.STT_FALLBACK,
-                    ("asked", self.facts.stt_provider.value),
-                    ("runs", self._engine()),
-                    ("reason", self.facts.fallback),
-                )
             out.reply(self.token, Opened(self.facts.session_id))
 
     def not_created(self, message: NotDurable, out: Out) -> None:
@@ -296,8 +299,8 @@ class SessionActor(Actor):
 
     def _refuse(self, error: str, out: Out, *, perhaps: bool) -> None:
         out.reply(self.token, Unevidenced(error))
-        self.phase = SESSION.fire(self.phase, END_TRIGGER[EndReason.UNEVIDENCED])
-        self.ending = Ending(EndReason.UNEVIDENCED, self.accepted, error=error)
+        self.phase = SESSION.fire(self.phase, END_TRIGGER[UNEVIDENCED])
+        self.ending = Ending(UNEVIDENCED, self.accepted, error=error)
         if perhaps:
             # The store may yet take the first record; the last one must then follow it. Nobody is told of either.
             self._stopped(out, "drained")
@@ -336,7 +339,7 @@ class SessionActor(Actor):
             ("accounted", message.kept),
             ("bytes", message.n_bytes),
             ("digest", message.digest),
-            ("dropped", dict(message.lost)),
+            ("dropped", FrozenDict(message.lost)),
         )
         self._commit(out, "audio_accounted", ACTIVE, detail=detail)
 
@@ -353,8 +356,8 @@ class SessionActor(Actor):
         if allowed:
             out.restart(message.ref)
         elif self.phase is ACTIVE:
-            self._end(EndReason.FAILED, self.accepted, (), out, error=f"the {name} failed: {message.error}")
-        self._emit(out, VoiceEventType.ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
+            self._end(FAILED, self.accepted, (), out, error=f"the {name} failed: {message.error}")
+        self._emit(out, ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
 
     def timeout(self, timer: str, out: Out) -> None:
         """Idle, overrun, missing frames, the drain deadline, or evidence that does not come."""
@@ -362,13 +365,13 @@ class SessionActor(Actor):
             self.idle_mark = self.accepted
             out.set_timer("idle", self.limits.idle_seconds)
         elif timer == "idle":
-            self._end(EndReason.IDLE, self.accepted, (), out)
+            self._end(IDLE, self.accepted, (), out)
         elif timer == "overrun":
-            self._end(EndReason.OVERRUN, self.accepted, (), out)
+            self._end(OVERRUN, self.accepted, (), out)
         elif timer == "missing":
             self._drain(out)
         elif timer == "drain":
-            self._stopped(out, SESSION.deadlines[STOPPING])
+            self._stopped(out, DRAIN_EXPIRED)
         elif timer == "spill":
             self._gone(out, durable=False, spilled=False)
         elif self.ending is None:
@@ -389,12 +392,12 @@ class SessionActor(Actor):
 
     def fail(self, message: Fail, out: Out) -> None:
         """This actor crashed too often: end as failed."""
-        self._end(EndReason.FAILED, self.accepted, message.tokens, out, error=message.error)
+        self._end(FAILED, self.accepted, message.tokens, out, error=message.error)
 
     def fail_stopping(self, message: Fail, out: Out) -> None:
         """It crashed too often while stopping: do not wait for the parts any longer."""
         self._wait_for_the_end(message.tokens)
-        self._stopped(out, SESSION.deadlines[STOPPING])
+        self._stopped(out, DRAIN_EXPIRED)
 
     def fail_stopped(self, message: Fail, _: Out) -> None:
         """It has stopped already; those who asked wait for its last record too."""
@@ -407,21 +410,22 @@ class SessionActor(Actor):
     def _end(self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "") -> None:
         self.phase = SESSION.fire(self.phase, END_TRIGGER[reason])
         self.ending = Ending(reason, max(upto, self.accepted), tokens, error=error)
-        if not self.opened:
+        if self.opened:
+            out.cancel_timer("idle")
+            out.cancel_timer("overrun")
+        else:
             # Stopped before its creation was durable: nobody knows of it yet, and nobody will be told that it opened.
-            out.reply(self.token, Unevidenced(error or "stopped before its creation was durable"))
-        out.cancel_timer("idle")
-        out.cancel_timer("overrun")
-        out.cancel_timer("evidence")
+            out.reply(self.token, Unevidenced(error or NOT_OPENED))
+            out.cancel_timer("evidence")
         out.set_timer("drain", self.limits.drain_seconds)
-        detail = (("reason", reason.value), *((("error", error),) if error else ()))
+        detail = (REASON_FIELD[reason], ("error", error)) if error else (REASON_FIELD[reason],)
         self._commit(out, "session_stopping", STOPPING, detail=detail, then=self._news(out, STOPPING))
         if self.accepted < self.ending.upto:
             out.set_timer("missing", self.limits.drain_seconds / 2)
         else:
             self._drain(out)
         if error:
-            self._emit(out, VoiceEventType.ERROR, ("part", "session"), ("error", error), ("restarted", False))
+            self._emit(out, ERROR, ("part", "session"), ("error", error), ("restarted", False))
 
     def last_frames(self, message: Frames, out: Out) -> None:
         """Audio that was accepted before the stop is passed on; what came behind it is late."""
@@ -437,11 +441,11 @@ class SessionActor(Actor):
             self._spawn_parts(out)
         self.frames(message, out)
         if self.accepted >= ending.upto:
+            out.cancel_timer("missing")
             self._drain(out)
 
     def _drain(self, out: Out) -> None:
         self.ending = replace(self._ending(), told_drain=True)
-        out.cancel_timer("missing")
         if self.parts is None:
             self._stopped(out, "drained")
         else:
@@ -450,6 +454,8 @@ class SessionActor(Actor):
     def _drain_parts(self, out: Out) -> None:
         if self.parts is not None:
             out.tell(self.parts.recorder, Drain())
+            if self._ending().recorded is not None:
+                out.tell(self.parts.quality, Drain())  # asked before, in a step that crashed halfway
             if self.parts.transcriber is not None:
                 out.tell(self.parts.transcriber, Drain())
 
@@ -460,24 +466,29 @@ class SessionActor(Actor):
     def recorded(self, message: Recorded, out: Out) -> None:
         """The recorder has drained; quality has all measures now."""
         self.account = message.account
-        self._answered(out, recorded=message)
+        if self.ending is not None:
+            self._answered(replace(self.ending, recorded=message), out)
         if self.parts is not None:
             out.tell(self.parts.quality, Drain())
 
     def transcribed(self, message: Transcribed, out: Out) -> None:
         """The transcriber has drained."""
-        self._answered(out, transcribed=message)
+        if self.ending is not None:
+            self._answered(replace(self.ending, transcribed=message), out)
 
     def assessed(self, message: Assessed, out: Out) -> None:
         """Quality has answered."""
-        self._answered(out, assessed=message.quality)
+        if self.ending is not None:
+            self._answered(replace(self.ending, assessed=message.quality), out)
 
-    def _answered(self, out: Out, **answer: Any) -> None:
-        if self.ending is None or self.parts is None:
+    def _answered(self, ending: Ending, out: Out) -> None:
+        parts = self.parts
+        if parts is None:
             return
-        ending = self.ending = replace(self.ending, **answer)
-        transcript_there = ending.transcribed is not None or self.parts.transcriber is None
-        if ending.recorded is not None and ending.assessed is not None and transcript_there:
+        self.ending = ending
+        if ending.recorded is None or ending.assessed is None:
+            return
+        if ending.transcribed is not None or parts.transcriber is None:
             self._stopped(out, "drained")
 
     # --- STOPPED ---------------------------------------------------------------------------------------------------
@@ -486,10 +497,11 @@ class SessionActor(Actor):
         """Drained or not: everything is released now, and the final record goes out."""
         self.phase = SESSION.fire(self.phase, trigger)
         out.cancel_timer("drain")
-        out.cancel_timer("missing")
+        if not self._ending().told_drain:
+            out.cancel_timer("missing")
         result = self._result(drained=trigger == "drained")
         self.ending = replace(self._ending(), result=result)
-        self._commit(out, "session_stopped", STOPPED, result=result, then=self._last_words(out, result))
+        self._commit(out, "session_stopped", STOPPED, result=result, then=self._news(out, STOPPED, result))
         out.set_timer("evidence", self.limits.evidence_seconds)
         if trigger != "drained" and self.parts is not None:
             # A part that did not answer may not have ended its port's work either.
@@ -505,13 +517,13 @@ class SessionActor(Actor):
             out.port(self.ports.directory, Closed(self.facts.session_id))
             return
         if self.opened and result is not None:
-            out.release(self._last_words(out, result))
+            out.release(self._news(out, STOPPED, result))
         self._gone(out, durable=True, spilled=False)
 
     def final_durable(self, message: Durable, out: Out) -> None:
         """When the last record is in, all is said."""
-        if self._ending().reason is not EndReason.UNEVIDENCED and self.outbox.is_under_way(message.number):
-            self.opened = True
+        if not self.opened and self._ending().reason is not UNEVIDENCED:
+            self.opened = self.outbox.is_under_way(message.number)
         self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
         if not self.outbox.waiting:
             self._gone(out, durable=True, spilled=False)
@@ -543,7 +555,6 @@ class SessionActor(Actor):
 
     def _leave(self, out: Out) -> None:
         out.port(self.ports.directory, Closed(self.facts.session_id))
-        out.tell(self.supervisor, SessionEnded(self.facts.session_id))
         out.stop()
 
     # --- what several phases use -----------------------------------------------------------------------------------
@@ -555,7 +566,7 @@ class SessionActor(Actor):
             self.outbox.send_again(out, message.evidence)
 
     def _ending(self) -> Ending:
-        return self.ending or Ending(EndReason.FAILED, self.accepted)
+        return self.ending or Ending(FAILED, self.accepted)
 
     def _arm(self, out: Out) -> None:
         self.idle_mark = self.accepted
@@ -577,9 +588,6 @@ class SessionActor(Actor):
             return "quality"
         return "recorder" if ref is parts.recorder else "transcriber"
 
-    def _engine(self) -> str:
-        return "none" if self.facts.stt_engine is None else self.facts.stt_engine.value
-
     def _commit(
         self,
         out: Out,
@@ -590,29 +598,17 @@ class SessionActor(Actor):
         result: SessionResult | None = None,
         then: tuple[Effect, ...] = (),
     ) -> None:
-        status = RequestStatus.SUCCESS
-        if self.ending is not None and self.ending.reason in {EndReason.FAILED, EndReason.UNEVIDENCED}:
-            status = RequestStatus.FAILED
+        status = SUCCEEDED
+        ending = self.ending
+        if ending is not None and (ending.reason is FAILED or ending.reason is UNEVIDENCED):
+            status = NOT_SUCCEEDED
         number = self.outbox.next_number
         draft = Draft(self.facts, number, operation, status, self.verdict, state, detail, result)
         self.outbox = self.outbox.commit(out, self.routes.evidence, draft, then)
 
-    def _changed(self, out: Out, state: VoiceSessionState, result: SessionResult | None = None) -> Changed:
-        return Changed(self.facts, state, out.me, self.verdict, result)
-
-    def _news(self, out: Out, state: VoiceSessionState) -> tuple[Effect, ...]:
-        event = Emit(self.facts.session_id, VoiceEventType.STATE_CHANGED, (("state", state.value),))
-        return ((PORT, self.ports.directory, self._changed(out, state)), (PORT, self.ports.directory, event))
-
-    def _last_words(self, out: Out, result: SessionResult) -> tuple[Effect, ...]:
-        session_id, directory = self.facts.session_id, self.ports.directory
-        transcript = Emit(session_id, VoiceEventType.TRANSCRIPT_READY, (("text", result.transcript),))
-        stopped = Emit(session_id, VoiceEventType.SESSION_STOPPED, (("reason", result.reason.value),))
-        return (
-            (PORT, directory, transcript),
-            (PORT, directory, stopped),
-            (PORT, directory, self._changed(out, STOPPED, result)),
-        )
+    def _news(self, out: Out, state: VoiceSessionState, result: SessionResult | None = None) -> tuple[Effect, ...]:
+        """What tells the outside of a state that the session is in; told again after a crash, it is the same news."""
+        return ((PORT, self.ports.directory, Changed(self.facts, state, out.me, self.verdict, result)),)
 
     def _emit(self, out: Out, kind: VoiceEventType, *payload: tuple[str, Any]) -> None:
         out.port(self.ports.directory, Emit(self.facts.session_id, kind, payload))
@@ -624,12 +620,12 @@ class SessionActor(Actor):
         missing_reason = LOST_ON_THE_WAY if drained else "drain_expired"
         accepted = max(self.accepted, ending.upto)
         lost = self.account.lost
-        missing = accepted - self.account.kept - sum(count for _, count in lost)
+        missing = accepted - self.account.kept - total(lost)
         if missing:
             lost = counted(lost, missing_reason, missing)
         heard = transcribed.heard if transcribed is not None else 0
         unheard = transcribed.unheard if transcribed is not None else ()
-        missing = accepted - heard - sum(count for _, count in unheard)
+        missing = accepted - heard - total(unheard)
         if missing:
             reason = "no_engine" if self.facts.stt_engine is None else missing_reason
             unheard = counted(unheard, reason, missing)
@@ -645,12 +641,12 @@ class SessionActor(Actor):
                 accounted=self.account.kept,
                 recorded=self.account.kept if self.facts.recording and recording is not None else 0,
                 transcribed=heard,
-                dropped=dict(lost),
-                untranscribed=dict(unheard),
+                dropped=FrozenDict(lost) if lost else NO_COUNTS,
+                untranscribed=FrozenDict(unheard) if unheard else NO_COUNTS,
                 bytes=self.account.n_bytes,
                 digest=self.account.digest,
             ),
             transcript=transcribed.text if transcribed is not None else "",
             recording=recording,
-            quality=ending.assessed or Quality(),
+            quality=ending.assessed or UNASSESSED,
         )

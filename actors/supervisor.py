@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.actor import PORT, REPLY, Actor, Effect, Exited, Out
+from actors.actor import PORT, REPLY, Actor, Effect, Exited, Gone, Out
 from actors.evidence import EvidenceActor
 from actors.mailbox import Ref
 from actors.messages import (
@@ -25,7 +25,6 @@ from actors.messages import (
     Denied,
     Draft,
     Durable,
-    Emit,
     Ended,
     Evaluate,
     EvidenceBack,
@@ -35,7 +34,6 @@ from actors.messages import (
     NotDurable,
     OpenSession,
     Routes,
-    SessionEnded,
     Stop,
     Unevidenced,
 )
@@ -43,7 +41,6 @@ from actors.outbox import Outbox
 from actors.policy import PolicyActor
 from actors.session import Ports, SessionActor, SessionLimits
 from machines.communication import PolicyVerdict, RequestStatus
-from machines.events import VoiceEventType
 from machines.frozen import FrozenMap
 from machines.policy import VoicePolicy
 from machines.restart import CrashLog
@@ -69,7 +66,8 @@ class Supervisor(Actor):
     """The top of the voice service; see the module.
 
     `sessions` is the routing table; `owners` finds a session by its address; `asked` are requests that policy has not
-    judged yet; `outbox` holds the records of refusals and of sessions ended here. `crashes` are those of
+    judged yet; `outbox` holds the records of refusals and of sessions ended here, and `released` what the last
+    one of them let go or was refused with, which is done again after a crash. `crashes` are those of
     policy and evidence, whose addresses are in `routes`.
     """
 
@@ -82,20 +80,21 @@ class Supervisor(Actor):
         "owners",
         "ports",
         "probe_seconds",
+        "released",
         "routes",
         "sessions",
     )
     wiring = ("judge", "limits", "ports", "probe_seconds")
-    state = ("asked", "crashes", "outbox", "owners", "routes", "sessions")
+    state = ("asked", "crashes", "outbox", "owners", "released", "routes", "sessions")
     journal = state
     handles = {
         OpenSession: "open_session",
         Judged: "judged",
-        SessionEnded: "session_ended",
         Durable: "durable",
         NotDurable: "not_durable",
         EvidenceBack: "evidence_back",
         Exited: "exited",
+        Gone: "gone",
     }
 
     def __init__(self, judge: VoicePolicy, limits: SessionLimits, ports: Ports, probe_seconds: float) -> None:
@@ -108,6 +107,7 @@ class Supervisor(Actor):
         self.owners: FrozenMap[Ref, str] = FrozenMap()
         self.crashes: tuple[tuple[Ref, CrashLog], ...] = ()
         self.outbox = Outbox()
+        self.released: tuple[Effect, ...] = ()
         self.routes: Routes | None = None
 
     def start(self, out: Out) -> None:
@@ -128,9 +128,11 @@ class Supervisor(Actor):
         for child in (self.routes.policy, self.routes.evidence, *(entry.ref for entry in _in_order(self.sessions))):
             out.adopt(child)
             out.restart(child)
-        self.outbox.send_again(out, self.routes.evidence)
-        for asked in _in_order(self.asked):
-            out.tell(self.routes.policy, Evaluate(asked.facts, out.me))
+        for entry in _in_order(self.sessions):
+            out.watch(entry.ref)  # the news of its end may be what this actor died on
+        self._reroute(out)  # the sessions may not have been told that the store is back
+        out.release(self.released)
+        self._ask_again(out)
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
@@ -138,6 +140,11 @@ class Supervisor(Actor):
         """Have the request judged."""
         self.asked = self.asked.with_item(message.facts.session_id, message)
         out.tell(self._routes().policy, Evaluate(message.facts, out.me))
+
+    def _ask_again(self, out: Out) -> None:
+        """Ask policy for the verdicts that it may have died on; one that comes twice is judged once."""
+        for asked in _in_order(self.asked):
+            out.tell(self._routes().policy, Evaluate(asked.facts, out.me))
 
     def judged(self, message: Judged, out: Out) -> None:
         """Spawn the session, or refuse with the refusal in evidence first."""
@@ -163,14 +170,10 @@ class Supervisor(Actor):
 
     def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
         facts = asked.facts
-        actor = SessionActor(facts, verdict, self.limits, self.ports, out.me, self._routes(), asked.token)
+        actor = SessionActor(facts, verdict, self.limits, self.ports, self._routes(), asked.token)
         ref = out.spawn(actor, facts.session_id)
         self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
         self.owners = self.owners.with_item(ref, facts.session_id)
-
-    def session_ended(self, message: SessionEnded, _: Out) -> None:
-        """Forget a session that has said its last word."""
-        self._forget(message.session_id)
 
     def _forget(self, session_id: str) -> None:
         entry = self.sessions.get(session_id)
@@ -182,6 +185,8 @@ class Supervisor(Actor):
 
     def durable(self, message: Durable, out: Out) -> None:
         """A refusal is in the store: now it can be told."""
+        if self.outbox.is_under_way(message.number):
+            self.released = self.outbox.waiting[0].then
         self.outbox = self.outbox.acknowledged(message.number, out, self._routes().evidence)
 
     def not_durable(self, message: NotDurable, out: Out) -> None:
@@ -191,10 +196,10 @@ class Supervisor(Actor):
         waiting = self.outbox.waiting[0]
         if waiting.draft.result is not None:
             return  # the end of a session waits until the store is back
-        for op, token, _ in waiting.then:
-            if op == REPLY:
-                out.reply(token, Unevidenced(message.error))
-        out.port(self.ports.directory, Closed(waiting.draft.facts.session_id))
+        error = Unevidenced(message.error)
+        replies = tuple([(REPLY, token, error) for op, token, _ in waiting.then if op == REPLY])
+        self.released = (*replies, (PORT, self.ports.directory, Closed(waiting.draft.facts.session_id)))
+        out.release(self.released)
         self.outbox = self.outbox.dropped(out, self._routes().evidence)
 
     def evidence_back(self, _: EvidenceBack, out: Out) -> None:
@@ -210,7 +215,7 @@ class Supervisor(Actor):
     # --- failure ---------------------------------------------------------------------------------------------------
 
     def exited(self, message: Exited, out: Out) -> None:
-        """A child crashed, or a session left by itself. News of one that was ended here are old."""
+        """A child crashed, or a session has said its last word and left. News of one that was ended here are old."""
         session_id = self.owners.get(message.ref)
         routes = self._routes()
         if message.error is None:
@@ -219,6 +224,10 @@ class Supervisor(Actor):
             self._session_crashed(session_id, message, out)
         elif message.ref in {routes.policy, routes.evidence}:
             self._own_child_crashed(message, out)
+
+    def gone(self, message: Gone, _: Out) -> None:
+        """A session that left while this actor was down."""
+        self._forget(self.owners.get(message.ref) or "")
 
     def _own_child_crashed(self, message: Exited, out: Out) -> None:
         logs = dict(self.crashes)
@@ -230,6 +239,8 @@ class Supervisor(Actor):
         out.restart(message.ref)
         if message.ref is self._routes().evidence:
             self._reroute(out)
+        else:
+            self._ask_again(out)
 
     def _session_crashed(self, session_id: str, message: Exited, out: Out) -> None:
         entry = self.sessions.get(session_id)
@@ -269,11 +280,9 @@ class Supervisor(Actor):
         )
         changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)
         closed = Closed(session_id)
-        stopped = Emit(session_id, VoiceEventType.SESSION_STOPPED, (("reason", result.reason.value),))
         ended = Ended(session_id, durable=True, spilled=False)
         then: tuple[Effect, ...] = (
             (PORT, directory, closed),
-            (PORT, directory, stopped),
             (PORT, directory, changed),
             *((REPLY, token, ended) for token in entry.tokens),
         )

@@ -20,8 +20,6 @@ turn of whoever tells it. What keeps that sound:
   handle `Exited`; a parent that does has been told, or restarts them in its first step.
 """
 
-import heapq
-import itertools
 import sys
 import traceback
 from collections import Counter, deque
@@ -34,10 +32,11 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from actors.actor import REFUSE, START, START_AGAIN, Actor, Exited, Gone, Out, Start, Timer, refused
+from actors.actor import PORT, REFUSE, START, START_AGAIN, Actor, Exited, Gone, Out, Start, Timer, refused
 from actors.loop import loop_clock, thread_waker
 from actors.mailbox import (
     AUDIO_BOUND,
+    BORN,
     CONTROL_BOUND,
     EMPTY,
     HELD,
@@ -55,14 +54,15 @@ from actors.mailbox import (
     take_all,
     take_first,
 )
+from actors.timers import TimerQueue
 from machines.restart import CrashLog, Intensity
 
 T = TypeVar("T")
 
 BUDGET: Final = 256  # steps in one drain: about 0.3 ms, then the loop gets its turn
 DEAD_LETTERS_KEPT: Final = 100
-TIMERS_SWEPT: Final = 64  # a heap with fewer entries is never swept of void timers
 FREE, CUT, RUNNING = 0, 1, 2  # what the dispatcher is doing: nothing, waiting for the driver, running a step
+OWN_MAIL: Final = (Start, Timer)  # what an actor sends itself: nobody misses it
 TOP_INTENSITY: Final = Intensity(limit=5, window=60.0)
 
 
@@ -134,22 +134,18 @@ class ActorSystem:
     """
 
     def __init__(self, *, clock: Callable[[], float] | None = None, budget: int = BUDGET) -> None:
-        self._clock = clock
-        self._budget = budget
+        self.budget = budget
         self._out = Out(Ref)
         self._ready: deque[Ref] = deque()
         self._busy = FREE
         self._steps = 0
         self._pool = LanePool()
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._armed = 0
-        self._serial = itertools.count()
+        self._timers = TimerQueue(clock, self._look_again)
         self._wake: anyio.Event | None = None
-        self._sleeping_until = 0.0
         self._inbox: deque[tuple[Ref, Any]] = deque()
         self._notified = False
         self._wake_from_thread: Callable[[], None] | None = None
-        self._refs: dict[Ref, None] = {}
+        self._tops: dict[Ref, None] = {}  # the actors without a parent; all others are found from them
         self._top_crashes: dict[Ref, CrashLog] = {}
         self._failure: SystemFailed | None = None
         self._dead: Counter[str] = Counter()
@@ -159,8 +155,8 @@ class ActorSystem:
             self._tell_effect,
             self._reply,
             self._port,
-            self._set_timer,
-            self._cancel_timer,
+            self._timers.set,
+            self._timers.cancel,
             self._spawn_effect,
             self._restart_effect,
             self._stop_effect,
@@ -211,8 +207,7 @@ class ActorSystem:
         out = self._out
         effects = out.effects
         ready = self._ready
-        steps = self._steps
-        limit = steps + self._budget
+        budget = left = self.budget
         try:
             while True:
                 actor = ref.actor
@@ -224,9 +219,10 @@ class ActorSystem:
                     effects.clear()
                     self._crash(ref, message, error)
                 else:
-                    if ref.journaled is not None:
-                        ref.journal = ref.journaled(actor)
-                        if ref.deferred is not None and actor.phase is not phase:  # type: ignore[union-attr]
+                    journaled = ref.journaled
+                    if journaled is not None:
+                        ref.journal = journaled(actor)
+                        if ref.rare is not None and actor.phase is not phase:  # type: ignore[union-attr]
                             self._take_deferred(ref)
                     if effects:
                         try:
@@ -238,6 +234,8 @@ class ActorSystem:
                                         a.status = READY
                                         a.slot = b
                                         ready.append(a)
+                                elif op == PORT:
+                                    a.submit(b)
                                 else:
                                     self._perform[op](ref, a, b)
                         except Exception as error:  # noqa: BLE001 - a failing effect is a crash after k of n
@@ -248,34 +246,39 @@ class ActorSystem:
                         ref.status = IDLE
                     else:
                         ready.append(ref)
-                steps += 1
+                left -= 1
                 if not ready:
                     break
-                if steps == limit:
+                if not left:
                     self._cut += 1
                     break
                 ref = ready.popleft()
-                while ref.status != READY:  # held or stopped while it waited
-                    if not ready:
+                while ref.status != READY:
+                    if ref.status == BORN:
+                        ref.status = READY
+                        message = START
+                        break
+                    if not ready:  # held or stopped while it waited
                         return
                     ref = ready.popleft()
-                message = ref.slot
-                if message is not SPREAD:
-                    ref.slot = EMPTY
                 else:
-                    system, control, audio = ref.lanes  # type: ignore[misc]
-                    lane = system or control or audio
-                    message = lane.popleft()
-                    if not lane and not (system or control or audio):
-                        self._pool.give_back(ref.lanes)  # type: ignore[arg-type]
-                        ref.lanes = None
+                    message = ref.slot
+                    if message is not SPREAD:
                         ref.slot = EMPTY
+                    else:
+                        system, control, audio = ref.lanes  # type: ignore[misc]
+                        lane = system or control or audio
+                        message = lane.popleft()
+                        if not lane and not (system or control or audio):
+                            self._pool.give_back(ref.lanes)  # type: ignore[arg-type]
+                            ref.lanes = None
+                            ref.slot = EMPTY
         except BaseException as error:
             effects.clear()
             self._crash(ref, EMPTY, error)
             raise
         finally:
-            self._steps = steps
+            self._steps += budget - left
             if ready:
                 self._busy = CUT
                 self._go_on()
@@ -320,9 +323,8 @@ class ActorSystem:
 
         Raises `SystemFailed` when a top actor crashed too often.
         """
-        if self._clock is None:
-            self._clock = loop_clock()
-            self._rearm()
+        if self._timers.clock is None:
+            self._timers.run_by(loop_clock())
         self._wake = anyio.Event()
         self._wake_from_thread = thread_waker(self._take_inbox)
         if self._inbox:
@@ -337,10 +339,8 @@ class ActorSystem:
                 if self._ready:
                     await anyio.lowlevel.checkpoint()
                 elif wait is None:
-                    self._sleeping_until = float("inf")
                     await self._wake.wait()
                 else:
-                    self._sleeping_until = self._clock() + wait
                     with anyio.move_on_after(wait):
                         await self._wake.wait()
         finally:
@@ -355,9 +355,8 @@ class ActorSystem:
         self._fire_due()
         if self._ready and self._busy != RUNNING:
             self._drain()
-        while self._timers and not self._timers[0][2].live:
-            heapq.heappop(self._timers)
-        return max(0.0, self._timers[0][0] - self.now()) if self._timers else None
+        at = self._timers.next_at()
+        return None if at is None else max(0.0, at - self.now())
 
     def has_work(self) -> bool:
         """Whether a drain was cut and actors still wait for their turn."""
@@ -365,16 +364,17 @@ class ActorSystem:
 
     def now(self) -> float:
         """The system's clock, in seconds; 0 before it runs when no clock was given."""
-        return self._clock() if self._clock is not None else 0.0
+        return self._timers.now()
 
     def statistics(self) -> SystemStatistics:
         """How the system is at this moment; see `SystemStatistics`."""
+        refs = [ref for ref, _ in self.refs()]
         return SystemStatistics(
-            actors=len(self._refs),
-            held=sum(1 for ref in self._refs if ref.status == HELD),
+            actors=len(refs),
+            held=sum(1 for ref in refs if ref.status == HELD),
             ready=len(self._ready),
             inbox=len(self._inbox),
-            timers=self._armed,
+            timers=self._timers.armed,
             steps=self._steps,
             crashes=self._crashes,
             restarts=self._restarts,
@@ -384,8 +384,11 @@ class ActorSystem:
         )
 
     def refs(self) -> Iterator[tuple[Ref, int]]:
-        """Every living actor's address with the number of messages that wait there."""
-        return ((ref, depth(ref)) for ref in list(self._refs))
+        """Every living actor's address with the number of messages that wait there; a child comes behind its parent."""
+        found = list(self._tops)
+        for ref in found:
+            found.extend(reversed(list(ref.children())))
+        return ((ref, depth(ref)) for ref in found)
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
@@ -408,12 +411,16 @@ class ActorSystem:
         ready = self._ready
         while ready:
             ref = ready.popleft()
-            if ref.status == READY:
+            if ref.status == BORN:
+                message: Any = START
+            elif ref.status == READY:
                 message = take_first(ref, self._pool)
-                ref.status = IDLE
-                self._busy = FREE
-                self.tell(ref, message)
-                return
+            else:
+                continue  # held or stopped while it waited
+            ref.status = IDLE
+            self._busy = FREE
+            self.tell(ref, message)
+            return
         self._busy = FREE
 
     def _go_on(self) -> None:
@@ -457,9 +464,10 @@ class ActorSystem:
             self._letter(ref, gone, "overflow")
 
     def _take_deferred(self, ref: Ref) -> None:
-        deferred, ref.deferred = ref.deferred or [], None
-        for message in reversed(deferred):
-            put_back(ref, message, self._pool)
+        if ref.rare is not None:
+            deferred, ref.rare.deferred = ref.rare.deferred, []
+            for message in reversed(deferred):
+                put_back(ref, message, self._pool)
 
     def _take_inbox(self) -> None:
         """Tell everything that threads had posted when the loop called this. What they post meanwhile wakes it again."""
@@ -486,54 +494,15 @@ class ActorSystem:
     def _port(self, _: Ref, port: Port, work: Any) -> None:
         port.submit(work)
 
-    def _set_timer(self, ref: Ref, key: str, seconds: float) -> None:
-        self._cancel_timer(ref, key, None)
-        timer = Timer(ref, key, self.now() + seconds)
-        if ref.timers is None:
-            ref.timers = [timer]
-        else:
-            ref.timers.append(timer)
-        self._armed += 1
-        heapq.heappush(self._timers, (timer.at, next(self._serial), timer))
-        if len(self._timers) > TIMERS_SWEPT and len(self._timers) > 4 * self._armed:
-            self._timers = [entry for entry in self._timers if entry[2].live]
-            heapq.heapify(self._timers)
-        if timer.at < self._sleeping_until and self._wake is not None:
+    def _look_again(self) -> None:
+        """A driver that sleeps until the next timer is due has an earlier one to wait for."""
+        if self._wake is not None:
             self._wake.set()
-
-    def _cancel_timer(self, ref: Ref, key: str, _: None) -> None:
-        for timer in ref.timers or ():
-            if timer.key == key:
-                self._disarm(timer)
-                return
-
-    def _cancel_timers(self, ref: Ref) -> None:
-        for timer in list(ref.timers or ()):
-            self._disarm(timer)
-
-    def _disarm(self, timer: Timer) -> None:
-        """It will never fire; if it has and waits in the mailbox, it means nothing any more."""
-        timer.live = False
-        if timer.ref.timers is not None:
-            timer.ref.timers.remove(timer)
-        if not timer.due:
-            self._armed -= 1
 
     def _fire_due(self) -> None:
         now = self.now()
-        while self._timers and self._timers[0][0] <= now:
-            timer = heapq.heappop(self._timers)[2]
-            if timer.live:
-                timer.due = True
-                self._armed -= 1
-                self._enqueue(timer.ref, timer)
-
-    def _rearm(self) -> None:
-        """Timers set before the clock was known count from the start of the run."""
-        now = self.now()
-        for _, _, timer in self._timers:
-            timer.at += now
-        self._timers = [(timer.at, serial, timer) for _, serial, timer in self._timers]
+        while (timer := self._timers.pop_due(now)) is not None:
+            self._enqueue(timer.ref, timer)
 
     def _spawn_effect(self, _: Ref, ref: Ref, __: None) -> None:
         self._spawn(ref)
@@ -546,11 +515,14 @@ class ActorSystem:
             if parent.status == STOPPED:
                 ref.status = STOPPED
                 return
-            ref.join_family()
-        self._refs[ref] = None
-        ref.status = IDLE
+            ref.join_family(parent)
+        else:
+            self._tops[ref] = None
         if ref.actor is not None and ref.actor.starts:
-            self._enqueue(ref, START)
+            ref.status = BORN
+            self._ready.append(ref)
+        else:
+            ref.status = IDLE
 
     def _stop_effect(self, me: Ref, ref: Ref, _: None) -> None:
         parent = ref.parent
@@ -562,44 +534,44 @@ class ActorSystem:
     def _stop(self, ref: Ref) -> None:
         if ref.status == STOPPED:
             return
-        for child in ref.children():
-            self._stop(child)
+        while ref.youngest is not None:
+            self._stop(ref.youngest)
         ref.status = STOPPED
         if ref.timers is not None:
-            self._cancel_timers(ref)
-        if ref.slot is not EMPTY or ref.deferred is not None:
+            self._timers.cancel_all(ref)
+        rare = ref.rare
+        if ref.slot is not EMPTY or rare is not None:
             for message in take_all(ref, self._pool):
-                if not isinstance(message, Timer | Start):
+                if not isinstance(message, OWN_MAIL):
                     self._letter(ref, message, "stopped")
-        ref.leave_family()
-        self._refs.pop(ref, None)
-        self._top_crashes.pop(ref, None)
-        watchers, ref.watchers = ref.watchers, None
-        for watcher in watchers or ():
-            self._enqueue(watcher, Gone(ref))
-        ref.actor = ref.timers = None
+        if ref.parent is not None:
+            ref.leave_family(ref.parent)
+        else:
+            self._tops.pop(ref, None)
+            self._top_crashes.pop(ref, None)
+        ref.actor = None
         ref.journal = ()
-        ref.suspect = EMPTY
+        if rare is not None:
+            watchers, rare.watchers, rare.suspect = rare.watchers, [], EMPTY
+            for watcher in watchers:
+                self._enqueue(watcher, Gone(ref))
 
     def _watch(self, me: Ref, ref: Ref, _: None) -> None:
         if ref.status == STOPPED:
             self._enqueue(me, Gone(ref))
-        elif ref.watchers is None:
-            ref.watchers = [me]
-        elif me not in ref.watchers:
-            ref.watchers.append(me)
+        elif me not in ref.seldom.watchers:
+            ref.seldom.watchers.append(me)
 
     def _unwatch(self, me: Ref, ref: Ref, _: None) -> None:
-        if ref.watchers is not None and me in ref.watchers:
-            ref.watchers.remove(me)
+        if ref.rare is not None and me in ref.rare.watchers:
+            ref.rare.watchers.remove(me)
 
     def _postpone(self, ref: Ref, message: Any, _: None) -> None:
-        if ref.deferred is None:
-            ref.deferred = []
-        if len(ref.deferred) >= CONTROL_BOUND:
+        deferred = ref.seldom.deferred
+        if len(deferred) >= CONTROL_BOUND:
             self._letter(ref, message, "overflow")
             raise MailboxOverflow(f"{ref.name}: more than {CONTROL_BOUND} messages are deferred")
-        ref.deferred.append(message)
+        deferred.append(message)
 
     def _refuse(self, ref: Ref, message: Any, _: None) -> None:
         self._letter(ref, message, "unhandled")
@@ -612,16 +584,17 @@ class ActorSystem:
         text = "".join(traceback.format_exception_only(error)).strip()
         if ref.status == STOPPED:
             return
-        self._cancel_timers(ref)
+        self._timers.cancel_all(ref)
         ref.status = HELD
         dropped = None
-        if message is not EMPTY and not isinstance(message, Start | Timer):
-            if message is ref.suspect:
+        if message is not EMPTY and not isinstance(message, OWN_MAIL):
+            rare = ref.seldom
+            if message is rare.suspect:
                 dropped = message
                 self._letter(ref, message, "killed its actor twice", text)
-                ref.suspect = EMPTY
+                rare.suspect = EMPTY
             else:
-                ref.suspect = message
+                rare.suspect = message
                 put_back(ref, message, self._pool)
         parent = ref.parent
         if parent is None:
@@ -652,11 +625,10 @@ class ActorSystem:
         if ref.status != HELD or ref.actor is None:
             return
         self._restarts += 1
-        ref.incarnation += 1
+        ref.seldom.incarnation += 1
         ref.actor = ref.actor.recover(ref.journal)
         ref.status = READY
-        if ref.deferred is not None:
-            self._take_deferred(ref)
+        self._take_deferred(ref)
         put_back(ref, START_AGAIN, self._pool)
         self._ready.append(ref)
         if ref.youngest is not None and Exited not in ref.table.get(_phase(ref), ()):

@@ -26,7 +26,7 @@ from actors.messages import (
     Unheard,
     Utterance,
 )
-from actors.recorder import LOST_ON_THE_WAY, counted
+from actors.recorder import LOST_ON_THE_WAY, counted, total
 from machines.events import VoiceEventType
 
 OPEN, DRAINING, DONE = "open", "draining", "done"
@@ -93,6 +93,8 @@ class TranscriberActor(Actor):
         """Go on where the journal stands; a run or an end that may not have gone out is handed over again."""
         if self.phase == DRAINING:
             out.port(self.stt, Finish(self.facts.session_id))
+        if self.phase == DONE:
+            self._tell(out)
         if self.phase != OPEN:
             return  # a stream opened now could only come after the end
         self.start(out)
@@ -149,5 +151,5 @@ class TranscriberActor(Actor):
         self._tell(out)
 
     def _tell(self, out: Out) -> None:
-        heard = self.expected - sum(count for _, count in self.unheard)
-        out.tell(self.session, Transcribed(" ".join(text for text in self.texts if text), heard, self.unheard))
+        heard = self.expected - total(self.unheard)
+        out.tell(self.session, Transcribed(" ".join(filter(None, self.texts)), heard, self.unheard))

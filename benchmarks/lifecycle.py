@@ -2,16 +2,16 @@
 
 import gc
 import tracemalloc
+from collections import deque
 from typing import Any
 
 import anyio
 
-from actors.actor import IGNORE, Actor, Out
+from actors.actor import Actor, Out
 from actors.mailbox import Ref
 from actors.messages import (
     Append,
     Changed,
-    CloseMedia,
     Commit,
     Durable,
     Facts,
@@ -25,7 +25,6 @@ from actors.messages import (
     OpenMedia,
     OpenSession,
     Routes,
-    SessionEnded,
     Stop,
     Stored,
 )
@@ -41,56 +40,105 @@ from machines.restart import Intensity
 from machines.session import EndReason, STTProvider, VoiceProvider
 
 LIMITS = SessionLimits(10, 5, 300, 3600, 500, Intensity(5, 60))
+MEDIA_CLOSED = MediaClosed(None, "")
+FINISHED = Finished()
+THREE_FRAMES = tuple(Frames(number, 1, 640, number * 20) for number in range(3))
 COUNTED = 2_000  # actors or sessions alive at once while their bytes are counted
 
 
-class Answering:
-    """All ports of a call in one: evidence is durable at once, audio is kept, and every answer comes from outside the
-    actors' turn, as a real port's does."""
+Answers = list[tuple[Ref, Any]]
+
+
+class Store:
+    """A store that every record is in as soon as it is asked."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+
+    def submit(self, work: Append) -> None:
+        """It will be told that the record is durable."""
+        self.answers.append((work.reply_to, Stored(((work.owner, work.draft.number),))))
+
+
+class Media:
+    """A media port that keeps everything, and like the real one answers for all frames that came meanwhile in one `Kept`."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.upto = self.told = 0
+        self.recorder: Ref | None = None
+
+    def submit(self, work: Any) -> None:
+        """Keep, open or close."""
+        kind = work.__class__
+        if kind is Keep:
+            self.upto = work.first + work.count
+        elif kind is OpenMedia:
+            self.recorder = work.reply_to
+            self.upto = self.told = 0
+        elif self.recorder is not None:
+            self.answers.append((self.recorder, MEDIA_CLOSED))
+
+    def report(self) -> None:
+        """Answer for what came since the last time."""
+        frames = self.upto - self.told
+        if frames and self.recorder is not None:
+            self.told = self.upto
+            self.answers.append((self.recorder, Kept(self.upto, frames, 640 * frames, 0.1, 0.1, 0, 0, "")))
+
+
+class Engine:
+    """A speech-to-text port that hears nothing."""
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+        self.transcriber: Ref | None = None
+
+    def submit(self, work: Any) -> None:
+        """Listen, or be done."""
+        kind = work.__class__
+        if kind is Listen:
+            self.transcriber = work.reply_to
+        elif kind is Finish and self.transcriber is not None:
+            self.answers.append((self.transcriber, FINISHED))
+
+
+class Register:
+    """A directory that keeps the last few things that it was told."""
+
+    def __init__(self) -> None:
+        self.told: deque[Any] = deque(maxlen=4)
+        self.submit = self.told.append
+
+    def last_session(self) -> Ref:
+        """The address of the session that it was told of last."""
+        address: Ref = next(work.route for work in reversed(self.told) if isinstance(work, Changed))
+        return address
+
+
+class World:
+    """The ports of a call, whose answers come from outside the actors' turn, as those of real ones do."""
 
     def __init__(self, system: ActorSystem) -> None:
         self.system = system
-        self.answers: list[tuple[Ref, Any]] = []
-        self.recorder: Ref | None = None
-        self.transcriber: Ref | None = None
-        self.session: Ref | None = None
-
-    def submit(self, work: Any) -> None:
-        """Note the answer that this work will have."""
-        kind = work.__class__
-        if kind is Append:
-            self.answers.append((work.reply_to, Stored(((work.owner, work.draft.number),))))
-        elif kind is Keep:
-            self._answer(self.recorder, Kept(work.first + 1, 1, 640, 0.1, 0.1, 0, 0, ""))
-        elif kind is CloseMedia:
-            self._answer(self.recorder, MediaClosed(None, ""))
-        elif kind is Finish:
-            self._answer(self.transcriber, Finished())
-        elif kind is OpenMedia:
-            self.recorder = work.reply_to
-        elif kind is Listen:
-            self.transcriber = work.reply_to
-        elif kind is Changed:
-            self.session = work.route
-
-    def _answer(self, ref: Ref | None, fact: Any) -> None:
-        if ref is not None:
-            self.answers.append((ref, fact))
+        self.answers: Answers = []
+        self.media = Media(self.answers)
+        self.register = Register()
+        self.ports = Ports(self.register, self.media, Engine(self.answers), Store(self.answers))
 
     def answer(self) -> None:
         """Tell the answers that have come due."""
-        while self.answers:
-            answers, self.answers = self.answers, []
-            for ref, fact in answers:
-                self.system.tell(ref, fact)
+        self.media.report()
+        tell = self.system.tell
+        for ref, fact in self.answers:  # those that they lead to are among them when they are told
+            tell(ref, fact)
+        self.answers.clear()
 
     def open(self, supervisor: Ref, what: Facts) -> Ref:
         """Open a session; its address."""
         self.system.tell(supervisor, OpenSession(Token(), what))
         self.answer()
-        if self.session is None:
-            raise AssertionError("the session did not open")
-        return self.session
+        return self.register.last_session()
 
 
 class Agreeing(Actor):
@@ -102,13 +150,6 @@ class Agreeing(Actor):
     def commit(self, message: Commit, out: Out) -> None:
         """It is durable."""
         out.tell(message.owner, Durable(message.draft.number))
-
-
-class Forgetful(Actor):
-    """A supervisor that only lets sessions go."""
-
-    __slots__ = ()
-    handles = {SessionEnded: IGNORE}
 
 
 class Family(Actor):
@@ -162,10 +203,9 @@ async def figures(loop: str, runs: int) -> list[Figure]:
         found.append(measure("spawn and stop, plain actor", loop, plain, 20_000, goal=45, runs=runs))
         found.append(measure("spawn and stop, with three children", loop, family, 10_000, goal=350, runs=runs))
 
-        port = Answering(system)
-        ports = Ports(port, port, port, port)
+        world = World(system)
+        ports = world.ports
         supervisor = system.spawn(Supervisor(VoicePolicy(), LIMITS, ports, 1.0), "supervisor")
-        forgetful = system.spawn(Forgetful(), "supervisor")
         evidence = system.spawn(Agreeing(), "evidence")
         routes = Routes(1, evidence, evidence)
         known = [facts(number) for number in range(500)]
@@ -173,20 +213,20 @@ async def figures(loop: str, runs: int) -> list[Figure]:
 
         def life(rounds: int) -> None:
             for number in range(rounds):
-                actor = SessionActor(known[number % len(known)], verdict, LIMITS, ports, forgetful, routes, Token())
-                finish(system.spawn(actor, "session"))
+                what = known[number % len(known)]
+                finish(system.spawn(SessionActor(what, verdict, LIMITS, ports, routes, Token()), what.session_id))
 
         def service_life(rounds: int) -> None:
             for number in range(rounds):
-                finish(port.open(supervisor, known[number % len(known)]))
+                finish(world.open(supervisor, known[number % len(known)]))
 
         def finish(session: Ref) -> None:
-            for frame in range(3):
-                system.tell(session, Frames(frame, 1, 640, frame * 20))
-            port.answer()
+            for frames in THREE_FRAMES:
+                system.tell(session, frames)
+            world.answer()
             token = Token()
             system.tell(session, Stop(EndReason.STOPPED, 3, token))
-            port.answer()
+            world.answer()
             if not token.answered:
                 raise AssertionError("the session did not end")
 
@@ -200,8 +240,8 @@ async def figures(loop: str, runs: int) -> list[Figure]:
 def bytes_lines() -> list[str]:
     """Bytes of an idle plain actor, of a session before its first audio, and of one with its children."""
     system = ActorSystem(clock=lambda: 0.0)
-    port = Answering(system)
-    supervisor = system.spawn(Supervisor(VoicePolicy(), LIMITS, Ports(port, port, port, port), 1.0), "supervisor")
+    world = World(system)
+    supervisor = system.spawn(Supervisor(VoicePolicy(), LIMITS, world.ports, 1.0), "supervisor")
     known = [facts(number) for number in range(COUNTED)]
 
     def plain() -> None:
@@ -211,12 +251,12 @@ def bytes_lines() -> list[str]:
     sessions: list[Ref] = []
 
     def created() -> None:
-        sessions.extend([port.open(supervisor, what) for what in known])
+        sessions.extend([world.open(supervisor, what) for what in known])
 
     def active() -> None:
         for session in sessions:
             system.tell(session, Frames(0, 1, 640, 1))
-            port.answer()
+            world.answer()
 
     lines = []
     before = 0.0

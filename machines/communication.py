@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from machines.frozen import frozen
+from machines.frozen import FrozenDict, frozen
 
 
 class ConnectorType(str, Enum):
@@ -73,7 +73,7 @@ class PolicyVerdict(BaseModel):
     status: RequestStatus
     reason_code: str
     hint: str = ""
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=FrozenDict)
 
     @field_validator("metadata", mode="after")
     @classmethod

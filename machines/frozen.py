@@ -1,7 +1,10 @@
 """Values that can't change: a read-only dict for JSON objects, and a map that is cheap to copy with one change."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, get_args
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -9,8 +12,11 @@ V = TypeVar("V")
 SHARDS = 64  # a change copies one shard: at 10,000 entries about 160 of them, 2 us
 
 
-class FrozenDict(dict[str, Any]):
-    """A dict that refuses to be changed, so that one snapshot can be handed to many readers. It is still plain JSON."""
+class FrozenDict(dict[str, V]):
+    """A dict that refuses to be changed, so that one snapshot can be handed to many readers. It is still plain JSON.
+
+    A pydantic model may have fields of this type: any dict is taken, and frozen.
+    """
 
     __slots__ = ()
 
@@ -23,8 +29,14 @@ class FrozenDict(dict[str, Any]):
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
 
-    def __reduce__(self) -> tuple[type["FrozenDict"], tuple[dict[str, Any]]]:
+    def __reduce__(self) -> tuple[type["FrozenDict[V]"], tuple[dict[str, V]]]:
         return (FrozenDict, (dict(self),))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """How pydantic reads it: as a plain dict, frozen afterwards."""
+        (of,) = get_args(source) or (Any,)
+        return core_schema.no_info_after_validator_function(frozen, handler.generate_schema(dict[str, of]))  # type: ignore[valid-type]
 
 
 def frozen(value: Any) -> Any:

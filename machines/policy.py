@@ -35,9 +35,11 @@ class VoicePolicy:
         stt_provider: STTProvider,
         metadata: Mapping[str, Any] | None = None,
         *,
-        admin_token_valid: bool = False,
+        admin_token_valid: bool | None = None,
     ) -> PolicyVerdict:
         """The verdict on a request to open a session: APPROVED, or REQUIRE_ADMIN when its tier needs a valid token.
+
+        `admin_token_valid` is None when no token was given.
 
         The verdict's metadata has `risk_level`, the `factors` that led to it, and whether a token was required and valid.
         Raises `ValueError`, naming the field, for parameters that are not valid.
@@ -91,7 +93,7 @@ def _verdict(
     tier: RiskLevel,
     factors: tuple[str, ...],
     required: bool,  # noqa: FBT001 - a key of the cache
-    token_valid: bool,  # noqa: FBT001
+    token_valid: bool | None,  # noqa: FBT001
 ) -> PolicyVerdict:
     """The verdict on every request of this kind; there are some hundred kinds, and thousands of sessions of each."""
     facts = {
@@ -100,13 +102,16 @@ def _verdict(
         "provider": provider.value,
         "stt_provider": stt_provider.value,
         "admin_token_required": required,
-        "admin_token_valid": token_valid,
+        "admin_token_valid": token_valid is True,
     }
     if required and not token_valid:
+        raised = f", raised by {' and '.join(factors)}" if factors else ""
+        invalid = "" if token_valid is None else ", and the one given is unknown, expired or revoked"
         return PolicyVerdict(
             status=RequestStatus.REQUIRE_ADMIN,
             reason_code="ADMIN_TOKEN_REQUIRED",
-            hint=f"risk tier {tier.value} needs a valid admin token; create one with `agentos-voice token create`",
+            hint=f"risk tier {tier.value} (from provider {provider.value}{raised}) needs a valid admin token{invalid}; "
+            "create one with `agentos-voice token create`",
             metadata=facts,
         )
     return PolicyVerdict(

@@ -4,17 +4,17 @@ As in OTP, a supervisor that restarts a child more than `limit` times within `wi
 within the window, not since the last one, so slow leaks of crashes are forgiven and storms are not.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 
-class Intensity(NamedTuple):
+class Intensity(Struct, frozen=True, gc=False):
     """At most `limit` restarts within any `window` seconds."""
 
     limit: int
     window: float
 
 
-class CrashLog(NamedTuple):
+class CrashLog(Struct, frozen=True, gc=False):
     """The times (seconds of the system's clock) of the crashes that still count."""
 
     times: tuple[float, ...] = ()

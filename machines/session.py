@@ -14,14 +14,15 @@ anyone speaks. The sequence is enforced here and nowhere else.
 
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RiskLevel
-from machines.frozen import frozen
+from machines.frozen import FrozenDict, frozen
 from machines.lifecycle import Lifecycle, Move
+from machines.value import Value
 
 
 class VoiceSessionState(str, Enum):
@@ -94,7 +95,10 @@ END_TRIGGER = {
 }
 
 
-class FrameAccount(BaseModel):
+NO_COUNTS: Final[FrozenDict[int]] = FrozenDict()
+
+
+class FrameAccount(Value, frozen=True):
     """Where every accepted 20 ms frame went. Holds at the end of every session:
 
     `accepted == accounted + sum(dropped)` and `accepted == transcribed + sum(untranscribed)`.
@@ -104,28 +108,24 @@ class FrameAccount(BaseModel):
     left at the very end. `digest` is the SHA-256 of all accounted bytes in order.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     accepted: int = 0
     accounted: int = 0
     recorded: int = 0
     transcribed: int = 0
-    dropped: dict[str, int] = Field(default_factory=dict)
-    untranscribed: dict[str, int] = Field(default_factory=dict)
+    dropped: FrozenDict[int] = NO_COUNTS
+    untranscribed: FrozenDict[int] = NO_COUNTS
     bytes: int = 0
     leftover_bytes: int = 0
     digest: str = ""
 
 
-class RecordingInfo(BaseModel):
+class RecordingInfo(Value, frozen=True):
     """One recording: where it is and what it holds.
 
     `path` is one playable file, or, when the call died before its segments were joined, the folder that holds them.
     `samples` are sample instants at `sample_rate`; `gaps` lists `(first_sample, samples)` of silence put in for audio
     that was lost.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: str
     sample_rate: int
@@ -136,10 +136,8 @@ class RecordingInfo(BaseModel):
     gaps: tuple[tuple[int, int], ...] = ()
 
 
-class Quality(BaseModel):
+class Quality(Value, frozen=True):
     """How the audio was: levels in dBFS, shares from 0 to 1, milliseconds of the longest pause between two arrivals."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     level_dbfs: float | None = None
     peak_dbfs: float | None = None
@@ -148,10 +146,8 @@ class Quality(BaseModel):
     longest_pause_ms: int = 0
 
 
-class SessionResult(BaseModel):
+class SessionResult(Value, frozen=True):
     """What a stopped session leaves behind."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     reason: EndReason
     drained: bool = True
@@ -181,7 +177,7 @@ class VoiceSession(BaseModel):
     risk_tier: RiskLevel
     policy_verdict: PolicyVerdict
     audit_trace_id: str
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=FrozenDict)
     stt_engine: str = "none"
     audio_format: AudioFormat = AudioFormat()
     recording_enabled: bool = False

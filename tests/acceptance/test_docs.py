@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
@@ -28,14 +29,20 @@ def test_the_page_has_one_program_for_each_loop() -> None:
     assert "trio.run(main" in PROGRAMS["transcribe_trio.py"]
 
 
-@pytest.mark.parametrize("name", sorted(PROGRAMS))
-def test_a_program_of_the_page_runs(name: str, home: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"),
+    [("transcribe.py", 16_000, 1), ("transcribe.py", 48_000, 2), ("transcribe_trio.py", 48_000, 2)],
+)
+def test_a_program_of_the_page_runs(name: str, rate: int, channels: int, home: Path, tmp_path: Path) -> None:
     assert len(PROGRAMS[name].strip().splitlines()) < 40
     script = tmp_path / name
     script.write_text(PROGRAMS[name])
     speech = tmp_path / "speech.wav"
-    sound, rate = soundfile.read(SAMPLE, dtype="int16")
-    assert (rate, sound.ndim) == (16_000, 1)
+    sample, sample_rate = soundfile.read(SAMPLE, dtype="int16")
+    assert (sample_rate, sample.ndim) == (16_000, 1)
+    at = np.arange(len(sample) * rate // sample_rate) * sample_rate / rate
+    one = np.interp(at, np.arange(len(sample)), sample).astype(np.int16)
+    sound = one if channels == 1 else np.stack([one] * channels, axis=1)
     soundfile.write(speech, sound, rate, subtype="PCM_16")
     done = subprocess.run(
         [sys.executable, "-W", "error", str(script), str(speech)],
@@ -51,7 +58,8 @@ def test_a_program_of_the_page_runs(name: str, home: Path, tmp_path: Path) -> No
     recorded = re.search(r"recording: (.+)", done.stdout)
     if name == "transcribe.py":
         assert recorded is not None
-        kept, _ = soundfile.read(recorded.group(1), dtype="int16")
+        kept, kept_rate = soundfile.read(recorded.group(1), dtype="int16")
+        assert kept_rate == rate
         assert kept.tobytes() == sound.tobytes()
     with EvidenceLogger(home / "voice.db") as log:
         assert log.verify().ok

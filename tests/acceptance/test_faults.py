@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ from agentos.core.communication.voice import (
     VoiceSession,
     VoiceSessionState,
 )
-from agentos.core.communication.voice import async_service as module
+from agentos.core.communication.voice import runtime as module
 from agentos.core.communication.voice.errors import EvidenceNotDurable, EvidenceUnavailable
 from agentos.core.communication.voice.models import SessionResult
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
@@ -115,17 +115,8 @@ class Hung:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "small", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a tmpfs can't be mounted here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+def small_disk(new_file_system: Callable[[int], Path]) -> Path:
+    return new_file_system(SMALL_DISK_BYTES)
 
 
 @pytest.fixture(params=["full", "locked", "hung"])

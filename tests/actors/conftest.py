@@ -334,7 +334,9 @@ class World:
         return states
 
     def events(self, session_id: str = "voice-1") -> list[VoiceEventType]:
-        return [w.event_type for w in self.directory.log if isinstance(w, m.Emit) and w.session_id == session_id]
+        """The events that the directory was told, levels among them; not those that it makes of a new state."""
+        told = [w for w in self.directory.log if isinstance(w, m.Emit | m.Metered) and w.session_id == session_id]
+        return [w.event_type if isinstance(w, m.Emit) else VoiceEventType.AUDIO_RECEIVED for w in told]
 
     def operations(self, session_id: str = "voice-1") -> list[str]:
         """The operations on record, in the order in which they became durable."""

@@ -107,9 +107,9 @@ def test_a_store_that_does_not_answer_is_down_for_everyone_who_waits(evidence: E
     assert (evidence.phase, len(evidence.waiting)) == (DOWN, 0)
 
 
-def test_a_probe_is_sent_and_a_silent_one_is_sent_again(evidence: EvidenceActor) -> None:
+def test_one_probe_is_sent_at_a_time_and_the_next_when_it_failed(evidence: EvidenceActor) -> None:
     down = m.NotStored((), "disk full", store_down=True)
-    assert effects(evidence, down, "probe") == [(PORT, STORE, m.Probe(ME)), (SET_TIMER, "probe", TIMEOUT + PROBE)]
+    assert effects(evidence, down, "probe") == [(PORT, STORE, m.Probe(ME))]
     assert effects(evidence, m.Probed(ok=False)) == [(SET_TIMER, "probe", PROBE)]
 
 

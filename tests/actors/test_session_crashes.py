@@ -50,7 +50,7 @@ def test_a_port_that_breaks_once_at_any_submission_ends_nothing_and_loses_no_rec
         assert world.streams["voice-1"]["heard"] == [0, 1, 2, 3, 4], k
         assert world.result().frames.accounted == world.result().frames.transcribed == 5, k
         assert world.result().recording is not None, k
-        assert world.events()[-1] is VoiceEventType.SESSION_STOPPED, k
+        assert world.changes()[-1] is VoiceSessionState.STOPPED, k
 
 
 @pytest.mark.parametrize("gap", [1, 2, 3])

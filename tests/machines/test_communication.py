@@ -55,3 +55,9 @@ def test_a_verdict_is_frozen_and_closed() -> None:
         verdict.status = RequestStatus.APPROVED
     with pytest.raises(ValidationError, match="extra"):
         PolicyVerdict.model_validate({"status": "denied", "reason_code": "NO", "extra": 1})
+
+
+def test_a_verdict_can_be_hashed_with_or_without_metadata() -> None:
+    plain = PolicyVerdict(status=RequestStatus.DENIED, reason_code="NO")
+    deep = [PolicyVerdict(status=RequestStatus.DENIED, reason_code="NO", metadata={"a": [{"b": 1}]}) for _ in range(2)]
+    assert len({plain, *deep}) == 2

@@ -52,6 +52,18 @@ def test_tier_and_verdict_of_every_combination(provider: VoiceProvider, flags: d
     assert tier.value in verdict.hint
 
 
+@pytest.mark.parametrize(("token", "told"), [(None, False), (False, True)])
+def test_a_refusal_says_what_raised_the_tier_and_that_a_token_was_invalid(token: bool | None, told: bool) -> None:
+    asked = {"recording_enabled": True, "sensitive_data": True, "international_call": False}
+    verdict = VoicePolicy().evaluate_session_request(
+        "p", VoiceProvider.TWILIO, STTProvider.WHISPER, asked, admin_token_valid=token
+    )
+    assert "from provider twilio, raised by sensitive_data and recording_enabled" in verdict.hint
+    assert "international_call" not in verdict.hint
+    assert ("the one given is unknown, expired or revoked" in verdict.hint) is told
+    assert verdict.metadata["admin_token_valid"] is False
+
+
 def test_a_flag_set_to_false_is_as_one_left_out() -> None:
     policy = VoicePolicy()
     assert policy.assess_risk_level(VoiceProvider.LOCAL, dict.fromkeys(FLAGS, False)) is LOW

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
+from machines.frozen import FrozenDict
 from machines.lifecycle import IllegalMove
 from machines.session import (
     END_TRIGGER,
@@ -101,7 +102,7 @@ def test_a_session_is_a_frozen_snapshot_down_to_its_metadata() -> None:
 
 def test_a_session_survives_json() -> None:
     result = SessionResult(
-        reason=EndReason.STOPPED, frames=FrameAccount(accepted=3, dropped={"late": 1}), stopped_at=NOW
+        reason=EndReason.STOPPED, frames=FrameAccount(accepted=3, dropped=FrozenDict(late=1)), stopped_at=NOW
     )
     snapshot = session(metadata={"deep": [{"x": 1}]}, state=State.STOPPED, result=result)
     again = VoiceSession.model_validate_json(snapshot.model_dump_json())

@@ -31,10 +31,10 @@ from agentos.core.communication.voice.errors import (
     PolicyDenied,
     ServiceClosed,
     SessionNotFound,
+    StoreError,
 )
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.recordings import RecordingWriter
-from agentos.core.communication.voice.storage.store import StoreError
 
 FRAME = 640
 PATIENCE = 30

@@ -24,10 +24,9 @@ from agentos.core.communication.voice.cli import EXIT_CODES, app, main
 from agentos.core.communication.voice.cli.call import EngineName
 from agentos.core.communication.voice.cli.exits import exit_code
 from agentos.core.communication.voice.cli.sessions import StateName
-from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.communication.voice.errors import StoreError, VoiceError
 from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import StoreError
 from agentos.core.time import monotonic_ms
 from machines.session import STTProvider, VoiceSessionState
 
@@ -157,6 +156,7 @@ def test_a_call_without_a_file_plays_the_sample_and_tells_what_it_says(home: Pat
     assert "94 accepted, 94 accounted, 94 recorded, 0 dropped, 94 transcribed, 0 not" in said["frames"]
     assert "verified" in said["evidence"]
     assert said["recording"].startswith(str(home))
+    assert said["recorded"] == "1.87 s"
     assert "\x1b" not in done.stdout
 
 
@@ -181,7 +181,7 @@ def test_the_json_object_of_a_call_has_the_whole_result(home: Path) -> None:
 
 
 def test_the_recording_holds_the_samples_that_went_in_bit_for_bit() -> None:
-    result = told("call", SAMPLE, "--fast", "--backend", "trio")
+    result = told("call", SAMPLE, "--fast", "--loop", "trio")
     played, rate = soundfile.read(SAMPLE, dtype="int16")
     recorded, recorded_rate = soundfile.read(result["recording"], dtype="int16")
     assert (recorded_rate, rate) == (16_000, 16_000)
@@ -287,6 +287,12 @@ def test_a_denied_call_says_why_and_works_with_a_token(home: Path) -> None:
     denied = told("call", "--fast", "--metadata", SENSITIVE, code=3)
     assert denied["error"]["verdict"]["reason_code"] == "ADMIN_TOKEN_REQUIRED"
     assert "token create" in denied["error"]["message"]
+    assert "raised by sensitive_data and international_call and recording_enabled" in denied["error"]["message"]
+    refused = denied["error"]["session_id"]
+    assert f"evidence list {refused}" in denied["error"]["message"]
+    (record,) = told("evidence", "list", refused, run=run_here)["records"]
+    assert record["operation"] == "session_denied"
+    assert told("evidence", "list", run=run_here)["records"] == [record]
     assert told("sessions", run=run_here)["sessions"] == []
     token = told("token", "create", "me", "--days", "1")["token"]
     by_variable = told("call", "--fast", "--metadata", SENSITIVE, AGENTOS_VOICE_ADMIN_TOKEN=token)
@@ -294,10 +300,12 @@ def test_a_denied_call_says_why_and_works_with_a_token(home: Path) -> None:
     assert by_variable["risk_tier"] == "critical"
     assert all(token.encode() not in path.read_bytes() for path in home.rglob("*") if path.is_file())
     (listed,) = told("token", "list", run=run_here)["tokens"]
-    assert told("token", "revoke", listed["id"], run=run_here)["revoked"] is True
+    for _ in range(2):  # the second changes nothing
+        assert told("token", "revoke", listed["id"], run=run_here)["revoked"] is True
     done = run("call", "--fast", "--metadata", SENSITIVE, "--admin-token", token)
     assert done.returncode == 3
     assert "ADMIN_TOKEN_REQUIRED" in problem(done)
+    assert "the one given is unknown, expired or revoked" in problem(done)
 
 
 @pytest.mark.parametrize(
@@ -307,7 +315,7 @@ def test_a_signal_stops_the_call_in_order_and_the_summary_is_still_told(
     signum: signal.Signals, backend: str, tmp_path: Path, home: Path
 ) -> None:
     path = tone(tmp_path / "long.wav", 50.0)
-    with running("call", path, "--json", "--backend", backend) as process:
+    with running("call", path, "--json", "--loop", backend) as process:
         wait_for(lambda: list(home.glob("recordings/*/*")))
         process.send_signal(signum)
         output, complaint = process.communicate(timeout=LIMIT_SECONDS)
@@ -412,7 +420,12 @@ def test_verification_of_what_is_no_database_fails_clearly(tmp_path: Path) -> No
     done = run("evidence", "verify", path)
     assert done.returncode == 4
     assert "no SQLite database" in problem(done)
-    assert run_here("evidence", "verify", tmp_path / "nowhere.db").returncode == 2
+    done = run_here("evidence", "verify", tmp_path / "nowhere.db")
+    assert done.returncode == 2
+    assert problem(done) == f"there is no such file: {tmp_path / 'nowhere.db'}"
+    done = run_here("evidence", "verify")
+    assert done.returncode == 2
+    assert "a first call makes one" in problem(done)
 
 
 def test_the_evidence_of_a_session_is_listed_in_order(kept: dict[str, str]) -> None:
@@ -423,6 +436,43 @@ def test_the_evidence_of_a_session_is_listed_in_order(kept: dict[str, str]) -> N
     done = run_here("evidence", "list", "voice-of-nobody", AGENTOS_VOICE_HOME=kept["home"])
     assert done.returncode == 2
     assert "voice-of-nobody" in problem(done)
+
+
+def test_without_a_session_the_newest_records_are_listed(kept: dict[str, str]) -> None:
+    every = told("evidence", "list", "--limit", "1000", run=run_here, AGENTOS_VOICE_HOME=kept["home"])["records"]
+    of_one = told("evidence", "list", kept["session"], run=run_here, AGENTOS_VOICE_HOME=kept["home"])["records"]
+    assert [record for record in reversed(every) if record["request_id"] == kept["session"]] == of_one
+    newest = told("evidence", "list", "--limit", "2", run=run_here, AGENTOS_VOICE_HOME=kept["home"])
+    assert newest == {"session_id": None, "records": every[:2]}
+    assert run_here("evidence", "list", "--limit", "0", AGENTOS_VOICE_HOME=kept["home"]).returncode == 2
+
+
+class Narrow(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("command", ["sessions", "evidence list", "evidence verify", "token list", "doctor"])
+def test_a_narrow_terminal_gets_ids_and_paths_whole(
+    command: str, kept: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENTOS_VOICE_HOME", kept["home"])
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "dumb")
+    with redirect_stdout(Narrow()) as narrow:
+        assert main(command.split()) == 0
+    database = str(Path(kept["home"]) / "voice.db")
+    expected = {
+        "sessions": [kept["session"]],
+        "evidence list": [kept["session"]],
+        "evidence verify": [database],
+        "token list": [kept["token"]],
+        "doctor": [kept["home"], sys.executable],
+    }[command]
+    for text in expected:
+        assert text in narrow.getvalue()
 
 
 # --- sessions, events, tokens, settings ----------------------------------------------------------------------------
@@ -452,7 +502,7 @@ def test_the_events_of_a_session_end_with_its_stop(kept: dict[str, str]) -> None
     )
     assert later["events"] == found[-1:]
     done = run_here("events", "voice-of-nobody", AGENTOS_VOICE_HOME=kept["home"])
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "voice-of-nobody" in problem(done)
 
 
@@ -471,7 +521,7 @@ def test_a_token_with_a_bad_name_or_lifetime_is_refused(arguments: tuple[str, ..
 
 def test_revoking_what_is_no_token_fails(home: Path) -> None:
     done = run_here("token", "revoke", "tok-none")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "tok-none" in problem(done)
 
 
@@ -507,6 +557,7 @@ def test_a_setting_without_a_legal_value_is_named() -> None:
 READING = [
     ("evidence", "verify"),
     ("evidence", "list", "{session}"),
+    ("evidence", "list"),
     ("sessions",),
     ("events", "{session}"),
     ("token", "list"),
@@ -538,11 +589,12 @@ def test_every_command_says_the_same_as_text_and_as_one_json_object(
         (("evidence", "nonsense"), 2),
         (("evidence", "verify", "missing.db"), 2),
         (("evidence", "list"), 2),
+        (("evidence", "list", "voice-x"), 2),
         (("sessions", "--state", "asleep"), 2),
-        (("events", "voice-x"), 1),
+        (("events", "voice-x"), 2),
         (("token", "create"), 2),
         (("token", "create", "x", "--days", "-1"), 2),
-        (("token", "revoke", "tok-x"), 1),
+        (("token", "revoke", "tok-x"), 2),
         (("diagrams", "--check", "--output", "nowhere"), 1),
         (("settings", "--home"), 2),
     ],

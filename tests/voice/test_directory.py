@@ -3,18 +3,20 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from actors.mailbox import Ref
-from actors.messages import Changed, Closed, Emit, Facts, Frames
+from actors.messages import Changed, Closed, Emit, Facts, Frames, Kept, Metered
 from actors.policy import PolicyActor
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import InvalidState
-from agentos.core.communication.voice.parts import MEDIA
 from agentos.core.communication.voice.request import make_facts, read_request
+from agentos.core.communication.voice.resources import MEDIA
 from agentos.core.communication.voice.settings import load_settings
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
+from machines.frozen import FrozenDict
 from machines.policy import VoicePolicy
 from machines.session import (
     EndReason,
@@ -99,6 +101,36 @@ def test_a_session_that_was_told_is_seen_whole(world: World) -> None:
     assert [started.session_id for started in world.started] == [world.id]
 
 
+def test_each_new_state_is_told_in_events_once_however_often_it_comes(world: World) -> None:
+    result = SessionResult(reason=EndReason.IDLE, transcript="hello")
+    for state in (CREATED, CREATED, ACTIVE, ACTIVE, STOPPING):
+        world.changed(state)
+    world.changed(STOPPED, result)
+    world.changed(STOPPED, result)
+    assert [(event.number, event.event_type.value, event.payload) for event in world.kept] == [
+        (1, "session_started", {"state": "created", "stt_engine": "pocketsphinx"}),
+        (2, "state_changed", {"state": "active"}),
+        (3, "state_changed", {"state": "stopping"}),
+        (4, "transcript_ready", {"text": "hello"}),
+        (5, "session_stopped", {"reason": "idle"}),
+    ]
+
+
+def test_another_engine_than_the_one_asked_for_is_said_in_an_event(world: World) -> None:
+    world.facts = replace(world.facts, stt_engine=None, fallback="google is not installed")
+    world.changed(CREATED)
+    assert [event.event_type for event in world.kept] == [VoiceEventType.SESSION_STARTED, VoiceEventType.STT_FALLBACK]
+    assert world.kept[1].payload == {"asked": "pocketsphinx", "runs": "none", "reason": "google is not installed"}
+
+
+def test_a_door_that_was_closed_is_not_opened_again_by_late_news(world: World) -> None:
+    world.changed(CREATED)
+    world.directory.submit(Closed(world.id))
+    world.changed(ACTIVE)
+    with pytest.raises(InvalidState):
+        world.door.offer(b"ab")
+
+
 def test_a_session_that_did_not_come_to_be_leaves_nothing(world: World) -> None:
     world.directory.forget(world.id)
     assert len(world.directory) == 0
@@ -157,7 +189,7 @@ def test_frames_that_nobody_looked_at_any_more_are_declared_late(world: World) -
     world.changed(CREATED)
     world.door.offer(bytes(5 * 640))
     world.directory.submit(Closed(world.id))
-    account = FrameAccount(accepted=3, accounted=3, transcribed=2, dropped={}, untranscribed={"late": 1})
+    account = FrameAccount(accepted=3, accounted=3, transcribed=2, untranscribed=FrozenDict(late=1))
     world.changed(STOPPED, SessionResult(reason=EndReason.STOPPED, frames=account))
     assert world.stopped[0].result is not None
     frames = world.stopped[0].result.frames
@@ -180,7 +212,6 @@ def test_a_stopped_session_whose_record_is_not_stored_is_known_until_it_is(world
 def test_events_are_numbered_kept_and_told(world: World) -> None:
     world.changed(CREATED)
     heard: list[VoiceEvent] = []
-    world.emit(VoiceEventType.SESSION_STARTED)
     listing = world.directory.listing(world.id)
     assert listing is not None
     listing.listeners.append(heard.append)
@@ -199,8 +230,25 @@ def test_events_are_numbered_kept_and_told(world: World) -> None:
 def test_a_passing_event_that_nobody_listens_to_costs_no_number(world: World) -> None:
     world.changed(CREATED)
     world.emit(VoiceEventType.AUDIO_RECEIVED)
-    world.emit(VoiceEventType.STATE_CHANGED)
-    assert [event.number for event in world.kept] == [1]
+    world.emit(VoiceEventType.ERROR)
+    assert [event.number for event in world.kept] == [1, 2]
+
+
+def test_a_measure_becomes_an_event_only_for_those_who_listen(world: World) -> None:
+    measure = Kept(6, 6, 6 * 640, 0.25, 0.5, 0, 0, "")
+    world.changed(CREATED)
+    world.directory.submit(Metered(world.id, measure))
+    listing = world.directory.listing(world.id)
+    assert listing is not None
+    heard: list[VoiceEvent | None] = []
+    listing.listeners.append(heard.append)
+    world.directory.submit(Metered(world.id, measure))
+    world.directory.submit(Metered("voice-unknown", measure))
+    (event,) = heard
+    assert event is not None
+    assert (event.event_type, event.number) == (VoiceEventType.AUDIO_RECEIVED, 2)
+    assert event.payload == {"frames": 6, "upto_frame": 6, "level_dbfs": -6.0, "peak_dbfs": -6.0}
+    assert event not in world.kept
 
 
 def test_an_id_that_is_no_text_is_nobodys(world: World) -> None:
@@ -226,11 +274,12 @@ def test_a_hook_that_raises_disturbs_nothing() -> None:
 def test_late_news_of_a_session_that_is_gone_change_nothing(world: World) -> None:
     world.changed(CREATED)
     world.changed(STOPPED, SessionResult(reason=EndReason.STOPPED))
+    known = list(world.kept)
     world.changed(ACTIVE)
     world.emit(VoiceEventType.ERROR)
     world.directory.submit(Closed(world.id))
     assert len(world.directory) == 0
-    assert world.kept == []
+    assert world.kept == known
     with pytest.raises(KeyError):
         world.directory.take(MEDIA, world.id, 0, 1)
     world.directory.room(MEDIA, world.id, 1)

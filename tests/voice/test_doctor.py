@@ -1,5 +1,6 @@
 """The doctor: what is in order, what is not, and what to do about it."""
 
+import errno
 import json
 import os
 import sqlite3
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentos.core.communication.voice import doctor
+from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.doctor import Check, Level, examine
 from agentos.core.communication.voice.samples import SAMPLE_TEXT
 from agentos.core.communication.voice.storage.schema import HEAD
@@ -139,6 +141,57 @@ def test_a_home_that_can_not_be_made_says_what_to_set(tmp_path: Path) -> None:
     assert "AGENTOS_VOICE_HOME" in check.advice
 
 
+def test_the_home_is_really_tried_and_left_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(descriptor)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    for home in (tmp_path, tmp_path / "not" / "there" / "yet"):
+        assert found(list(doctor._home(home)), "home").level is Level.OK
+    assert len(synced) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_looks_writable_and_is_not_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    check = found(list(doctor._home(tmp_path / "home")), "home")
+    assert check.level is Level.FAIL
+    assert "No space left" in check.found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_on_a_file_system_that_takes_no_files_is_a_failure() -> None:
+    check = found(list(doctor._home(Path("/proc/self/voice"))), "home")  # also for root, whom no mode stops
+    assert check.level is Level.FAIL
+    assert "can't be written" in check.found
+
+
+def test_a_variable_that_is_no_setting_is_a_warning_with_the_nearest_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(list(doctor._settings()), "settings").level is Level.OK
+    monkeypatch.setenv("AGENTOS_VOICE_LOGLEVEL", "debug")
+    check = found(list(doctor._settings()), "settings")
+    assert check.level is Level.WARN
+    assert "AGENTOS_VOICE_LOGLEVEL" in check.found
+    assert check.advice == "did you mean AGENTOS_VOICE_LOG_LEVEL?"
+
+
+def test_with_a_warning_not_all_is_in_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ok, warned = Check("sample", Level.OK, "heard"), Check("settings", Level.WARN, "X is set")
+    for checks, last in (([ok], "all is in place"), ([ok, warned], "it will work; not ideal: settings")):
+        monkeypatch.setattr("agentos.core.communication.voice.cli.doctor.examine", lambda _, checks=checks: checks)
+        assert main(["doctor"]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == last
+
+
 def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LOW_SPACE_BYTES", 1 << 62)
     assert found(list(doctor._home(tmp_path)), "home").level is Level.WARN
@@ -171,7 +224,7 @@ def test_a_missing_embedded_engine_fails_and_the_other_checks_are_still_made(mon
         return f"{provider.value} is away"
 
     monkeypatch.setattr(base, "missing", missing)
-    checks = examine(paths=[])
+    checks = examine()
     assert found(checks, "speech to text") == Check(
         "speech to text", Level.FAIL, "pocketsphinx is away", "install it again: pip install pocketsphinx"
     )
@@ -181,6 +234,6 @@ def test_a_missing_embedded_engine_fails_and_the_other_checks_are_still_made(mon
 
 def test_a_wrong_setting_is_a_finding_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENTOS_VOICE_LOOP", "twisted")
-    check = found(examine(paths=[]), "home")
+    check = found(examine(), "home")
     assert check.level is Level.FAIL
     assert "AGENTOS_VOICE_LOOP" in check.found

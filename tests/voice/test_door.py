@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from actors.messages import Frames
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
-from agentos.core.communication.voice.parts import MEDIA, STT
+from agentos.core.communication.voice.resources import MEDIA, STT
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import VoiceSessionState
 

@@ -167,8 +167,8 @@ async def test_a_listener_that_goes_is_forgotten(make_settings: MakeSettings) ->
             group.start_soon(listen)
             await anyio.sleep(0.01)
             group.cancel_scope.cancel()
-        assert service._parts is not None
-        listing = service._parts.directory.listing(session.session_id)
+        assert service._runtime._resources is not None
+        listing = service._runtime._resources.directory.listing(session.session_id)
         assert listing is not None
         assert listing.listeners == []
 
@@ -176,9 +176,11 @@ async def test_a_listener_that_goes_is_forgotten(make_settings: MakeSettings) ->
 async def test_more_events_than_are_held_in_memory_come_from_the_store(make_settings: MakeSettings) -> None:
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
-        assert service._parts is not None
+        assert service._runtime._resources is not None
         for number in range(KEPT_EVENTS + 50):
-            service._parts.directory.submit(Emit(session.session_id, VoiceEventType.ERROR, (("number", number),)))
+            service._runtime._resources.directory.submit(
+                Emit(session.session_id, VoiceEventType.ERROR, (("number", number),))
+            )
         live: list[VoiceEvent] = []
 
         async def listen() -> None:
@@ -218,8 +220,8 @@ async def test_listeners_end_with_the_service(make_settings: MakeSettings) -> No
     async with anyio.create_task_group() as group, AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         group.start_soon(listen, service, session.session_id)
-        assert service._parts is not None
-        listing = service._parts.directory.listing(session.session_id)
+        assert service._runtime._resources is not None
+        listing = service._runtime._resources.directory.listing(session.session_id)
         assert listing is not None
         while not listing.listeners:
             await anyio.lowlevel.checkpoint()

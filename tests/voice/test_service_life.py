@@ -25,10 +25,10 @@ from agentos.core.communication.voice.errors import (
     ServiceClosed,
     SessionNotFound,
     SettingsError,
+    StoreError,
 )
 from agentos.core.communication.voice.models import EndReason
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import StoreError
 
 pytestmark = pytest.mark.anyio
 CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
@@ -52,6 +52,13 @@ async def stopped_session(service: AsyncVoiceService, session_id: str) -> VoiceS
         session = await service.get_session(session_id)
     assert session is not None
     return session
+
+
+async def its_sessions(service: AsyncVoiceService, *, there: bool) -> None:
+    """Wait until the service has sessions, also such as are being created, or none."""
+    with anyio.fail_after(PATIENCE):
+        while bool(service.statistics().sessions) is not there:
+            await anyio.lowlevel.checkpoint()
 
 
 def operations(records: list[dict[str, Any]]) -> list[str]:
@@ -452,8 +459,7 @@ class TestEnding:
             with anyio.fail_after(PATIENCE):
                 async with AsyncVoiceService(make_settings()) as service:
                     group.start_soon(creating)
-                    while not service._parts or not len(service._parts.directory):
-                        await anyio.lowlevel.checkpoint()
+                    await its_sessions(service, there=True)
         assert len(errors) == 1
         self._created_is_stopped(records)
         verified()
@@ -464,12 +470,9 @@ class TestEnding:
         async with AsyncVoiceService(make_settings()) as service:
             async with anyio.create_task_group() as group:
                 group.start_soon(create, service)
-                while not service._parts or not len(service._parts.directory):
-                    await anyio.lowlevel.checkpoint()
+                await its_sessions(service, there=True)
                 group.cancel_scope.cancel()
-            with anyio.fail_after(PATIENCE):
-                while service.statistics().sessions:
-                    await anyio.sleep(0.001)
+            await its_sessions(service, there=False)
             assert await service.list_active_sessions() == []
             stopped = await service.list_sessions()
             assert [session.state for session in stopped] == [STOPPED]
@@ -482,12 +485,9 @@ class TestEnding:
         async with AsyncVoiceService(make_settings()) as service:
             async with anyio.create_task_group() as group:
                 group.start_soon(create, service, {"requires_data_access": True})
-                while not service._parts or not len(service._parts.directory):
-                    await anyio.lowlevel.checkpoint()
+                await its_sessions(service, there=True)
                 group.cancel_scope.cancel()
-            with anyio.fail_after(PATIENCE):
-                while service.statistics().sessions:
-                    await anyio.sleep(0.001)
+            await its_sessions(service, there=False)
         assert operations(records()) == ["session_denied"]
 
     @staticmethod
@@ -545,7 +545,7 @@ class TestNativeAsyncio:
     async def test_a_cancelled_run(self, make_settings: MakeSettings, records: Records, verified: Verified) -> None:
         service = AsyncVoiceService(make_settings())
         running = asyncio.create_task(service.run())
-        while service._parts is None:
+        while service._runtime._resources is None:
             await asyncio.sleep(0.001)
         session = await create(service)
         running.cancel()
@@ -558,7 +558,7 @@ class TestNativeAsyncio:
     ) -> None:
         service = AsyncVoiceService(make_settings())
         running = asyncio.create_task(service.run())
-        while service._parts is None:
+        while service._runtime._resources is None:
             await asyncio.sleep(0.001)
         session = await create(service)
         await service.dispatch_audio_chunk(session.session_id, SECOND)

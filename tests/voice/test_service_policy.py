@@ -9,8 +9,15 @@ import anyio
 import pytest
 
 from agentos.core.communication.models import PolicyVerdict, RequestStatus, RiskLevel
-from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoicePolicy, VoiceProvider, VoiceSession
-from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied, ProviderNotConfigured
+from agentos.core.communication.voice import (
+    AsyncVoiceService,
+    STTProvider,
+    VoicePolicy,
+    VoiceProvider,
+    VoiceSession,
+    request,
+)
+from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied, ProviderNotConfigured, Unrecordable
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
@@ -78,6 +85,7 @@ async def test_from_high_on_a_valid_token_is_needed(
             with pytest.raises(PolicyDenied) as caught:
                 await create(service, metadata, provider, wrong)
             assert caught.value.verdict.metadata["risk_level"] == tier
+            assert ("the one given is unknown" in str(caught.value)) is (wrong is not None)
         session = await create(service, metadata, provider, token)
         assert session.risk_tier.value == tier
         again = await create(service, {**metadata, "admin_token": token}, provider)
@@ -95,6 +103,7 @@ async def test_a_denial_is_an_error_with_its_verdict_and_no_session(
         assert caught.value.verdict.status is RequestStatus.REQUIRE_ADMIN
         assert "agentos-voice token create" in caught.value.verdict.hint
         (record,) = records()  # stored before the caller was told
+        assert caught.value.session_id == record["request_id"]
         assert await service.list_sessions() == []
         assert service.statistics().sessions == 0
         assert await service.get_session(record["request_id"]) is None
@@ -106,6 +115,25 @@ async def test_a_denial_is_an_error_with_its_verdict_and_no_session(
     assert record["metadata"]["audit_trace_id"].startswith("audit-")
     assert record["response_summary"]["state"] is None
     assert len(records()) == 1
+
+
+async def test_a_request_that_can_not_be_recorded_is_told_apart_from_a_store_that_is_down(
+    make_settings: MakeSettings, records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncVoiceService(make_settings()) as service:
+        with monkeypatch.context() as broken:
+            broken.setattr(
+                request, "missing", lambda _: "it says \ud800"
+            )  # an engine's reason, which UTF-8 can't write
+            with pytest.raises(Unrecordable, match="surrogates") as caught:
+                await create(service)
+            assert isinstance(caught.value, ValueError)
+            with pytest.raises(Unrecordable):
+                await create(service, DATA)
+        assert records() == []
+        session = await create(service)  # the store is in order
+        assert await service.stop_session(session.session_id)
+    assert {record["request_id"] for record in records()} == {session.session_id}
 
 
 async def test_many_denials_at_once_are_all_told_and_evidenced(

@@ -9,12 +9,13 @@ import platformdirs
 import pytest
 from pydantic import ValidationError
 
+from agentos.core.communication.voice import settings
 from agentos.core.communication.voice.errors import SettingsError, VoiceError
 from agentos.core.communication.voice.settings import (
     CONFIG_VARIABLE,
     VoiceSettings,
-    default_home,
     load_settings,
+    unknown_variables,
     variable_of,
 )
 
@@ -77,7 +78,7 @@ def test_the_defaults(home: Path) -> None:
 
 def test_without_any_setting_the_home_is_the_platform_s_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AGENTOS_VOICE_HOME")
-    assert default_home() == Path(platformdirs.user_data_dir("agentos-voice", appauthor=False))
+    assert load_settings().home == Path(platformdirs.user_data_dir("agentos-voice", appauthor=False))
 
 
 def test_home_is_expanded_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -89,8 +90,30 @@ def test_home_is_expanded_and_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path
         "/srv/x": Path("/srv/x"),
     }.items():
         monkeypatch.setenv("AGENTOS_VOICE_HOME", given)
-        assert load_settings().home == default_home() == expected
+        assert load_settings().home == expected
     assert load_settings(home="~").home == tmp_path
+
+
+def test_a_variable_that_means_nothing_is_warned_of_once_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {"AGENTOS_VOICE_HOEM": "AGENTOS_VOICE_HOME", "agentos_voice_max_session": "AGENTOS_VOICE_MAX_SESSIONS"}
+    for name in names:
+        monkeypatch.setenv(name, "some-secret")
+    monkeypatch.setenv("AGENTOS_VOICE_QQQQQ", "x")
+    monkeypatch.setenv("AGENTOS_VOICE_EMPTY", "")  # counts as not set
+    monkeypatch.setenv("AGENTOS_VOICE_ADMIN_TOKEN", "avt_x")  # the command line's
+    monkeypatch.setenv("agentos_voice_max_sessions", "7")
+    monkeypatch.setattr(settings, "_warned_of", set())
+    assert unknown_variables() == {**names, "AGENTOS_VOICE_QQQQQ": None}
+    for _ in range(3):
+        assert load_settings().max_sessions == 7
+    told = sorted(record.getMessage() for record in caplog.records)
+    assert told == [
+        "AGENTOS_VOICE_HOEM is no setting and is ignored; did you mean AGENTOS_VOICE_HOME?",
+        "AGENTOS_VOICE_QQQQQ is no setting and is ignored",
+        "agentos_voice_max_session is no setting and is ignored; did you mean AGENTOS_VOICE_MAX_SESSIONS?",
+    ]
 
 
 def test_every_setting_has_a_reason() -> None:

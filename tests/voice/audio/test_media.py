@@ -14,6 +14,7 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from actors.messages import CloseMedia, Hear, Keep, Kept, MediaClosed, MediaLost, OpenMedia
 from agentos.core.communication.voice.audio import mulaw
@@ -414,9 +415,7 @@ def test_a_recording_that_cant_be_joined_is_told_with_its_folder(
         closed = desk.until("s", MediaClosed)
     assert closed.recording.path == str(tmp_path / "s")
     assert (closed.recording.samples, closed.recording.segments) == (120 * 320, 3)
-    assert recover(tmp_path / "s") == closed.recording.model_copy(
-        update={"path": str(tmp_path / "s" / "recording.flac")}
-    )
+    assert recover(tmp_path / "s") == replace(closed.recording, path=str(tmp_path / "s" / "recording.flac"))
     assert desk.port.close(WAIT_SECONDS)
 
 

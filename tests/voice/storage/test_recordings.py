@@ -9,7 +9,7 @@ import stat
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -408,17 +408,9 @@ def test_a_segment_that_isnt_what_the_manifest_says_is_an_error_and_stays(tmp_pa
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small_disk(new_file_system: Callable[[int], Path]) -> Path:
     """A real file system of 200 kB."""
-    mount = tmp_path / "small"
-    mount.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system can't be mounted here: {mounted.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
+    return new_file_system(200 * 1024)
 
 
 def test_a_full_disk_is_told_with_its_errno_and_what_was_written_stays(small_disk: Path, kind: Kind) -> None:

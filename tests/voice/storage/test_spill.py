@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.spill import FRAME, HEADER, SpillFile, SpillFull
-from agentos.core.communication.voice.storage.store import BadEntry, Entry, StoreError
+from agentos.core.communication.voice.storage.store import BadEntry, Entry
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, canonical_json

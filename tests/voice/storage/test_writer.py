@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.spill import FRAME, HEADER, SpillFile
-from agentos.core.communication.voice.storage.store import BadEntry, Entry, StoreError, VoiceStore
+from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
 from agentos.core.time import monotonic_ms
 from machines.communication import ConnectorType
@@ -138,7 +139,7 @@ def test_what_is_put_is_stored_in_order_and_answered_once(tmp_path: Path) -> Non
         assert writer.flush(PATIENCE_SECONDS)
         assert answers.told == [("stored", number) for number in range(1500)]
         assert ids(store) == [f"ev-{number}" for number in range(1500)]
-        assert writer.backlog() == 0
+        assert writer.statistics().backlog == 0
         assert writer.statistics().stored == 1500
 
 
@@ -160,7 +161,7 @@ def test_what_came_during_a_transaction_goes_into_the_next_one(tmp_path: Path) -
         with hanging(tmp_path, writer):
             for number in range(700):
                 writer.put(entry(f"ev-{number}"), number)
-            assert writer.backlog() == 701
+            assert writer.statistics().backlog == 701
         answers.wait(701)
         assert writer.flush(PATIENCE_SECONDS)
         found = writer.statistics()

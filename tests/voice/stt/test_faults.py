@@ -38,7 +38,7 @@ async def test_a_killed_worker_is_replaced_and_only_what_it_had_is_lost(
         call.listen()
         call.say(speak(SENTENCE)[: 640 * 60])  # in the middle of the sentence
         await call.until(lambda: call.room == 60)
-        (pid,) = at.port.worker_pids()
+        (pid,) = at.port.statistics().worker_pids
         os.kill(pid, signal.SIGKILL)
         call.say(SILENCE)
         call.say(speak(SENTENCE))
@@ -76,7 +76,7 @@ async def test_a_pause_that_ends_between_a_turn_and_its_wait_is_noticed(
         call.listen(STTProvider.GOOGLE)
         call.say(frames(0.5))
         await call.until(lambda: call.room == 25)
-        (pid,) = at.port.worker_pids()
+        (pid,) = at.port.statistics().worker_pids
         os.kill(pid, signal.SIGKILL)
         call.say(frames(2))  # more than is sent ahead: some of it still waits when the worker's end is seen
         at.port.submit(Finish("voice-1"))
@@ -91,7 +91,7 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(desk: Any, scripted: P
         call.listen(STTProvider.GOOGLE)
         call.say(frames(0.5))
         await call.until(lambda: call.room == 25)
-        (pid,) = at.port.worker_pids()
+        (pid,) = at.port.statistics().worker_pids
         os.kill(pid, signal.SIGSTOP)
         call.say(frames(0.5))
         await call.until(lambda: bool(call.of(Unheard)))
@@ -113,10 +113,10 @@ async def test_a_worker_without_work_may_be_silent(desk: Any, scripted: Path) ->
         call.listen(STTProvider.GOOGLE)
         call.say(frames(0.5))
         await call.until(lambda: call.room == 25)
-        pids = at.port.worker_pids()
+        pids = at.port.statistics().worker_pids
         with pytest.raises(TimeoutError):
             await _within(1.5, other)
-        assert at.port.worker_pids() == pids
+        assert at.port.statistics().worker_pids == pids
         assert at.port.statistics().workers_hung == 0
 
 
@@ -260,8 +260,8 @@ async def test_cancelled_it_leaves_no_process(desk: Any, scripted: Path, stopped
             call.listen(STTProvider.GOOGLE)
             call.say(frames(1))
         await at.calls["voice-1"].until(lambda: at.calls["voice-1"].room == 50)
-        await call.until(lambda: len(at.port.worker_pids()) == 2)
-        pids = at.port.worker_pids()
+        await call.until(lambda: len(at.port.statistics().worker_pids) == 2)
+        pids = at.port.statistics().worker_pids
         if stopped:
             os.kill(pids[0], signal.SIGSTOP)
     for pid in pids:

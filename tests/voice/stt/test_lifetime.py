@@ -54,7 +54,7 @@ async def main():
         port.submit(Hear("voice-1", 0, frames))
         port.submit(Finish("voice-1"))
         await finished.wait()
-        print("worker", *port.worker_pids(), flush=True)
+        print("worker", *port.statistics().worker_pids, flush=True)
         print("children", children(), flush=True)
         if WAIT:
             await anyio.sleep_forever()

@@ -80,7 +80,7 @@ async def test_two_calls_at_once_run_in_two_workers_and_do_not_mix(desk: Any, sp
         for session, text in sentences.items():
             await at.calls[session].finished()
             assert at.calls[session].text == text
-        assert len(set(at.port.worker_pids())) == 2
+        assert len(set(at.port.statistics().worker_pids)) == 2
 
 
 @pytest.mark.anyio

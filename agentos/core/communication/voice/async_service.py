@@ -1,11 +1,10 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
-import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import anyio
 import anyio.to_thread
@@ -14,43 +13,40 @@ from pydantic import SecretStr
 
 from actors.loop import thread_waker
 from actors.mailbox import Ref
-from actors.messages import Denied, Ended, Facts, Frames, Opened, OpenSession, Stop
-from actors.system import ActorSystem, AskTimeout, SystemStatistics
+from actors.messages import Denied, Facts, Frames, Opened, OpenSession
+from actors.system import AskTimeout, SystemStatistics
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.audio.media import MediaStatistics
-from agentos.core.communication.voice.directory import Listing
 from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
-    InvalidState,
     Overloaded,
     PolicyDenied,
     ProviderNotConfigured,
-    ServiceClosed,
     SessionNotFound,
-    StopNotConfirmed,
+    Unrecordable,
+    no_room,
 )
 from agentos.core.communication.voice.listening import Listener
-from agentos.core.communication.voice.parts import CLOSING_GRACE_SECONDS, Parts
+from agentos.core.communication.voice.past_sessions import reading
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.request import make_facts, read_request
+from agentos.core.communication.voice.runtime import ServiceRuntime
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.writer import WriterStatistics
-from agentos.core.communication.voice.stt.port import SttStatistics
+from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.events import VoiceEvent, VoiceEventType
 from machines.policy import VoicePolicy
-from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
-
-T = TypeVar("T")
+from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatistics:
-    """How the service is: running sessions, and each of its parts."""
+    """How the service is: running sessions, the actor system, and each port."""
 
     sessions: int
     actors: SystemStatistics
@@ -77,13 +73,9 @@ class AsyncVoiceService:
             VoiceProvider.LOCAL: LocalProvider(),
             VoiceProvider.TWILIO: TwilioProvider(self.settings),
         }
-        self._system = ActorSystem()
-        self._closing: anyio.Event | None = None
-        self._closed = False
+        self._runtime = ServiceRuntime(self.settings, self.policy, self._started, self._stopped)
         self._door_lock = DoorLock()
         self._stack = AsyncExitStack()
-        self._parts: Parts | None = None
-        self._supervisor: Ref
 
     # --- running ---------------------------------------------------------------------------------------------------
 
@@ -112,72 +104,14 @@ class AsyncVoiceService:
         Cancellation stops every session within the drain deadline, makes the last records durable, and then goes on.
         Raises `StoreError` when the store can't be opened, `ServiceClosed` when the service has run before.
         """
-        if self._closing is not None or self._closed:
-            raise ServiceClosed("a service runs once; create a new one")
-        self._closing = anyio.Event()
-        try:
-            files = await anyio.to_thread.run_sync(Parts.open_files, self.settings)
-            parts = Parts(files, self.settings, self._system, self._started, self._stopped)
-            ready = anyio.Event()
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._serve, parts, ready)
-                try:
-                    await ready.wait()
-                    task_status.started()
-                    await self._closing.wait()
-                finally:
-                    self._closed = True
-                    self._closing.set()
-        finally:
-            self._closed = True
-
-    async def _serve(self, parts: Parts, ready: anyio.Event) -> None:
-        """Run the parts until the service closes, and end them in order.
-
-        In a task of its own, sheltered: asyncio's own cancellation knows no shield, and a host may cancel `run` again while
-        its sessions are being stopped.
-        """
-        assert self._closing is not None  # noqa: S101 - set by `run`
-        with anyio.CancelScope(shield=True):
-            try:
-                async with anyio.create_task_group() as group:
-                    system = anyio.CancelScope(shield=True)
-                    await group.start(functools.partial(_sheltered, self._system.run, system))
-                    await group.start(parts.stt.run)
-                    self._supervisor = parts.spawn_supervisor(self._system, self.policy)
-                    self._parts = parts
-                    ready.set()
-                    try:
-                        await self._closing.wait()
-                    finally:
-                        with anyio.CancelScope(shield=True):
-                            await self._stop_all(parts)
-                        system.cancel()
-                        group.cancel_scope.cancel()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(parts.close)
+        await self._runtime.run(task_status=task_status)
 
     async def aclose(self) -> None:
         """Ask `run` to stop every session, make everything durable, and end. Twice is once.
 
         Returns at once; the task that runs `run` ends when that is done.
         """
-        if self._closing is not None:
-            self._closing.set()
-        self._closed = True
-
-    async def _stop_all(self, parts: Parts) -> None:
-        """Stop what runs, all at once, within the deadlines that each session has."""
-        with anyio.move_on_after(self._stop_seconds()):
-            async with anyio.create_task_group() as group:
-                for session in parts.directory.sessions():
-                    listing = parts.directory.listing(session.session_id)
-                    if listing is not None:
-                        group.start_soon(self._ask_to_stop, listing, EndReason.SHUTDOWN)
-            empty = anyio.Event()  # those that are being created are stopped as soon as they are there
-            parts.directory.when_empty(empty.set)
-            await empty.wait()
+        self._runtime.close()
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -199,9 +133,10 @@ class AsyncVoiceService:
 
         Raises `InvalidRequest` (a `ValueError`) naming the field, `ProviderNotConfigured` (a `ValueError`) naming the
         variable, `STTUnavailable` (a `ValueError`), `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded`
-        when there is no room, `EvidenceUnavailable` (an `OSError`) when the record can't be made durable, `ServiceClosed`.
+        when there is no room, `EvidenceUnavailable` (an `OSError`) when the record can't be made durable, `Unrecordable` (a
+        `ValueError`) when something in it can't be recorded at all, `ServiceClosed`.
         """
-        parts = self._running()
+        resources = self._runtime.resources()
         settings = self.settings
         request = read_request(
             self.policy,
@@ -214,30 +149,33 @@ class AsyncVoiceService:
             admin_token=admin_token,
         )
         self._check_provider(provider)
-        token_valid = request.admin_token is not None and await self._token_valid(request.admin_token)
+        token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
         facts = make_facts(request, settings, admin_token_valid=token_valid)
-        self._running()
-        if len(parts.directory) >= settings.max_sessions:
+        self._runtime.resources()
+        if len(resources.directory) >= settings.max_sessions:
             raise Overloaded(f"{settings.max_sessions} sessions are running, the most that may", retry_after_seconds=1)
-        parts.directory.expect(facts, self._door(facts))
+        resources.directory.expect(facts, self._door(facts))
         try:
-            answer = await self._system.ask(
-                self._supervisor, lambda token: OpenSession(token, facts), settings.create_timeout_seconds
+            answer = await self._runtime.ask(
+                self._runtime.supervisor, lambda token: OpenSession(token, facts), settings.create_timeout_seconds
             )
         except AskTimeout:
-            self._abandon(facts.session_id)
+            self._runtime.abandon(facts.session_id)
             raise EvidenceUnavailable("it did not answer in time") from None
         except BaseException:
-            self._abandon(facts.session_id)
+            self._runtime.abandon(facts.session_id)
             raise
         if isinstance(answer, Opened):
-            self._running()  # closed meanwhile: the session is being stopped
-            session = parts.directory.session(facts.session_id)
-            return session if session is not None else await self._known(facts.session_id)
-        parts.directory.forget(facts.session_id)
+            self._runtime.resources()  # closed meanwhile: the session is being stopped
+            session = await self.get_session(facts.session_id)
+            if session is None:
+                raise SessionNotFound(facts.session_id)
+            return session
+        resources.directory.forget(facts.session_id)
         if isinstance(answer, Denied):
-            raise PolicyDenied(answer.verdict)
-        raise EvidenceUnavailable(answer.error)
+            raise PolicyDenied(answer.verdict, session_id=facts.session_id)
+        problem = resources.store_port.unrecordable(facts.session_id)
+        raise EvidenceUnavailable(answer.error) if problem is None else Unrecordable(problem)
 
     async def dispatch_audio_chunk(self, session_id: str, audio_data: bytes) -> None:
         """Hand a chunk of audio to a session; it is accepted when this returns.
@@ -249,9 +187,10 @@ class AsyncVoiceService:
         Raises `SessionNotFound` or `InvalidState` naming the state (both a `ValueError`), `InvalidRequest`, `Overloaded`
         (nothing of the chunk was accepted).
         """
-        listing = self._running().directory.listing(session_id)
+        resources = self._runtime.resources()
+        listing = resources.directory.listing(session_id)
         if listing is None:
-            raise await self._not_running(session_id)
+            raise await resources.past.refusal(session_id)
         if listing.door.offer(audio_data):
             return
         with anyio.move_on_after(self.settings.dispatch_timeout_seconds):
@@ -268,17 +207,17 @@ class AsyncVoiceService:
 
         Returns True when the session is STOPPED and its final record durable, or when it had been stopped before (a second
         stop changes nothing); False when this service has no such session. Raises `InvalidRequest` for an id that is no
-        string, `EvidenceNotDurable` when the session has ended but its final record is not in the store yet. Stopping is
-        never refused.
+        string, `EvidenceNotDurable` when the session has ended but its final record is not in the store yet, `ServiceClosed`
+        when the service failed meanwhile, which has ended the session too. Stopping is never refused.
         """
-        parts = self._running()
+        resources = self._runtime.resources()
         if not isinstance(session_id, str) or not session_id:
             raise InvalidRequest(f"session_id must be a non-empty string, got {session_id!r}", field="session_id")
-        listing = parts.directory.listing(session_id)
+        listing = resources.directory.listing(session_id)
         if listing is None:
             session = await self.get_session(session_id)
             return session is not None and session.state is VoiceSessionState.STOPPED
-        ended = await self._ask_to_stop(listing, EndReason.STOPPED)
+        ended = await self._runtime.stop(listing)
         if not ended.durable:
             raise EvidenceNotDurable(session_id, spilled=ended.spilled)
         return True
@@ -288,23 +227,10 @@ class AsyncVoiceService:
 
         Raises `StoreError` when the session is not running and the store can't be read.
         """
-        parts = self._running()
-        listing = parts.directory.listing(session_id)
-        if listing is not None:
-            return parts.directory.session(session_id)
-        if not isinstance(session_id, str):
-            return None
-        kept = parts.directory.session(session_id)
-        try:
-            stored = await self._reading(parts.store.session, session_id)
-        except OSError:
-            if kept is None:
-                raise
-            return kept
-        if stored is not None and stored.state is VoiceSessionState.STOPPED:
-            parts.directory.stored(session_id)
-            return stored
-        return kept if kept is not None else stored
+        resources = self._runtime.resources()
+        if resources.directory.listing(session_id) is not None:
+            return resources.directory.session(session_id)
+        return await resources.past.session(session_id) if isinstance(session_id, str) else None
 
     async def list_sessions(
         self, project_id: str | None = None, state: VoiceSessionState | None = None
@@ -313,16 +239,11 @@ class AsyncVoiceService:
 
         Raises `InvalidRequest` naming the field, `StoreError` when the store can't be read.
         """
-        parts = self._running()
+        resources = self._runtime.resources()
         _check_filter(project_id, state)
-        running = parts.directory.sessions()
-        found = {session.session_id: session for session in await self._reading(parts.store.sessions, project_id)}
-        for session in running:
-            stored = found.get(session.session_id)
-            stopped_meanwhile = stored is not None and stored.state is VoiceSessionState.STOPPED
-            if not stopped_meanwhile and project_id in (None, session.project_id):
-                found[session.session_id] = session
-        chosen = [session for session in found.values() if state is None or session.state is state]
+        chosen = [
+            session for session in await resources.past.sessions(project_id) if state is None or session.state is state
+        ]
         return sorted(chosen, key=lambda session: (session.created_at, session.session_id), reverse=True)
 
     async def list_active_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
@@ -331,7 +252,7 @@ class AsyncVoiceService:
         taking = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
         sessions = [
             session
-            for session in self._running().directory.sessions()
+            for session in self._runtime.resources().directory.sessions()
             if session.state in taking and (project_id is None or session.project_id == project_id)
         ]
         return sorted(sessions, key=lambda session: (session.created_at, session.session_id), reverse=True)
@@ -343,14 +264,14 @@ class AsyncVoiceService:
         that is slow misses partial results and levels, never anything else. Raises `SessionNotFound`, and `InvalidRequest`
         when `after` is no number.
         """
-        parts = self._running()
+        resources = self._runtime.resources()
         if not isinstance(after, int):
             raise InvalidRequest(f"after must be the number of an event, got {after!r}", field="after")
-        listing = parts.directory.listing(session_id)
+        listing = resources.directory.listing(session_id)
         if listing is None:
             if await self.get_session(session_id) is None:
                 raise SessionNotFound(session_id)
-            for event in await self._stored_events(session_id, after):
+            for event in await resources.past.events(session_id, after):
                 yield event
             return
         waiting = Listener()
@@ -358,7 +279,7 @@ class AsyncVoiceService:
         try:
             known = list(listing.events)
             if after + 1 < (known[0].number if known else listing.next_number):
-                stored = await self._stored_events(session_id, after)
+                stored = await resources.past.events(session_id, after)
                 first = known[0].number if known else listing.next_number
                 known = [event for event in stored if event.number < first] + known
             for event in known:
@@ -384,29 +305,21 @@ class AsyncVoiceService:
 
     def statistics(self) -> ServiceStatistics:
         """How the service is at this moment."""
-        parts = self._running()
+        resources = self._runtime.resources()
         return ServiceStatistics(
-            sessions=len(parts.directory),
-            actors=self._system.statistics(),
-            media=parts.media.statistics(),
-            stt=parts.stt.statistics(),
-            evidence=parts.store_port.writer.statistics(),
+            sessions=len(resources.directory),
+            actors=self._runtime.system.statistics(),
+            media=resources.media.statistics(),
+            stt=resources.stt.statistics(),
+            evidence=resources.store_port.writer.statistics(),
         )
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
     def door(self, session_id: str) -> Door | None:
         """The way into a running session for one who has its audio in another thread; None when it is not running."""
-        parts = self._parts
-        listing = parts.directory.listing(session_id) if parts is not None and not self._closed else None
+        listing = self._runtime.listing(session_id)
         return listing.door if listing is not None else None
-
-    def _running(self) -> Parts:
-        if self._parts is None or self._closed:
-            raise (
-                ServiceClosed if self._closed else ServiceClosed("the voice service is not running yet; start it first")
-            )
-        return self._parts
 
     def _door(self, facts: Facts) -> Door:
         return Door(
@@ -421,35 +334,7 @@ class AsyncVoiceService:
 
     def _deliver(self) -> Callable[[Ref, Frames], None]:
         """How frames get into a session's mailbox."""
-        return self._system.tell
-
-    async def _ask_to_stop(self, listing: Listing, reason: EndReason) -> Ended:
-        ref = listing.ref
-        if ref is None:
-            raise SessionNotFound(listing.facts.session_id)
-        upto = listing.door.finish()
-        try:
-            ended: Ended = await self._system.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
-        except AskTimeout:
-            if self._closed:
-                return Ended(listing.facts.session_id, durable=False, spilled=False)
-            # The session failed so badly that it could not answer; its supervisor has ended it, or will.
-            session = await self.get_session(listing.facts.session_id)
-            if session is None or session.state is not VoiceSessionState.STOPPED:
-                raise StopNotConfirmed(listing.facts.session_id) from None
-            return Ended(listing.facts.session_id, durable=True, spilled=False)
-        return ended
-
-    def _stop_seconds(self) -> float:
-        """The longest that a session takes to end: drain, final evidence, spill."""
-        settings = self.settings
-        return settings.drain_timeout_seconds + 2 * settings.evidence_timeout_seconds + CLOSING_GRACE_SECONDS
-
-    def _abandon(self, session_id: str) -> None:
-        """Nobody will learn the id of this session: it is stopped as soon as it is there."""
-        ref = self._parts.directory.abandon(session_id) if self._parts is not None else None
-        if ref is not None:
-            self._system.tell(ref, Stop(EndReason.STOPPED, 0))
+        return self._runtime.system.tell
 
     def _check_provider(self, provider: VoiceProvider) -> None:
         chosen = self._providers[provider]
@@ -458,53 +343,17 @@ class AsyncVoiceService:
             raise ProviderNotConfigured(provider.value, problem.split(" ", 1)[0], problem)
 
     def _started(self, session: VoiceSession) -> None:
-        listing = self._parts.directory.listing(session.session_id) if self._parts is not None else None
-        if listing is not None and listing.ref is not None and (listing.unwanted or self._closed):
-            reason = EndReason.SHUTDOWN if self._closed else EndReason.STOPPED
-            self._system.post(listing.ref, Stop(reason, 0))
         self._providers[session.provider].on_session_created(session.session_id, session.metadata)
 
     def _stopped(self, session: VoiceSession) -> None:
         self._providers[session.provider].on_session_stopped(session.session_id)
 
-    async def _not_running(self, session_id: str) -> Exception:
-        session = await self.get_session(session_id)
-        if session is None:
-            return SessionNotFound(session_id)
-        if session.state is VoiceSessionState.STOPPED:
-            return InvalidState(session_id, session.state)
-        return InvalidState(session_id, session.state, "another process runs it, or ended without stopping it")
-
-    async def _known(self, session_id: str) -> VoiceSession:
-        session = await self.get_session(session_id)
-        if session is None:
-            raise SessionNotFound(session_id)
-        return session
-
-    async def _reading(self, call: Callable[..., T], *arguments: Any) -> T:
-        """A read of the store, in a thread; bounded by the store's own busy timeout, and given up when cancelled."""
-        return await anyio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True)
-
-    async def _stored_events(self, session_id: str, after: int) -> list[VoiceEvent]:
-        parts = self._running()
-        # Events go to the store behind everything else; those that were told are to be there.
-        await self._reading(parts.store_port.writer.flush, self.settings.evidence_timeout_seconds)
-        return await self._reading(parts.store.events, session_id, after)
-
     async def _token_valid(self, token: SecretStr) -> bool:
         try:
             with anyio.fail_after(self.settings.evidence_timeout_seconds):
-                return await self._reading(self._running().tokens.valid, token.get_secret_value())
+                return await reading(self._runtime.resources().tokens.valid, token.get_secret_value())
         except OSError as error:  # also a timeout
             raise EvidenceUnavailable(str(error) or "it does not answer") from error
-
-
-async def _sheltered(
-    run: Callable[..., Any], scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    """Run a part until `scope` is cancelled: the sessions still need it when the host has cancelled the service."""
-    with scope:
-        await run(task_status=task_status)
 
 
 def _check_filter(project_id: object, state: object) -> None:
@@ -512,8 +361,3 @@ def _check_filter(project_id: object, state: object) -> None:
         raise InvalidRequest(f"project_id must be a string, got {project_id!r}", field="project_id")
     if state is not None and not isinstance(state, VoiceSessionState):
         raise InvalidRequest(f"state must be a VoiceSessionState, got {state!r}", field="state")
-
-
-def no_room(session_id: str) -> Overloaded:
-    """The error of a chunk that found no room in time."""
-    return Overloaded(f"session {session_id!r} has no room for more audio", retry_after_seconds=1)

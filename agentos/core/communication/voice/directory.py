@@ -1,7 +1,7 @@
 """The directory: what the outside may know of the sessions, kept by the actors and read from any thread.
 
-Actors hand it `Changed` when the record of a move is durable (of the end also when it can't be), `Closed` and `Emit` as they
-come. Readers get frozen snapshots. A session that has stopped leaves the directory when the store has it.
+Actors hand it `Changed` when the record of a move is durable (of the end also when it can't be), and `Closed`, `Emit` and
+`Metered` as they come. Readers get frozen snapshots. A session that has stopped leaves the directory when the store has it.
 """
 
 import secrets
@@ -10,13 +10,16 @@ from collections.abc import Callable
 from typing import Any
 
 import structlog
+from msgspec.structs import replace
 
 from actors.mailbox import Ref
-from actors.messages import Changed, Closed, Emit, Facts
-from agentos.core.communication.voice.audio.door import Door
+from actors.messages import Changed, Closed, Emit, Facts, Metered
+from actors.quality import level_fields
+from agentos.core.communication.voice.audio.door import OPEN_STATES, Door
 from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
+from machines.frozen import FrozenDict
 from machines.session import EndReason, FrameAccount, SessionResult, VoiceSession, VoiceSessionState
 
 log = structlog.get_logger(__name__)
@@ -25,6 +28,9 @@ PASSING = frozenset({VoiceEventType.STT_PARTIAL, VoiceEventType.AUDIO_RECEIVED})
 LATE = "late"
 SESSION_FAILED = "session_failed"
 KEPT_EVENTS = 1000  # of one running session, in memory; all that are kept are in the store too
+
+
+_News = tuple[VoiceEventType, tuple[tuple[str, Any], ...]]  # an event's type and payload
 
 
 class Listing:
@@ -132,9 +138,13 @@ class Directory:
 
     # --- for the actors --------------------------------------------------------------------------------------------
 
-    def submit(self, work: Changed | Closed | Emit) -> None:
+    def submit(self, work: Changed | Closed | Emit | Metered) -> None:
         """Take news of a session."""
-        if isinstance(work, Emit):
+        if isinstance(work, Metered):
+            listing = self._listings.get(work.session_id)
+            if listing is not None and listing.listeners:
+                self._emit(Emit(work.session_id, VoiceEventType.AUDIO_RECEIVED, level_fields(work.measure)))
+        elif isinstance(work, Emit):
             self._emit(work)
         elif isinstance(work, Closed):
             listing = self._listings.get(work.session_id)
@@ -160,7 +170,7 @@ class Directory:
             frames = result.frames
             if listing is not None:
                 frames = _with_the_last(result, listing.door)
-            result = result.model_copy(update={"stopped_at": from_ms(utc_now_ms()), "frames": frames})
+            result = replace(result, stopped_at=from_ms(utc_now_ms()), frames=frames)
         known = verdict or PolicyVerdict(status=RequestStatus.PENDING, reason_code="NOT_JUDGED")
         return VoiceSession(
             session_id=facts.session_id,
@@ -189,7 +199,9 @@ class Directory:
         listing = self._listings.get(session_id)
         if listing is None:
             return
-        first = listing.session is None
+        before = None if listing.session is None else listing.session.state
+        for event_type, payload in _events_of(work, before):
+            self._emit(Emit(session_id, event_type, payload))
         session = self.snapshot(work.facts, work.state, work.verdict, work.result)
         if work.state is VoiceSessionState.STOPPED:
             listing.door.state = work.state
@@ -198,11 +210,13 @@ class Directory:
         else:
             listing.ref = work.route
             listing.door.ref = work.route
-            listing.door.state = work.state
+            if listing.door.state in OPEN_STATES:  # a door that was closed stays closed, whatever news comes late
+                listing.door.state = work.state
         listing.session = session
-        if first and work.state is not VoiceSessionState.STOPPED:
-            self._tell(self._on_started, session)
-        elif work.state is VoiceSessionState.STOPPED:
+        if work.state is not VoiceSessionState.STOPPED:
+            if before is None:
+                self._tell(self._on_started, session)
+        else:
             self._remove(session_id)
             self._tell(self._on_stopped, session)
 
@@ -244,6 +258,28 @@ class Directory:
             log.exception("a provider's hook failed", session_id=session.session_id)
 
 
+def _events_of(work: Changed, before: VoiceSessionState | None) -> list[_News]:
+    """The events that tell of a session's new state, `before` being what was told last; none when that is the same."""
+    facts, state, result = work.facts, work.state, work.result
+    if state is before:
+        return []
+    if state is VoiceSessionState.STOPPED:
+        if result is None:
+            return []
+        return [
+            (VoiceEventType.TRANSCRIPT_READY, (("text", result.transcript),)),
+            (VoiceEventType.SESSION_STOPPED, (("reason", result.reason.value),)),
+        ]
+    if before is not None:
+        return [(VoiceEventType.STATE_CHANGED, (("state", state.value),))]
+    runs = "none" if facts.stt_engine is None else facts.stt_engine.value
+    events: list[_News] = [(VoiceEventType.SESSION_STARTED, (("state", state.value), ("stt_engine", runs)))]
+    if facts.fallback:
+        why = (("asked", facts.stt_provider.value), ("runs", runs), ("reason", facts.fallback))
+        events.append((VoiceEventType.STT_FALLBACK, why))
+    return events
+
+
 def _with_the_last(result: SessionResult, door: Door) -> FrameAccount:
     """The account with what only the closed door knows: frames that came while the session was already ending and that it
     never looked at, and bytes that made no frame. Of a session that failed too badly to give an account, all frames."""
@@ -254,5 +290,5 @@ def _with_the_last(result: SessionResult, door: Door) -> FrameAccount:
     if unseen:
         changes["accepted"] = door.accepted
         for field, counts in (("dropped", frames.dropped), ("untranscribed", frames.untranscribed)):
-            changes[field] = {**counts, reason: counts.get(reason, 0) + unseen}
-    return frames.model_copy(update=changes)
+            changes[field] = FrozenDict({**counts, reason: counts.get(reason, 0) + unseen})
+    return replace(frames, **changes)

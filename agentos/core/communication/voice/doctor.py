@@ -3,9 +3,12 @@
 Nothing of the project is imported before its check, so that a broken installation is a finding and not a crash.
 """
 
+import contextlib
+import errno
 import importlib
 import importlib.util
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -39,17 +42,16 @@ class Check(NamedTuple):
     advice: str = ""
 
 
-def examine(home: Path | None = None, paths: Sequence[str] | None = None) -> list[Check]:
-    """Look at everything; takes a second or two, and changes nothing.
+def examine(home: Path | None = None) -> list[Check]:
+    """Look at everything; takes a second or two, and leaves nothing behind.
 
-    `home` goes before the setting; `paths` are the import paths to search for clashes, by default those of this process
-    and the current folder. Never raises: a check that can't be made is a failed one.
+    `home` goes before the setting. Never raises: a check that can't be made is a failed one.
     """
-    searched = [*sys.path, str(Path.cwd())] if paths is None else paths
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("python", _python),
         ("event loops", _loops),
-        ("names", lambda: _clashes(searched)),
+        ("names", lambda: _clashes([*sys.path, str(Path.cwd())])),
+        ("settings", _settings),
         ("home", lambda: _home(home)),
         ("database", lambda: _database(home)),
         ("speech to text", _engines),
@@ -158,9 +160,11 @@ def _home(home: Path | None) -> Iterator[Check]:
     folder = (load_settings() if home is None else load_settings(home=home)).home
     existing = next(place for place in (folder, *folder.parents) if place.exists())
     note = "" if existing == folder else " (made by the first call)"
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        advice = "set AGENTOS_VOICE_HOME to a folder that you may write to"
-        yield Check("home", Level.FAIL, f"{existing} can't be written", advice)
+    try:
+        _try_to_write(folder)
+    except OSError as error:
+        problem = f"{folder} can't be written: {error.strerror or error}"
+        yield Check("home", Level.FAIL, problem, "set AGENTOS_VOICE_HOME to a folder that you may write to")
         return
     free = shutil.disk_usage(existing).free
     text = f"{folder}{note}, {free / 1024**3:.1f} GiB free"
@@ -170,10 +174,43 @@ def _home(home: Path | None) -> Iterator[Check]:
         yield Check("home", Level.OK, text)
 
 
+def _try_to_write(folder: Path) -> None:
+    """Make a file in `folder`, sync it and remove it, and so with the folders that are missing. Raises `OSError`."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trial = folder / f".doctor-{secrets.token_hex(8)}"
+        descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(descriptor, b"trial") < len(b"trial"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            trial.unlink()
+    finally:
+        for place in missing:
+            with contextlib.suppress(OSError):  # another process has put something there meanwhile
+                place.rmdir()
+
+
+def _settings() -> Iterator[Check]:
+    from agentos.core.communication.voice.settings import load_settings, unknown_variables  # noqa: PLC0415 - as below
+
+    load_settings()
+    unknown = unknown_variables()
+    for name, nearest in unknown.items():
+        advice = f"did you mean {nearest}?" if nearest else "see `agentos-voice settings` for those that there are"
+        yield Check("settings", Level.WARN, f"{name} is set, and there is no such setting", advice)
+    if not unknown:
+        yield Check("settings", Level.OK, "every variable that is set is a setting")
+
+
 def _database(home: Path | None) -> Iterator[Check]:
+    from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
     from agentos.core.communication.voice.storage import schema  # noqa: PLC0415
-    from agentos.core.communication.voice.storage.store import StoreError, VoiceStore  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
 
     path = (load_settings() if home is None else load_settings(home=home)).database
     if not path.exists():

@@ -5,12 +5,14 @@ denial a `PermissionError`, a store that fails an `OSError`. `str(error)` is one
 what to do; the fields say the same to programs. All can be pickled, so that they cross process borders whole.
 """
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from machines.communication import PolicyVerdict
 from machines.session import VoiceSessionState
 
 E = TypeVar("E", bound="VoiceError")
+
+FailureKind = Literal["full", "locked", "corrupt", "readonly", "io", "schema"]
 
 
 class VoiceError(Exception):
@@ -78,13 +80,17 @@ class InvalidState(VoiceError, ValueError):
 
 
 class PolicyDenied(VoiceError, PermissionError):
-    """The policy refused the request; no session was made. `verdict` says why, and what would help."""
+    """The policy refused the request; no session was made. `verdict` says why, and what would help.
 
-    def __init__(self, verdict: PolicyVerdict) -> None:
+    `session_id` is the id that the session would have had: under it the refusal stands in evidence.
+    """
+
+    def __init__(self, verdict: PolicyVerdict, *, session_id: str) -> None:
         super().__init__(
             f"the policy refused the request ({verdict.reason_code}): {verdict.hint or verdict.status.value}"
         )
         self.verdict = verdict
+        self.session_id = session_id
 
 
 class Overloaded(VoiceError, RuntimeError):
@@ -95,11 +101,40 @@ class Overloaded(VoiceError, RuntimeError):
         self.retry_after_seconds = retry_after_seconds
 
 
+def no_room(session_id: str) -> Overloaded:
+    """The error of a chunk that found no room in time."""
+    return Overloaded(f"session {session_id!r} has no room for more audio", retry_after_seconds=1)
+
+
 class EvidenceUnavailable(VoiceError, OSError):
     """The evidence store can't make a record durable, so the request was refused and no session was made."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(f"the evidence store is not available ({problem}); no session was made")
+
+
+class StoreError(VoiceError, OSError):
+    """The store, or a spill file, could not do what was asked; nothing of it was done.
+
+    `kind` says why: "full" (no space left), "locked" (another connection holds the lock for longer than the busy
+    timeout), "corrupt" (no SQLite database, or a damaged one), "readonly", "io" (any other failure of the file system,
+    or the store is closed), "schema" (the tables are of another version, or not ours).
+    """
+
+    def __init__(self, message: str, *, kind: FailureKind) -> None:
+        super().__init__(message)
+        self.kind: FailureKind = kind
+
+
+class Unrecordable(VoiceError, ValueError):
+    """The request can't be put on record, because evidence can't hold something in it; no session was made.
+
+    The store is in order, and trying again does not help. `problem` says what can't be recorded.
+    """
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"the request can't be put on record ({problem}); no session was made")
+        self.problem = problem
 
 
 class EvidenceNotDurable(VoiceError, OSError):

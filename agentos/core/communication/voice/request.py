@@ -84,8 +84,8 @@ def choose_engine(asked: STTProvider, settings: VoiceSettings) -> tuple[STTProvi
     return None, reason
 
 
-def make_facts(request: SessionRequest, settings: VoiceSettings, *, admin_token_valid: bool) -> Facts:
-    """The facts of a new session, with fresh ids.
+def make_facts(request: SessionRequest, settings: VoiceSettings, *, admin_token_valid: bool | None) -> Facts:
+    """The facts of a new session, with fresh ids. `admin_token_valid` is None when no token was given.
 
     Raises `STTUnavailable` as `choose_engine` does.
     """

@@ -19,12 +19,13 @@ from typing import Any, Self, TypeVar
 
 import anyio
 import anyio.from_thread
+import structlog
 import trio
 
 from actors.mailbox import Ref
 from actors.messages import Frames
-from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics, no_room
-from agentos.core.communication.voice.errors import ServiceClosed
+from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics
+from agentos.core.communication.voice.errors import ServiceClosed, no_room
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from machines.audio import AudioFormat
@@ -34,6 +35,8 @@ from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSess
 
 __all__ = ["AsyncVoiceService", "ServiceStatistics", "VoiceService"]
 
+log = structlog.get_logger(__name__)
+
 T = TypeVar("T")
 _END = object()
 
@@ -42,7 +45,7 @@ class _ThreadedService(AsyncVoiceService):
     """The service as `VoiceService` runs it: frames come from any thread, so they go through the inbox."""
 
     def _deliver(self) -> Callable[[Ref, Frames], None]:
-        return self._system.post
+        return self._runtime.system.post
 
 
 class VoiceService:
@@ -228,8 +231,9 @@ class VoiceService:
             anyio.run(self._main, ready, backend=self.settings.loop, backend_options=options)
         except BaseException as error:
             if ready.done():
-                raise
-            ready.set_exception(error)
+                log.exception("the voice service failed and has ended")
+            else:
+                ready.set_exception(error)
 
     async def _main(self, ready: "Future[None]") -> None:
         service = _ThreadedService(self.settings, policy=self.policy)

@@ -5,9 +5,11 @@ ones have the names that Twilio gives them. `AGENTOS_VOICE_CONFIG` may name a TO
 names. An empty variable counts as one that is not set. A unit stands in the name; times are seconds.
 """
 
+import logging
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +19,16 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from agentos.core.communication.voice.errors import SettingsError
 
+logger = logging.getLogger(__name__)
+
 PREFIX = "AGENTOS_VOICE_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
+TOKEN_VARIABLE = (
+    f"{PREFIX}ADMIN_TOKEN"  # read by the command line only, and no setting: a service has no token of its own
+)
 APPLICATION = "agentos-voice"
+
+_warned_of: set[str] = set()  # by this process
 
 
 def _platform_home() -> Path:
@@ -280,7 +289,9 @@ def load_settings(**overrides: Any) -> VoiceSettings:
     """The settings as arguments, environment and file have them now; what `overrides` names goes before all else.
 
     Raises `SettingsError` naming the variable, argument or file key that is wrong, in one line that repeats no secret.
+    A variable that has our prefix and is no setting is warned of once, in the log.
     """
+    _warn_of_unknown_variables()
     try:
         return VoiceSettings(**overrides)
     except ValidationError as error:
@@ -288,9 +299,24 @@ def load_settings(**overrides: Any) -> VoiceSettings:
         raise SettingsError("; ".join(text for _, text in problems), variable=problems[0][0]) from None
 
 
-def default_home() -> Path:
-    """The folder where data goes when the caller names none: the setting `home` as environment and file have it now."""
-    return load_settings().home
+def unknown_variables() -> dict[str, str | None]:
+    """The variables that are set, have our prefix and mean nothing, each with the nearest known name, if one is near."""
+    known = [*map(variable_of, VoiceSettings.model_fields), CONFIG_VARIABLE, TOKEN_VARIABLE]
+    ours = [name.removeprefix(PREFIX) for name in known if name.startswith(PREFIX)]
+    found: dict[str, str | None] = {}
+    for name in sorted(name for name, value in os.environ.items() if value and name.upper().startswith(PREFIX)):
+        if name.upper() not in known:
+            near = get_close_matches(name.upper().removeprefix(PREFIX), ours, n=1)
+            found[name] = PREFIX + near[0] if near else None
+    return found
+
+
+def _warn_of_unknown_variables() -> None:
+    unknown = unknown_variables()
+    for name in unknown.keys() - _warned_of:
+        _warned_of.add(name)
+        nearest = unknown[name]
+        logger.warning("%s is no setting and is ignored%s", name, f"; did you mean {nearest}?" if nearest else "")
 
 
 def _file_values() -> dict[str, Any]:

@@ -223,8 +223,11 @@ class MediaPort:
             except LookupError:
                 data = None
             self._submitted += work.count
-            with self._handover:
+            self._handover.acquire()  # a `with` takes twice as long, and this runs for every frame
+            try:
                 self._batch.keep(work, data)
+            finally:
+                self._handover.release()
         elif isinstance(work, OpenMedia):
             with self._handover:
                 self._batch.opens.append(work)

@@ -25,16 +25,15 @@ from agentos.core.communication.voice.cli.exits import (
 )
 from agentos.core.communication.voice.cli.logs import configure_logging
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, fields, terminal
+from agentos.core.communication.voice.cli.outcome import Outcome, fields, terminal, whole
 from agentos.core.communication.voice.cli.playback import CallPlan, NoView, Played, View, loop_options, play
+from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.live_view import LiveView
 from agentos.core.communication.voice.samples import SAMPLE
-from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.storage.store import StoreError, VoiceStore
+from agentos.core.communication.voice.settings import TOKEN_VARIABLE, VoiceSettings, load_settings
+from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.audio import AudioFormat
 from machines.session import EndReason, FrameAccount, Quality, SessionResult, STTProvider
-
-TOKEN_VARIABLE = "AGENTOS_VOICE_ADMIN_TOKEN"  # noqa: S105 - the name of the variable
 
 EngineName = Literal["pocketsphinx", "whisper_local", "google", "azure", "aws"]
 
@@ -55,7 +54,7 @@ def call(  # noqa: PLR0913 - each is an option of the command
     admin_token: Annotated[
         str | None, Parameter(env_var=TOKEN_VARIABLE, help="For calls of a high risk tier; see `token create`.")
     ] = None,
-    backend: Annotated[
+    loop: Annotated[
         Literal["asyncio", "trio"] | None, Parameter(help="The event loop; else the setting `loop`.")
     ] = None,
     home: Home = None,
@@ -75,9 +74,9 @@ def call(  # noqa: PLR0913 - each is an option of the command
     plan = CallPlan(sound, audio_format, project, STTProvider(stt), given, admin_token, fast)
     if sys.stdout.isatty() and not json_output:
         with LiveView(terminal(), seconds=sound.duration_seconds) as view:
-            played = _run(plan, settings, view, backend or settings.loop)
+            played = _run(plan, settings, view, loop or settings.loop)
     else:
-        played = _run(plan, settings, NoView(), backend or settings.loop)
+        played = _run(plan, settings, NoView(), loop or settings.loop)
     return _outcome(path, sound, played, settings)
 
 
@@ -159,19 +158,20 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
     }
     if played.problem is not None:
         data |= described(played.problem, code)
-    ended = f"ended: {result.reason.value}, risk: {session.risk_tier.value}"
+    ended = f"{result.reason.value}, risk: {session.risk_tier.value}"
     if not result.drained:
         ended += ", the drain deadline passed"
     rows: list[tuple[str, RenderableType]] = [
-        ("session", f"{session.session_id} ({ended})"),
+        ("session", whole(session.session_id)),
+        ("ended", ended),
         ("said", Text(result.transcript or "(nothing)", style="bold")),
         ("engine", session.stt_engine + (f", because {played.fallback}" if played.fallback else "")),
         ("audio", _audio(path, sound, seconds, played.took_seconds)),
         ("frames", _frames(result.frames)),
         ("quality", _quality(result.quality)),
         ("evidence", _chain(evidence)),
-        ("database", str(evidence.database)),
-        ("recording", _recording(result)),
+        ("database", whole(str(evidence.database))),
+        *_recording(result),
     ]
     return Outcome(data, (fields(rows),), code, problem)
 
@@ -225,9 +225,9 @@ def _chain(evidence: _Evidence) -> RenderableType:
     return Text(f"{evidence.records} records, the chain of {evidence.chain_records} verified, head {evidence.head}")
 
 
-def _recording(result: SessionResult) -> str:
+def _recording(result: SessionResult) -> list[tuple[str, RenderableType]]:
     recording = result.recording
     if recording is None:
-        return "none"
+        return [("recording", "none")]
     gaps = f", {len(recording.gaps)} gaps" if recording.gaps else ""
-    return f"{recording.path} ({recording.seconds:.2f} s{gaps})"
+    return [("recorded", f"{recording.seconds:.2f} s{gaps}"), ("recording", whole(recording.path))]

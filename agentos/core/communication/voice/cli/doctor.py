@@ -9,7 +9,10 @@ from agentos.core.communication.voice.doctor import Level, examine
 
 
 def doctor(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """Check Python, event loops, home, database, speech to text, and clashes of names. Nothing is changed."""
+    """Check Python, event loops, settings, home, database, speech to text, and clashes of names.
+
+    The home is tried with a file that is removed again; nothing else is written.
+    """
     del json_output
     checks = examine(home)
     failed = [check for check in checks if check.level is Level.FAIL]
@@ -23,6 +26,8 @@ def doctor(*, home: Home = None, json_output: Json = False) -> Outcome:
             for check in checks
         ],
     }
+    warnings = [check.name for check in checks if check.level is Level.WARN]
+    summary = f"it will work; not ideal: {', '.join(warnings)}" if warnings else "all is in place"
     problem = f"{len(failed)} of {len(checks)} checks failed: {', '.join(check.name for check in failed)}"
-    parts = (table(("", "check", "found"), rows), *(() if failed else (Text("all is in place"),)))
+    parts = (table(("", "check", "found"), rows), *(() if failed else (Text(summary),)))
     return Outcome(data, parts, FAILED if failed else OK, problem if failed else "")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -48,7 +49,8 @@ def print_text(parts: Iterable[RenderableType]) -> None:
     if sys.stdout.isatty():
         console = terminal()
         for part in parts:
-            console.print(part)
+            # Wider than the terminal when it has to be: the terminal then wraps, and what is copied from it is whole.
+            console.print(part, width=max(console.width, _needed(part)), crop=False)
         return
     buffer = io.StringIO()
     plain = Console(file=buffer, width=_UNWRAPPED, color_system=None, markup=False, highlight=False, emoji=False)
@@ -69,21 +71,48 @@ def terminal() -> Console:
     return Console(markup=False, highlight=False, emoji=False)
 
 
+def whole(text: str) -> Text:
+    """A text that is never wrapped or cut: an id, a path, a token."""
+    return Text(text, no_wrap=True, overflow="ignore")
+
+
 def fields(rows: Iterable[tuple[str, RenderableType]]) -> Table:
-    """Labels with their values, one a line; long values wrap beside their label."""
+    """Labels with their values, one a line; long values wrap beside their label, between words."""
+    cells = [(Text(label, no_wrap=True), value if not isinstance(value, str) else Text(value)) for label, value in rows]
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, value in rows:
-        grid.add_row(Text(label), value if not isinstance(value, str) else Text(value))
+    grid.add_column(overflow="fold", min_width=_unbroken(value for _, value in cells))
+    for row in cells:
+        grid.add_row(*row)
     return grid
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A plain table without lines."""
+    """A plain table without lines, whose cells wrap between words only: an id or a path stays whole."""
+    cells = [[Text(cell) for cell in row] for row in rows]
     made = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        made.add_column(heading, overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+    for at, heading in enumerate(headings):
+        made.add_column(heading, overflow="fold", min_width=_unbroken([Text(heading), *(row[at] for row in cells)]))
+    for row in cells:
+        made.add_row(*row)
     return made
+
+
+def _unbroken(cells: Iterable[RenderableType]) -> int:
+    """The width of the widest piece that may not be broken: a whole text, or a word."""
+    widths = [0]
+    for cell in cells:
+        if isinstance(cell, Text):
+            pieces = [cell.plain] if cell.no_wrap else cell.plain.split()
+            widths += [cell_len(piece) for piece in pieces]
+    return max(widths)
+
+
+def _needed(part: RenderableType) -> int:
+    """The columns that a renderable needs so that nothing in it is broken that must not be."""
+    if isinstance(part, Text):
+        return _unbroken([part])
+    if not isinstance(part, Table):
+        return 0
+    padding = sum(part.padding[at] for at in (1, 3))
+    return sum(padding + (column.min_width or _unbroken(column.cells)) for column in part.columns)

@@ -4,11 +4,12 @@ import math
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.console import RenderableType
 from rich.text import Text
 
-from agentos.core.communication.voice.cli.exits import FAILED, InputError
+from agentos.core.communication.voice.cli.exits import InputError
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, fields, table
+from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
 from agentos.core.communication.voice.cli.stores import reading, writing
 from agentos.core.communication.voice.storage.tokens import AdminToken, TokenStore
 from agentos.core.time import from_ms, utc_now_ms
@@ -36,7 +37,12 @@ def create(
         except ValueError as error:
             raise InputError(str(error)) from error
         made = next(token for token in reversed(tokens.list()) if token.id not in known and token.name == name)
-    rows = [("token", secret), ("id", made.id), ("name", made.name), ("expires", _time(made.expires_at_ms))]
+    rows: list[tuple[str, RenderableType]] = [
+        ("token", whole(secret)),
+        ("id", whole(made.id)),
+        ("name", made.name),
+        ("expires", _time(made.expires_at_ms)),
+    ]
     note = Text("Keep it now: it can't be shown again.", style="yellow")
     return Outcome({"token": secret, **_as_json(made)}, (fields(rows), note))
 
@@ -62,16 +68,13 @@ def revoke(
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
-    """Make an admin token invalid from now on."""
+    """Make an admin token invalid from now on; one that was revoked before stays as it is."""
     del json_output
     with writing(home) as store:
-        revoked = TokenStore(store).revoke(token_id)
-    data = {"id": token_id, "revoked": revoked}
-    if revoked:
-        return Outcome(data, (Text(f"{token_id} is revoked"),))
-    return Outcome(
-        data, (), FAILED, f"there is no token with the id {token_id!r} that could be revoked; see `token list`"
-    )
+        tokens = TokenStore(store)
+        if not tokens.revoke(token_id) and token_id not in {token.id for token in tokens.list()}:
+            raise InputError(f"there is no token with the id {token_id!r}; see `token list`")
+    return Outcome({"id": token_id, "revoked": True}, (whole(f"{token_id} is revoked"),))
 
 
 def _as_json(token: AdminToken) -> dict[str, Any]:

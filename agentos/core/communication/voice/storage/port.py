@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from actors.messages import Append, Draft, NotStored, Probe, Probed, SpillDone, SpillWork, Stored
 from agentos.core.communication.voice.directory import Directory
+from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.spill import SpillFile
-from agentos.core.communication.voice.storage.store import Entry, StoreError, VoiceStore
+from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
 from agentos.core.time import utc_now
 from machines.communication import ConnectorType, RiskLevel
@@ -19,7 +20,24 @@ from machines.session import EndReason, VoiceSessionState
 
 log = structlog.get_logger(__name__)
 
+FIRST_STATES = (None, VoiceSessionState.CREATED)  # of the records that whoever asks for a session waits for
 HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
+
+
+class _Spilling:
+    """Records of one owner on their way into the spill file: one answer for all, when the last has its own."""
+
+    __slots__ = ("left", "ok", "work")
+
+    def __init__(self, work: SpillWork) -> None:
+        self.work = work
+        self.left = len(work.drafts)
+        self.ok = True
+
+
+class _ToSpill(NamedTuple):
+    spilling: _Spilling
+    entry: Entry
 
 
 class StorePort:
@@ -34,6 +52,9 @@ class StorePort:
         self._directory = directory
         self._post = post
         self._homeless: list[Entry] = []  # final records that neither the store nor the spill file would take
+        self._unrecordable: dict[
+            str, str
+        ] = {}  # what was wrong with the first record of a session, until it is asked for
         self._lock = Lock()
         self.writer = GroupCommitWriter(
             store,
@@ -46,24 +67,24 @@ class StorePort:
 
     def submit(self, work: Append | SpillWork | Probe) -> None:
         """Hand a record over to be stored, records to be spilled, or a probe. It never blocks."""
+        if isinstance(work, SpillWork):
+            self._spill(work)
+            return
         try:
             if isinstance(work, Append):
                 self.writer.put(self._entry(work.draft), work)
-            elif isinstance(work, Probe):
+            else:
                 self.writer.probe(work)
-            else:
-                for draft in work.drafts:
-                    entry = self._entry(draft)
-                    begun = draft.result is not None and draft.result.reason is not EndReason.UNEVIDENCED
-                    if begun and entry.session is not None:
-                        self._directory.not_stored(entry.session)
-                    self.writer.spill(entry, (work, draft, entry))
-        except StoreError as error:
-            if isinstance(work, SpillWork):
-                for draft in work.drafts:
-                    self._failed([(work, draft, self._entry(draft))], error)
-            else:
-                self._failed([work], error)
+        except (BadEntry, StoreError) as error:
+            self._failed([work], error)
+
+    def unrecordable(self, session_id: str) -> str | None:
+        """Why the first record of this session, or its refusal, can never be stored; None when that was not the trouble.
+
+        It is told once.
+        """
+        with self._lock:
+            return self._unrecordable.pop(session_id, None)
 
     def close(self, timeout_seconds: float, then: Callable[[], None] = lambda: None) -> bool:
         """Store what is left; blocks. True when that was done in time. What the store never took is lost now, and logged.
@@ -79,7 +100,32 @@ class StorePort:
         """Store events, as well as can be."""
         self.writer.add_events(events)
 
+    def _spill(self, work: SpillWork) -> None:
+        spilling = _Spilling(work)
+        for draft in work.drafts:
+            try:
+                entry = self._entry(draft)
+            except BadEntry:
+                log.exception("evidence is lost", record_id=draft.record_id)
+                self._answer_spilling(spilling, ok=False)
+                continue
+            begun = draft.result is not None and draft.result.reason is not EndReason.UNEVIDENCED
+            if begun and entry.session is not None:
+                self._directory.not_stored(entry.session)
+            ticket = _ToSpill(spilling, entry)
+            try:
+                self.writer.spill(entry, ticket)
+            except StoreError as error:
+                self._failed([ticket], error)
+
     def _entry(self, draft: Draft) -> Entry:
+        """The draft as an entry. Raises `BadEntry` when its values make no record."""
+        try:
+            return self._stamped(draft)
+        except (TypeError, ValueError) as error:
+            raise BadEntry(draft.record_id, str(error)) from error
+
+    def _stamped(self, draft: Draft) -> Entry:
         facts, verdict = draft.facts, draft.verdict
         session = None
         if draft.state is not None:
@@ -141,28 +187,33 @@ class StorePort:
             if isinstance(work, Probe):
                 self._post(work.reply_to, Probed(ok=False))
             elif isinstance(work, Append):
+                if isinstance(error, BadEntry) and work.draft.state in FIRST_STATES:
+                    with self._lock:
+                        self._unrecordable[work.draft.facts.session_id] = error.problem
                 by_actor.setdefault(work.reply_to, []).append((work.owner, work.draft.number))
             elif isinstance(work, Entry):
                 self._keep(work, again=down)
             else:
-                self._keep(work[2], again=True)
-                self._spill_answer(work, ok=False)
+                self._keep(work.entry, again=not isinstance(error, BadEntry))
+                self._answer_spilling(work.spilling, ok=False)
         for actor, refused in by_actor.items():
             self._post(actor, NotStored(tuple(refused), str(error), store_down=down))
 
     def _spilled(self, tickets: Sequence[Any]) -> None:
         for ticket in tickets:
-            self._spill_answer(ticket, ok=True)
+            self._answer_spilling(ticket.spilling, ok=True)
 
     def _recovered(self, session_ids: Sequence[Any]) -> None:
         for session_id in session_ids:
             self._directory.stored(session_id)
 
-    def _spill_answer(self, ticket: tuple[SpillWork, Draft, Entry], *, ok: bool) -> None:
-        """One answer for the whole: the first failure, or the last success."""
-        work, draft, _ = ticket
-        if not ok or draft is work.drafts[-1]:
-            self._post(work.reply_to, SpillDone(work.owner, ok))
+    def _answer_spilling(self, spilling: _Spilling, *, ok: bool) -> None:
+        with self._lock:
+            spilling.left -= 1
+            spilling.ok = spilling.ok and ok
+            done = not spilling.left
+        if done:
+            self._post(spilling.work.reply_to, SpillDone(spilling.work.owner, spilling.ok))
 
     def _keep(self, entry: Entry, *, again: bool) -> None:
         """Keep a record that nobody took, until the store is back."""

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentos.core.communication.voice.audio.convert import to_pcm16
@@ -125,13 +126,12 @@ class RecordingWriter:
         """What has been written so far, with the folder for its path: what is left of it when `close` fails."""
         manifest = self._manifest()
         samples = self._samples
-        return manifest.info(self._folder).model_copy(
-            update={
-                "samples": samples,
-                "seconds": samples / self._format.sample_rate,
-                "segments": len(self._segments) + (self._live is not None),
-                "gaps": tuple(self._gaps),
-            }
+        return replace(
+            manifest.info(self._folder),
+            samples=samples,
+            seconds=samples / self._format.sample_rate,
+            segments=len(self._segments) + (self._live is not None),
+            gaps=tuple(self._gaps),
         )
 
     def write(self, first_frame: int, pcm: bytes) -> None:

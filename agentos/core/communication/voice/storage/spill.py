@@ -25,7 +25,9 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from agentos.core.communication.voice.storage.store import BadEntry, Entry, StoreError, failed
+from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.storage.failures import failed
+from agentos.core.communication.voice.storage.store import BadEntry, Entry
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord, canonical_json
 from machines.session import VoiceSession

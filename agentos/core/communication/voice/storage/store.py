@@ -5,96 +5,48 @@ database's own write lock and several processes append to one chain. `synchronou
 durable.
 """
 
-import errno
-import fcntl
 import json
-import os
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar
-from urllib.parse import quote
+from typing import Any, NamedTuple, Self, TypeVar
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import Insert
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.pool import QueuePool
 
-from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.communication.voice.errors import StoreError, VoiceError
 from agentos.core.communication.voice.storage import schema
-from agentos.core.time import monotonic_ms
+from agentos.core.communication.voice.storage.failures import failures
+from agentos.core.communication.voice.storage.opening import beside, open_database, open_to_read
 from machines.events import VoiceEvent
 from machines.evidence import GENESIS, ChainRow, EvidenceRecord, Verification, canonical_json, link, verify
 from machines.session import VoiceSession, VoiceSessionState
 
 M = TypeVar("M", bound=BaseModel)
 
-FailureKind = Literal["full", "locked", "corrupt", "readonly", "io", "schema"]
-
-LOCK_POLL_SECONDS = 0.01  # opening waits for another process's migration, which takes milliseconds
 READ_BATCH_ROWS = 500  # a walk along the chain holds this many rows at once
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 INTEGER_LIMIT = 2**63  # SQLite's integers are signed, 64 bit
 
-_KINDS: dict[int, FailureKind] = {
-    sqlite3.SQLITE_FULL: "full",
-    sqlite3.SQLITE_BUSY: "locked",
-    sqlite3.SQLITE_LOCKED: "locked",
-    sqlite3.SQLITE_CORRUPT: "corrupt",
-    sqlite3.SQLITE_NOTADB: "corrupt",
-    sqlite3.SQLITE_READONLY: "readonly",
-    sqlite3.SQLITE_PERM: "readonly",
-    sqlite3.SQLITE_SCHEMA: "schema",
-    sqlite3.SQLITE_ERROR: "schema",  # "no such table" and "no such column"; our statements are right otherwise
-}
-_ERRNO_KINDS: dict[int | None, FailureKind] = {
-    errno.ENOSPC: "full",
-    errno.EDQUOT: "full",
-    errno.EROFS: "readonly",
-    errno.EACCES: "readonly",
-    errno.EPERM: "readonly",
-    errno.EAGAIN: "locked",
-}
-_ADVICE: dict[FailureKind, str] = {
-    "full": "the disk is full: free some space",
-    "locked": "another process holds the database's lock: try again, or see which one it is",
-    "corrupt": "it is no SQLite database, or a damaged one: restore a copy or move the file away",
-    "readonly": "it can't be written: check the permissions and the mount",
-    "io": "the file system failed: check the disk",
-    "schema": "its tables are not those of this version",
-}
-
-
-class StoreError(VoiceError, OSError):
-    """The store, or a spill file, could not do what was asked; nothing of it was done.
-
-    `kind` says why: "full" (no space left), "locked" (another connection holds the lock for longer than the busy
-    timeout), "corrupt" (no SQLite database, or a damaged one), "readonly", "io" (any other failure of the file system,
-    or the store is closed), "schema" (the tables are of another version, or not ours).
-    """
-
-    def __init__(self, message: str, *, kind: FailureKind) -> None:
-        super().__init__(message)
-        self.kind: FailureKind = kind
-
 
 class BadEntry(VoiceError, ValueError):
     """An entry that can never be stored: it can't be written as JSON, or a number is out of range. Nothing was stored.
 
-    `record_id` is the id of its evidence record; empty for an event that was added on its own.
+    `record_id` is the id of its evidence record, empty for an event that was added on its own; `problem` says what can't be.
     """
 
     def __init__(self, record_id: str, problem: str) -> None:
         super().__init__(f"the entry {record_id!r} can't be stored: {problem}")
         self.record_id = record_id
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,23 +138,7 @@ class VoiceStore:
         for a database of a newer version or of something else, "corrupt" for a file that is no database.
         """
         path = Path(path).absolute()
-        deadline = monotonic_ms() + int(busy_timeout_seconds * 1000)
-        with _failures(path):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite gives the mode of the database to its WAL and SHM files.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            if path.stat().st_mode & 0o077:
-                path.chmod(0o600)
-        engine = _engine(f"file:{quote(str(path))}?mode=rw", busy_timeout_seconds, read_only=False)
-        store = cls(engine, path, owner)
-        try:
-            if store._revision() != schema.HEAD:
-                with _file_lock(path.with_name(f"{path.name}.lock"), deadline):
-                    store._bring_up_to_date(deadline)
-        except BaseException:
-            engine.dispose()
-            raise
-        return store
+        return cls(open_database(path, busy_timeout_seconds), path, owner)
 
     @classmethod
     def open_read_only(cls, path: Path, *, busy_timeout_seconds: float = 5.0) -> Self:
@@ -213,19 +149,7 @@ class VoiceStore:
         version.
         """
         path = Path(path).absolute()
-        with _failures(path):
-            if not path.is_file():
-                raise StoreError(f"there is no database at {path}", kind="io")
-            wal = _beside(path, "-wal")
-            immutable = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
-        engine = _engine(f"file:{quote(str(path))}?mode=ro{immutable}", busy_timeout_seconds, read_only=True)
-        store = cls(engine, path, owner="")
-        try:
-            store._check_revision(store._revision())
-        except BaseException:
-            engine.dispose()
-            raise
-        return store
+        return cls(open_to_read(path, busy_timeout_seconds), path, owner="")
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Make `entries` durable, in order, in one transaction: all of them or none.
@@ -290,19 +214,14 @@ class VoiceStore:
         self,
         project_id: str | None = None,
         state: VoiceSessionState | None = None,
-        *,
-        owner: str | None = None,
-        limit: int | None = None,
     ) -> list[VoiceSession]:
-        """Stored snapshots, newest first (by creation, then id); those of one project, state or owner when given."""
+        """Stored snapshots, newest first (by creation, then id); those of one project or in one state when given."""
         table = schema.sessions.c
-        query = sa.select(table.snapshot).order_by(table.created_at.desc(), table.session_id.desc()).limit(limit)
+        query = sa.select(table.snapshot).order_by(table.created_at.desc(), table.session_id.desc())
         if project_id is not None:
             query = query.where(table.project_id == _key(project_id))
         if state is not None:
             query = query.where(table.state == state.value)
-        if owner is not None:
-            query = query.where(table.owner == owner)
         with self.reading() as connection:
             texts = connection.scalars(query).all()
         return [self._parsed(VoiceSession, text) for text in texts]
@@ -315,14 +234,20 @@ class VoiceStore:
             texts = connection.scalars(query.order_by(table.number)).all()
         return [self._parsed(VoiceEvent, text) for text in texts]
 
-    def evidence(
-        self, request_id: str | None = None, *, after_seq: int = 0, limit: int | None = None
-    ) -> list[EvidenceRecord]:
-        """Evidence records in chain order, those of one request (a session) when given, behind place `after_seq`."""
+    def evidence(self, request_id: str | None = None) -> list[EvidenceRecord]:
+        """Evidence records in chain order, those of one request (a session) when given."""
         table = schema.evidence.c
-        query = sa.select(table.record).where(table.seq > after_seq).order_by(table.seq).limit(limit)
+        query = sa.select(table.record).order_by(table.seq)
         if request_id is not None:
             query = query.where(table.request_id == _key(request_id))
+        return self._records(query)
+
+    def newest_evidence(self, limit: int) -> list[EvidenceRecord]:
+        """The last records of the chain, at most `limit`, newest first."""
+        table = schema.evidence.c
+        return self._records(sa.select(table.record).order_by(table.seq.desc()).limit(limit))
+
+    def _records(self, query: sa.Select[str]) -> list[EvidenceRecord]:
         with self.reading() as connection:
             texts = connection.scalars(query).all()
         return [self._parsed(EvidenceRecord, text) for text in texts]
@@ -364,8 +289,8 @@ class VoiceStore:
             records = connection.scalar(sa.select(sa.func.max(schema.evidence.c.seq))) or 0
             sessions = connection.scalar(sa.select(sa.func.count()).select_from(schema.sessions)) or 0
             events = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
-        wal = _beside(self.path, "-wal")
-        with _failures(self.path):
+        wal = beside(self.path, "-wal")
+        with failures(self.path):
             return StoreStatistics(
                 records=records,
                 sessions=sessions,
@@ -380,7 +305,7 @@ class VoiceStore:
         A call that is still running in another thread ends as it would have, and closes its connection itself.
         """
         self._closed = True
-        with _failures(self.path):
+        with failures(self.path):
             self._pool.dispose()  # the engine's own dispose makes a new pool, which nobody would close
 
     def __enter__(self) -> Self:
@@ -406,7 +331,7 @@ class VoiceStore:
         if self._closed:
             raise StoreError(f"the store {self.path} is closed", kind="io")
         try:
-            with _failures(self.path):
+            with failures(self.path):
                 yield
         finally:
             if self._closed:  # meanwhile, by another thread: the pool has the connection back
@@ -420,7 +345,7 @@ class VoiceStore:
             session = None if entry.session is None else self._session_row(entry.session)
             return _Encoded(record, text, session, [_event_row(event) for event in entry.events])
         except BadEntry as error:
-            raise BadEntry(record.id, str(error)) from error
+            raise BadEntry(record.id, error.problem) from error
         except (TypeError, ValueError, RecursionError) as error:
             raise BadEntry(record.id, str(error)) from error
 
@@ -441,74 +366,6 @@ class VoiceStore:
             problem = f"{self.path} holds a damaged {model.__name__}: {error.errors()[0]['msg']}"
             raise StoreError(problem, kind="corrupt") from error
 
-    def _revision(self) -> str | None:
-        """The stored revision; None for a database without tables. Raises when the tables are not ours."""
-        with self.reading() as connection:
-            tables = set(connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'")))
-            if not tables:
-                return None
-            if schema.alembic_version.name not in tables:
-                raise StoreError(f"{self.path} is a database of something else; choose another path", kind="schema")
-            return connection.scalar(sa.select(schema.alembic_version.c.version_num)) or "none"
-
-    def _check_revision(self, revision: str | None) -> None:
-        if revision is None:
-            raise StoreError(f"{self.path} is an empty database, without any evidence", kind="schema")
-        if revision not in schema.REVISIONS:
-            raise StoreError(
-                f"{self.path} was written by a newer version (revision {revision}, known up to {schema.HEAD}); "
-                "update agentos-voice",
-                kind="schema",
-            )
-
-    def _bring_up_to_date(self, deadline: int) -> None:
-        revision = self._revision()  # again, now that the lock is held: another process may have been faster
-        if revision is not None:
-            self._check_revision(revision)
-        if revision == schema.HEAD:
-            return
-        self._enter_wal(deadline)
-        with self.transaction() as connection:
-            if revision is None:
-                schema.metadata.create_all(connection)
-                schema.alembic_version.create(connection)
-                connection.execute(sa.insert(schema.alembic_version), {"version_num": schema.HEAD})
-            else:
-                migrate(connection)
-
-    def _enter_wal(self, deadline: int) -> None:
-        while True:
-            try:
-                with _failures(self.path), self._engine.connect() as connection:
-                    driver = connection.connection.driver_connection
-                    assert isinstance(driver, sqlite3.Connection)  # noqa: S101 - narrows the type
-                    mode = driver.execute("PRAGMA journal_mode = WAL").fetchone()[0]  # outside any transaction
-            except StoreError as error:
-                # This pragma does not wait for other connections by itself.
-                if error.kind != "locked" or monotonic_ms() >= deadline:
-                    raise
-                time.sleep(LOCK_POLL_SECONDS)
-                continue
-            if mode != "wal":
-                raise StoreError(f"the file system of {self.path} can't hold a shared (WAL) database", kind="io")
-            return
-
-
-def migrate(connection: Connection) -> None:
-    """Bring the database to the newest revision, within the connection's transaction."""
-    from alembic import command  # noqa: PLC0415 - costs over a second, and only an old database needs it
-    from alembic.config import Config  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
-
-
-def migrations_folder() -> Path:
-    """Where the migration scripts are, also when installed."""
-    return Path(__file__).with_name("migrations")
-
 
 def _event_row(event: VoiceEvent) -> dict[str, Any]:
     if not -INTEGER_LIMIT <= event.number < INTEGER_LIMIT:
@@ -519,96 +376,6 @@ def _event_row(event: VoiceEvent) -> dict[str, Any]:
         raise BadEntry("", f"the event {event.event_id!r} is not JSON: {error}") from error
 
 
-def _engine(uri: str, busy_timeout_seconds: float, *, read_only: bool) -> Engine:
-    def connected() -> sqlite3.Connection:
-        # isolation_level None: the begin event below says which BEGIN, sqlite3 adds none of its own.
-        connection = sqlite3.connect(
-            uri, uri=True, timeout=busy_timeout_seconds, isolation_level=None, check_same_thread=False
-        )
-        try:
-            if not read_only:
-                connection.execute("PRAGMA synchronous = FULL")
-                connection.execute("PRAGMA foreign_keys = ON")
-        except BaseException:
-            connection.close()  # the pool never gets to know it
-            raise
-        return connection
-
-    engine = sa.create_engine(
-        "sqlite://", creator=connected, poolclass=QueuePool, pool_timeout=busy_timeout_seconds, hide_parameters=True
-    )
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        immediate = connection.get_execution_options().get("immediate", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
-    return engine
-
-
-@contextmanager
-def _file_lock(path: Path, deadline: int) -> Iterator[None]:
-    with _failures(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if monotonic_ms() >= deadline:
-                    problem = f"another process is opening {path.parent} and holds {path.name}; try again"
-                    raise StoreError(problem, kind="locked") from None
-                time.sleep(LOCK_POLL_SECONDS)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _failures(path: Path) -> Iterator[None]:
-    """Turn what SQLite, SQLAlchemy and the file system raise into `StoreError`."""
-    try:
-        yield
-    except VoiceError:
-        raise
-    except sa.exc.DBAPIError as error:
-        raise _store_error(path, error.orig) from error
-    except sqlite3.Error as error:
-        raise _store_error(path, error) from error
-    except sa.exc.TimeoutError as error:  # every connection of the pool is in use
-        raise StoreError(f"the store {path} is busy: {error}", kind="locked") from error
-    except OSError as error:
-        raise failed(path, error) from error
-
-
-def failed(path: Path, error: OSError) -> StoreError:
-    """The `StoreError` that a failure of the file system at `path` is."""
-    return _error(path, _ERRNO_KINDS.get(error.errno, "io"), error)
-
-
-def _store_error(path: Path, error: BaseException | None) -> StoreError:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
-    kind: FailureKind = _KINDS.get(code & 0xFF, "io")
-    if kind == "io" and _no_space(path):
-        kind = "full"  # SQLite calls a failed growth of the WAL's index an I/O error
-    if code == sqlite3.SQLITE_CANTOPEN and not os.access(path, os.R_OK | os.W_OK):
-        kind = "readonly"
-    return _error(path, kind, error)
-
-
-def _error(path: Path, kind: FailureKind, error: BaseException | None) -> StoreError:
-    return StoreError(f"the store {path} failed ({error}); {_ADVICE[kind]}", kind=kind)
-
-
-def _no_space(path: Path) -> bool:
-    try:
-        space = os.statvfs(path.parent)
-    except OSError:
-        return False
-    return space.f_bavail == 0
-
-
 def _key(text: str) -> str:
     """The text to look for: a lone surrogate is in no stored text, and SQLite would refuse to look for it."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -616,7 +383,3 @@ def _key(text: str) -> str:
 
 def _decoded(text: bytes) -> str:
     return text.decode("utf-8", "replace")
-
-
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.spill import SpillFile, SpillFull
-from agentos.core.communication.voice.storage.store import BadEntry, Entry, StoreError, VoiceStore
+from agentos.core.communication.voice.storage.spill_files import SpillFiles
+from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.time import monotonic_ms
 from machines.events import VoiceEvent
 
@@ -102,7 +104,6 @@ class GroupCommitWriter:
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._store = store
-        self._own = spill
         self._on_stored = on_stored
         self._on_failed = on_failed
         self._on_spilled = on_spilled
@@ -121,14 +122,9 @@ class GroupCommitWriter:
         self._threads_left = 2
         self._at_late_end: Callable[[], None] | None = None  # what to do when a hung database lets go after the close
 
-        self._spill_lock = threading.Lock()  # held while a spill file is touched, never while the database is
-        self._in_spill: set[str] = set()  # ids of the records that this writer put into its spill file
-        self._orphans: list[SpillFile] = []
-        self._unreadable: set[SpillFile] = set()
-        self._look_for_orphans = True
+        self._spills = SpillFiles(spill, store, self._taken_in)
         self._take_in_now = True
         self._late_events: list[VoiceEvent] = []
-        self._behind = False
 
         self._stored = self._failed = self._spilled = self._recovered = 0
         self._events_lost = self._transactions = self._largest_batch = 0
@@ -172,11 +168,6 @@ class GroupCommitWriter:
             self._to_spill.append(_Spill(earlier, entry, ticket))
             self._spill_wake.notify()
 
-    def backlog(self) -> int:
-        """How many things were handed over and are not answered yet, in both threads."""
-        with self._lock:
-            return len(self._work) + len(self._in_flight) + len(self._to_spill)
-
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until everything that was put before is answered; False when the time ran out first."""
         mark = _Mark(threading.Event())
@@ -209,7 +200,7 @@ class GroupCommitWriter:
         if late:
             self._give_up()
             return False
-        self._close_spills()
+        self._spills.close()
         then()
         return True
 
@@ -220,21 +211,14 @@ class GroupCommitWriter:
         finally:
             with self._lock:
                 self._threads_left -= 1
+                self._wake.notify_all()
                 then = self._at_late_end if not self._threads_left else None
             if then is not None:
-                self._close_spills()
+                self._spills.close()
                 try:
                     then()
                 except StoreError:
                     logger.exception("the store could not be closed")
-
-    def _close_spills(self) -> None:
-        with self._spill_lock:
-            for spill in (*self._orphans, self._own):
-                try:
-                    spill.close()
-                except StoreError:
-                    logger.exception("a spill file could not be closed; the next start takes it in")
 
     def statistics(self) -> WriterStatistics:
         """How the writer is, at this moment."""
@@ -245,7 +229,7 @@ class GroupCommitWriter:
                 failed=self._failed,
                 spilled=self._spilled,
                 recovered=self._recovered,
-                waiting_in_spill=self._own.count + sum(spill.count for spill in self._orphans),
+                waiting_in_spill=self._spills.count,
                 events_lost=self._events_lost,
                 transactions=self._transactions,
                 largest_batch=self._largest_batch,
@@ -301,9 +285,10 @@ class GroupCommitWriter:
     def _next_batch(self) -> list[_Work] | None:
         with self._wake:
             while not self._work and not self._take_in_now:
-                if self._closing:
-                    return None
-                if not self._wake.wait(self._retry_seconds if self._behind or self._late_events else None):
+                if self._closing and self._threads_left == 1:
+                    return None  # the other thread has ended, so nothing more comes into the spill file
+                again = self._spills.behind or self._late_events
+                if not self._wake.wait(self._retry_seconds if again and not self._closing else None):
                     break
             self._in_flight = [self._work.popleft() for _ in range(min(BATCH, len(self._work)))]
             return self._in_flight
@@ -339,7 +324,7 @@ class GroupCommitWriter:
                 self._call(self._on_stored, [put.ticket for put in puts])
                 return None
             if isinstance(error, StoreError):
-                self._look_for_orphans = True  # once the store is back, other processes may have died without it
+                self._spills.look_for_orphans = True  # once the store is back, other processes may have died without it
                 self._answer_failed([put.ticket for put in puts], error)
                 return error
             named = error.record_id if isinstance(error, BadEntry) else None
@@ -374,78 +359,15 @@ class GroupCommitWriter:
     def _take_in(self) -> Exception | None:
         """Bring what was spilled into the store; the store's error if it failed."""
         with self._lock:
-            if not (self._take_in_now or self._behind or self._look_for_orphans):
+            if not (self._take_in_now or self._spills.behind or self._spills.look_for_orphans):
                 return None
             self._take_in_now = False
-        if self._look_for_orphans:
-            self._look_for_orphans = False
-            with self._spill_lock:
-                self._orphans += self._attempt_orphans()
-        for spill in (*self._orphans, self._own):
-            if spill in self._unreadable:
-                continue
-            error = self._take_in_file(spill)
-            if error is not None:
-                self._behind = True
-                self._look_for_orphans = True
-                return error
-            if spill is not self._own and spill not in self._unreadable:
-                self._orphans.remove(spill)
-        self._behind = False
-        return None
+        return self._spills.take_in()
 
-    def _take_in_file(self, spill: SpillFile) -> Exception | None:
-        while True:
-            with self._spill_lock:
-                count = spill.count
-                try:
-                    entries = spill.entries()
-                except StoreError:
-                    logger.exception("a spill file can't be read and is left as it is")
-                    self._unreadable.add(spill)
-                    return None
-            error = self._append_spilled(spill, entries)
-            if error is not None:
-                return error
-            if spill in self._unreadable:
-                return None
-            with self._spill_lock:
-                if spill.count != count:
-                    continue  # more was spilled meanwhile; what is in already is skipped by its id
-                try:
-                    spill.clear()
-                    if spill is self._own:
-                        self._in_spill.clear()
-                    else:
-                        spill.close()
-                except StoreError:
-                    logger.exception("a spill file could not be cleared; its entries are stored, and skipped next time")
-            if entries:
-                with self._lock:
-                    self._recovered += len(entries)
-                logger.info("%d spilled entries are in the store", len(entries))
-                self._call(self._on_recovered, [entry.record.request_id for entry in entries])
-            return None
-
-    def _append_spilled(self, spill: SpillFile, entries: list[Entry]) -> Exception | None:
-        error = self._attempt(partial(self._store.append, entries))
-        if error is None or isinstance(error, StoreError):
-            return error
-        for entry in entries:
-            error = self._attempt(partial(self._store.append, [entry]))
-            if isinstance(error, StoreError):
-                return error
-            if error is not None:
-                logger.error("%s is kept: an entry in it can't be stored: %s", spill.path, error)
-                self._unreadable.add(spill)
-        return None
-
-    def _attempt_orphans(self) -> list[SpillFile]:
-        try:
-            return SpillFile.orphans(self._own.path.parent)
-        except OSError:
-            logger.exception("the folder of the spill files can't be read")
-            return []
+    def _taken_in(self, entries: list[Entry]) -> None:
+        with self._lock:
+            self._recovered += len(entries)
+        self._call(self._on_recovered, [entry.record.request_id for entry in entries])
 
     # The thread that owns the spill file.
 
@@ -480,12 +402,7 @@ class GroupCommitWriter:
                 self._answer_failed([item.ticket], error)
 
     def _add_to_spill(self, entries: list[Entry]) -> Exception | None:
-        with self._spill_lock:
-            new = {entry.record.id: entry for entry in entries if entry.record.id not in self._in_spill}
-            error = self._attempt(partial(self._own.add, list(new.values())))
-            if error is None:
-                self._in_spill |= new.keys()
-        return error
+        return self._attempt(partial(self._spills.add, entries))
 
     # Both.
 

@@ -10,7 +10,6 @@ outcome is known: its utterance was told as finished, or it is no speech. Until 
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
@@ -30,9 +29,10 @@ from agentos.core.communication.voice.stt.protocol import (
     Open,
     Opened,
     Progress,
-    Request,
 )
+from agentos.core.communication.voice.stt.statistics import SttStatistics
 from agentos.core.communication.voice.stt.stream import Audio, Run, Stream
+from agentos.core.communication.voice.stt.worker_account import SUSPECT_SECONDS, WorkerAccount
 from agentos.core.time import monotonic_ms
 from machines.restart import Intensity
 from machines.session import STTProvider
@@ -49,79 +49,8 @@ LATE: Final = "late"
 
 _HEARD_EVERY_FRAMES: Final = 25
 _GIVE_UP_FRAMES: Final = 50  # a second: one declaration for many frames
-_SUSPECT_SECONDS: Final = 0.25  # an answer may be in the pipe already, when it was this process that slept
-_KILL_SECONDS: Final = 2.0
 
 Work = Listen | Hear | Finish | Abandon
-
-
-@dataclass(frozen=True, slots=True)
-class SttStatistics:
-    """How the port is doing. The first four are the present, the others count since the start."""
-
-    workers: int
-    """Worker processes that run or are being started."""
-    streams: int
-    """Sessions that are listened to."""
-    queued_frames: int
-    """Frames that no worker has been given yet."""
-    frames_under_way: int
-    """Frames at a worker whose outcome isn't known."""
-    heard_frames: int
-    """Frames that were transcribed, or are no speech."""
-    unheard_frames: tuple[tuple[str, int], ...]
-    """Frames that were declared lost, by reason."""
-    stray_frames: int
-    """Frames of a session that isn't listened to, or that had been handed over before; they were ignored."""
-    utterances: int
-    """Finished utterances told."""
-    workers_started: int
-    """Worker processes started."""
-    workers_died: int
-    """Worker processes that ended by themselves or were killed by another."""
-    workers_hung: int
-    """Worker processes that were killed because they answered nothing."""
-
-
-@dataclass(eq=False)
-class _Worker:
-    """A worker process and what it owes."""
-
-    process: WorkerProcess
-    since: float  # when it last answered, or began to owe something
-    streams: dict[int, Stream] = field(default_factory=dict)
-    owed: Counter[int] = field(default_factory=Counter)  # answers, by stream number
-    opening: set[int] = field(default_factory=set)
-    ready: bool = False
-    suspect: bool = False
-    hung: bool = False
-
-    def send(self, request: Request, now: float) -> None:
-        if not isinstance(request, Drop):
-            if self.ready and not self.owed:
-                self.since = now
-            self.owed[request.stream] += 1
-        self.process.send(request)
-
-    def answered(self, answer: Answer, now: float) -> None:
-        self.since = now
-        self.suspect = False
-        if not isinstance(answer, Opened | Progress | Broken):
-            self.ready = True
-            return
-        self.opening.discard(answer.stream)
-        self.owed[answer.stream] -= 1
-        if isinstance(answer, Broken) or self.owed[answer.stream] <= 0:
-            del self.owed[answer.stream]
-
-    def deadline(self, start_timeout: float, hang_timeout: float) -> float:
-        """When it has to have answered, as things stand."""
-        if self.hung:
-            return self.since + _KILL_SECONDS
-        if self.ready and not self.owed:
-            return float("inf")
-        patience = hang_timeout if self.ready and not self.opening else start_timeout
-        return self.since + patience + (_SUSPECT_SECONDS if self.suspect else 0.0)
 
 
 class SttPort:
@@ -177,7 +106,7 @@ class SttPort:
         self._streams: dict[str, Stream] = {}
         self._touched: dict[str, Stream] = {}  # those that may have something to send or to tell
         self._homeless: dict[str, Stream] = {}  # those without a worker
-        self._workers: list[_Worker] = []
+        self._workers: list[WorkerAccount] = []
         self._engines: dict[STTProvider, Breaker] = {}
         self._last_number = 0
         self._heard = 0
@@ -231,6 +160,7 @@ class SttPort:
     def statistics(self) -> SttStatistics:
         """A snapshot."""
         return SttStatistics(
+            worker_pids=tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None),
             workers=len(self._workers),
             streams=len(self._streams),
             queued_frames=sum(stream.queued for stream in self._streams.values()),
@@ -243,10 +173,6 @@ class SttPort:
             workers_died=self._died,
             workers_hung=self._hung,
         )
-
-    def worker_pids(self) -> tuple[int, ...]:
-        """The process ids of the workers that run."""
-        return tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None)
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
@@ -311,7 +237,7 @@ class SttPort:
         if untaken + given_up:
             self._room(work.session_id, untaken + given_up)
 
-    def _answer(self, worker: _Worker, answer: Answer) -> None:
+    def _answer(self, worker: WorkerAccount, answer: Answer) -> None:
         worker.answered(answer, _now())
         stream = None if not isinstance(answer, Opened | Progress | Broken) else worker.streams.get(answer.stream)
         if stream is None:
@@ -329,7 +255,7 @@ class SttPort:
             del worker.streams[stream.number]
             self._lost_worker(stream, ENGINE_FAILED)
 
-    def _progress(self, worker: _Worker, stream: Stream, answer: Progress) -> None:
+    def _progress(self, worker: WorkerAccount, stream: Stream, answer: Progress) -> None:
         decoded = stream.taken(answer.taken)
         if decoded:
             self._room(stream.session_id, decoded)
@@ -343,7 +269,7 @@ class SttPort:
             del worker.streams[stream.number]
             stream.lose_worker()
 
-    def _ended(self, worker: _Worker, reason: str) -> None:
+    def _ended(self, worker: WorkerAccount, reason: str) -> None:
         if worker not in self._workers:
             return  # it was given up before it ended
         self._workers.remove(worker)
@@ -383,7 +309,7 @@ class SttPort:
             if self._streams.get(stream.session_id) is stream:
                 self._serve(stream, now)
 
-    def _check_on(self, worker: _Worker, now: float) -> None:
+    def _check_on(self, worker: WorkerAccount, now: float) -> None:
         if now < worker.deadline(self._start_timeout, self._hang_timeout):
             return
         if worker.hung:
@@ -427,22 +353,22 @@ class SttPort:
         failed = stream.breaker.failed(now) or self._engines[stream.engine].failed(now)
         return ENGINE_FAILED if failed else None
 
-    def _free_worker(self, now: float) -> _Worker | None:
+    def _free_worker(self, now: float) -> WorkerAccount | None:
         sound = [worker for worker in self._workers if not worker.hung]
         best = min(sound, key=lambda worker: len(worker.streams), default=None)
         if (best is None or best.streams) and len(self._workers) < self._limit:
             return self._start_worker(now)
         return best if best is not None and len(best.streams) < self._streams_per_worker else None
 
-    def _start_worker(self, now: float) -> _Worker:
+    def _start_worker(self, now: float) -> WorkerAccount:
         assert self._tasks is not None  # noqa: S101 - turns are taken by run only
         process = WorkerProcess(
             self._executable,
-            wedge_seconds=max(self._start_timeout, self._hang_timeout) + _SUSPECT_SECONDS,
+            wedge_seconds=max(self._start_timeout, self._hang_timeout) + SUSPECT_SECONDS,
             on_answer=lambda answer: self._post(self._answer, worker, answer),
             on_end=lambda reason: self._post(self._ended, worker, reason),
         )
-        worker = _Worker(process, since=now)
+        worker = WorkerAccount(process, since=now)
         self._workers.append(worker)
         self._started += 1
         self._tasks.start_soon(process.run, name="agentos-voice-stt-worker")

@@ -1,4 +1,4 @@
-"""What a running service is made of: the store, the ports and the directory, opened together and closed in order."""
+"""What a running service holds: the store, the ports and the directory, opened together and closed in order."""
 
 import os
 import secrets
@@ -11,6 +11,7 @@ from actors.supervisor import Supervisor
 from actors.system import ActorSystem
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.directory import Directory
+from agentos.core.communication.voice.past_sessions import PastSessions
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.port import StorePort
 from agentos.core.communication.voice.storage.spill import SpillFile
@@ -30,8 +31,8 @@ CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has
 SessionHook = Callable[[VoiceSession], None]
 
 
-class Parts:
-    """The parts of one service. `open_files` and `close` block; the rest is for the loop's thread."""
+class ServiceResources:
+    """What one service holds. `open_files` and `close` block; the rest is for the loop's thread."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Parts:
             on_stopped=on_stopped,
         )
         self.store_port = StorePort(self.store, spill, directory=self.directory, post=system.post)
+        self.past = PastSessions(self.store, self.store_port.writer, self.directory, settings.evidence_timeout_seconds)
         self.media = MediaPort(
             take=partial(self.directory.take, MEDIA),
             room=partial(self.directory.room, MEDIA),
@@ -72,9 +74,11 @@ class Parts:
     @staticmethod
     def open_files(settings: VoiceSettings) -> tuple[VoiceStore, SpillFile]:
         """Open the database and a spill file of this service's own. Raises `StoreError`."""
-        store = VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds)
+        owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        store = VoiceStore.open(
+            settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds, owner=owner
+        )
         try:
-            owner = f"{os.getpid()}-{secrets.token_hex(4)}"
             return store, SpillFile.open(settings.home, owner, settings.spill_max_bytes)
         except BaseException:
             store.close()

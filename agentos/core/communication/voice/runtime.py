@@ -1,0 +1,209 @@
+"""What runs behind the service: its ports, the actor system, and how both are started, watched and ended in order."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskStatus
+
+from actors.mailbox import Ref
+from actors.messages import Ended, Stop
+from actors.system import ActorSystem, AskTimeout, SystemFailed, Token
+from agentos.core.communication.voice.directory import Listing
+from agentos.core.communication.voice.errors import ServiceClosed, SessionNotFound, StopNotConfirmed
+from agentos.core.communication.voice.fatal import end_without_actors
+from agentos.core.communication.voice.resources import CLOSING_GRACE_SECONDS, ServiceResources, SessionHook
+from agentos.core.communication.voice.settings import VoiceSettings
+from machines.policy import VoicePolicy
+from machines.session import EndReason, VoiceSession, VoiceSessionState
+
+
+class ServiceRuntime:
+    """Runs the sessions of one service, once. `on_started` and `on_stopped` get the snapshots of sessions that did."""
+
+    def __init__(
+        self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: SessionHook
+    ) -> None:
+        self.system = ActorSystem()
+        self.supervisor: Ref
+        self._settings = settings
+        self._policy = policy
+        self._on_started = on_started
+        self._on_stopped = on_stopped
+        self._closing: anyio.Event | None = None
+        self._closed = False
+        self._resources: ServiceResources | None = None
+        self._failure: str | None = None
+        self._waits: set[anyio.CancelScope] = set()  # for the actors; over when their system fails
+
+    # --- its life --------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until closed or cancelled; see `AsyncVoiceService.run`."""
+        if self._closing is not None or self._closed:
+            raise ServiceClosed("a service runs once; create a new one")
+        self._closing = anyio.Event()
+        try:
+            files = await anyio.to_thread.run_sync(ServiceResources.open_files, self._settings)
+            resources = ServiceResources(files, self._settings, self.system, self._started, self._on_stopped)
+            ready = anyio.Event()
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._serve, resources, ready)
+                try:
+                    await ready.wait()
+                    task_status.started()
+                    await self._closing.wait()
+                finally:
+                    self._closed = True
+                    self._closing.set()
+        finally:
+            self._closed = True
+
+    async def _serve(self, resources: ServiceResources, ready: anyio.Event) -> None:
+        """Run the ports and the actors until the service closes, and end them in order.
+
+        In a task of its own, sheltered: asyncio's own cancellation knows no shield, and a host may cancel `run` again while
+        its sessions are being stopped.
+        """
+        assert self._closing is not None  # noqa: S101 - set by `run`
+        with anyio.CancelScope(shield=True):
+            try:
+                async with anyio.create_task_group() as group:
+                    system = anyio.CancelScope(shield=True)
+                    await group.start(self._drive, system)
+                    await group.start(resources.stt.run)
+                    self.supervisor = resources.spawn_supervisor(self.system, self._policy)
+                    self._resources = resources
+                    ready.set()
+                    try:
+                        await self._closing.wait()
+                    finally:
+                        with anyio.CancelScope(shield=True):
+                            if self._failure is None:
+                                await self._stop_all(resources)
+                            if self._failure is not None:  # before, or while they were being stopped
+                                await end_without_actors(
+                                    resources, self._failure, self._settings.evidence_timeout_seconds
+                                )
+                        system.cancel()
+                        group.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(resources.close)
+
+    async def _drive(
+        self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run the actors until `scope` is cancelled: the sessions still need them when the host has cancelled the service.
+
+        When the actor system fails, nobody goes on waiting for an actor, and the service takes no more calls.
+        """
+        try:
+            with scope:
+                await self.system.run(task_status=task_status)
+        except SystemFailed as error:
+            self._failure = str(error)
+            self._closed = True
+            for waiting in self._waits:
+                waiting.cancel()
+            raise
+
+    def close(self) -> None:
+        """Have `run` stop every session and end."""
+        if self._closing is not None:
+            self._closing.set()
+        self._closed = True
+
+    async def _stop_all(self, resources: ServiceResources) -> None:
+        """Stop what runs, all at once, within the deadlines that each session has."""
+        with self._unless_actors_fail(), anyio.move_on_after(self._stop_seconds()):
+            async with anyio.create_task_group() as group:
+                for session in resources.directory.sessions():
+                    listing = resources.directory.listing(session.session_id)
+                    if listing is not None:
+                        group.start_soon(self._shut_down, listing)
+            empty = anyio.Event()  # those that are being created are stopped as soon as they are there
+            resources.directory.when_empty(empty.set)
+            await empty.wait()
+
+    async def _shut_down(self, listing: Listing) -> None:
+        with suppress(ServiceClosed):  # when the actors fail, sessions are ended without them
+            await self.stop(listing, EndReason.SHUTDOWN)
+
+    def _started(self, session: VoiceSession) -> None:
+        listing = self._resources.directory.listing(session.session_id) if self._resources is not None else None
+        if listing is not None and listing.ref is not None and (listing.unwanted or self._closed):
+            reason = EndReason.SHUTDOWN if self._closed else EndReason.STOPPED
+            self.system.post(listing.ref, Stop(reason, 0))
+        self._on_started(session)
+
+    # --- for the service -------------------------------------------------------------------------------------------
+
+    def resources(self) -> ServiceResources:
+        """What it runs on. Raises `ServiceClosed` when it does not run."""
+        if self._resources is None or self._closed:
+            if self._failure is not None:
+                raise self._failed(self._failure)
+            if self._closed:
+                raise ServiceClosed
+            raise ServiceClosed("the voice service is not running yet; start it first")
+        return self._resources
+
+    def listing(self, session_id: str) -> Listing | None:
+        """The running session with this id; callable from any thread."""
+        return None if self._resources is None or self._closed else self._resources.directory.listing(session_id)
+
+    async def stop(self, listing: Listing, reason: EndReason = EndReason.STOPPED) -> Ended:
+        """Have a session stopped, and wait until it has. Raises `StopNotConfirmed`, and `ServiceClosed` as `ask` does."""
+        ref = listing.ref
+        if ref is None:
+            raise SessionNotFound(listing.facts.session_id)
+        upto = listing.door.finish()
+        try:
+            ended: Ended = await self.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
+        except AskTimeout:
+            if self._closed:
+                return Ended(listing.facts.session_id, durable=False, spilled=False)
+            # The session failed so badly that it could not answer; its supervisor has ended it, or will.
+            session = await self.resources().past.session(listing.facts.session_id)
+            if session is None or session.state is not VoiceSessionState.STOPPED:
+                raise StopNotConfirmed(listing.facts.session_id) from None
+            return Ended(listing.facts.session_id, durable=True, spilled=False)
+        return ended
+
+    async def ask(self, ref: Ref, make: Callable[[Token], object], seconds: float) -> Any:
+        """The answer of an actor. Raises `AskTimeout`, and `ServiceClosed` as soon as the actor system has failed."""
+        if self._failure is None:
+            with self._unless_actors_fail():
+                return await self.system.ask(ref, make, seconds)
+        raise self._failed(self._failure or "")
+
+    @contextmanager
+    def _unless_actors_fail(self) -> Iterator[None]:
+        """The block is left as soon as the actor system fails."""
+        with anyio.CancelScope() as scope:
+            self._waits.add(scope)
+            try:
+                yield
+            finally:
+                self._waits.discard(scope)
+
+    @staticmethod
+    def _failed(problem: str) -> ServiceClosed:
+        return ServiceClosed(f"the voice service failed, and its sessions were ended ({problem}); create a new one")
+
+    def _stop_seconds(self) -> float:
+        """The longest that a session takes to end: drain, final evidence, spill."""
+        settings = self._settings
+        return settings.drain_timeout_seconds + 2 * settings.evidence_timeout_seconds + CLOSING_GRACE_SECONDS
+
+    def abandon(self, session_id: str) -> None:
+        """Nobody will learn the id of this session: it is stopped as soon as it is there."""
+        if self._resources is None:
+            return
+        self._resources.store_port.unrecordable(session_id)
+        ref = self._resources.directory.abandon(session_id)
+        if ref is not None:
+            self.system.tell(ref, Stop(EndReason.STOPPED, 0))

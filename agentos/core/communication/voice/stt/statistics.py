@@ -1,0 +1,33 @@
+"""What the speech-to-text port tells of itself."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SttStatistics:
+    """How the port is doing. The first five are the present, the others count since the start."""
+
+    worker_pids: tuple[int, ...]
+    """The process ids of the workers that run."""
+    workers: int
+    """Worker processes that run or are being started."""
+    streams: int
+    """Sessions that are listened to."""
+    queued_frames: int
+    """Frames that no worker has been given yet."""
+    frames_under_way: int
+    """Frames at a worker whose outcome isn't known."""
+    heard_frames: int
+    """Frames that were transcribed, or are no speech."""
+    unheard_frames: tuple[tuple[str, int], ...]
+    """Frames that were declared lost, by reason."""
+    stray_frames: int
+    """Frames of a session that isn't listened to, or that had been handed over before; they were ignored."""
+    utterances: int
+    """Finished utterances told."""
+    workers_started: int
+    """Worker processes started."""
+    workers_died: int
+    """Worker processes that ended by themselves or were killed by another."""
+    workers_hung: int
+    """Worker processes that were killed because they answered nothing."""

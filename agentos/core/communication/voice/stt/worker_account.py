@@ -1,0 +1,58 @@
+"""The account of one worker process: what it was given, what it owes, and until when it must have answered.
+
+Pure bookkeeping but for the requests, which go to the process's pipe.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from agentos.core.communication.voice.stt.process import WorkerProcess
+from agentos.core.communication.voice.stt.protocol import Answer, Broken, Drop, Opened, Progress, Request
+from agentos.core.communication.voice.stt.stream import Stream
+
+SUSPECT_SECONDS: Final = 0.25  # an answer may be in the pipe already, when it was this process that slept
+_KILL_SECONDS: Final = 2.0
+
+
+@dataclass(eq=False)
+class WorkerAccount:
+    """A worker process, the streams that it has, and what it owes."""
+
+    process: WorkerProcess
+    since: float  # when it last answered, or began to owe something
+    streams: dict[int, Stream] = field(default_factory=dict)
+    owed: Counter[int] = field(default_factory=Counter)  # answers, by stream number
+    opening: set[int] = field(default_factory=set)
+    ready: bool = False
+    suspect: bool = False
+    hung: bool = False
+
+    def send(self, request: Request, now: float) -> None:
+        """Send a request; every one but `Drop` is owed an answer."""
+        if not isinstance(request, Drop):
+            if self.ready and not self.owed:
+                self.since = now
+            self.owed[request.stream] += 1
+        self.process.send(request)
+
+    def answered(self, answer: Answer, now: float) -> None:
+        """Note that it has answered."""
+        self.since = now
+        self.suspect = False
+        if not isinstance(answer, Opened | Progress | Broken):
+            self.ready = True
+            return
+        self.opening.discard(answer.stream)
+        self.owed[answer.stream] -= 1
+        if isinstance(answer, Broken) or self.owed[answer.stream] <= 0:
+            del self.owed[answer.stream]
+
+    def deadline(self, start_timeout: float, hang_timeout: float) -> float:
+        """When it has to have answered, as things stand."""
+        if self.hung:
+            return self.since + _KILL_SECONDS
+        if self.ready and not self.owed:
+            return float("inf")
+        patience = hang_timeout if self.ready and not self.opening else start_timeout
+        return self.since + patience + (SUSPECT_SECONDS if self.suspect else 0.0)

@@ -1,0 +1,113 @@
+"""The store's port: whoever hands work over is answered once, and what can't be recorded is no fault of the store."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.messages import Append, Draft, Facts, NotStored, SpillDone, SpillWork, Stored
+from agentos.core.communication.voice.directory import Directory
+from agentos.core.communication.voice.request import make_facts, read_request
+from agentos.core.communication.voice.settings import load_settings
+from agentos.core.communication.voice.storage.port import StorePort
+from agentos.core.communication.voice.storage.spill import SpillFile
+from agentos.core.communication.voice.storage.store import VoiceStore
+from machines.communication import RequestStatus
+from machines.policy import VoicePolicy
+from machines.session import STTProvider, VoiceProvider
+
+PATIENCE_SECONDS = 30
+NOT_TEXT = "\ud800"  # UTF-8 can't write it, so neither can the chain
+
+
+def facts(fallback: str = "") -> Facts:
+    settings = load_settings(on_stt_unavailable="record_only")
+    request = read_request(
+        VoicePolicy(),
+        settings,
+        project_id="project",
+        provider=VoiceProvider.LOCAL,
+        stt_provider=STTProvider.WHISPER,
+        metadata=None,
+        audio_format=None,
+        admin_token=None,
+    )
+    made = make_facts(request, settings, admin_token_valid=False)
+    return type(made)(**{**{name: getattr(made, name) for name in made.__struct_fields__}, "fallback": fallback})
+
+
+def draft(number: int, fallback: str = "") -> Draft:
+    return Draft(facts(fallback), number, "session_denied", RequestStatus.DENIED)
+
+
+class Opened:
+    """A port on real files, and what it told."""
+
+    def __init__(self, home: Path) -> None:
+        self.told: list[tuple[object, Any]] = []
+        self.store = VoiceStore.open(home / "voice.db", busy_timeout_seconds=5)
+        spill = SpillFile.open(home, "test", 65_536)
+        nobody: Callable[[Any], None] = lambda _: None  # noqa: E731 - a host without hooks
+        directory = Directory(keep_events=nobody, on_started=nobody, on_stopped=nobody)
+        self.port = StorePort(
+            self.store, spill, directory=directory, post=lambda ref, fact: self.told.append((ref, fact))
+        )
+
+    def close(self) -> None:
+        assert self.port.close(PATIENCE_SECONDS, then=self.store.close)
+
+
+@pytest.fixture
+def opened(home: Path) -> Iterator[Opened]:
+    made = Opened(home)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "ok"),
+    [
+        ([""], True),
+        (["", "", ""], True),
+        ([NOT_TEXT, "", ""], False),
+        (["", NOT_TEXT, ""], False),
+        (["", "", NOT_TEXT], False),
+        ([NOT_TEXT, NOT_TEXT], False),
+    ],
+)
+def test_records_that_are_spilled_together_have_one_answer(opened: Opened, fallbacks: list[str], ok: bool) -> None:
+    drafts = tuple(draft(number, fallback) for number, fallback in enumerate(fallbacks, 1))
+    opened.port.submit(SpillWork("owner", drafts, "evidence"))
+    opened.close()
+    assert opened.told == [("evidence", SpillDone("owner", ok))]
+
+
+def test_a_closed_port_answers_once_too(opened: Opened) -> None:
+    opened.close()
+    opened.port.submit(SpillWork("owner", (draft(1), draft(2)), "evidence"))
+    assert opened.told == [("evidence", SpillDone("owner", ok=False))]
+
+
+def test_what_was_spilled_just_before_the_close_is_in_the_store_afterwards(opened: Opened, home: Path) -> None:
+    opened.port.submit(SpillWork("owner", (draft(1),), "evidence"))
+    opened.close()
+    assert list(home.glob("*.spill")) == []
+    with VoiceStore.open_read_only(home / "voice.db") as store:
+        assert [record.operation for record in store.evidence()] == ["session_denied"]
+
+
+def test_what_can_not_be_recorded_is_told_apart_from_a_store_that_is_down(opened: Opened) -> None:
+    bad, good = draft(1, NOT_TEXT), draft(1)
+    opened.port.submit(Append("bad", bad, "evidence"))
+    opened.port.submit(Append("good", good, "evidence"))
+    opened.close()
+    facts_of = {type(fact): fact for _, fact in opened.told}
+    assert set(facts_of) == {NotStored, Stored}
+    assert not facts_of[NotStored].store_down
+    assert facts_of[NotStored].tickets == (("bad", 1),)
+    problem = opened.port.unrecordable(bad.facts.session_id)
+    assert problem is not None
+    assert "surrogates" in problem
+    assert opened.port.unrecordable(bad.facts.session_id) is None, "it is told once"
+    assert opened.port.unrecordable(good.facts.session_id) is None
