@@ -1,0 +1,60 @@
+"""An explicit-state model checker. It knows nothing of actors, calls or audio, and writes to nothing but what it is handed.
+
+    report = check(model)
+    assert report.outcome is Outcome.HOLDS
+
+States are told apart by `==`: `True` and `1` are one, and so are two NamedTuples of different classes with equal fields.
+Put a name or an enum into states whose kinds must not be confused.
+"""
+
+from machines.checker.check import check
+from machines.checker.model import (
+    Happening,
+    Model,
+    ModelError,
+    NoInitialState,
+    NotRepeatable,
+    Property,
+    PropertyRaised,
+    UnhashableState,
+    always,
+    always_step,
+    can_always_reach,
+    leads_to,
+    no_deadlock,
+    sometimes,
+)
+from machines.checker.options import Progress
+from machines.checker.packed import Layout, PackedModel, Rule
+from machines.checker.replay import minimise, replay, replay_actions
+from machines.checker.result import Outcome, Path, Report, Step, Verdict
+
+__all__ = [
+    "Happening",
+    "Layout",
+    "Model",
+    "ModelError",
+    "NoInitialState",
+    "NotRepeatable",
+    "Outcome",
+    "PackedModel",
+    "Path",
+    "Progress",
+    "Property",
+    "PropertyRaised",
+    "Report",
+    "Rule",
+    "Step",
+    "UnhashableState",
+    "Verdict",
+    "always",
+    "always_step",
+    "can_always_reach",
+    "check",
+    "leads_to",
+    "minimise",
+    "no_deadlock",
+    "replay",
+    "replay_actions",
+    "sometimes",
+]

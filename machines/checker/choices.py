@@ -1,0 +1,26 @@
+"""A path as numbers: which of the enabled actions was taken each time. That is how a path is kept outside of a process."""
+
+from typing import Any
+
+from machines.checker.model import Model, NotRepeatable
+from machines.checker.result import Path
+
+
+def choices(model: Model[Any, Any], path: Path) -> tuple[int, ...]:
+    """The place of `path.initial` among `model.initial()`, then that of each step among `model.successors(state)`.
+
+    Raises `NotRepeatable` if the model does not have the path: it gives other actions than when the path was found.
+    """
+    begin = [at for at, state in enumerate(model.initial()) if state == path.initial]
+    if not begin:
+        raise NotRepeatable("the path begins in a state that is not an initial one", state=path.initial)
+    found = begin[:1]
+    state = path.initial
+    for action, after in path.steps:
+        successors = model.successors(state)
+        at = next((at for at, (taken, then) in enumerate(successors) if taken == action and then == after), None)
+        if at is None:
+            raise NotRepeatable("the path takes a step that the model does not have", state=state, action=action)
+        found.append(at)
+        state = after
+    return tuple(found)

@@ -1,0 +1,85 @@
+"""Self-tests of what a model says about itself: on a small instance, is the reduced verdict the full one?
+
+assert not compare(TwoPhaseCommit(3), symmetry=True).differences
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from machines.checker.check import check
+from machines.checker.model import Model
+from machines.checker.result import Report
+
+
+class Comparison(NamedTuple):
+    """A full and a reduced search of the same model; `differences` are sentences, none if the verdicts are the same."""
+
+    full: Report
+    reduced: Report
+    differences: tuple[str, ...]
+
+
+class FalseClaim(NamedTuple):
+    """Two actions of which a model says wrongly that they are independent in `state`, and why they are not."""
+
+    state: Any
+    action: Any
+    other: Any
+    why: str
+
+
+def compare(
+    model: Model[Any, Any], *, symmetry: bool = False, reduction: bool = False, max_states: int = 100_000
+) -> Comparison:
+    """Check `model` twice, in full and as `check` does with these reductions, and compare every verdict.
+
+    Raises `ValueError` if the full search does not end within `max_states`: take a smaller instance. And what `check` raises.
+    """
+    full = check(model, max_states=max_states)
+    if not full.complete and full.stopped_by != "failure":
+        raise ValueError(f"{model.name} has more than {max_states} states: compare on a smaller instance")
+    reduced = check(model, symmetry=symmetry, reduction=reduction)
+    return Comparison(full, reduced, tuple(_differences(full, reduced)))
+
+
+def false_independence(model: Model[Any, Any], *, max_states: int = 10_000) -> FalseClaim | None:
+    """A pair of actions that `Model.independent` calls independent and that is not; None if there is none.
+
+    Looks at every pair enabled in each of the first `max_states` states: whether one disables the other, whether the two lead
+    to the same state in either order, whether a property sees the first. What may come of `other` later it does not look at;
+    `compare` does, by its effect on the verdicts.
+    """
+    holds = [claim.holds for claim in model.properties() if claim.kind != "always_step"]
+    seen = dict.fromkeys(model.initial())
+    queue = list(seen)
+    for state in queue:
+        found = list(model.successors(state))
+        for one, (action, after) in enumerate(found):
+            for two, (other, _) in enumerate(found):
+                if one != two and model.independent(state, action, other):
+                    why = _dependence(model, action, after, other, found[two][1])
+                    if not why and any(bool(claim(state)) != bool(claim(after)) for claim in holds):
+                        why = "a property sees the first one"
+                    if why:
+                        return FalseClaim(state, action, other, why)
+            if after not in seen and len(seen) < max_states:
+                seen[after] = None
+                queue.append(after)
+    return None
+
+
+def _dependence(model: Model[Any, Any], action: Any, after: Any, other: Any, then: Any) -> str:
+    one = [end for taken, end in model.successors(after) if taken == other]
+    two = [end for taken, end in model.successors(then) if taken == action]
+    if not one or not two:
+        return "one disables the other"
+    return "" if one == two else "they lead to different states in different orders"
+
+
+def _differences(full: Report, reduced: Report) -> Iterator[str]:
+    for verdict in full.verdicts:
+        other = reduced.verdict(verdict.name)
+        if verdict.outcome is not other.outcome:
+            yield f"{verdict.name}: {verdict.outcome.value} in full, {other.outcome.value} reduced"
+    if reduced.states > full.states:
+        yield f"more states reduced ({reduced.states}) than in full ({full.states})"

@@ -1,0 +1,135 @@
+"""Properties while a search goes on: which are settled, and where.
+
+States are asked about in batches, as they are found: a loop in C over a batch costs a third of one in Python.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import filterfalse
+from typing import Any, Final, NamedTuple
+
+from machines.checker.model import Property, PropertyRaised
+
+_NOTHING: Final = object()
+
+
+class StepFound(NamedTuple):
+    """Where an `always_step` failed: at the step to `after` by `action` from the state with this number."""
+
+    number: int
+    action: Any
+    after: Any
+
+
+class Findings:
+    """What is known of each property so far; properties are known by their place.
+
+    `failed` has the number of a state that breaks "always" or "no_deadlock", `failed_step` the step that breaks "always_step",
+    `witness` the number of a state that shows "sometimes". `marks` has a byte for each state: whether it is a goal, for
+    "can_always_reach"; `causes` and `effects` the same for "leads_to".
+    """
+
+    def __init__(self, properties: Sequence[Property], last_action: Callable[[int], Any]) -> None:
+        self.properties = tuple(properties)
+        self.failed: dict[int, int] = {}
+        self.failed_step: dict[int, StepFound] = {}
+        self.witness: dict[int, int] = {}
+        self._last_action = last_action
+        self._open = {kind: dict[int, Property]() for kind in ("always", "always_step", "sometimes", "no_deadlock")}
+        self.marks: dict[int, bytearray] = {}
+        self.causes: dict[int, bytearray] = {}
+        self.effects: dict[int, bytearray] = {}
+        for place, claim in enumerate(self.properties):
+            if claim.kind in self._open:
+                self._open[claim.kind][place] = claim
+            elif claim.kind == "can_always_reach":
+                self.marks[place] = bytearray()
+            elif claim.kind == "leads_to" and claim.until is not None:
+                self.causes[place], self.effects[place] = bytearray(), bytearray()
+            else:
+                raise ValueError(f"the property {claim.name!r} is of no kind that there is: {claim.kind!r}")
+
+    @property
+    def needs_edges(self) -> bool:
+        """Whether a property can only be decided on the whole graph."""
+        return bool(self.marks or self.causes)
+
+    @property
+    def open_steps(self) -> dict[int, Property]:
+        """Every "always_step" that has not failed yet."""
+        return self._open["always_step"]
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether any property is known to fail."""
+        return bool(self.failed or self.failed_step)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing can be learned any more, and a property failed."""
+        return self.has_failed and not self.needs_edges and not any(self._open.values())
+
+    def look(self, states: Sequence[Any], first: int) -> None:
+        """Ask about new states, of which the first has the number `first`."""
+        for place, claim in [*self._open["always"].items()]:
+            at = self._first(claim, states, first, wanted=False)
+            if at is not None:
+                self.failed[place] = at
+                del self._open["always"][place]
+        for place, claim in [*self._open["sometimes"].items()]:
+            at = self._first(claim, states, first, wanted=True)
+            if at is not None:
+                self.witness[place] = at
+                del self._open["sometimes"][place]
+        for place, marks in self.marks.items():
+            marks.extend(self._all(self.properties[place], self.properties[place].holds, states, first))
+        for place in self.causes:
+            claim = self.properties[place]
+            self.causes[place].extend(self._all(claim, claim.holds, states, first))
+            if claim.until is not None:
+                self.effects[place].extend(self._all(claim, claim.until, states, first))
+
+    def look_at_end(self, state: Any, number: int) -> None:
+        """Ask about a state that has no actions."""
+        for place, claim in [*self._open["no_deadlock"].items()]:
+            if self._first(claim, [state], number, wanted=False) is not None:
+                self.failed[place] = number
+                del self._open["no_deadlock"][place]
+
+    def fail_step(self, place: int, found: StepFound) -> None:
+        """An "always_step" failed."""
+        self.failed_step[place] = found
+        del self._open["always_step"][place]
+
+    def forget_from(self, size: int) -> None:
+        """Take back what was noted of states from `size` on."""
+        for noted in (*self.marks.values(), *self.causes.values(), *self.effects.values()):
+            del noted[size:]
+
+    def _first(self, claim: Property, states: Sequence[Any], first: int, *, wanted: bool) -> int | None:
+        """The number of the first state of which the condition is as `wanted`."""
+        holds = claim.holds
+        matching = filter(holds, states) if wanted else filterfalse(holds, states)
+        try:
+            found = next(matching, _NOTHING)
+        except Exception as error:
+            raise self._raised(claim, holds, states, first, error) from error
+        if found is _NOTHING:
+            return None
+        return first + next(at for at, state in enumerate(states) if state is found)
+
+    def _all(self, claim: Property, holds: Callable[[Any], bool], states: Iterable[Any], first: int) -> bytes:
+        try:
+            return bytes(map(bool, map(holds, states)))
+        except Exception as error:
+            raise self._raised(claim, holds, states, first, error) from error
+
+    def _raised(
+        self, claim: Property, holds: Callable[[Any], bool], states: Iterable[Any], first: int, error: Exception
+    ) -> PropertyRaised:
+        problem = f"the property {claim.name!r} raised {error!r}"
+        for number, state in enumerate(states, first):
+            try:
+                holds(state)
+            except Exception:  # noqa: BLE001  whatever it is, this is the state
+                return PropertyRaised(problem, state=state, action=self._last_action(number))
+        return PropertyRaised(f"{problem}, and did not when it was asked again")

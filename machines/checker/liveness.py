@@ -1,0 +1,261 @@
+"""What can only be said of the whole graph: that a goal stays within reach, and that a cause leads to its effect.
+
+On a graph that was not searched to its end nothing is found to hold here, but a failure is one: a state from which all ways are
+known and none leads to the goal; a circle all of whose states are known.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from machines.checker.graph import Graph, lineage
+
+Region = Sequence[int]
+"""A byte for each state: whether it belongs."""
+
+
+class Lasso(NamedTuple):
+    """A run by the numbers of its states and the labels of its steps; from `loop` on it repeats, None if it just ends."""
+
+    states: list[int]
+    labels: list[int]
+    loop: int | None
+
+
+def wedged(graph: Graph, goals: Region) -> list[int] | None:
+    """The states on the shortest known way to a state from which no goal can be reached any more; None if there is none.
+
+    From a state that is not expanded anything may be reachable.
+    """
+    hopeful = (number for number in range(len(graph)) if goals[number] or not graph.is_expanded(number))
+    reached = graph.reverse_reach(hopeful)
+    if all(reached):
+        return None
+    parents, order = _distances(graph, [(root, 0) for root in graph.roots()], lambda _: True)
+    found = next(number for number in order if not reached[number])
+    return lineage(parents, found)
+
+
+class Fairness(NamedTuple):
+    """For each label of a graph's steps: whether the action is taken in the end if it stays enabled (`weak`), and whether it is
+    even if it only is enabled again and again (`strong`)."""
+
+    weak: Sequence[bool]
+    strong: Sequence[bool]
+
+
+def unfulfilled(graph: Graph, causes: Region, effects: Region, fair: Fairness) -> Lasso | None:
+    """A fair run with a cause and no effect then or later; None if there is none in the known part of the graph.
+
+    The states that a run can be in while the effect is still due make up a part of the graph. A run that stays there for ever
+    is in the end in one strongly connected component of it. Under weak fairness the largest components decide: if a fair
+    action is enabled all over one and never taken inside, that is so in every part of it too. Under strong fairness a run has
+    to avoid the states that enable such an action, so it is the components of what is left that decide. And a run may end
+    where nothing that is fair is enabled, whatever else could be done there.
+    """
+    stem, order = _distances(graph, [(root, 0) for root in graph.roots()], lambda _: True)
+    far: dict[int, int] = {}
+    for number in order:
+        far[number] = far[stem[number]] + 1 if stem[number] >= 0 else 0
+    begins = [(number, far[number]) for number in order if causes[number] and not effects[number]]
+    due, waiting = _distances(graph, begins, lambda number: not effects[number])
+    inside = bytearray(len(graph))
+    for number in waiting:
+        inside[number] = 1
+    lasting = _lasting(graph, waiting, inside, fair)
+    of = {number: leader for leader, members in lasting.items() for number in members}
+    for number in waiting:
+        ends = graph.is_expanded(number) and not any(
+            fair.weak[label] or fair.strong[label] for label, _ in graph.steps(number)
+        )
+        if not ends and number not in of:
+            continue
+        middle = lineage(due, number)
+        states = lineage(stem, middle[0])[:-1] + middle
+        labels = [_label(graph, one, two) for one, two in pairwise(states)]
+        if ends:
+            return Lasso(states, labels, None)
+        around = _circle(graph, number, lasting[of[number]], fair)
+        return Lasso(
+            states + [target for _, target in around], labels + [label for label, _ in around], loop=len(states) - 1
+        )
+    return None
+
+
+def _distances(
+    graph: Graph, begins: Iterable[tuple[int, int]], belongs: Callable[[int], bool]
+) -> tuple[list[int], list[int]]:
+    """The states that can be reached from `begins` through states that belong, nearest first, and how: a parent for each.
+
+    `begins` are states with the distance at which they count, in the order of these. A beginning has the parent -1.
+    """
+    parents = [-2] * len(graph)
+    order: list[int] = []
+    later = deque(begins)
+    level: list[int] = []
+    distance = 0
+    while level or later:
+        if not level:
+            distance = max(distance, later[0][1])
+        while later and later[0][1] <= distance:
+            number = later.popleft()[0]
+            if parents[number] == -2:
+                parents[number] = -1
+                level.append(number)
+        order += level
+        below = []
+        for number in level:
+            for target in graph.after(number):
+                if parents[target] == -2 and belongs(target):
+                    parents[target] = number
+                    below.append(target)
+        level = below
+        distance += 1
+    return parents, order
+
+
+def _components(graph: Graph, members: Sequence[int], inside: Region) -> dict[int, list[int]]:
+    """The strongly connected components of a part of the graph that have a step inside, by one of their states.
+
+    Tarjan's algorithm, with a stack of its own: a recursion would be as deep as the graph.
+    """
+    index: dict[int, int] = {}
+    low: dict[int, int] = {}
+    on_stack = bytearray(len(graph))
+    stack: list[int] = []
+    found: dict[int, list[int]] = {}
+    for root in members:
+        if root in index:
+            continue
+        index[root] = low[root] = len(index)
+        stack.append(root)
+        on_stack[root] = 1
+        work: list[tuple[int, Iterator[int]]] = [(root, iter(graph.after(root)))]
+        while work:
+            number, targets = work[-1]
+            for target in targets:
+                if not inside[target]:
+                    continue
+                if target not in index:
+                    index[target] = low[target] = len(index)
+                    stack.append(target)
+                    on_stack[target] = 1
+                    work.append((target, iter(graph.after(target))))
+                    break
+                if on_stack[target]:
+                    low[number] = min(low[number], index[target])
+            else:
+                work.pop()
+                if work:
+                    above = work[-1][0]
+                    low[above] = min(low[above], low[number])
+                if low[number] == index[number]:
+                    component: list[int] = []
+                    while not component or component[-1] != number:
+                        component.append(stack.pop())
+                        on_stack[component[-1]] = 0
+                    if len(component) > 1 or number in graph.after(number):
+                        found[number] = component
+    return found
+
+
+def _lasting(graph: Graph, members: Sequence[int], inside: Region, fair: Fairness) -> dict[int, list[int]]:
+    """The components in which a fair run can stay for ever, by one of their states."""
+    found: dict[int, list[int]] = {}
+    for leader, component in _components(graph, members, inside).items():
+        avoided = _enabled_in_vain(graph, component, fair.strong)
+        if avoided:
+            rest = bytearray(len(graph))
+            left = [number for number in component if all(label not in avoided for label, _ in graph.steps(number))]
+            for number in left:
+                rest[number] = 1
+            found |= _lasting(graph, left, rest, fair)
+        elif _is_lasting(graph, component, fair.weak):
+            found[leader] = component
+    return found
+
+
+def _enabled_in_vain(graph: Graph, members: Sequence[int], strong: Sequence[bool]) -> set[int]:
+    """The strongly fair actions that are enabled somewhere in the component and never taken inside."""
+    here = set(members)
+    enabled: set[int] = set()
+    taken: set[int] = set()
+    for number in members:
+        for label, target in graph.steps(number):
+            if strong[label]:
+                enabled.add(label)
+                if target in here:
+                    taken.add(label)
+    return enabled - taken
+
+
+def _is_lasting(graph: Graph, members: Sequence[int], fair: Sequence[bool]) -> bool:
+    """Whether a weakly fair run can stay in the component for ever: what is enabled all over it is taken inside it."""
+    here = set(members)
+    always: set[int] | None = None
+    taken: set[int] = set()
+    for number in members:
+        enabled = set()
+        for label, target in graph.steps(number):
+            if fair[label]:
+                enabled.add(label)
+                if target in here:
+                    taken.add(label)
+        always = enabled if always is None else always & enabled
+    return not (always or set()) - taken
+
+
+def _circle(graph: Graph, start: int, members: Sequence[int], fair: Fairness) -> list[tuple[int, int]]:
+    """Steps, as label and target, from `start` through the component and back, by which the run is fair.
+
+    It begins as the shortest circle and is led, for each action that it would leave out unfairly, through the nearest step that
+    takes that action or, where weak fairness is enough, the nearest state that does not enable it.
+    """
+    here = set(members)
+    steps = _way(graph, start, here, lambda _, target: target == start)
+    while True:
+        visited = [start, *(target for _, target in steps)]
+        due = set.intersection(*({label for label, _ in graph.steps(number) if fair.weak[label]} for number in visited))
+        due |= {label for number in visited for label, _ in graph.steps(number) if fair.strong[label]}
+        due -= {label for label, _ in steps}
+        if not due:
+            return steps
+        wanted = min(due)
+        steps = steps + _way(graph, start, here, _meets(graph, wanted, strong=fair.strong[wanted]))
+        if steps[-1][1] != start:
+            steps = steps + _way(graph, steps[-1][1], here, lambda _, target: target == start)
+
+
+def _meets(graph: Graph, wanted: int, *, strong: bool) -> Callable[[int, int], bool]:
+    """Whether a step takes the action `wanted` or, if that is no `strong` demand, leads to a state that does not enable it."""
+    if strong:
+        return lambda label, _: label == wanted
+    return lambda label, target: label == wanted or all(other != wanted for other, _ in graph.steps(target))
+
+
+def _way(graph: Graph, start: int, here: set[int], meets: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+    """The shortest way from `start` inside of `here` whose last step is as wanted; there is one."""
+    came: dict[int, tuple[int, int]] = {}
+    queue = deque([start])
+    seen = {start}
+    while True:
+        number = queue.popleft()
+        for label, target in graph.steps(number):
+            if target not in here:
+                continue
+            if meets(label, target):
+                way = [(label, target)]
+                while number != start:
+                    before, by = came[number]
+                    way.append((by, number))
+                    number = before
+                return way[::-1]
+            if target not in seen:
+                seen.add(target)
+                came[target] = (number, label)
+                queue.append(target)
+
+
+def _label(graph: Graph, before: int, after: int) -> int:
+    return next(label for label, target in graph.steps(before) if target == after)

@@ -1,0 +1,140 @@
+"""Does the model give the same answers when it is asked again? A search of one that does not has no meaning.
+
+A sample of states is asked twice: once as it is, once as an equal state that is made of new objects and whose sets were filled
+in another order. What differs tells where the difference comes from.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import Any, Final
+
+from machines.checker.model import Model, ModelError, NotRepeatable
+
+_FIRST: Final = 500  # states that are all asked twice
+_ASKED_IN_DOUBT: Final = 10  # times: chance gives the same twice now and then
+_EACH: Final = 101  # after these one in so many; prime, so that it keeps no step with the model
+
+
+class SelfCheck:
+    """Asks a sample of the states that a search goes through again. With `symmetry`, the canonical form is asked too."""
+
+    def __init__(self, model: Model[Any, Any], *, symmetry: bool = False) -> None:
+        self._model = model
+        self._symmetry = symmetry
+
+    def look(self, states: Sequence[Any], first: int) -> None:
+        """Ask those of `states` that are in the sample; the first of them has the number `first`. Raises `NotRepeatable`."""
+        begin = 0 if first < _FIRST else -first % _EACH
+        for at in range(begin, len(states), 1 if first < _FIRST else _EACH):
+            state = states[at]
+            ask_again(self._model, state)
+            if self._symmetry:
+                ask_symmetry(self._model, state)
+
+
+def ask_initial_again(model: Model[Any, Any]) -> None:
+    """Ask `model` for its initial states again. Raises `NotRepeatable`."""
+    one, two = list(model.initial()), list(model.initial())
+    if one != two:
+        problem = "the initial states were other ones when they were asked for again; this looks like chance or a clock"
+        raise NotRepeatable(problem, state=next((a for a, b in zip(one, two, strict=False) if a != b), None))
+
+
+def ask_again(model: Model[Any, Any], state: Any) -> None:
+    """Ask `model` for the successors of `state` again, and of an equal state. Raises `NotRepeatable`."""
+    one, two = list(model.successors(state)), list(model.successors(state))
+    if one != two:
+        raise _not_the_same_again(model, state, one, two)
+    twin = rebuilt(state)
+    try:
+        same = twin == state and hash(twin) == hash(state)
+    except TypeError:
+        return
+    three = list(model.successors(twin)) if same else one
+    if one == three:
+        return
+    for _ in range(_ASKED_IN_DOUBT):
+        two = list(model.successors(state))
+        if one != two:
+            raise _not_the_same_again(model, state, one, two)
+    cause = (
+        "the order of a set" if _same_but_order(one, three) else "the order of a set, `id()`, or `is` on equal values"
+    )
+    raise NotRepeatable(
+        f"two equal states gave different successors; this looks like {cause}: sort what comes out of a set, compare by value",
+        state=state,
+        action=_differs(one, three),
+    )
+
+
+def _not_the_same_again(model: Model[Any, Any], state: Any, one: list[Any], two: list[Any]) -> NotRepeatable:
+    return NotRepeatable(
+        f"the same state gave other successors when it was asked again; this looks like {_cause(model, state, one, two)}",
+        state=state,
+        action=_differs(one, two),
+    )
+
+
+def ask_symmetry(model: Model[Any, Any], state: Any) -> None:
+    """Ask whether the canonical form of `state`, and of what comes after it, is its own. Raises `ModelError`.
+
+    And whether the properties of states can't tell a state from its canonical form, which they must not.
+    """
+    for action, after in [(None, state), *model.successors(state)]:
+        stands = model.canonical(after)
+        if model.canonical(stands) != stands:
+            raise ModelError("the canonical form has another canonical form", state=after, action=action)
+        for claim in model.properties():
+            if claim.kind != "always_step" and bool(claim.holds(after)) != bool(claim.holds(stands)):
+                problem = f"the property {claim.name!r} tells a state from its canonical form {stands!r}"
+                raise ModelError(problem, state=after, action=action)
+
+
+def rebuilt(value: Any) -> Any:
+    """An equal value of new tuples and of frozen sets that were filled in another order."""
+    kind = type(value)
+    if kind is tuple:
+        return tuple([rebuilt(part) for part in value])
+    if kind is frozenset:
+        return frozenset([rebuilt(part) for part in value][::-1])
+    if isinstance(value, tuple) and hasattr(kind, "_make"):
+        return kind._make([rebuilt(part) for part in value])
+    if kind is int:
+        return int(str(value))
+    if kind is str and value:
+        return "".join(list(value))
+    return value
+
+
+def _cause(model: Model[Any, Any], state: Any, one: list[Any], two: list[Any]) -> str:
+    if _same_but_order(one, two):
+        return "the order of a set whose members are made anew, or of something that the model remembers"
+    kept = random.getstate()
+    try:
+        random.seed(0)
+        three = list(model.successors(state))
+        random.seed(0)
+        four = list(model.successors(state))
+    finally:
+        random.setstate(kept)
+    if three == four:
+        return "chance (with the module `random` seeded, it does not differ)"
+    return "a clock, `id()`, chance, or something that the model remembers from one call to the next"
+
+
+def _same_but_order(one: list[Any], two: list[Any]) -> bool:
+    rest = list(two)
+    for found in one:
+        if found not in rest:
+            return False
+        rest.remove(found)
+    return not rest
+
+
+def _differs(one: list[Any], two: list[Any]) -> Any:
+    """The action at which the two part."""
+    for left, right in zip(one, two, strict=False):
+        if left != right:
+            return left[0]
+    longer = max(one, two, key=len)
+    return longer[min(len(one), len(two))][0]

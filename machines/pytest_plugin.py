@@ -1,0 +1,176 @@
+"""The pytest plugin: `check_model` as an assertion and as a fixture, its options, and the coverage of the models of a run.
+
+pytest imports this module in every run, also in those that check nothing, and before anything measures coverage. So it
+imports the checker only when it is used.
+"""
+
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+if TYPE_CHECKING:
+    from machines.checker.assertion import Folder
+    from machines.checker.coverage import Coverage
+    from machines.checker.model import Model
+    from machines.checker.result import Report
+
+_runs: "list[_Run]" = []  # the last one is under way; a test of a plugin has a run in a run
+
+
+class CheckModel(Protocol):
+    """What the fixture `check_model` gives; `check_model` below tells what it does."""
+
+    def __call__(
+        self, model: "Model[Any, Any]", *, expression: str = "", imports: Iterable[str] = (), **options: Any
+    ) -> "Report":
+        """Check `model`; raises an `AssertionError` unless every property holds."""
+
+
+class _Run:
+    """What one run of pytest was asked for, and what its models have covered."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.options: dict[str, int] = {
+            name: value
+            for name, value in (
+                ("max_states", config.getoption("model_max_states")),
+                ("seed", config.getoption("model_seed")),
+            )
+            if value is not None
+        }
+        given: str | None = config.getoption("model_output")
+        self.output: Folder | None = config.invocation_params.dir / given if given else None
+        self.at_least: float | None = config.getoption("model_coverage_fail_under")
+        self.test = "model"
+        self.coverage: Coverage | None = None
+        self._taken: dict[str, int] = {}
+
+    def folder(self, base: "Folder | None") -> "Folder | None":
+        """Where the model that is checked now writes: a folder of its own below the one of the run, or below `base`."""
+        from machines.checker.text import slug  # noqa: PLC0415 - as the module says
+
+        root = self.output or base
+        if root is None:
+            return None
+        name = slug(self.test, 100)
+        self._taken[name] = self._taken.get(name, 0) + 1
+        return root / (name if self._taken[name] == 1 else f"{name}_{self._taken[name]}")
+
+    def cover(self, model: "Model[Any, Any]") -> None:
+        """Note what was seen of `model`."""
+        from machines.checker.coverage import Coverage  # noqa: PLC0415 - as the module says
+
+        self.coverage = self.coverage or Coverage()
+        self.coverage.add_model(model)
+
+    @property
+    def shortfall(self) -> str:
+        """Why the run fails for its coverage; empty if it does not."""
+        if self.at_least is None:
+            return ""
+        if self.coverage is None or not self.coverage.rows:
+            return f"no model that was checked tells its coverage, {self.at_least:g} % is asked for"
+        if self.coverage.percent < self.at_least:
+            return f"{self.coverage.percent:.1f} % of the pairs are covered, {self.at_least:g} % is asked for"
+        return ""
+
+
+def check_model(
+    model: "Model[Any, Any]", *, expression: str = "", imports: Iterable[str] = (), **options: Any
+) -> "Report":
+    """Check `model` with `options` (those of `machines.checker.check`) and return the report when every property holds.
+
+    Else raises an `AssertionError` whose text is the first counterexample as Markdown; also when something is not decided.
+    `--model-max-states` and `--model-seed` go before the options here. With `--model-output DIR` a failure writes there what it
+    found: Markdown, JSON, and a regression test. The test makes the model again by `expression` with `imports`, which are not
+    needed for a class without arguments.
+    """
+    __tracebackhide__ = True
+    return _checked(model, None, expression, imports, options)
+
+
+@pytest.fixture(name="check_model")
+def _check_model(tmp_path_factory: pytest.TempPathFactory) -> CheckModel:
+    """The assertion `check_model(model, **options)`, which writes into pytest's temporary folder without `--model-output`."""
+
+    def checked(
+        model: "Model[Any, Any]", *, expression: str = "", imports: Iterable[str] = (), **options: Any
+    ) -> "Report":
+        __tracebackhide__ = True
+        return _checked(model, tmp_path_factory.getbasetemp() / "models", expression, imports, options)
+
+    return checked
+
+
+def _checked(
+    model: "Model[Any, Any]",
+    base: "Folder | None",
+    expression: str,
+    imports: Iterable[str],
+    options: dict[str, Any],
+) -> "Report":
+    __tracebackhide__ = True
+    from machines.checker.assertion import assert_holds  # noqa: PLC0415 - as the module says
+
+    run = _runs[-1] if _runs else None
+    folder = run.folder(base) if run else None
+    asked = {**options, **(run.options if run else {})}
+    try:
+        return assert_holds(model, folder=folder, expression=expression, imports=imports, **asked)
+    finally:
+        if run:
+            run.cover(model)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of this plugin."""
+    group = parser.getgroup("model", "model checking (agentos-voice)")
+    group.addoption("--model-max-states", type=int, metavar="N", help="look at no more than N states of a model")
+    group.addoption("--model-seed", type=int, metavar="N", help="the seed of random walks through models")
+    group.addoption("--model-output", metavar="DIR", help="write counterexamples and regression tests to DIR")
+    group.addoption(
+        "--model-coverage-fail-under",
+        type=float,
+        metavar="PERCENT",
+        help="fail unless PERCENT of the pairs of phase and message that actors declare are covered by models",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A run begins."""
+    _runs.append(_Run(config))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A run is over; one that another plugin refused never began here."""
+    if _runs and _runs[-1].config is config:
+        _runs.pop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Know which test asks."""
+    _runs[-1].test = item.nodeid
+    return (yield)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that passed when its models cover too little."""
+    passed = session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
+    if passed and _runs[-1].shortfall and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the models have covered."""
+    run = _runs[-1]
+    lines = run.coverage.table() if run.coverage else []
+    if lines or (run.shortfall and not terminalreporter.config.option.collectonly):
+        terminalreporter.section("model coverage")
+        for line in lines:
+            terminalreporter.line(line)
+        if run.shortfall:
+            terminalreporter.line(f"FAIL: {run.shortfall}", red=True)
