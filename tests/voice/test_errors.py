@@ -18,7 +18,9 @@ from agentos.core.communication.voice.errors import (
     SessionNotFound,
     SettingsError,
     StopNotConfirmed,
+    StoreError,
     STTUnavailable,
+    Unrecordable,
     VoiceError,
 )
 from machines.communication import PolicyVerdict, RequestStatus
@@ -47,9 +49,9 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         "session 'voice-1' is STOPPING: it takes no more audio",
     ),
     (
-        PolicyDenied(VERDICT),
+        PolicyDenied(VERDICT, session_id="voice-1"),
         PermissionError,
-        {"verdict": VERDICT},
+        {"verdict": VERDICT, "session_id": "voice-1"},
         "the policy refused the request (ADMIN_TOKEN_REQUIRED): bring a token",
     ),
     (
@@ -64,6 +66,13 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         {},
         "the evidence store is not available (the disk is full); no session was made",
     ),
+    (
+        Unrecordable("no lone surrogates"),
+        ValueError,
+        {"problem": "no lone surrogates"},
+        "the request can't be put on record (no lone surrogates); no session was made",
+    ),
+    (StoreError("the disk is full", kind="full"), OSError, {"kind": "full"}, "the disk is full"),
     (
         EvidenceNotDurable("voice-1", spilled=True),
         OSError,
@@ -130,7 +139,8 @@ def test_an_error_survives_pickle_and_copy(
 
 
 def test_a_denial_without_a_hint_says_its_status() -> None:
-    assert "rate_limited" in str(PolicyDenied(PolicyVerdict(status=RequestStatus.RATE_LIMITED, reason_code="RATE")))
+    verdict = PolicyVerdict(status=RequestStatus.RATE_LIMITED, reason_code="RATE")
+    assert "rate_limited" in str(PolicyDenied(verdict, session_id="voice-1"))
 
 
 def test_every_error_of_the_tree_is_tested_here() -> None:

@@ -74,6 +74,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
         code, message = exit_code(error), str(error)
     else:
         code = exit_code(error)
+        message += _on_record(error)
         if code == FAILED and not _is_expected(error):
             message = f"internal error, {type(error).__name__}: {message}; with {_DEBUG}=debug it says where"
             _show_where(error)
@@ -88,6 +89,15 @@ def _is_expected(error: BaseException) -> bool:
     from agentos.core.communication.voice.errors import VoiceError  # noqa: PLC0415 - `--help` must not load pydantic
 
     return isinstance(error, VoiceError)
+
+
+def _on_record(error: BaseException) -> str:
+    """Where the evidence of a refusal stands."""
+    from agentos.core.communication.voice.errors import PolicyDenied  # noqa: PLC0415 - as above
+
+    if not isinstance(error, PolicyDenied):
+        return ""
+    return f"; the refusal is on record: {PROGRAM} evidence list {error.session_id}"
 
 
 def _show_where(error: BaseException) -> None:
@@ -112,7 +122,7 @@ def application() -> App:
     _add(app, "call", "call:call", "Play a sound file through a real call: transcript, recording, evidence.")
     evidence = App(name="evidence", help="Verify the evidence chain, and show its records.")
     _add(evidence, "verify", "evidence:verify", "Walk the whole chain, and say whether it holds.")
-    _add(evidence, "list", "evidence:records", "The records of one session.")
+    _add(evidence, "list", "evidence:records", "The records of one session, or the newest of all.")
     app.command(evidence)
     _add(app, "sessions", "sessions:sessions", "The stored sessions, newest first.")
     _add(app, "events", "sessions:events", "What a session told its listeners.")
@@ -122,6 +132,7 @@ def application() -> App:
     _add(token, "revoke", "tokens:revoke", "Make a token invalid.")
     app.command(token)
     _add(app, "settings", "settings:settings", "Every setting, its value and where it comes from.")
+    _add(app, "check", "check:check", "Search a model for a run that breaks what is claimed of it.")
     _add(app, "diagrams", "diagrams:diagrams", "Draw the state machines and who tells whom what.")
     _add(app, "doctor", "doctor:doctor", "Check that everything is in place, and say what to do.")
     return app

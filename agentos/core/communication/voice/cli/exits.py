@@ -6,17 +6,19 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
-OK, FAILED, USAGE, DENIED, EVIDENCE, UNAVAILABLE = range(6)
+OK, FAILED, USAGE, DENIED, EVIDENCE, UNAVAILABLE, FAILS, NOT_DECIDED = range(8)
 SIGNAL_BASE: Final = 128  # the shell's convention for a process that a signal ended
 
 EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
         OK: "done",
         FAILED: "it failed, or a check did: the message says what",
-        USAGE: "wrong usage, wrong settings, or an input file that can't be used",
+        USAGE: "wrong usage or settings, an input file or a model that can't be used, or an id that nothing has",
         DENIED: "the policy denied it; the verdict says why and what would help",
         EVIDENCE: "evidence is not durable, or the chain is broken",
         UNAVAILABLE: "not available now: overloaded, no speech-to-text engine, or the store can't be reached",
+        FAILS: "a property of a model fails: the report has the run that breaks it",
+        NOT_DECIDED: "whether a model's properties hold is not decided: the search ended before it had seen everything",
         SIGNAL_BASE + signal.SIGINT: "interrupted (Ctrl-C); a call was stopped in order",
         SIGNAL_BASE + signal.SIGPIPE: "whoever read the output went away",
         SIGNAL_BASE + signal.SIGTERM: "asked to end (SIGTERM); a call was stopped in order",
@@ -48,15 +50,15 @@ def exit_code(error: BaseException) -> int:
     """The exit code of an error."""
     from agentos.core.communication.voice import errors  # noqa: PLC0415 - `--help` must not load pydantic
     from agentos.core.communication.voice.audio.files import AudioFileError  # noqa: PLC0415 - nor numpy
-    from agentos.core.communication.voice.storage.store import StoreError  # noqa: PLC0415 - nor the database
+    from machines.checker.model import ModelError  # noqa: PLC0415 - as above
 
     if isinstance(error, Interrupted):
         return SIGNAL_BASE + error.signum
-    if isinstance(error, StoreError):
+    if isinstance(error, errors.StoreError):
         return {"corrupt": EVIDENCE, "schema": USAGE}.get(error.kind, UNAVAILABLE)
     codes: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
-        ((InputError, AudioFileError), USAGE),
-        ((errors.InvalidRequest, errors.SettingsError, errors.ProviderNotConfigured), USAGE),
+        ((InputError, AudioFileError, ModelError, errors.SessionNotFound), USAGE),
+        ((errors.InvalidRequest, errors.Unrecordable, errors.SettingsError, errors.ProviderNotConfigured), USAGE),
         ((errors.PolicyDenied,), DENIED),
         ((errors.EvidenceNotDurable, errors.EvidenceUnavailable), EVIDENCE),
         ((errors.Overloaded, errors.STTUnavailable), UNAVAILABLE),

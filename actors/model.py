@@ -1,0 +1,216 @@
+"""Any set of actors as a model: the classes that run in production, explored in every order with every fault in a budget.
+
+    model = ActorModel("door", setup, parts=[visitor, lock], faults=Faults(total=1))
+    model.always("never open at night", lambda door: door.phase != "open" or door.day, of=["door"])
+    report = check(model)
+
+There is no second definition of behaviour: steps are the actors' own, their state machines included. Ports, clients and
+channels are `Part`s, small and of the same protocol as the real ones.
+
+Two schedules. TURNS is what the dispatcher ships: between two outside events the ready queue is drained in order, and the fault
+`CUT` lets its budget run out in between. ANY_ORDER delivers one message at a time, in any order between actors; it has
+hundreds of times more states, and is for slices of two to four actors.
+
+Time has no numbers. A timer may come due whenever no other was armed before it for as long or shorter (`DEADLINE`), or whenever
+it is armed (`ANY_TIME`); two may come due at once. All crashes of a run count as within one restart window, and `Exited.at` is
+always 0.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from actors.actor import Actor
+from actors.mailbox import AUDIO_BOUND, STOPPED, UNBORN
+from actors.model_events import Event, Schedule, Timers
+from actors.model_memory import TurnMemory
+from actors.model_parts import CRASH, CUT, Faults, Part
+from actors.model_reports import CUT_HERE, Action, Crash, ReadableModel
+from actors.model_stage import BUDGETS, QUEUE, STATUS, Stage
+from actors.model_turns import NO_STEP, WHOLE, Turn
+from actors.model_views import Seen
+from machines.checker import model as checker
+from machines.checker.model import ModelError, NoInitialState, Property
+
+__all__ = ["Action", "ActorModel", "Crash", "Scene", "Schedule", "Seen", "Timers"]
+
+_WHOLE_TURN = (NO_STEP, 0)
+
+
+class Scene:
+    """What a model's `setup` builds its beginning with."""
+
+    def __init__(self, turn: Turn, stage: Stage) -> None:
+        self._turn = turn
+        self._stage = stage
+        self._spawned = 0
+
+    def port(self, part: Part) -> Any:
+        """What actors hand work for this part to: what to put into their wiring."""
+        return part
+
+    def spawn(self, actor: Actor, name: str) -> Any:
+        """Start an actor at the top, and let all that follows from it happen; its address."""
+        self._spawned += 1
+        address = self._stage.address(actor, name, None, self._spawned)
+        self._turn.spawn(address.number)
+        self._go_on()
+        return address
+
+    def tell(self, ref: Any, message: Any) -> None:
+        """Tell an actor something before anything else happens."""
+        self._turn.tell(ref.number, self._stage.message(message), "setup")
+        self._go_on()
+
+    def find(self, path: str) -> Any:
+        """The address of an actor that lives by now, "supervisor/door" say. Raises `ModelError` if there is none."""
+        for address in self._stage.addresses:
+            if address.path == path and self._turn.cell(address.number)[STATUS] not in {UNBORN, STOPPED}:
+                return address
+        raise ModelError(f"no actor {path!r} lives after the setup so far")
+
+    def _go_on(self) -> None:
+        self._turn.drain()
+        self._turn.steps.clear()
+
+
+class ActorModel(ReadableModel):
+    """A model of actors. `setup(scene)` spawns those at the top; `parts` are all the ports, clients and channels there are.
+
+    `errors` are the exceptions that a step may raise on purpose; any other is a fault of the actor, and fails the property
+    "no step raises". `audio_bound` is the bound of audio lanes, so that overflow can be explored with few frames. With
+    `remember_turns` whole turns are remembered, not only steps: worth its memory where most of a state is left alone by most
+    turns, as with several sessions.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is a choice of its own
+        self,
+        name: str,
+        setup: Callable[[Scene], object],
+        *,
+        parts: Sequence[Part] = (),
+        schedule: Schedule = Schedule.TURNS,
+        timers: Timers = Timers.DEADLINE,
+        faults: Faults | None = None,
+        errors: tuple[type[Exception], ...] = (),
+        audio_bound: int = AUDIO_BOUND,
+        remember_turns: bool = False,
+    ) -> None:
+        names = [part.name for part in parts]
+        if len(set(names)) != len(names):
+            raise ModelError(f"two parts have one name: {', '.join(sorted(names))}")
+        stage = Stage(list(parts), errors, audio_bound)
+        super().__init__(name, parts, schedule, timers, faults or Faults(), stage)
+        self.setup = setup
+        self._memory = TurnMemory(stage) if remember_turns else None
+        self._first: bytes | None = None
+        no_mistake = self._views.no_mistake
+        self._claims: list[Property] = [
+            checker.always("every message is handled", no_mistake("unhandled")),
+            checker.always("no step raises", no_mistake("raised")),
+            checker.always("the system never fails", no_mistake("failed")),
+        ]
+
+    # --- what is claimed --------------------------------------------------------------------------------------------
+
+    def always(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
+        """Claim that `holds` in every state. It is given the things named by `of`, in that order: an actor by its path
+        ("supervisor/voice-1") as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@faults" as the
+        number of faults that are left."""
+        self._claims.append(checker.always(name, self._views.reader(holds, of)))
+
+    def always_step(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
+        """Claim that `holds(*before, *after)` for every step, with the things named by `of` before and after it."""
+        self._claims.append(checker.always_step(name, self._views.step_reader(holds, of)))
+
+    def sometimes(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
+        """Claim that `holds` in some state."""
+        self._claims.append(checker.sometimes(name, self._views.reader(holds, of)))
+
+    def can_always_reach(self, name: str, goal: Callable[..., bool], *, of: Sequence[str]) -> None:
+        """Claim that from every state one can be reached where `goal` holds."""
+        self._claims.append(checker.can_always_reach(name, self._views.reader(goal, of)))
+
+    def leads_to(
+        self, name: str, cause: Callable[..., bool], effect: Callable[..., bool], *, of: Sequence[str]
+    ) -> None:
+        """Claim that when `cause` holds, `effect` does sooner or later, unless somebody never takes a turn."""
+        self._claims.append(checker.leads_to(name, self._views.reader(cause, of), self._views.reader(effect, of)))
+
+    def no_deadlock(self, name: str, may_end: Callable[..., bool], *, of: Sequence[str]) -> None:
+        """Claim that `may_end` holds wherever nothing can happen any more."""
+        self._claims.append(checker.no_deadlock(name, self._views.reader(may_end, of)))
+
+    def properties(self) -> Sequence[Property]:
+        """All that was claimed, and what is claimed of every model of actors."""
+        return tuple(self._claims)
+
+    # --- the graph --------------------------------------------------------------------------------------------------
+
+    def initial(self) -> Iterable[bytes]:
+        """The one state that `setup` leaves, its turns drained."""
+        if self._first is None:
+            stage = self._stage
+            numbers = [self._events.budget, 0, 0, 0, 0]
+            numbers += [stage.state_of(number, part.initial()) for number, part in enumerate(self.parts)]
+            turn = Turn(stage, numbers)
+            self.setup(Scene(turn, stage))
+            if not stage.addresses:
+                raise NoInitialState(f"the setup of {self.name!r} spawns no actor")
+            self._first = self._events.close(turn)
+        return (self._first,)
+
+    def actions(self, state: bytes) -> Iterable[Action]:
+        """What may happen next."""
+        return [action for action, _ in self.successors(state)]
+
+    def step(self, state: bytes, action: Action) -> bytes | None:
+        """The state that `action` leads to."""
+        return dict(self.successors(state)).get(action)
+
+    def successors(self, state: bytes) -> list[tuple[Action, bytes]]:
+        """Every event that may come next, whole, and with each fault that the budget still allows."""
+        numbers = self._views.unpack(state)
+        found: list[tuple[Action, bytes]] = []
+        for event in self._events.enabled(numbers):
+            budget = self._events.paid(numbers[BUDGETS], event.fault)
+            if budget is not None:
+                self._with_faults(numbers, budget, event, found)
+        return found
+
+    def _with_faults(self, numbers: list[int], budget: int, event: Event, found: list[tuple[Action, bytes]]) -> None:
+        limit = self._events.limit(numbers, event)
+        after, steps = self._turn(numbers, budget, event, limit, _WHOLE_TURN)
+        found.append(((event.number, NO_STEP, 0, 0), after))
+        after_crash = self._events.paid(budget, CRASH)
+        if after_crash is not None:
+            for at, (ref, effects) in enumerate(steps):
+                if self.faults.actors is None or self._stage.addresses[ref].name in self.faults.actors:
+                    for effect in (WHOLE, *range(effects + 1)):
+                        after, _ = self._turn(numbers, after_crash, event, limit, (at, effect))
+                        found.append(((event.number, at, effect, ref), after))
+        after_cut = self._events.paid(budget, CUT) if limit == NO_STEP else None
+        if after_cut is not None:
+            for at in range(1, len(steps)):
+                after, _ = self._turn(numbers, after_cut, event, at, _WHOLE_TURN)
+                found.append(((event.number, at, CUT_HERE, 0), after))
+
+    def _turn(
+        self, numbers: list[int], budget: int, event: Event, limit: int, crash: tuple[int, int]
+    ) -> tuple[bytes, tuple[tuple[int, int], ...]]:
+        """The state after a turn that begins with this event, and the turn's steps."""
+        memory = self._memory
+        if memory is not None:
+            beginning = (event.uid, limit, crash, numbers[QUEUE])
+            known = memory.find(beginning, numbers)
+            if known is not None:
+                after = numbers.copy()
+                after[BUDGETS] = budget
+                return known.on(self._stage, after), known.steps
+        turn = self._events.begin(numbers, budget, event)
+        turn.drain(stop_after=limit, crash_step=crash[0], crash_effect=crash[1])
+        state = self._events.close(turn)
+        if memory is None:
+            return state, tuple(turn.steps)
+        effect = turn.effect()
+        memory.remember(beginning, turn.reads, effect)
+        return state, effect.steps

@@ -1,0 +1,356 @@
+"""The dispatcher's rules on values: what `actors.system` does to live actors, done to a state that is a few numbers.
+
+Steps are those of the real actor classes, as `actors.model_stage` remembers them. What happens around steps (lanes, the ready
+queue, commits before effects, crashes, restarts, stops) follows `ActorSystem` line by line; a test runs both with the same
+scripts and compares them.
+
+One thing is simpler: the living children of an actor are stopped and begun again in the order in which they were first spawned
+in any run, the last one first, and not by the order of this run.
+"""
+
+from typing import Any, Final
+
+from actors.actor import (
+    CANCEL_TIMER,
+    PORT,
+    POSTPONE,
+    REFUSE,
+    REPLY,
+    RESTART,
+    SET_TIMER,
+    SPAWN,
+    STOP,
+    TELL,
+    UNWATCH,
+    WATCH,
+    Exited,
+    Gone,
+)
+from actors.mailbox import AUDIO, CONTROL, CONTROL_BOUND, HELD, IDLE, READY, STOPPED, UNBORN
+from actors.model_memory import ADDRESSES
+from actors.model_open import OpenState
+from actors.model_parts import ModelToken
+from actors.model_stage import (
+    ANSWERED,
+    BODY,
+    BROKEN,
+    CRASHES,
+    DEFERRED,
+    HEAD,
+    LANES,
+    MISTAKES,
+    SLOT,
+    STATUS,
+    SUSPECT,
+    WATCHERS,
+    Fired,
+    message_text,
+    mistake_text,
+    phase_text,
+    value_text,
+)
+from actors.system import BUDGET, TOP_INTENSITY
+from machines.checker.model import ModelError
+
+NO_STEP: Final = -1
+WHOLE: Final = -2  # a crash that strikes before the step has done anything: the message is tried again
+
+
+class Turn(OpenState):
+    """One state, opened up: outside events go in, the ready queue is drained, and it is closed again."""
+
+    __slots__ = ()
+
+    def drain(  # noqa: C901, PLR0912 - on purpose, as its docstring says
+        self, *, stop_after: int = NO_STEP, crash_step: int = NO_STEP, crash_effect: int = WHOLE
+    ) -> None:
+        """Run the ready queue to its end, or for `stop_after` steps; in the step number `crash_step` the actor dies after
+        `crash_effect` effects, or, if that is WHOLE, before the step.
+
+        All of it is in this one loop, as in `ActorSystem.tell`: every transition of every model passes here, and a call for
+        each part of it costs a tenth of the states a second.
+        """
+        queue, stage, steps, log = self.queue, self.stage, self.steps, self.log
+        while queue and len(steps) != stop_after:
+            ref = queue.popleft()
+            cell = self.cell(ref)
+            if cell[STATUS] != READY:
+                continue
+            message = cell[SLOT]
+            if message:
+                cell[SLOT] = 0
+            else:
+                system, control, audio = cell[LANES]
+                message = (system or control or audio).pop(0)
+                if not (system or control or audio):
+                    cell[LANES] = ()
+            body, effects, moved, error = stage.take(ref, cell[BODY], message)
+            if len(steps) == BUDGET:
+                raise ModelError(f"a turn has more than {BUDGET} steps; the last one is at {stage.addresses[ref]}")
+            strikes = len(steps) == crash_step
+            steps.append((ref, len(effects)))
+            if error or (strikes and crash_effect == WHOLE):
+                self._raised(ref, cell, message, error)
+            else:
+                cell[BODY] = body
+                if cell[SUSPECT] == message:
+                    cell[SUSPECT] = 0
+                if cell[DEFERRED] and moved:
+                    self._take_deferred(cell)
+                for op, a, b in effects[:crash_effect] if strikes else effects:
+                    if op == TELL:
+                        self.tell(a, b, stage.addresses[ref].path if log else "")
+                    elif op == PORT:
+                        error = self.submit(a, b, stage.addresses[ref].path if log else "")
+                        if error:
+                            break
+                    elif op == BROKEN:
+                        error = a
+                        self.mistake("raised", ref, cell, message, error)
+                        break
+                    else:
+                        self._perform(ref, op, a, b)
+                if error or strikes:
+                    self.crash(ref, 0, error or "crashed")
+            if cell[STATUS] == READY:
+                if cell[SLOT] or cell[LANES]:
+                    queue.append(ref)
+                else:
+                    cell[STATUS] = IDLE
+
+    def _raised(self, ref: int, cell: list[Any], message: int, error: str) -> None:
+        unexpected = error.startswith("!")
+        if unexpected:
+            self.mistake("raised", ref, cell, message, error[1:])
+        self.crash(ref, message, error.removeprefix("!") or "crashed")
+
+    # --- outside events ---------------------------------------------------------------------------------------------
+
+    def tell(self, ref: int, message: int, source: str) -> None:
+        """Put a message into a mailbox."""
+        stage = self.stage
+        cell = self.cell(ref)
+        status = cell[STATUS]
+        if self.log is not None:
+            kind = "drop" if status in {STOPPED, UNBORN} else "message"
+            self.log(kind, source, message_text(stage, message), stage.addresses[ref].path)
+        if status == IDLE:
+            cell[STATUS] = READY
+            cell[SLOT] = message
+            self.queue.append(ref)
+        elif status in {READY, HELD}:
+            if not (cell[SLOT] or cell[LANES]):
+                cell[SLOT] = message
+                return
+            number = stage.lanes[message]
+            lane = self._lanes(cell)[number]
+            if number == AUDIO and len(lane) >= stage.audio_bound:
+                lane.pop(0)
+            elif number == CONTROL and len(lane) >= CONTROL_BOUND:
+                if status != HELD:
+                    self.crash(ref, 0, "MailboxOverflow")
+                return
+            lane.append(message)
+
+    def submit(self, part: int, work: int, source: str) -> str:
+        """Hand work to a part; the error if it raised."""
+        at = HEAD + part
+        if at not in self.touched:
+            self.touched.add(at)
+            self.reads.append((at, self.numbers[at]))
+        self.numbers[at], error = self.stage.submit(part, self.numbers[at], work)
+        if self.log is not None:
+            text = value_text(self.stage.values.values[work])
+            self.log("drop" if error else "message", source, text, self.stage.parts[part].name)
+        return error
+
+    def fire(self, ref: int, key: str) -> None:
+        """An armed timer comes due."""
+        self.arming.append((ref, key, None))
+        if self.log is not None:
+            self.log("timer", self.stage.addresses[ref].path, key, "")
+        self._put(ref, self.stage.message(Fired(key)))
+
+    def _put(self, ref: int, message: int) -> None:
+        log, self.log = self.log, None
+        self.tell(ref, message, "")
+        self.log = log
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _perform(self, ref: int, op: int, a: Any, b: Any) -> None:  # noqa: C901 - a table, written out
+        if op == SET_TIMER:
+            self._disarm(ref, a)
+            self.arming.append((ref, a, b))
+        elif op == CANCEL_TIMER:
+            self._disarm(ref, a)
+        elif op == REPLY:
+            self._reply(ref, a, b)
+        elif op == SPAWN:
+            self.spawn(a)
+        elif op == RESTART:
+            self._restart(a)
+        elif op == STOP:
+            self._stop_effect(ref, a)
+        elif op == WATCH:
+            if self.cell(a)[STATUS] == STOPPED:
+                self._put(ref, self.stage.message(Gone(self.stage.addresses[a])))
+            elif ref not in self.cell(a)[WATCHERS]:
+                self.cell(a)[WATCHERS] = (*self.cell(a)[WATCHERS], ref)
+        elif op == UNWATCH:
+            cell = self.cell(a)
+            cell[WATCHERS] = tuple([watcher for watcher in cell[WATCHERS] if watcher != ref])
+        elif op == POSTPONE:
+            self.cell(ref)[DEFERRED] = (*self.cell(ref)[DEFERRED], a)
+        elif op == REFUSE:
+            self.mistake("unhandled", ref, self.cell(ref), a, "")
+
+    def _disarm(self, ref: int, key: str) -> None:
+        self.arming.append((ref, key, None))
+        cell = self.cell(ref)
+        if cell[SLOT] or cell[LANES]:
+            self._void(cell, self.stage.message(Fired(key)).__eq__)
+
+    def _disarm_all(self, ref: int) -> None:
+        self.arming.append((ref, None, None))
+        cell = self.cell(ref)
+        if cell[SLOT] or cell[LANES]:
+            values = self.stage.values.values
+            self._void(cell, lambda message: isinstance(values[message], Fired))
+
+    def _reply(self, ref: int, token: int, work: int) -> None:
+        if token in self.replied:
+            return
+        answered = token in self.stage.tuples.values[self.numbers[ANSWERED]]
+        self.reads.append((-token, answered))
+        if not answered:
+            self.replied[token] = None
+            asked: ModelToken = self.stage.values.values[token]
+            part = self.stage.part(asked.part)
+            error = self.submit(part, work, self.stage.addresses[ref].path if self.log else "")
+            if error:
+                raise ModelError(f"{asked.part!r} can't take an answer: {error}")
+
+    def spawn(self, ref: int) -> None:
+        """Start the actor at an address, unless it was started before."""
+        cell = self.cell(ref)
+        if cell[STATUS] != UNBORN:
+            return
+        address = self.stage.addresses[ref]
+        parent = address.parent
+        if parent is not None and self.cell(parent.number)[STATUS] == STOPPED:
+            cell[STATUS] = STOPPED
+            return
+        if self.log is not None:
+            self.log("spawn", address.path, "", "")
+        cell[STATUS] = IDLE
+        if self.stage.values.values[cell[BODY]].kind.starts:
+            self._put(ref, self.stage.start)
+
+    def _children(self, ref: int) -> list[int]:
+        """The living children, the youngest first; which that is does not depend on the path here, see the module."""
+        me = self.stage.addresses[ref]
+        addresses = self.stage.addresses
+        self.reads.append((ADDRESSES, len(addresses)))
+        mine = [address.number for address in addresses if address.parent is me]
+        return [child for child in reversed(mine) if self.cell(child)[STATUS] not in {UNBORN, STOPPED}]
+
+    def _stop_effect(self, me: int, ref: int) -> None:
+        by_itself = me == ref and self.cell(ref)[STATUS] != STOPPED
+        parent = self.stage.addresses[ref].parent
+        self._stop(ref)
+        if by_itself and parent is not None:
+            above = self.cell(parent.number)
+            if above[STATUS] != STOPPED and self.stage.handles_exits(above[BODY]):
+                exited = Exited(self.stage.addresses[ref], None, 0.0)  # type: ignore[arg-type]
+                self._put(parent.number, self.stage.message(exited))
+
+    def _stop(self, ref: int) -> None:
+        cell = self.cell(ref)
+        if cell[STATUS] == STOPPED:
+            return
+        for child in self._children(ref):
+            self._stop(child)
+        self._disarm_all(ref)
+        watchers = cell[WATCHERS]
+        cell[:] = [0, STOPPED, 0, (), (), 0, (), 0]
+        if self.log is not None:
+            self.log("stop", self.stage.addresses[ref].path, "", "")
+        for watcher in watchers:
+            self._put(watcher, self.stage.message(Gone(self.stage.addresses[ref])))  # type: ignore[arg-type]
+
+    # --- failure ------------------------------------------------------------------------------------------------------
+
+    def crash(self, ref: int, message: int, error: str) -> None:
+        """Hold the actor and tell its parent. `message` is what its step raised on, 0 when effects had gone out."""
+        stage = self.stage
+        cell = self.cell(ref)
+        if cell[STATUS] == STOPPED:
+            return
+        if self.log is not None:
+            self.log("crash", stage.addresses[ref].path, error, "")
+        self._disarm_all(ref)
+        cell[STATUS] = HELD
+        dropped = None
+        if message and not stage.is_own(message):
+            if cell[SUSPECT] == message:
+                dropped = stage.values.values[message]
+                cell[SUSPECT] = 0
+            else:
+                cell[SUSPECT] = message
+                self._put_first(cell, message)
+        parent = stage.addresses[ref].parent
+        if parent is None:
+            if cell[CRASHES] < TOP_INTENSITY.limit:
+                cell[CRASHES] += 1
+                self._restart(ref)
+            else:
+                self.mistake("failed", ref, cell, message, error)
+            return
+        above = self.cell(parent.number)
+        if above[STATUS] != STOPPED and stage.handles_exits(above[BODY]):
+            exited = Exited(stage.addresses[ref], error, 0.0, dropped)  # type: ignore[arg-type]
+            self._put(parent.number, stage.message(exited))
+        else:
+            self.crash(parent.number, 0, error)
+
+    def _restart(self, ref: int) -> None:
+        stage = self.stage
+        cell = self.cell(ref)
+        if cell[STATUS] != HELD:
+            return
+        if self.log is not None:
+            self.log("restart", stage.addresses[ref].path, "", "")
+        cell[BODY] = stage.recovered(cell[BODY])
+        cell[STATUS] = READY
+        if cell[DEFERRED]:
+            self._take_deferred(cell)
+        self._put_first(cell, stage.start_again)
+        self.queue.append(ref)
+        if not stage.handles_exits(cell[BODY]):
+            for child in self._children(ref):
+                self._restart(child)
+
+    def _take_deferred(self, cell: list[Any]) -> None:
+        for message in reversed(cell[DEFERRED]):
+            self._put_first(cell, message)
+        cell[DEFERRED] = ()
+
+    def mistake(self, kind: str, ref: int, cell: list[Any], message: int, error: str) -> None:
+        """Note what no run may have: it becomes part of the state, where a property finds it."""
+        stage = self.stage
+        body = cell[BODY]
+        text = (
+            kind,
+            stage.values.values[body].kind.__name__,
+            phase_text(stage.phase(body)),
+            type(stage.values.values[message]).__name__,
+            error,
+        )
+        if MISTAKES not in self.touched:
+            self.touched.add(MISTAKES)
+            self.reads.append((MISTAKES, self.numbers[MISTAKES]))
+        if self.log is not None:
+            self.log("note", stage.addresses[ref].path, mistake_text(text), "")
+        known = set(stage.tuples.values[self.numbers[MISTAKES]])
+        self.numbers[MISTAKES] = stage.tuples.number(tuple(sorted(known | {text})))

@@ -1,0 +1,74 @@
+"""The voice service as a model: its own actors, between callers and ports that do whatever real ones may do."""
+
+from actors import messages as m
+from actors.model import ActorModel, Scene, Schedule, Timers
+from actors.model_parts import Faults
+from actors.session import Ports
+from actors.supervisor import ChildFailed, Supervisor
+from actors.voice_parts import LIMITS, Callers, Media, Speech, Store
+from actors.voice_promises import promise
+from machines.audio import AudioFormat
+from machines.frozen import frozen
+from machines.policy import VoicePolicy
+from machines.session import (
+    STTProvider,
+    VoiceProvider,
+)
+
+PROBE_SECONDS = 1.0
+
+
+def facts(number: int, *, recording: bool, refused: bool) -> m.Facts:
+    """What call `number` is asked for with; one that is `refused` asks for more than its risk tier allows."""
+    return m.Facts(
+        session_id=f"voice-{number}",
+        project_id="project",
+        provider=VoiceProvider.LOCAL,
+        stt_provider=STTProvider.POCKETSPHINX,
+        stt_engine=STTProvider.POCKETSPHINX,
+        fallback="",
+        audio_format=AudioFormat(),
+        recording=recording,
+        metadata=frozen({"requires_data_access": True} if refused else {}),
+        audit_trace_id=f"audit-{number}",
+        secret=f"secret-of-voice-{number}",
+        admin_token_valid=False,
+        created_at_ms=0,
+    )
+
+
+def voice_model(
+    *,
+    sessions: int = 1,
+    frames: int = 1,
+    stops: int = 1,
+    refused: int = 0,
+    recording: bool = True,
+    faults: Faults | None = None,
+    schedule: Schedule = Schedule.TURNS,
+    timers: Timers = Timers.DEADLINE,
+) -> ActorModel:
+    """`sessions` calls of at most `frames` frames and `stops` stops each, the last `refused` of them against the policy; with
+    the promises P1 to P7 as its properties, which hold whatever the `faults` (P8)."""
+    asked = tuple(
+        [facts(number, recording=recording, refused=number > sessions - refused) for number in range(1, sessions + 1)]
+    )
+    callers = Callers(asked, frames=frames, stops=stops)
+    store, media, speech = Store("store"), Media("media"), Speech("speech")
+
+    def setup(scene: Scene) -> None:
+        ports = Ports(*[scene.port(part) for part in (callers, media, speech, store)])
+        callers.supervisor = scene.spawn(Supervisor(VoicePolicy(), LIMITS, ports, PROBE_SECONDS), "supervisor")
+
+    model = ActorModel(
+        f"voice, {sessions} sessions, {frames} frames",
+        setup,
+        parts=[callers, store, media, speech],
+        schedule=schedule,
+        timers=timers,
+        faults=faults,
+        errors=(ChildFailed,),
+        remember_turns=sessions > 1,
+    )
+    promise(model, asked)
+    return model

@@ -1,0 +1,338 @@
+"""What is around the voice actors in their model: callers with the directory, the store, and the two audio ports.
+
+They keep to the protocol of the real ones, and to their promises: frames are known by number and kept once, a record that comes
+twice is stored once, a piece of work that was taken is answered once or, by a fault, never. What they may do wrong is
+named as a fault, so that the model's budget decides how much of it happens.
+
+The door of a call (where `LocalProvider`'s audio comes in) is opened by the news that the session exists and closed by the
+actors' word; it belongs to `Callers`, with those who ask, speak and stop.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from actors import messages as m
+from actors.model_parts import Answer, Choice, Part
+from actors.session import SessionLimits
+from machines.restart import Intensity
+from machines.session import (
+    EndReason,
+    RecordingInfo,
+    SessionResult,
+    VoiceSessionState,
+)
+
+FRAME_BYTES = 640
+LIMITS = SessionLimits(
+    drain_seconds=10.0,
+    evidence_seconds=2.0,
+    idle_seconds=30.0,
+    max_seconds=600.0,
+    account_frames=1,
+    restarts=Intensity(3, 30.0),
+)
+
+
+class Call(NamedTuple):
+    """One session as callers and directory know it.
+
+    `answer` is what the asking came to ("opened", "denied", "unevidenced"). `told` are the states that the directory was told,
+    each once; `closed` is set by the word to close the door, `route` is where audio goes. `sent` frames have been let in;
+    `stops` were asked for, `cancels` of them by the host, and `ended` has for each answered one as what the end was told:
+    "durable", "spilled" or "lost".
+    """
+
+    session_id: str
+    asked: bool = False
+    answer: str = ""
+    told: tuple[VoiceSessionState, ...] = ()
+    route: Any = None
+    open: bool = False
+    closed: bool = False
+    sent: int = 0
+    stops: int = 0
+    cancels: int = 0
+    ended: tuple[str, ...] = ()
+    result: SessionResult | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether this call has come to its end, and all who waited for that know it."""
+        if not self.asked or self.answer in {"denied", "unevidenced"}:
+            return not self.open
+        return self.told[-1:] == (VoiceSessionState.STOPPED,) and not self.open and len(self.ended) == self.stops
+
+
+class Callers(Part):
+    """Those who ask for sessions, speak, and stop them; and the directory, from which they learn what became of it."""
+
+    def __init__(self, calls: tuple[m.Facts, ...], *, frames: int, stops: int) -> None:
+        super().__init__("callers")
+        self.calls = calls
+        self.frames = frames
+        self.stops = stops
+        self.supervisor: Any = None
+
+    def initial(self) -> Any:
+        """Nobody has asked yet."""
+        return tuple([Call(facts.session_id) for facts in self.calls])
+
+    def submit(self, state: Any, work: Any) -> Any:
+        """News for the directory, or the answer to an ask."""
+        if isinstance(work, Answer):
+            return _changed(state, work.key[1], self._answered(call_of(state, work.key[1]), work))
+        if isinstance(work, m.Emit | m.Metered):
+            return state
+        if isinstance(work, m.Closed):
+            return _changed(state, work.session_id, call_of(state, work.session_id)._replace(open=False, closed=True))
+        call = call_of(state, work.facts.session_id)
+        if work.state is VoiceSessionState.STOPPED:
+            call = call._replace(open=False, result=call.result or work.result)
+        else:
+            still_open = not call.closed and work.state is not VoiceSessionState.STOPPING
+            call = call._replace(route=work.route, open=still_open)
+        if call.told[-1:] != (work.state,):
+            call = call._replace(told=(*call.told, work.state))
+        return _changed(state, call.session_id, call)
+
+    @staticmethod
+    def _answered(call: Call, work: Answer) -> Call:
+        if work.key[0] == "stop":
+            told = "durable" if work.value.durable else "spilled" if work.value.spilled else "lost"
+            return call._replace(ended=(*call.ended, told))
+        return call._replace(answer=type(work.value).__name__.lower())
+
+    def choices(self, state: Any) -> Iterable[Choice]:
+        """Ask, speak, stop; the host may cancel, once and again."""
+        for call, facts in zip(state, self.calls, strict=True):
+            for label, after, tells, fault in self._next(call, facts):
+                text = f"{label} ({call.session_id})" if len(state) > 1 else label
+                yield Choice(text, _changed(state, call.session_id, after), (tells,), fault=fault, fair=False)
+
+    def _next(self, call: Call, facts: m.Facts) -> Iterator[tuple[str, Call, tuple[Any, Any], str]]:
+        session_id = call.session_id
+        if not call.asked:
+            message = m.OpenSession(self.token(("open", session_id)), facts)
+            yield "asks", call._replace(asked=True), (self.supervisor, message), ""
+        if call.open and call.sent < self.frames:
+            frames = m.Frames(call.sent, 1, FRAME_BYTES, 20 * call.sent)
+            yield "speaks", call._replace(sent=call.sent + 1), (call.route, frames), ""
+        if call.route is None or call.told[-1:] == (VoiceSessionState.STOPPED,):
+            return
+        token = self.token(("stop", session_id, call.stops))
+        if call.stops - call.cancels < self.stops:
+            stop = m.Stop(EndReason.STOPPED, call.sent, token)
+            yield "stops", call._replace(stops=call.stops + 1), (call.route, stop), ""
+        if call.cancels < 2:
+            stop = m.Stop(EndReason.SHUTDOWN, call.sent, token)
+            after = call._replace(stops=call.stops + 1, cancels=call.cancels + 1)
+            yield ("is cancelled again" if call.cancels else "is cancelled"), after, (call.route, stop), "cancel"
+
+
+def call_of(state: tuple[Call, ...], session_id: str) -> Call:
+    """The call with this id."""
+    return next(call for call in state if call.session_id == session_id)
+
+
+def _changed(state: tuple[Call, ...], session_id: str, after: Call) -> tuple[Call, ...]:
+    return tuple([after if call.session_id == session_id else call for call in state])
+
+
+class Record(NamedTuple):
+    """A record as the store has it: whose, which, and what it says the state is."""
+
+    session_id: str
+    record_id: str
+    operation: str
+    state: VoiceSessionState | None
+    final: bool
+
+
+class Records(NamedTuple):
+    """The store: what is durable in order, what is spilled and whose could not be, what waits, and whether it is "up", "down"
+    or "silent"."""
+
+    durable: tuple[Record, ...] = ()
+    spilled: tuple[Record, ...] = ()
+    unspilled: tuple[str, ...] = ()
+    waiting: tuple[Any, ...] = ()
+    condition: str = "up"
+
+
+class Store(Part):
+    """The evidence store: it answers in the order of the work, may fail or fall silent, and may come back."""
+
+    def initial(self) -> Any:
+        """Empty, and up."""
+        return Records()
+
+    def submit(self, state: Any, work: Any) -> Any:
+        """Behind what waits."""
+        return state._replace(waiting=(*state.waiting, work))
+
+    def choices(self, state: Any) -> Iterable[Choice]:
+        """Answer the oldest piece of work, or fail."""
+        if state.condition != "up":
+            yield Choice("is back", state._replace(condition="up"), fair=False)
+        for at, work in enumerate(state.waiting):
+            if isinstance(work, m.SpillWork):  # goes into a file beside the store, whatever the store does
+                rest = (*state.waiting[:at], *state.waiting[at + 1 :])
+                new = tuple([record for draft in work.drafts if (record := _record(draft)) not in state.spilled])
+                spilled = state._replace(waiting=rest, spilled=(*state.spilled, *new))
+                done = m.SpillDone(work.owner, ok=True)
+                yield Choice("spills", spilled, ((work.reply_to, done),), prompt=True)
+                failed = m.SpillDone(work.owner, ok=False)
+                unspilled = state._replace(waiting=rest, unspilled=(*state.unspilled, owner_of(work)))
+                yield Choice("can't spill", unspilled, ((work.reply_to, failed),), fault="spill")
+                yield Choice("never spills", unspilled, fault="spill")
+                return
+        if not state.waiting or state.condition == "silent":
+            return
+        work, rest = state.waiting[0], state.waiting[1:]
+        if isinstance(work, m.Probe):
+            probed = m.Probed(ok=state.condition == "up")
+            yield Choice("answers the probe", state._replace(waiting=rest), ((work.reply_to, probed),), prompt=True)
+            return
+        if state.condition == "up":
+            record = _record(work.draft)
+            durable = state.durable
+            if all(known.record_id != record.record_id for known in durable):
+                durable = (*durable, record)
+            answer = m.Stored(((work.owner, work.draft.number),))
+            after = state._replace(waiting=rest, durable=durable)
+            yield Choice(f"stores {record.operation}", after, ((work.reply_to, answer),), prompt=True)
+            unanswered = state._replace(waiting=rest, durable=durable, condition="silent")
+            yield Choice(f"stores {record.operation} and falls silent", unanswered, fault="store")
+            yield Choice("falls silent", state._replace(condition="silent"), fault="store")
+        refused = m.NotStored(((work.owner, work.draft.number),), "disk full", store_down=True)
+        after = state._replace(waiting=rest, condition="down")
+        fault = "store" if state.condition == "up" else ""
+        yield Choice(
+            "refuses" if fault else "refuses again", after, ((work.reply_to, refused),), fault=fault, prompt=not fault
+        )
+
+
+def owner_of(work: m.SpillWork) -> str:
+    """The session whose records are to be spilled."""
+    return str(work.owner.name)  # a session's actor has the session's name
+
+
+def _record(draft: m.Draft) -> Record:
+    return Record(draft.facts.session_id, draft.record_id, draft.operation, draft.state, draft.result is not None)
+
+
+class Track(NamedTuple):
+    """One session's audio at a port: where its facts go, `got` frames below `upto` taken, `told` of them answered for, `lost`
+    of these not kept; whether the end was asked for, and whether the port has fallen silent."""
+
+    session_id: str
+    reply_to: Any
+    upto: int = 0
+    got: int = 0
+    told: int = 0
+    lost: int = 0
+    ending: bool = False
+    silent: bool = False
+    over: bool = False
+    recording: bool = False
+
+
+class _AudioPort(Part):
+    """What the media and the speech-to-text port have in common: a track for each session, frames known by number."""
+
+    def initial(self) -> Any:
+        """No tracks."""
+        return ()
+
+    def _with(self, state: tuple[Track, ...], track: Track) -> tuple[Track, ...]:
+        rest = [other for other in state if other.session_id != track.session_id]
+        return tuple(sorted([*rest, track], key=lambda one: one.session_id))
+
+    def _track(self, state: tuple[Track, ...], session_id: str) -> Track | None:
+        return next((track for track in state if track.session_id == session_id), None)
+
+    def _taken(self, state: tuple[Track, ...], work: Any) -> tuple[Track, ...]:
+        track = self._track(state, work.session_id)
+        if track is None or track.ending:
+            return state
+        upto = max(track.upto, work.first + work.count)
+        new = upto - max(track.upto, work.first)
+        return self._with(state, track._replace(upto=upto, got=track.got + new)) if new > 0 else state
+
+    def _opened(self, state: tuple[Track, ...], work: Any, *, recording: bool) -> tuple[Track, ...]:
+        track = self._track(state, work.session_id) or Track(work.session_id, None, recording=recording)
+        return state if track.over else self._with(state, track._replace(reply_to=work.reply_to))
+
+    def _choice(self, label: str, state: Any, track: Track, facts: tuple[Any, ...], fault: str = "") -> Choice:
+        text = f"{label} ({track.session_id})" if len(state) > 1 else label
+        tells = tuple([(track.reply_to, fact) for fact in facts])
+        return Choice(text, self._with(state, track), tells, fault=fault, prompt=not fault)
+
+
+class Media(_AudioPort):
+    """The media port: keeps frames, loses some when the disk refuses, closes recordings, or falls silent."""
+
+    def submit(self, state: Any, work: Any) -> Any:
+        """As `MediaPort`: a second opening only changes where facts go, frames are kept once, an end comes once."""
+        if isinstance(work, m.OpenMedia):
+            return self._opened(state, work, recording=work.recording)
+        if isinstance(work, m.Keep):
+            return self._taken(state, work)
+        track = self._track(state, work.session_id)
+        return state if track is None or track.over else self._with(state, track._replace(ending=True))
+
+    def choices(self, state: Any) -> Iterable[Choice]:
+        """Tell what was kept, and the end; or lose it; or say nothing any more."""
+        for track in state:
+            if track.silent or track.over:
+                continue
+            told = track._replace(told=track.got)
+            count = track.got - track.told
+            kept = m.Kept(track.upto, count, count * FRAME_BYTES, 0.25, 0.5, 0, 0, f"sha of {track.got - track.lost}")
+            if track.ending:
+                samples = (track.got - track.lost) * 320
+                info = RecordingInfo("call.flac", 16_000, 1, samples, samples / 16_000, 1) if track.recording else None
+                closed = m.MediaClosed(info, f"sha of {track.got - track.lost}")
+                facts = (kept, closed) if count else (closed,)
+                yield self._choice("closes", state, told._replace(over=True), facts)
+            elif count:
+                yield self._choice("keeps", state, told, (kept,))
+            if count:
+                lost = m.MediaLost(track.upto - count, count, "disk_full")
+                yield self._choice("loses", state, told._replace(lost=track.lost + count), (lost,), "media")
+            if count or track.ending:
+                yield self._choice("falls silent", state, track._replace(silent=True), (), "media")
+
+
+class Speech(_AudioPort):
+    """The speech-to-text port: hears frames, loses some with a worker, tells the last words, or falls silent."""
+
+    def submit(self, state: Any, work: Any) -> Any:
+        """As `SttPort`: a second listening only changes where facts go, frames are heard once, abandoned ones never."""
+        if isinstance(work, m.Listen):
+            return self._opened(state, work, recording=False)
+        if isinstance(work, m.Hear):
+            return self._taken(state, work)
+        track = self._track(state, work.session_id)
+        if track is None or track.over:
+            return state
+        return self._with(state, track._replace(ending=True, over=isinstance(work, m.Abandon)))
+
+    def choices(self, state: Any) -> Iterable[Choice]:
+        """Tell what was heard, and the end; or lose it; or say nothing any more."""
+        for track in state:
+            if track.silent or track.over:
+                continue
+            told = track._replace(told=track.got)
+            count = track.got - track.told
+            words = m.Utterance(f"words below {track.upto}", 0, 20 * track.upto)
+            if track.ending:
+                facts = (m.Partial("wor"), words, m.Finished()) if count else (m.Finished(),)
+                yield self._choice("finishes", state, told._replace(over=True), facts)
+            elif count:
+                yield self._choice("hears", state, told, (m.Partial("wor"), words))
+            if count:
+                lost = m.Unheard(track.upto - count, count, "worker_died")
+                yield self._choice("loses a worker", state, told._replace(lost=track.lost + count), (lost,), "speech")
+            if count or track.ending:
+                yield self._choice("falls silent", state, track._replace(silent=True), (), "speech")

@@ -1,0 +1,43 @@
+"""Check the voice model of the `actors` on the path, and print what became of its properties as one line of JSON.
+
+    PYTHONPATH=copy python check_one.py '{"frames": 1, "faults": {"total": 1, "kinds": {"crash": 1}}}'
+
+Its argument is what `voice_model` is called with. The answer has `outcomes` by property, `paths`: the number of steps of each
+counterexample, `states`, and `error`: what kept the model from being checked, "" if nothing did.
+"""
+
+import json
+import sys
+from typing import Any
+
+MAX_STATES = 20_000
+"""More than any of the models has without a patch: a patch may make a model endless."""
+
+
+def answer(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The verdicts on the model that `arguments` ask for."""
+    # A patch may be such that the modules can't even be loaded; that is an answer too.
+    try:
+        from actors.model_parts import Faults  # noqa: PLC0415
+        from actors.voice_model import voice_model  # noqa: PLC0415
+        from machines.checker import check  # noqa: PLC0415
+
+        faults = dict(arguments.get("faults", {}))
+        if "actors" in faults:
+            faults["actors"] = frozenset(faults["actors"])
+        model = voice_model(**{**arguments, "faults": Faults(**faults)})
+        report = check(model, max_states=MAX_STATES)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is what the patch did
+        return {"outcomes": {}, "paths": {}, "states": 0, "error": f"{type(error).__name__}: {error}"}
+    outcomes: dict[str, str] = {}
+    paths: dict[str, int] = {}
+    for verdict in report.verdicts:
+        if outcomes.get(verdict.name) != "fails":  # some promises are claimed once for each session
+            outcomes[verdict.name] = verdict.outcome.value
+        if verdict.outcome.value == "fails" and verdict.path is not None:
+            paths[verdict.name] = len(verdict.path.steps)
+    return {"outcomes": outcomes, "paths": paths, "states": report.states, "error": ""}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(answer(json.loads(sys.argv[1]))) + "\n")

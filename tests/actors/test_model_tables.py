@@ -1,0 +1,161 @@
+import dataclasses
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from pydantic import BaseModel, ConfigDict
+
+from actors.actor import Exited
+from actors.model_tables import Table, TupleTable
+from machines.checker.model import UnhashableState
+from machines.frozen import FrozenMap, frozen
+
+
+class Metres(NamedTuple):
+    n: int
+
+
+class Feet(NamedTuple):
+    n: int
+
+
+class Letter(msgspec.Struct, frozen=True):
+    to: str
+    words: tuple[str, ...] = ()
+
+
+class Draft(msgspec.Struct):
+    words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: float
+
+
+@dataclasses.dataclass
+class Cursor:
+    x: int
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+
+
+class Form(BaseModel):
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ([1], "list"),
+        ({"a": 1}, "dict"),
+        ({1}, "set"),
+        (bytearray(b"a"), "bytearray"),
+        ((1, ("deep", [2])), "list"),
+        (Point([1]), "list"),  # type: ignore[arg-type]
+        (Letter("you", ["hello"]), "list"),  # type: ignore[arg-type]
+        (Metres({1}), "set"),  # type: ignore[arg-type]
+        (Draft("hello"), "Draft"),
+        (Cursor(1), "Cursor"),
+        (Form(name="a"), "Form"),
+    ],
+)
+def test_a_value_that_could_be_changed_is_refused_and_named(value: Any, kind: str) -> None:
+    with pytest.raises(UnhashableState, match=f"^{kind} can't be part of a state"):
+        Table().number(value)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (True, 1),
+        (1, 1.0),
+        (0, False),
+        (Metres(1), Feet(1)),
+        (Metres(1), (1,)),
+        ((True,), (1,)),
+        (Letter("a"), Letter("a", ("b",))),
+        (Point(1), Point(True)),
+        (frozenset({1}), frozenset({True})),
+        ("a", b"a"),
+        (None, ()),
+        (Exited(None, "boom", 0.0, "a"), Exited(None, "boom", 0.0, "b")),  # type: ignore[arg-type]
+        (frozen({"a": 1}), frozen({"a": True})),
+    ],
+)
+def test_values_are_told_apart_with_their_types_deep_down(one: Any, other: Any) -> None:
+    table = Table()
+
+    assert table.number(one) != table.number(other)
+    assert len(table) >= 2
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: tuple([1, tuple(["a", 2.5])]),  # noqa: C409 - a literal would be one object
+        lambda: Metres(7),
+        lambda: Letter("a", ("b", "c")),
+        lambda: Point(1.5),
+        lambda: frozenset({"a", "b"}),
+        lambda: FrozenMap().with_item("a", (1,)).with_item("b", ()),
+        lambda: frozen({"a": [1, {"b": 2}]}),
+        lambda: Request(name="a"),
+        lambda: Exited(None, "boom", 0.0, ("a",)),  # type: ignore[arg-type]
+        lambda: (1, Letter("a")),
+    ],
+)
+def test_equal_values_are_one_object(make: Any) -> None:
+    table = Table()
+    first, second = make(), make()
+
+    assert first is not second
+    assert table.number(first) == table.number(second)
+    assert table.one(second) is first
+    assert table.values[table.number(second)] is first
+
+
+def test_a_plain_value_stands_for_itself() -> None:
+    table = Table()
+
+    assert table.one(5) == 5
+    assert table.one("five") == "five"
+    assert len(table) == 0
+
+
+def test_numbers_begin_at_one_since_0_is_no_value() -> None:
+    table = Table()
+
+    assert table.number("a") == 1
+    assert table.number("b") == 2
+    assert table.number("a") == 1
+    assert table.values == [None, "a", "b"]
+
+
+def test_a_dict_within_an_immutable_value_counts_by_its_content() -> None:
+    table = Table()
+
+    assert table.number(Point({"a": 1})) == table.number(Point({"a": 1}))  # type: ignore[arg-type]
+    assert table.number(Point({"a": 1})) != table.number(Point({"a": 2}))  # type: ignore[arg-type]
+
+
+def test_an_object_without_fields_of_its_own_is_itself() -> None:
+    table = Table()
+    one, other = object(), object()
+
+    assert table.number(one) == table.number(one)
+    assert table.number(one) != table.number(other)
+
+
+def test_a_tuple_table_knows_the_empty_tuple_as_0() -> None:
+    table = TupleTable()
+
+    assert table.number(()) == 0
+    assert table.number((1, "a")) == 1
+    assert table.number((1, "a")) == 1
+    assert table.values == [(), (1, "a")]
+    assert len(table) == 1

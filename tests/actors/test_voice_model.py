@@ -1,0 +1,232 @@
+"""The voice service keeps its promises, whatever order things come in and whatever fails.
+
+The first test is the model of every run: one session, and at most one fault of any kind. The others are wider in one direction
+each; together they meet everything that the voice actors can meet.
+"""
+
+# ruff: noqa: RUF012 - a table on an actor class is never changed
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from actors import messages as m
+from actors.actor import IGNORE, Actor, Exited, Out
+from actors.mailbox import Ref
+from actors.model import ActorModel, Scene, Schedule
+from actors.model_parts import Choice, Faults, Part
+from actors.quality import QualityActor
+from actors.recorder import RecorderActor
+from actors.voice_model import facts, voice_model
+from actors.voice_parts import Media
+from machines.checker import Outcome, Report, check
+from machines.checker.coverage import Coverage
+
+ONE_OF_ANY_KIND = Faults(
+    1, {"crash": 1, "cut": 1, "late": 1, "cancel": 1, "store": 1, "spill": 1, "media": 1, "speech": 1}
+)
+
+
+def crashes(times: int, *names: str, cuts: int = 0) -> Faults:
+    return Faults(times + cuts, {"crash": times, "cut": cuts}, frozenset(names))
+
+
+def unkept(report: Report) -> list[tuple[str, str]]:
+    """What does not hold, except that something happens which can't happen in so small a model."""
+    return [
+        (verdict.name, verdict.why)
+        for verdict in report.verdicts
+        if verdict.outcome is not Outcome.HOLDS and verdict.kind != "sometimes"
+    ]
+
+
+def test_one_session_keeps_every_promise_with_one_fault_of_any_kind() -> None:
+    report = check(voice_model(faults=ONE_OF_ANY_KIND))
+
+    assert unkept(report) == []
+    assert report.outcome is Outcome.HOLDS
+
+
+def test_a_refused_request_keeps_every_promise_with_one_fault_of_any_kind() -> None:
+    report = check(voice_model(refused=1, faults=ONE_OF_ANY_KIND))
+
+    assert report.complete
+    assert unkept(report) == []
+
+
+@pytest.mark.parametrize("part", ["recorder", "transcriber", "quality"])
+def test_a_part_that_crashes_again_and_again_ends_the_call_and_breaks_no_promise(part: str) -> None:
+    report = check(voice_model(frames=2, faults=crashes(4, part)))
+
+    assert report.complete
+    assert unkept(report) == []
+
+
+def test_a_session_that_crashes_again_and_again_is_ended_for_it() -> None:
+    report = check(voice_model(frames=0, stops=0, faults=crashes(6, "voice-1")))
+
+    assert report.complete
+    assert unkept(report) == []
+
+
+@pytest.mark.slow
+def test_a_session_beside_a_refused_one_keeps_every_promise_with_one_fault() -> None:
+    report = check(voice_model(sessions=2, refused=1, faults=ONE_OF_ANY_KIND))
+
+    assert unkept(report) == []
+    assert report.outcome is Outcome.HOLDS
+
+
+@pytest.mark.slow
+def test_two_sessions_never_mix() -> None:
+    report = check(voice_model(sessions=2))
+
+    assert unkept(report) == []
+    assert report.outcome is Outcome.HOLDS
+
+
+# --- what the models meet -----------------------------------------------------------------------------------------------
+
+MODELS: list[dict[str, Any]] = [
+    {"faults": ONE_OF_ANY_KIND},
+    {"refused": 1, "faults": ONE_OF_ANY_KIND},
+    {"frames": 2},
+    {"frames": 2, "faults": Faults(1, {"crash": 1, "speech": 1})},
+    {"sessions": 2, "refused": 1, "frames": 0, "stops": 0, "faults": Faults(1, {"store": 1, "late": 1})},
+    {"stops": 0, "faults": crashes(4, "voice-1")},
+    {"frames": 0, "faults": crashes(2, "voice-1", cuts=1)},
+]
+
+NEVER = {
+    ("EvidenceActor", "up", "Probed"): "an answer that is late: the store was found to be up in another way",
+    ("SessionActor", "active", "NotDurable"): "whoever is active was opened, and then a refusal changes nothing",
+    (
+        "SessionActor",
+        "stopped",
+        "Fail",
+    ): "it matters for a stop behind the end that kills twice, and a turn has one fault",
+    ("TranscriberActor", "open", "Finished"): "an engine finishes when it was asked to, and then this is draining",
+}
+"""Pairs that no model shows to have an effect, and why."""
+
+
+def test_the_models_meet_every_message_in_every_state() -> None:
+    covered = Coverage()
+    for settings in MODELS:
+        model = voice_model(**settings)
+        assert check(model).complete
+        covered.add(model.coverage())
+
+    uncovered = {tuple(row[:3]) for row in covered.rows if not row.is_covered}
+    assert uncovered == set(NEVER)
+
+
+# --- both schedules -----------------------------------------------------------------------------------------------------
+
+
+class Owner(Actor):
+    """Stands for a session: it has a recorder and a quality, passes frames on, and wants to know the end."""
+
+    __slots__ = ("asked", "assessed", "directory", "media", "quality", "recorded", "recorder")
+    wiring = ("media", "directory")
+    state = ("recorder", "quality", "asked", "recorded", "assessed")
+    journal = state
+    handles = {
+        m.Frames: "frames",
+        m.Drain: "drain",
+        m.Account: IGNORE,
+        m.Recorded: "told_recorded",
+        m.Assessed: "told_assessed",
+        Exited: "part_exited",
+    }
+
+    def __init__(self, media: Any, directory: Any) -> None:
+        self.media = media
+        self.directory = directory
+        self.recorder: Ref | None = None
+        self.quality: Ref | None = None
+        self.asked = self.recorded = self.assessed = False
+
+    def start(self, out: Out) -> None:
+        self.quality = out.spawn(QualityActor(out.me, self.directory, "voice-1"), "quality")
+        one = facts(1, recording=True, refused=False)
+        self.recorder = out.spawn(RecorderActor(out.me, self.quality, self.media, one, 1), "recorder")
+
+    def frames(self, message: m.Frames, out: Out) -> None:
+        assert self.recorder is not None
+        assert self.quality is not None
+        out.tell(self.recorder, message)
+        out.tell(self.quality, message)
+
+    def drain(self, message: m.Drain, out: Out) -> None:
+        assert self.recorder is not None
+        self.asked = True
+        out.tell(self.recorder, message)
+
+    def told_recorded(self, _: m.Recorded, out: Out) -> None:
+        assert self.quality is not None
+        self.recorded = True
+        out.tell(self.quality, m.Drain())
+
+    def told_assessed(self, _: m.Assessed, __: Out) -> None:
+        self.assessed = True
+
+    def part_exited(self, message: Exited, out: Out) -> None:
+        out.restart(message.ref)
+
+
+class Speaker(Part):
+    """Says two frames, and then that there are no more."""
+
+    def __init__(self) -> None:
+        super().__init__("speaker")
+        self.owner: Any = None
+
+    def initial(self) -> Any:
+        return 0
+
+    def choices(self, state: Any) -> Iterable[Choice]:
+        if state < 2:
+            yield Choice("speaks", state + 1, ((self.owner, m.Frames(state, 1, 640, 20 * state)),))
+        elif state == 2:
+            yield Choice("ends", 3, ((self.owner, m.Drain()),))
+
+
+class Listeners(Part):
+    """Those who are told the level, and keep nothing of it."""
+
+    def submit(self, state: Any, work: Any) -> Any:
+        del work
+        return state
+
+
+def recorder_and_quality(schedule: Schedule, faults: Faults) -> ActorModel:
+    speaker, media, listeners = Speaker(), Media("media"), Listeners("listeners")
+
+    def setup(scene: Scene) -> None:
+        speaker.owner = scene.spawn(Owner(scene.port(media), scene.port(listeners)), "owner")
+
+    model = ActorModel(
+        "recorder and quality", setup, parts=[speaker, media, listeners], schedule=schedule, faults=faults
+    )
+    model.always("assessed only when recorded", lambda owner: owner.recorded or not owner.assessed, of=["owner"])
+    model.always("never recorded", lambda owner: not owner.recorded, of=["owner"])
+    model.always("never assessed before all was said", lambda owner: owner.asked or not owner.assessed, of=["owner"])
+    model.can_always_reach("an assessment can be reached", lambda owner: owner.assessed, of=["owner"])
+    model.leads_to("who asks is told", lambda owner: owner.asked, lambda owner: owner.assessed, of=["owner"])
+    model.sometimes("both are told", lambda owner: owner.recorded and owner.assessed, of=["owner"])
+    return model
+
+
+@pytest.mark.parametrize(
+    "faults", [Faults(), Faults(1, {"crash": 1}), Faults(1, {"media": 1})], ids=["sound", "a crash", "a fault of media"]
+)
+def test_both_schedules_say_the_same_of_a_recorder_with_its_quality(faults: Faults) -> None:
+    turns = check(recorder_and_quality(Schedule.TURNS, faults))
+    any_order = check(recorder_and_quality(Schedule.ANY_ORDER, faults))
+
+    assert {one.name: one.outcome for one in turns.verdicts} == {one.name: one.outcome for one in any_order.verdicts}
+    assert turns.verdict("never recorded").outcome is Outcome.FAILS
+    assert turns.verdict("assessed only when recorded").outcome is Outcome.HOLDS
+    assert any_order.states > turns.states
