@@ -26,7 +26,8 @@ import sqlalchemy as sa
 
 import machines, actors
 from agentos.core.communication.voice.storage import schema
-from agentos.core.communication.voice.storage.store import VoiceStore, migrate
+from agentos.core.communication.voice.storage.opening import migrate
+from agentos.core.communication.voice.storage.store import VoiceStore
 
 def shape(engine):
     found = sa.inspect(engine)

@@ -40,12 +40,12 @@ SURVIVORS: Mapping[str, str] = {
 """Those that no promise notices, and why."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def drawn() -> list[Drawn]:
     return draw(ROOT, SEED, 10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def survivors(drawn: list[Drawn], tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Those with which every model says what it says without them."""
     models = [arguments_of(model) for model in MODELS]

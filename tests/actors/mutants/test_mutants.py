@@ -28,7 +28,7 @@ class Answers(NamedTuple):
     patched: Mapping[str, Future[Answer]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Answers]:
     """All checkers, each in an interpreter of its own, two at a time, in the order in which the tests ask for them."""
     plain = copy_with({}, tmp_path_factory.mktemp("unpatched"))

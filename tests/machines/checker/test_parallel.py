@@ -42,6 +42,14 @@ class Everything(TwoPhaseCommit):
         ]
 
 
+@pytest.fixture(autouse=True)
+def alone() -> None:
+    """Beside other threads no process is forked; those that an earlier test left idle end by themselves within seconds."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(20)
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 @pytest.mark.parametrize("kind", [Everything, TwoPhaseCommit])
 @pytest.mark.parametrize("options", [{}, {"max_states": 1_234}, {"max_depth": 7}, {"visited": "fingerprint"}], ids=str)

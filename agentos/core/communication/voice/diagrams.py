@@ -41,11 +41,14 @@ def compare(drawn: dict[str, str], folder: Path) -> dict[str, str]:
     return wrong
 
 
+_PYTEST_PLUGIN = "pytest_plugin"  # of use to pytest alone, which need not be installed
+
+
 def machines_declared() -> list[AnyLifecycle]:
     """Every state machine that a module of `machines` declares, by name."""
     found: dict[str, AnyLifecycle] = {}
     for module in iter_modules(machines.__path__):
-        if not module.ispkg:
+        if not module.ispkg and module.name != _PYTEST_PLUGIN:
             values = vars(import_module(f"{machines.__name__}.{module.name}")).values()
             found |= {value.name: value for value in values if isinstance(value, Lifecycle)}
     return [found[name] for name in sorted(found)]

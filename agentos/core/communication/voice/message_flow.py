@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from actors import messages
-from actors.actor import IGNORE, Actor, Exited
+from actors.actor import IGNORE, Actor, Exited, Gone
 from actors.evidence import EvidenceActor
 from actors.policy import PolicyActor
 from actors.quality import QualityActor
@@ -86,9 +86,12 @@ def parents() -> dict[str, str]:
     return {name: found[name] for name in nodes() if name in found}
 
 
+_OF_CHILDREN = (Exited, Gone)  # what the system itself tells
+
+
 def flows() -> list[Flow]:
     """Every message between two nodes, in the order in which `actors.messages` declares them."""
-    order = {name: at for at, name in enumerate([*_messages(), Exited.__name__])}
+    order = {name: at for at, name in enumerate([*_messages(), *(told.__name__ for told in _OF_CHILDREN)])}
     places = {node: at for at, node in enumerate(nodes())}
     found = {*_between_actors(), *_from_ports(), *_from_service(), *_from_system()}
     return sorted(found, key=lambda flow: (order[flow.message], places[flow.sender], flow.kind.value, flow.receivers))
@@ -124,7 +127,8 @@ def _from_service() -> Iterator[Flow]:
 
 
 def _from_system() -> Iterator[Flow]:
-    yield Flow(Exited.__name__, SYSTEM, _handlers(Exited.__name__, ACTORS), Kind.TELL)
+    for told in _OF_CHILDREN:
+        yield Flow(told.__name__, SYSTEM, _handlers(told.__name__, ACTORS), Kind.TELL)
 
 
 def _handlers(message: str, actors: Iterable[type[Actor]]) -> tuple[str, ...]:
