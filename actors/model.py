@@ -25,13 +25,13 @@ from actors.model_events import Event, Schedule, Timers
 from actors.model_memory import TurnMemory
 from actors.model_parts import CRASH, CUT, Faults, Part
 from actors.model_reports import CUT_HERE, Action, Crash, ReadableModel
-from actors.model_stage import BUDGETS, QUEUE, STATUS, Stage
+from actors.model_stage import BUDGETS, QUEUE, STATUS, UNBORN_CELL, Stage
 from actors.model_turns import NO_STEP, WHOLE, Turn
-from actors.model_views import Seen
+from actors.model_views import Aspect, Read, Seen
 from machines.checker import model as checker
 from machines.checker.model import ModelError, NoInitialState, Property
 
-__all__ = ["Action", "ActorModel", "Crash", "Scene", "Schedule", "Seen", "Timers"]
+__all__ = ["Action", "ActorModel", "Aspect", "Crash", "Scene", "Schedule", "Seen", "Timers"]
 
 _WHOLE_TURN = (NO_STEP, 0)
 
@@ -103,42 +103,50 @@ class ActorModel(ReadableModel):
         self.setup = setup
         self._memory = TurnMemory(stage) if remember_turns else None
         self._first: bytes | None = None
-        no_mistake = self._views.no_mistake
+        no_mistake, mistakes = self._views.no_mistake, self._views.reading(["@mistakes"])
         self._claims: list[Property] = [
-            checker.always("every message is handled", no_mistake("unhandled")),
-            checker.always("no step raises", no_mistake("raised")),
-            checker.always("the system never fails", no_mistake("failed")),
+            checker.always("every message is handled", no_mistake("unhandled"), reads=mistakes),
+            checker.always("no step raises", no_mistake("raised"), reads=mistakes),
+            checker.always("the system never fails", no_mistake("failed"), reads=mistakes),
         ]
 
     # --- what is claimed --------------------------------------------------------------------------------------------
 
-    def always(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
+    def always(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `holds` in every state. It is given the things named by `of`, in that order: an actor by its path
         ("supervisor/voice-1") as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@faults" as the
-        number of faults that are left."""
-        self._claims.append(checker.always(name, self._views.reader(holds, of)))
+        number of faults that are left; or one `Aspect` of such a thing."""
+        views = self._views
+        self._claims.append(checker.always(name, views.condition(holds, of), reads=views.reading(of)))
 
-    def always_step(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
+    def always_step(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `holds(*before, *after)` for every step, with the things named by `of` before and after it."""
-        self._claims.append(checker.always_step(name, self._views.step_reader(holds, of)))
+        views = self._views
+        self._claims.append(checker.always_step(name, views.step_condition(holds, of), reads=views.reading(of)))
 
-    def sometimes(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
+    def sometimes(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `holds` in some state."""
-        self._claims.append(checker.sometimes(name, self._views.reader(holds, of)))
+        views = self._views
+        self._claims.append(checker.sometimes(name, views.condition(holds, of), reads=views.reading(of)))
 
-    def can_always_reach(self, name: str, goal: Callable[..., bool], *, of: Sequence[str]) -> None:
+    def can_always_reach(self, name: str, goal: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that from every state one can be reached where `goal` holds."""
-        self._claims.append(checker.can_always_reach(name, self._views.reader(goal, of)))
+        views = self._views
+        self._claims.append(checker.can_always_reach(name, views.condition(goal, of), reads=views.reading(of)))
 
     def leads_to(
-        self, name: str, cause: Callable[..., bool], effect: Callable[..., bool], *, of: Sequence[str]
+        self, name: str, cause: Callable[..., bool], effect: Callable[..., bool], *, of: Sequence[Read]
     ) -> None:
         """Claim that when `cause` holds, `effect` does sooner or later, unless somebody never takes a turn."""
-        self._claims.append(checker.leads_to(name, self._views.reader(cause, of), self._views.reader(effect, of)))
+        views = self._views
+        reads = views.reading(of)
+        self._claims.append(
+            checker.leads_to(name, views.condition(cause, of), views.condition(effect, of), reads=reads)
+        )
 
-    def no_deadlock(self, name: str, may_end: Callable[..., bool], *, of: Sequence[str]) -> None:
+    def no_deadlock(self, name: str, may_end: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `may_end` holds wherever nothing can happen any more."""
-        self._claims.append(checker.no_deadlock(name, self._views.reader(may_end, of)))
+        self._claims.append(checker.no_deadlock(name, self._views.condition(may_end, of)))
 
     def properties(self) -> Sequence[Property]:
         """All that was claimed, and what is claimed of every model of actors."""
@@ -181,6 +189,8 @@ class ActorModel(ReadableModel):
         limit = self._events.limit(numbers, event)
         after, steps = self._turn(numbers, budget, event, limit, _WHOLE_TURN)
         found.append(((event.number, NO_STEP, 0, 0), after))
+        if not self._events.may_fail(budget):
+            return
         after_crash = self._events.paid(budget, CRASH)
         if after_crash is not None:
             for at, (ref, effects) in enumerate(steps):
@@ -211,6 +221,7 @@ class ActorModel(ReadableModel):
         state = self._events.close(turn)
         if memory is None:
             return state, tuple(turn.steps)
+        numbers += [UNBORN_CELL] * (len(turn.numbers) - len(numbers))  # the turn may have met actors that are new
         effect = turn.effect()
         memory.remember(beginning, turn.reads, effect)
         return state, effect.steps

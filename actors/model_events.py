@@ -52,6 +52,14 @@ class Event(NamedTuple):
     actor: int = -1
 
 
+class _Choices(NamedTuple):
+    """What a part may do in one of its states; those of its events that are no fault; and whether one of them is prompt."""
+
+    events: list[Event]
+    faultless: list[Event]
+    prompt: bool
+
+
 class Events:
     """The events of one model.
 
@@ -69,7 +77,8 @@ class Events:
         self._kinds = tuple(sorted(faults.kinds))
         self._numbers: dict[Hashable, int] = {}
         self._uids = itertools.count()
-        self._choices: dict[tuple[int, int], tuple[Event, ...]] = {}
+        self._choices: dict[tuple[int, int], _Choices] = {}
+        self._of_timers: dict[tuple[int, str], list[Event]] = {}
         self._timer_events: dict[Hashable, Event] = {}
         self._payments: dict[tuple[int, str], int | None] = {}
         self.budget = stage.tuples.number((faults.total, *[faults.kinds[kind] for kind in self._kinds]))
@@ -77,12 +86,13 @@ class Events:
     # --- which ------------------------------------------------------------------------------------------------------
 
     def enabled(self, numbers: list[int]) -> list[Event]:
-        """Every event that may come next, also those that are a fault, whatever is left of the budget."""
+        """Every event that may come next; also those that are a fault, of whatever kind, while the budget allows any."""
         tuples = self._stage.tuples.values
         if numbers[MISTAKES] and any(mistake[0] == "failed" for mistake in tuples[numbers[MISTAKES]]):
             return []
         events: list[Event] = []
         prompt = False
+        faulty = self.may_fail(numbers[BUDGETS])
         waiting = tuples[numbers[QUEUE]]
         if waiting and self._schedule is Schedule.TURNS:
             events.append(Event(self._number("dispatcher", "goes on"), "dispatcher"))
@@ -92,11 +102,16 @@ class Events:
                 number = self._number(addresses[ref].path, "takes its mail", ref)
                 events.append(Event(number, ("mail", ref), actor=ref))
         for part in range(len(self._stage.parts)):
-            for event in self._choices_of(part, numbers[HEAD + part]):
-                events.append(event)
-                prompt = prompt or event.prompt
-        events += self._timers_of(tuples[numbers[TIMERS]], LATE if prompt else "")
+            choices = self._choices_of(part, numbers[HEAD + part])
+            events += choices.events if faulty else choices.faultless
+            prompt = prompt or choices.prompt
+        if faulty or not prompt:
+            events += self._timers_of(numbers[TIMERS], LATE if prompt else "")
         return events
+
+    def may_fail(self, budget: int) -> bool:
+        """Whether the budget allows any fault."""
+        return bool(self._stage.tuples.values[budget][0])
 
     def paid(self, budget: int, fault: str) -> int | None:
         """The budget after a fault of this kind, None when it does not allow one."""
@@ -112,7 +127,7 @@ class Events:
             self._payments[key] = self._stage.tuples.number((total - 1, *limits)) if allowed else None
         return self._payments[key]
 
-    def _choices_of(self, part: int, state: int) -> tuple[Event, ...]:
+    def _choices_of(self, part: int, state: int) -> "_Choices":
         key = (part, state)
         found = self._choices.get(key)
         if found is None:
@@ -124,7 +139,9 @@ class Events:
                     state=self._stage.values.values[state],
                 )
             self.unfair.update(event.number for event in prepared if not event.fair)
-            found = self._choices[key] = tuple([event._replace(uid=next(self._uids)) for event in prepared])
+            events = [event._replace(uid=next(self._uids)) for event in prepared]
+            faultless = [event for event in events if not event.fault]
+            found = self._choices[key] = _Choices(events, faultless, any(event.prompt for event in events))
         return found
 
     def _prepared(self, part: int, state: int) -> list[Event]:
@@ -137,7 +154,7 @@ class Events:
         if len(set(labels)) < len(labels):
             twice = sorted({label for label in labels if labels.count(label) > 1})
             raise ModelError(f"{what!r} has several choices with one label: {', '.join(twice)}", state=before)
-        return [self._event(part, choice) for choice in choices]
+        return [self._event(part, choice) for choice in choices if self.paid(self.budget, choice.fault) is not None]
 
     def _event(self, part: int, choice: Choice) -> Event:
         stage = self._stage
@@ -157,9 +174,13 @@ class Events:
             tuple([(stage.part(other), stage.values.number(work)) for other, work in choice.works]),
         )
 
-    def _timers_of(self, armed: Armed, fault: str) -> list[Event]:
+    def _timers_of(self, timers: int, fault: str) -> list[Event]:
         """Each timer that may come due now, alone or at once with one that may come due behind it."""
-        events = []
+        known = self._of_timers.get((timers, fault))
+        if known is not None:
+            return known
+        armed: Armed = self._stage.tuples.values[timers]
+        events = self._of_timers[timers, fault] = []
         for at in self._first_of(armed):
             events.append(self._timer(fault, armed[at]))
             rest = armed[:at] + armed[at + 1 :]

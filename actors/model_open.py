@@ -1,7 +1,6 @@
 """A state of a model of actors, opened up: mailboxes that can be changed, and what was read and done, so that it can be
 closed again and remembered."""
 
-from array import array
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,6 +21,7 @@ from actors.model_stage import (
     Arming,
     Stage,
 )
+from actors.model_tables import packed
 
 NOTHING_ELSE: Final = [(), 0, (), 0]  # nothing deferred, no suspect, nobody who watches, no crash
 
@@ -63,10 +63,10 @@ class OpenState:
         """The state that it has come to."""
         stage, numbers = self.stage, self.numbers
         first, idle = stage.first_actor, stage.idle
+        numbers += [UNBORN_CELL] * (stage.length - len(numbers))
         for ref, cell in self.opened.items():
             if cell[STATUS] == UNBORN and not cell[WATCHERS]:
-                if first + ref < len(numbers):
-                    numbers[first + ref] = UNBORN_CELL
+                numbers[first + ref] = UNBORN_CELL
                 continue
             number = idle.get(cell[BODY]) if cell[STATUS] == IDLE and cell[DEFERRED:] == NOTHING_ELSE else None
             if number is None:
@@ -77,27 +77,23 @@ class OpenState:
                 number = stage.cells.number(tuple(cell))
                 if cell[STATUS] == IDLE and cell[DEFERRED:] == NOTHING_ELSE:
                     idle[cell[BODY]] = number
-            at = first + ref
-            try:
-                numbers[at] = number
-            except IndexError:
-                numbers += [UNBORN_CELL] * (at - len(numbers))
-                numbers.append(number)
+            numbers[first + ref] = number
         if self.arming:
             numbers[TIMERS] = stage.armed(numbers[TIMERS], tuple(self.arming))
         if self.replied:
             numbers[ANSWERED] = stage.answered(numbers[ANSWERED], tuple(self.replied))
         numbers[QUEUE] = stage.tuples.number(tuple(self.queue)) if self.queue else 0
-        return array("I", numbers).tobytes()
+        return packed(numbers)
 
     def effect(self) -> Effect:
         """What this turn did, once it is closed: enough to do the same to another state that reads the same."""
         numbers, stage, before = self.numbers, self.stage, self.before
         places: list[int] = []
         for at in (*[stage.first_actor + ref for ref in self.opened], *sorted(self.touched), QUEUE):
-            if at < len(numbers) and (at >= len(before) or numbers[at] != before[at]):
+            if numbers[at] != before[at]:
                 places += at, numbers[at]
-        return Effect(tuple(places), tuple(self.arming), tuple(self.replied), stage.steps(tuple(self.steps)))
+        same = stage.same
+        return Effect(tuple(places), same(tuple(self.arming)), same(tuple(self.replied)), same(tuple(self.steps)))
 
     def cell(self, ref: int) -> list[Any]:
         """The mailbox and actor at `ref`, to be changed."""

@@ -5,7 +5,7 @@ same both times. What happens around steps is the business of `actors.model_turn
 """
 
 import traceback
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from actors.actor import (
     PORT,
@@ -27,8 +27,10 @@ from actors.actor import (
 )
 from actors.mailbox import AUDIO_BOUND, SYSTEM, lane_of
 from actors.model_parts import Answer, ModelToken, Part
-from actors.model_tables import Table, TupleTable
+from actors.model_tables import Table, TupleTable, unpacked
 from machines.checker.model import ModelError, NotRepeatable, UnhashableState
+
+T = TypeVar("T")
 
 # What a state is made of: these, then the parts, then the actors, one number each.
 BUDGETS, TIMERS, ANSWERED, QUEUE, MISTAKES, HEAD = range(6)
@@ -116,7 +118,7 @@ class Stage:
         self.part_numbers = {part: number for number, part in enumerate(parts)}
         self.allowed_errors = allowed_errors
         self.audio_bound = min(audio_bound, AUDIO_BOUND)
-        self.first_actor = HEAD + len(parts)
+        self.first_actor = self.length = HEAD + len(parts)  # how many numbers a state has, with all the actors
         self.addresses: list[Address] = []
         self._known: dict[Any, Address] = {}
         self.values = Table()  # bodies, messages, tokens, the parts' states and work
@@ -128,12 +130,18 @@ class Stage:
         self._submitted: dict[tuple[int, int, int], tuple[int, str]] = {}
         self._armed: dict[tuple[int, tuple[Arming, ...]], int] = {}
         self._recovered: dict[int, int] = {}
-        self._steps: dict[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]] = {}
+        self._same: dict[Any, Any] = {}
         self.times: dict[CoverageKey, int] = {}  # how many different steps of a kind were taken
         self.coverage: dict[CoverageKey, bool] = {}
         self.start = self.message(START)
         self.start_again = self.message(START_AGAIN)
         self.void = self.message(Void(""))
+
+    def opened(self, state: bytes) -> list[int]:
+        """The numbers of a state, with a place for every actor that was born in any."""
+        numbers = unpacked(state)
+        missing = self.length - len(numbers)
+        return numbers + [UNBORN_CELL] * missing if missing else numbers
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
@@ -173,6 +181,7 @@ class Stage:
         if address is None:
             address = self._known[key] = Address(len(self.addresses), name, parent, ordinal, body)
             self.addresses.append(address)
+            self.length += 1
             self._taken.append({})
         return address
 
@@ -302,9 +311,10 @@ class Stage:
             found = self._armed[key] = self.tuples.number(tuple(order))
         return found
 
-    def steps(self, steps: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-        """The one object for all turns with these steps: there are few kinds of turns."""
-        return self._steps.setdefault(steps, steps)
+    def same(self, of_a_turn: T) -> T:
+        """The one object for all turns of which something is equal: there are few kinds of turns."""
+        found: T = self._same.setdefault(of_a_turn, of_a_turn)
+        return found
 
     def answered(self, tokens: int, more: tuple[int, ...]) -> int:
         """The tokens that are answered, with some more."""

@@ -7,6 +7,7 @@ Values are told apart with their types, deep down: equal NamedTuples of two clas
 """
 
 import dataclasses
+from array import array
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
@@ -121,3 +122,19 @@ class TupleTable:
 
     def __len__(self) -> int:
         return len(self.values) - 1
+
+
+def packed(numbers: list[int]) -> bytes:
+    """A state: its numbers in two bytes each, or, if one of them is too large for that, in four with a byte behind them.
+    Noughts at the end are left out."""
+    if not numbers[-1]:
+        numbers = numbers[: max(at for at, number in enumerate(numbers) if number) + 1]
+    try:
+        return array("H", numbers).tobytes()
+    except OverflowError:
+        return array("I", numbers).tobytes() + b"\0"
+
+
+def unpacked(state: bytes) -> list[int]:
+    """The numbers that a state is made of."""
+    return array("I", state[:-1]).tolist() if len(state) % 2 else array("H", state).tolist()

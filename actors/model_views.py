@@ -1,18 +1,16 @@
 """States of a model of actors as properties see them: actors by path, parts by name, timers, the faults that are left."""
 
-import sys
-from array import array
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from operator import itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from actors.actor import Actor
 from actors.mailbox import HELD, STOPPED, UNBORN
 from actors.model_stage import BODY, BUDGETS, DEFERRED, HEAD, LANES, MISTAKES, SLOT, STATUS, TIMERS, Stage
-from machines.checker.model import ModelError
+from machines.checker.model import ModelError, Reading
 
-KNOWN_ANSWERS: Final = 10_000  # of a property; to ask it again costs some microseconds, to keep it some hundred bytes
-KEPT_LOOKS: Final = 16_384  # of states, some hundred bytes each
+KEPT: Final = 4_096  # actors thawed for properties to see, and aspects of things: some hundred bytes each
 
 
 class Seen:
@@ -45,28 +43,41 @@ class Seen:
         return getattr(actor, name)
 
 
+class Aspect(NamedTuple):
+    """What a property reads of a thing, where that is less than all of it: `what(thing)`, a value that can be hashed.
+
+    A property that reads little is decided sooner: it is asked once for all states that agree in what it reads."""
+
+    thing: str
+    what: Callable[[Any], Hashable]
+
+
+Read = str | Aspect
+"""A thing by its name, or one aspect of it."""
+
+
 class Views:
-    """Every look at a state: it is opened up once, and a property that reads the same things as before is not asked again."""
+    """Every look at a state. What properties read is picked out of many states at once; things are shown to a property only
+    when it has not yet answered for such a reading."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._unpacked: tuple[bytes, list[int]] = (b"", [])
-        self._names: dict[str, int] = {}  # of all things that properties read
-        self._places: list[list[int]] = []
-        self._single: list[int] = []
-        self._placed = (0, 0)
-        self._looked: dict[bytes, list[int]] = {}
+        self._batches: deque[Batch] = deque(maxlen=2)  # the states before and after some steps
+        self._readings: dict[tuple[Read, ...], Reading] = {}
+        self._aspects: dict[Aspect, tuple[dict[int, Hashable], dict[Hashable, Hashable]]] = {}
+        self._places: dict[str, list[int]] = {}
+        self._part_names: frozenset[str] = frozenset()
+        self._placed = -1
         self._seen_cells: dict[int, Seen] = {}
 
     def unpack(self, state: bytes) -> list[int]:
         """The numbers that a state is made of; not to be changed."""
-        if self._unpacked[0] is state:
-            return self._unpacked[1]
-        numbers = array("I")
-        numbers.frombytes(state)
-        unpacked = numbers.tolist()
-        self._unpacked = (state, unpacked)
-        return unpacked
+        known, numbers = self._unpacked
+        if known is not state or len(numbers) != self._stage.length:
+            numbers = self._stage.opened(state)
+            self._unpacked = (state, numbers)
+        return numbers
 
     def no_mistake(self, kind: str) -> Callable[[bytes], bool]:
         """Whether a state has no mistake of this kind."""
@@ -77,99 +88,91 @@ class Views:
 
         return holds
 
-    def reader(self, holds: Callable[..., bool], of: Sequence[str]) -> Callable[[bytes], bool]:
-        """`holds` on states, looked up once for each combination of what it reads."""
-        known: dict[Any, bool] = {}
-        look, read = self._look, self._reading(of)
+    # --- one state ------------------------------------------------------------------------------------------------------
 
-        def on_state(state: bytes) -> bool:
-            key = read(look(state))
-            answer = known.get(key)
-            if answer is None:
-                if len(known) >= KNOWN_ANSWERS:
-                    known.clear()
-                answer = known[key] = bool(holds(*self._things(of, key)))
-            return answer
+    def condition(self, holds: Callable[..., bool], of: Sequence[Read]) -> Callable[[bytes], bool]:
+        """`holds` on states, given what is named."""
+        return lambda state: bool(holds(*self._read(of, state)))
 
-        return on_state
+    def step_condition(self, holds: Callable[..., bool], of: Sequence[Read]) -> Callable[[bytes, Any, bytes], bool]:
+        """`holds` on steps, given what is named as it is before and after."""
+        return lambda before, _, after: bool(holds(*self._read(of, before), *self._read(of, after)))
 
-    def step_reader(self, holds: Callable[..., bool], of: Sequence[str]) -> Callable[[bytes, Any, bytes], bool]:
-        """`holds` on steps, looked up once for each combination of what it reads before and after."""
-        known: dict[Any, bool] = {}
-        look, read = self._look, self._reading(of)
-
-        def on_step(before: bytes, _: Any, after: bytes) -> bool:
-            first, then = read(look(before)), read(look(after))
-            key = (first, then)
-            answer = known.get(key)
-            if answer is None:
-                if len(known) >= KNOWN_ANSWERS:
-                    known.clear()
-                answer = known[key] = bool(holds(*self._things(of, first), *self._things(of, then)))
-            return answer
-
-        return on_step
-
-    def _reading(self, of: Sequence[str]) -> Callable[[list[int]], Any]:
-        """What picks the things named out of what `_look` gives."""
-        if not of:
-            raise ModelError("a property must say what it reads: of=[...]")
-        for name in of:
-            if name not in self._names:
-                self._names[name] = len(self._names)
-        return itemgetter(*[self._names[name] for name in of])
-
-    def _look(self, state: bytes) -> list[int]:
-        """What stands in a state for each thing that any property reads. A search asks property by property for a whole batch
-        of states, so what was found is kept for a while."""
-        found = self._looked.get(state)
-        if found is not None:
-            return found
-        if self._placed != (len(self._stage.addresses), len(self._names)):
-            self._place()
-        numbers = self.unpack(state)
-        try:
-            found = [numbers[at] for at in self._single]
-        except IndexError:  # some of the actors are not born and have no place, or more than one
-            found = [_last(numbers, places) for places in self._places]
-        if len(self._looked) >= KEPT_LOOKS:
-            self._looked.clear()
-        self._looked[state] = found
+    def _read(self, of: Sequence[Read], state: bytes) -> list[Any]:
+        numbers = self._stage.opened(state)
+        found: list[Any] = []
+        for one in of:
+            name = one.thing if isinstance(one, Aspect) else one
+            thing = self._thing(name, last_of(numbers, self.places(name)))
+            found.append(one.what(thing) if isinstance(one, Aspect) else thing)
         return found
 
-    def _place(self) -> None:
-        """Where in a state each thing stands; an actor in several places if it can be spawned in several ways."""
-        self._placed = (len(self._stage.addresses), len(self._names))
-        fixed = {part.name: HEAD + number for number, part in enumerate(self._stage.parts)}
-        fixed |= {"@timers": TIMERS, "@faults": BUDGETS}
-        first = self._stage.first_actor
-        by_path: dict[str, list[int]] = {}
-        for address in self._stage.addresses:
-            by_path.setdefault(address.path, []).append(first + address.number)
-        self._places = [[fixed[name]] if name in fixed else by_path.get(name, []) for name in self._names]
-        self._single = [one[0] if len(one) == 1 else sys.maxsize for one in self._places]
-        self._looked.clear()
-
-    def _things(self, of: Sequence[str], key: Any) -> list[Any]:
+    def _thing(self, name: str, number: int) -> Any:
         stage = self._stage
-        parts = {part.name for part in self._stage.parts}
-        things: list[Any] = []
-        for name, number in zip(of, key if len(of) > 1 else (key,), strict=True):
-            if name == "@timers":
-                things.append(
-                    tuple([(stage.addresses[ref].path, what) for ref, what, _ in stage.tuples.values[number]])
-                )
-            elif name == "@faults":
-                things.append(stage.tuples.values[number][0])
-            elif name in parts:
-                things.append(stage.values.values[number])
-            else:
-                things.append(self._seen(number))
-        return things
+        if name == "@timers":
+            return tuple([(stage.addresses[ref].path, what) for ref, what, _ in stage.tuples.values[number]])
+        if name == "@faults":
+            return stage.tuples.values[number][0]
+        if name in self._part_names:
+            return stage.values.values[number]
+        return self._seen(number)
+
+    # --- many states at once --------------------------------------------------------------------------------------------
+
+    def reading(self, of: Sequence[Read]) -> Reading:
+        """What is read in many states; the one function for the same things in the same order."""
+        if not of:
+            raise ModelError("a property must say what it reads: of=[...]")
+
+        def read(states: Sequence[bytes]) -> list[Any]:
+            columns = [self._column(states, one) for one in of]
+            return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+
+        return self._readings.setdefault(tuple(of), read)
+
+    def _column(self, states: Sequence[bytes], read: Read) -> list[Any]:
+        """What stands in each of these states for one thing: its number, or the aspect of it."""
+        length = self._stage.length
+        for batch in self._batches:
+            if batch.states is states and batch.length == length:
+                break
+        else:
+            batch = Batch(states, length, list(map(self._stage.opened, states)))
+            self._batches.append(batch)
+        if isinstance(read, Aspect):
+            return self._aspect(batch, read)
+        return batch.column(read, self.places(read))
+
+    def _aspect(self, batch: "Batch", aspect: Aspect) -> list[Hashable]:
+        numbers = batch.column(aspect.thing, self.places(aspect.thing))
+        known, same = self._aspects.setdefault(aspect, ({}, {}))
+        new = set(numbers).difference(known)
+        if len(known) + len(new) > KEPT:
+            known.clear()
+            same.clear()
+            new = set(numbers)
+        for number in new:
+            what = aspect.what(self._thing(aspect.thing, number))
+            known[number] = same.setdefault(what, what)
+        return list(map(known.__getitem__, numbers))
+
+    def places(self, name: str) -> list[int]:
+        """Where in a state a thing stands; an actor in several places if it can be spawned in several ways."""
+        stage = self._stage
+        if self._placed != len(stage.addresses):
+            self._placed = len(stage.addresses)
+            self._places = {part.name: [HEAD + number] for number, part in enumerate(stage.parts)}
+            self._part_names = frozenset(self._places)
+            self._places |= {"@timers": [TIMERS], "@faults": [BUDGETS], "@mistakes": [MISTAKES]}
+            for address in stage.addresses:
+                self._places.setdefault(address.path, []).append(stage.first_actor + address.number)
+        return self._places.get(name, [])
 
     def _seen(self, number: int) -> Seen:
         seen = self._seen_cells.get(number)
         if seen is None:
+            if len(self._seen_cells) >= KEPT:
+                self._seen_cells.clear()
             seen = self._seen_cells[number] = self._view(number)
         return seen
 
@@ -182,7 +185,28 @@ class Views:
         return Seen(cell[STATUS], actor, len(mail(cell)))
 
 
-def _last(numbers: list[int], places: list[int]) -> int:
+class Batch:
+    """Some states, opened up, all to the same length; and what was picked out of them."""
+
+    def __init__(self, states: Sequence[bytes], length: int, numbers: list[list[int]]) -> None:
+        self.states = states
+        self.length = length
+        self._columns: dict[str, list[int]] = {}
+        self._numbers = numbers
+
+    def column(self, name: str, places: list[int]) -> list[int]:
+        """What stands in these places, of which at most one is taken."""
+        found = self._columns.get(name)
+        if found is None:
+            if len(places) == 1:
+                found = list(map(itemgetter(places[0]), self._numbers))
+            else:
+                found = [last_of(numbers, places) for numbers in self._numbers]
+            self._columns[name] = found
+        return found
+
+
+def last_of(numbers: list[int], places: list[int]) -> int:
     """What stands at the last of these places that is taken, 0 if none is."""
     for at in reversed(places):
         if at < len(numbers) and numbers[at]:

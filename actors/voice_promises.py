@@ -1,10 +1,10 @@
 """The promises of the voice service as properties of its model: P1 to P7 by name, and P8, that they hold whatever fails."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors import messages as m
 from actors.evidence import DOWN, UP
-from actors.model import ActorModel
+from actors.model import ActorModel, Aspect
 from actors.model_parts import CRASH, CUT, LATE, Faults
 from actors.voice_parts import FRAME_BYTES, LIMITS, Call, Record, Records, Track, call_of, owner_of
 from machines.session import (
@@ -19,19 +19,36 @@ PARTS = ("recorder", "transcriber", "quality")
 def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
     """Claim P1 to P7 of the model; and P8 as far as it says more than that they hold with faults."""
     paths = [f"supervisor/{one.session_id}" for one in asked]
-    _promise_moves_and_ends(model, paths)
+    _promise_moves_and_ends(model, asked, paths)
     _promise_records(model, asked, paths)
     model.always("P3 every frame is accounted for", _conserved, of=["callers", "media", "speech"])
     model.always("P3 without faults nothing is lost", _nothing_lost(model.faults.total), of=["callers", "@faults"])
-    model.always("P6 nothing crosses from one session to another", _apart, of=["callers", "store"])
+    model.always(
+        "P6 nothing crosses from one session to another",
+        lambda callers, all_own: all_own and _apart(callers),
+        of=["callers", Aspect("store", _all_own)],
+    )
     for one, path in zip(asked, paths, strict=True):
         whose = _whose(path, paths)
         model.always(
             f"P7 after STOPPED nothing of a session is left{whose}",
-            _released(one.session_id, path),
-            of=["@timers", "supervisor", "media", "speech", path, *(f"{path}/{name}" for name in PARTS)],
+            lambda timers, listed, media, speech, stopped, *parts: (
+                not stopped or (not timers and not any(parts) and media and speech and not listed)
+            ),
+            of=[
+                Aspect("@timers", _timers_of(path)),
+                Aspect("supervisor", _lists(one.session_id)),
+                Aspect("media", _tracks_ended(one.session_id)),
+                Aspect("speech", _tracks_ended(one.session_id)),
+                Aspect(path, _stopped),
+                *(Aspect(f"{path}/{name}", _alive) for name in PARTS),
+            ],
         )
-        model.always(f"P7 who is gone has closed the door{whose}", _door_closed(one.session_id), of=["callers", path])
+        model.always(
+            f"P7 who is gone has closed the door{whose}",
+            lambda call, stopped: call.closed or not (stopped or call.answer == "denied"),
+            of=[_call(one.session_id), Aspect(path, _stopped)],
+        )
     _promise_recovery(model, paths)
     model.sometimes(
         "a call is opened", lambda callers: any(call.answer == "opened" for call in callers), of=["callers"]
@@ -46,19 +63,15 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
     )
 
 
-def _promise_moves_and_ends(model: ActorModel, paths: list[str]) -> None:
+def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[str]) -> None:
     model.always("P1 what is told of a session moves forward", _told_forward, of=["callers"])
-    for path in paths:
+    for one, path in zip(asked, paths, strict=True):
         whose = _whose(path, paths)
-        model.always_step(f"P1 only legal moves, STOPPED is final{whose}", _forward, of=[path])
+        model.always_step(f"P1 only legal moves, STOPPED is final{whose}", _forward, of=[Aspect(path, _place)])
         model.always(
             f"P2 the door of a stopped session is closed, whatever the store does{whose}",
-            lambda callers, session: (
-                not _settled(session)
-                or session.phase is not VoiceSessionState.STOPPED
-                or not call_of(callers, session.facts.session_id).open
-            ),
-            of=["callers", path],
+            lambda call, ended: not (ended and call.open),
+            of=[_call(one.session_id), Aspect(path, lambda actor: _settled(actor) and _is(actor, "STOPPED"))],
         )
     model.always(
         "P2 without faults everybody gets a session, and every end is drained",
@@ -68,10 +81,11 @@ def _promise_moves_and_ends(model: ActorModel, paths: list[str]) -> None:
         ),
         of=["callers", "@faults"],
     )
+    living = [Aspect(path, _alive) for path in paths]
     model.can_always_reach(
         "P2 the end can be reached",
-        lambda callers, *actors: all(call.over for call in callers) and not any(actor.alive for actor in actors),
-        of=["callers", *paths],
+        lambda over, *alive: over and not any(alive),
+        of=[Aspect("callers", lambda callers: all(call.over for call in callers)), *living],
     )
     model.leads_to(
         "P2 whoever asks for a session is answered",
@@ -81,51 +95,48 @@ def _promise_moves_and_ends(model: ActorModel, paths: list[str]) -> None:
     )
     model.leads_to(
         "P2 whoever asks for the end gets it",
-        lambda callers, *_: any(len(call.ended) < call.stops for call in callers),
-        lambda callers, *actors: (
-            all(len(call.ended) == call.stops and not call.open for call in callers)
-            and not any(actor.alive for actor in actors)
-        ),
-        of=["callers", *paths],
+        lambda ends, *_: any(ended < asked for ended, asked, _ in ends),
+        lambda ends, *alive: all(ended == asked and not still for ended, asked, still in ends) and not any(alive),
+        of=[
+            Aspect("callers", lambda callers: tuple([(len(call.ended), call.stops, call.open) for call in callers])),
+            *living,
+        ],
     )
 
 
 def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[str]) -> None:
-    model.always("P4 evidence first", _evidence_first(model.faults.total), of=["callers", "store"])
+    model.always("P4 evidence first", _evidence_first(model.faults.total), of=["callers", Aspect("store", _kept)])
     if model.faults.total <= 1 and LATE not in _kinds(model.faults):
         model.always(
             "P4 what is kept is not called lost",
-            lambda callers, store: all(
-                "lost" not in call.ended or call.session_id in store.unspilled for call in callers
+            lambda callers, unspilled: all(
+                "lost" not in call.ended or call.session_id in unspilled for call in callers
             ),
-            of=["callers", "store"],
+            of=["callers", Aspect("store", lambda store: frozenset(store.unspilled))],
         )
     model.always("P4 each record once, in order, one final one, none after it", _in_order, of=["store"])
-    model.always(
-        "P4 no denial is forgotten",
-        _remembered("supervisor"),
-        of=["@timers", "store", "supervisor", "supervisor/evidence", "supervisor"],
-    )
+    _promise_memory(model, "P4 no denial is forgotten", "supervisor")
     for one, path in zip(asked, paths, strict=True):
         if model.faults.total <= 1:
             model.always(
                 f"P4 who is on record has an end on record{_whose(path, paths)}",
-                _end_on_record(one.session_id),
-                of=["store", path],
+                lambda recorded, stopped: recorded or not stopped,
+                of=[Aspect("store", _end_on_record(one.session_id)), Aspect(path, _stopped)],
             )
-        model.always(
-            f"P4 no record is forgotten{_whose(path, paths)}",
-            _remembered(path),
-            of=["@timers", "store", "supervisor", "supervisor/evidence", path],
-        )
+        _promise_memory(model, f"P4 no record is forgotten{_whose(path, paths)}", path)
     model.leads_to(
         "P4 a store that is back is found out",
-        lambda store, evidence: store.condition == "up" and evidence.alive and evidence.phase == DOWN,
-        lambda store, evidence: store.condition != "up" or not evidence.alive or evidence.phase == UP,
-        of=["store", "supervisor/evidence"],
+        lambda up, evidence: up and evidence == DOWN,
+        lambda up, evidence: not up or evidence in {"", UP},
+        of=[
+            Aspect("store", lambda store: store.condition == "up"),
+            Aspect("supervisor/evidence", lambda actor: actor.phase if actor.alive else ""),
+        ],
     )
     model.always(
-        "P5 a denied request never becomes a session", _denied_stays_out(asked), of=["callers", "store", *paths]
+        "P5 a denied request never becomes a session",
+        _denied_stays_out(asked),
+        of=["callers", Aspect("store", _denied), *[Aspect(path, lambda actor: actor.unborn) for path in paths]],
     )
 
 
@@ -193,10 +204,29 @@ def _told_forward(callers: tuple[Call, ...]) -> bool:
     )
 
 
-def _forward(before: Any, after: Any) -> bool:
-    if not before.alive:
-        return bool(before.unborn or after.stopped)
-    return after.stopped or RANK[before.phase] <= RANK[after.phase]
+def _alive(actor: Any) -> bool:
+    return bool(actor.alive)
+
+
+def _stopped(actor: Any) -> bool:
+    return bool(actor.stopped)
+
+
+def _is(actor: Any, state: str) -> bool:
+    return bool(actor.phase is VoiceSessionState[state])
+
+
+def _call(session_id: str) -> Aspect:
+    return Aspect("callers", lambda callers: call_of(callers, session_id))
+
+
+def _place(actor: Any) -> int:
+    """How far a session has come: its state's rank, below all when unborn, above all when gone."""
+    return RANK[actor.phase] if actor.alive else len(RANK) if actor.stopped else -1
+
+
+def _forward(before: int, after: int) -> bool:
+    return before <= after and (before < len(RANK) or after == before)
 
 
 def _conserved(callers: tuple[Call, ...], media: tuple[Track, ...], speech: tuple[Track, ...]) -> bool:
@@ -233,26 +263,47 @@ def _nothing_lost(total: int) -> Any:
     return holds
 
 
+class Safe(NamedTuple):
+    """What a store keeps: each session's states on record, the sessions with a final record, in the store and anywhere, those
+    whose last records it was given up to keep, and those that were denied."""
+
+    states: frozenset[tuple[str, Any]]
+    final: frozenset[str]
+    kept: frozenset[str]
+    given_up: frozenset[str]
+    denied: frozenset[str]
+
+
+def _kept(store: Records) -> Safe:
+    final = frozenset([record.session_id for record in store.durable if record.final])
+    spilling = [owner_of(work) for work in store.waiting if isinstance(work, m.SpillWork)]
+    return Safe(
+        frozenset([(record.session_id, record.state) for record in (*store.durable, *store.spilled)]),
+        final,
+        final | {record.session_id for record in store.spilled if record.final},
+        frozenset([*store.unspilled, *spilling]),
+        _denied(store),
+    )
+
+
+def _denied(store: Records) -> frozenset[str]:
+    return frozenset([record.session_id for record in store.durable if record.operation == "session_denied"])
+
+
 def _evidence_first(total: int) -> Any:
     """When not even the spill file takes the last records, the end is told all the same, and as lost. One fault can do that
     only at the spill file; of several, one may take away the word that the records should go there."""
 
-    def holds(callers: tuple[Call, ...], store: Records) -> bool:
-        spilled = {(record.session_id, record.state) for record in store.spilled}
-        safe = spilled | {(record.session_id, record.state) for record in store.durable}
-        final = {record.session_id for record in store.durable if record.final}
-        kept = final | {record.session_id for record in store.spilled if record.final}
-        given_up = {*store.unspilled, *(owner_of(work) for work in store.waiting if isinstance(work, m.SpillWork))}
-        denied = {record.session_id for record in store.durable if record.operation == "session_denied"}
+    def holds(callers: tuple[Call, ...], store: Safe) -> bool:
         for call in callers:
-            excused = call.session_id in given_up or (total > 1 and not {"durable", "spilled"} & {*call.ended})
+            excused = call.session_id in store.given_up or (total > 1 and not {"durable", "spilled"} & {*call.ended})
             lost = excused and (total > 2 or call.told[-1:] == (VoiceSessionState.STOPPED,))
             if (
-                any((call.session_id, state) not in safe for state in call.told if not lost)
-                or ("durable" in call.ended and call.session_id not in final)
-                or ("spilled" in call.ended and call.session_id not in kept)
-                or (call.answer == "opened" and (call.session_id, VoiceSessionState.CREATED) not in safe)
-                or (call.answer == "denied" and call.session_id not in denied)
+                any((call.session_id, state) not in store.states for state in call.told if not lost)
+                or ("durable" in call.ended and call.session_id not in store.final)
+                or ("spilled" in call.ended and call.session_id not in store.kept)
+                or (call.answer == "opened" and (call.session_id, VoiceSessionState.CREATED) not in store.states)
+                or (call.answer == "denied" and call.session_id not in store.denied)
             ):
                 return False
         return True
@@ -260,20 +311,25 @@ def _evidence_first(total: int) -> Any:
     return holds
 
 
-def _remembered(path: str) -> Any:
-    """What an owner has in its outbox is under way: at the store, or with a timer that will ask what became of it."""
+def _promise_memory(model: ActorModel, name: str, path: str) -> None:
+    """Claim that what an owner has in its outbox is under way: at the store, or with a timer that will ask after it."""
+    model.always(
+        name,
+        lambda timer, asked, supervisor, evidence, waiting: (
+            timer or asked or not (supervisor and evidence and waiting) or evidence == DOWN
+        ),
+        of=[
+            Aspect("@timers", lambda timers: ("supervisor/evidence", "hang") in timers or (path, "spill") in timers),
+            Aspect("store", lambda store: any(_is_asked_by(work, path) for work in store.waiting)),
+            Aspect("supervisor", _settled),
+            Aspect("supervisor/evidence", lambda actor: actor.phase if _settled(actor) else ""),
+            Aspect(path, lambda actor: _settled(actor) and bool(actor.outbox.waiting)),
+        ],
+    )
 
-    def holds(timers: Any, store: Records, supervisor: Any, evidence: Any, owner: Any) -> bool:
-        if not all(_settled(actor) for actor in (supervisor, evidence, owner)) or not owner.outbox.waiting:
-            return True
-        asked = [work for work in store.waiting if not isinstance(work, m.Probe)]
-        return (
-            evidence.phase == DOWN
-            or ("supervisor/evidence", "hang") in timers
-            or any(work.owner.path == path for work in asked)
-        )
 
-    return holds
+def _is_asked_by(work: Any, path: str) -> bool:
+    return not isinstance(work, m.Probe) and bool(work.owner.path == path)
 
 
 ORDER = ("session_created", "session_active", "session_stopping", "session_stopped")
@@ -293,12 +349,13 @@ def _in_order(store: Records) -> bool:
 
 
 def _end_on_record(session_id: str) -> Any:
-    def holds(store: Records, session: Any) -> bool:
+    """Whether a session that is gone may be, by what the store has of it."""
+
+    def holds(store: Records) -> bool:
         records = [record for record in (*store.durable, *store.spilled) if record.session_id == session_id]
         spilling = any(isinstance(work, m.SpillWork) and owner_of(work) == session_id for work in store.waiting)
         return (
-            not session.stopped
-            or spilling
+            spilling
             or session_id in store.unspilled
             or all(record.operation == "session_denied" for record in records)
             or any(record.final for record in records)
@@ -310,21 +367,23 @@ def _end_on_record(session_id: str) -> Any:
 def _denied_stays_out(asked: tuple[m.Facts, ...]) -> Any:
     unauthorized = {one.session_id for one in asked if one.metadata.get("requires_data_access")}
 
-    def holds(callers: tuple[Call, ...], store: Records, *actors: Any) -> bool:
-        denied = unauthorized | {record.session_id for record in store.durable if record.operation == "session_denied"}
-        denied |= {call.session_id for call in callers if call.answer == "denied"}
+    def holds(callers: tuple[Call, ...], recorded: frozenset[str], *unborn: bool) -> bool:
+        denied = unauthorized | recorded | {call.session_id for call in callers if call.answer == "denied"}
         return all(
             call.session_id not in denied
-            or (actor.unborn and not call.told and not call.open and call.answer != "opened")
-            for call, actor in zip(callers, actors, strict=True)
+            or (never_born and not call.told and not call.open and call.answer != "opened")
+            for call, never_born in zip(callers, unborn, strict=True)
         )
 
     return holds
 
 
-def _apart(callers: tuple[Call, ...], store: Records) -> bool:
-    own = all(f"-of-{record.session_id}-" in record.record_id for record in (*store.durable, *store.spilled))
-    return own and all(
+def _all_own(store: Records) -> bool:
+    return all(f"-of-{record.session_id}-" in record.record_id for record in (*store.durable, *store.spilled))
+
+
+def _apart(callers: tuple[Call, ...]) -> bool:
+    return all(
         call.result is None
         or (
             call.result.frames.bytes == call.result.frames.accounted * FRAME_BYTES
@@ -341,25 +400,13 @@ def _transcripts(sent: int) -> set[str]:
     return found
 
 
-def _released(session_id: str, path: str) -> Any:
-    def holds(timers: Any, supervisor: Any, media: Any, speech: Any, session: Any, *parts: Any) -> bool:
-        if not session.stopped:
-            return True
-        tracks = [track for track in (*media, *speech) if track.session_id == session_id]
-        settled = supervisor.alive and not supervisor.held and not supervisor.unread
-        return (
-            not any(owner == path or owner.startswith(f"{path}/") for owner, _ in timers)
-            and not any(part.alive for part in parts)
-            and all(track.ending or track.over for track in tracks)
-            and not (settled and supervisor.sessions.get(session_id))
-        )
-
-    return holds
+def _timers_of(path: str) -> Any:
+    return lambda timers: any(owner == path or owner.startswith(f"{path}/") for owner, _ in timers)
 
 
-def _door_closed(session_id: str) -> Any:
-    def holds(callers: tuple[Call, ...], session: Any) -> bool:
-        call = call_of(callers, session_id)
-        return call.closed or not (session.stopped or call.answer == "denied")
+def _lists(session_id: str) -> Any:
+    return lambda supervisor: _settled(supervisor) and session_id in supervisor.sessions
 
-    return holds
+
+def _tracks_ended(session_id: str) -> Any:
+    return lambda tracks: all(track.ending or track.over for track in tracks if track.session_id == session_id)

@@ -15,8 +15,8 @@ from machines.checker.options import Options, Progress
 from machines.checker.result import Path, Step
 from machines.checker.selfcheck import SelfCheck
 
-_BATCH_SECONDS: Final = 0.02  # between two looks at the clock
-_MOST_AT_ONCE: Final = 8_192
+_BATCH_SECONDS: Final = 0.05  # between two looks at the clock
+_MOST_AT_ONCE: Final = 2_048
 _PROGRESS_SECONDS: Final = 0.25
 _SHARE_OF_THE_LATEST: Final = 0.3  # batch in what a state is taken to cost
 
@@ -215,7 +215,8 @@ def _expand_full(search: Search, states: Sequence[Any], first: int) -> list[Any]
     seen, successors, most = search.seen, search.model.successors, search.most
     key, graph, reduction = search.key, search.graph, search.reduction
     canonical = search.model.canonical if search.options.symmetry else None
-    claims = [(place, claim, claim.holds) for place, claim in search.findings.open_steps.items()]
+    claims = [(place, claim, claim.holds) for place, claim in search.findings.single_steps.items()]
+    taken: list[Sequence[tuple[Any, Any]]] = []
     fresh: list[Any] = []
     transitions = 0
     for number, state in enumerate(states, first):
@@ -223,6 +224,7 @@ def _expand_full(search: Search, states: Sequence[Any], first: int) -> list[Any]
         if reduction is not None and len(found) > 1:
             found = reduction.enough(state, found, seen)
         transitions += len(found)
+        taken.append(found)
         edges = 0 if graph is None else len(graph.targets)
         for action, after in found:
             for place, claim, holds in claims:
@@ -261,6 +263,7 @@ def _expand_full(search: Search, states: Sequence[Any], first: int) -> list[Any]
         if graph is not None:
             graph.begin[number], graph.end[number] = edges, len(graph.targets)
     search.transitions += transitions
+    search.findings.look_at_steps(states, taken, first)
     return fresh
 
 

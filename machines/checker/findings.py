@@ -4,10 +4,11 @@ States are asked about in batches, as they are found: a loop in C over a batch c
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import filterfalse
+from itertools import chain, filterfalse
 from typing import Any, Final, NamedTuple
 
-from machines.checker.model import Property, PropertyRaised
+from machines.checker.model import Property, PropertyRaised, Reading
+from machines.checker.readings import MOST_MARKED, StateReadings, StepReadings
 
 _NOTHING: Final = object()
 
@@ -38,6 +39,8 @@ class Findings:
         self.marks: dict[int, bytearray] = {}
         self.causes: dict[int, bytearray] = {}
         self.effects: dict[int, bytearray] = {}
+        self._of_states: dict[Reading, list[StateReadings]] = {}
+        self._of_steps: dict[Reading, StepReadings] = {}
         for place, claim in enumerate(self.properties):
             if claim.kind in self._open:
                 self._open[claim.kind][place] = claim
@@ -47,6 +50,26 @@ class Findings:
                 self.causes[place], self.effects[place] = bytearray(), bytearray()
             else:
                 raise ValueError(f"the property {claim.name!r} is of no kind that there is: {claim.kind!r}")
+            if claim.reads is not None:
+                self._ask_by_reading(place, claim)
+
+    def _ask_by_reading(self, place: int, claim: Property) -> None:
+        if claim.reads is None or claim.kind == "no_deadlock":
+            return
+        if claim.kind == "always_step":
+            self._of_steps.setdefault(claim.reads, StepReadings(claim.reads)).claims[place] = claim
+            return
+        alike = self._of_states.setdefault(claim.reads, [StateReadings(claim.reads)])
+        if len(alike[-1].marked) + 2 > MOST_MARKED:
+            alike.append(StateReadings(claim.reads))
+        readings = alike[-1]
+        if place in self.marks:
+            readings.marked.append((claim, claim.holds, self.marks[place]))
+        elif claim.until is not None:
+            readings.marked.append((claim, claim.holds, self.causes[place]))
+            readings.marked.append((claim, claim.until, self.effects[place]))
+        else:
+            readings.claims[place] = claim
 
     @property
     def needs_edges(self) -> bool:
@@ -57,6 +80,11 @@ class Findings:
     def open_steps(self) -> dict[int, Property]:
         """Every "always_step" that has not failed yet."""
         return self._open["always_step"]
+
+    @property
+    def single_steps(self) -> dict[int, Property]:
+        """Those of `open_steps` that must be asked of each step by itself."""
+        return {place: claim for place, claim in self.open_steps.items() if claim.reads is None}
 
     @property
     def has_failed(self) -> bool:
@@ -71,22 +99,47 @@ class Findings:
     def look(self, states: Sequence[Any], first: int) -> None:
         """Ask about new states, of which the first has the number `first`."""
         for place, claim in [*self._open["always"].items()]:
-            at = self._first(claim, states, first, wanted=False)
+            at = None if claim.reads is not None else self._first(claim, states, first, wanted=False)
             if at is not None:
-                self.failed[place] = at
-                del self._open["always"][place]
+                self._settle(place, at)
         for place, claim in [*self._open["sometimes"].items()]:
-            at = self._first(claim, states, first, wanted=True)
+            at = None if claim.reads is not None else self._first(claim, states, first, wanted=True)
             if at is not None:
-                self.witness[place] = at
-                del self._open["sometimes"][place]
+                self._settle(place, at)
         for place, marks in self.marks.items():
-            marks.extend(self._all(self.properties[place], self.properties[place].holds, states, first))
+            if self.properties[place].reads is None:
+                marks.extend(self._all(self.properties[place], self.properties[place].holds, states, first))
         for place in self.causes:
             claim = self.properties[place]
-            self.causes[place].extend(self._all(claim, claim.holds, states, first))
-            if claim.until is not None:
+            if claim.reads is None and claim.until is not None:
+                self.causes[place].extend(self._all(claim, claim.holds, states, first))
                 self.effects[place].extend(self._all(claim, claim.until, states, first))
+        for readings in chain.from_iterable(self._of_states.values()):
+            settled = readings.look(states, lambda *raised: self._raised_at(*raised, states=states, first=first))
+            for place, at in settled.items():
+                self._settle(place, first + at)
+
+    def _settle(self, place: int, number: int) -> None:
+        """The state with this number breaks an "always" or shows a "sometimes"."""
+        kind = self.properties[place].kind
+        (self.failed if kind == "always" else self.witness)[place] = number
+        del self._open[kind][place]
+
+    def look_at_steps(self, states: Sequence[Any], found: Sequence[Sequence[tuple[Any, Any]]], first: int) -> None:
+        """Ask about the steps `found` from `states`, of which the first has the number `first`."""
+        if not any(readings.claims for readings in self._of_steps.values()):
+            return
+        steps = [(at, action, after) for at, some in enumerate(found) for action, after in some]
+        afters = [after for _, _, after in steps]
+
+        def raised(claim: Property, error: Exception, number: int) -> Exception:
+            at, action, _ = steps[number]
+            return PropertyRaised(f"the property {claim.name!r} raised {error!r}", state=states[at], action=action)
+
+        for readings in self._of_steps.values():
+            for place, number in readings.look(states, steps, afters, raised).items():
+                at, action, after = steps[number]
+                self.fail_step(place, StepFound(first + at, action, after))
 
     def look_at_end(self, state: Any, number: int) -> None:
         """Ask about a state that has no actions."""
@@ -122,6 +175,12 @@ class Findings:
             return bytes(map(bool, map(holds, states)))
         except Exception as error:
             raise self._raised(claim, holds, states, first, error) from error
+
+    def _raised_at(
+        self, claim: Property, error: Exception, at: int, *, states: Sequence[Any], first: int
+    ) -> PropertyRaised:
+        action = self._last_action(first + at)
+        return PropertyRaised(f"the property {claim.name!r} raised {error!r}", state=states[at], action=action)
 
     def _raised(
         self, claim: Property, holds: Callable[[Any], bool], states: Iterable[Any], first: int, error: Exception

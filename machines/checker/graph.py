@@ -27,9 +27,9 @@ class Graph:
     __slots__ = ("actions", "begin", "end", "labels", "numbers", "parents", "targets")
 
     def __init__(self) -> None:
-        self.parents = array("q")
-        self.begin = array("q")
-        self.end = array("q")
+        self.parents = array("i")
+        self.begin = array("i")
+        self.end = array("i")
         self.targets = array("I")
         self.labels = array("I")
         self.actions: list[Any] = []
@@ -77,12 +77,12 @@ class Graph:
 
     def reverse_reach(self, goals: Iterable[int]) -> bytearray:
         """For each state 1 if a path leads from it to one of `goals`, else 0."""
-        first = array("q", bytes(8 * (len(self) + 1)))
+        first = array("I", bytes(4 * (len(self) + 1)))
         for target in self.targets:
             first[target + 1] += 1
         for number in range(len(self)):
             first[number + 1] += first[number]
-        place = array("q", first)
+        place = array("I", first)
         sources = array("I", bytes(4 * len(self.targets)))
         for number in range(len(self)):
             for target in self.after(number):

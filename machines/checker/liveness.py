@@ -4,6 +4,7 @@ On a graph that was not searched to its end nothing is found to hold here, but a
 known and none leads to the goal; a circle all of whose states are known.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -55,10 +56,10 @@ def unfulfilled(graph: Graph, causes: Region, effects: Region, fair: Fairness) -
     where nothing that is fair is enabled, whatever else could be done there.
     """
     stem, order = _distances(graph, [(root, 0) for root in graph.roots()], lambda _: True)
-    far: dict[int, int] = {}
+    far = array("i", stem)
     for number in order:
         far[number] = far[stem[number]] + 1 if stem[number] >= 0 else 0
-    begins = [(number, far[number]) for number in order if causes[number] and not effects[number]]
+    begins = ((number, far[number]) for number in order if causes[number] and not effects[number])
     due, waiting = _distances(graph, begins, lambda number: not effects[number])
     inside = bytearray(len(graph))
     for number in waiting:
@@ -85,25 +86,27 @@ def unfulfilled(graph: Graph, causes: Region, effects: Region, fair: Fairness) -
 
 def _distances(
     graph: Graph, begins: Iterable[tuple[int, int]], belongs: Callable[[int], bool]
-) -> tuple[list[int], list[int]]:
+) -> tuple["array[int]", "array[int]"]:
     """The states that can be reached from `begins` through states that belong, nearest first, and how: a parent for each.
 
     `begins` are states with the distance at which they count, in the order of these. A beginning has the parent -1.
     """
-    parents = [-2] * len(graph)
-    order: list[int] = []
-    later = deque(begins)
+    parents = array("i", [-2]) * len(graph)
+    order = array("I")
+    later = iter(begins)
+    ahead = next(later, None)
     level: list[int] = []
     distance = 0
-    while level or later:
-        if not level:
-            distance = max(distance, later[0][1])
-        while later and later[0][1] <= distance:
-            number = later.popleft()[0]
+    while level or ahead is not None:
+        if not level and ahead is not None:
+            distance = max(distance, ahead[1])
+        while ahead is not None and ahead[1] <= distance:
+            number = ahead[0]
             if parents[number] == -2:
                 parents[number] = -1
                 level.append(number)
-        order += level
+            ahead = next(later, None)
+        order.extend(level)
         below = []
         for number in level:
             for target in graph.after(number):
@@ -120,15 +123,17 @@ def _components(graph: Graph, members: Sequence[int], inside: Region) -> dict[in
 
     Tarjan's algorithm, with a stack of its own: a recursion would be as deep as the graph.
     """
-    index: dict[int, int] = {}
-    low: dict[int, int] = {}
+    index = array("i", [-1]) * len(graph)  # in what order they were met; not yet: -1
+    low = array("i", index)
     on_stack = bytearray(len(graph))
-    stack: list[int] = []
+    stack = array("I")
     found: dict[int, list[int]] = {}
+    met = 0
     for root in members:
-        if root in index:
+        if index[root] >= 0:
             continue
-        index[root] = low[root] = len(index)
+        index[root] = low[root] = met
+        met += 1
         stack.append(root)
         on_stack[root] = 1
         work: list[tuple[int, Iterator[int]]] = [(root, iter(graph.after(root)))]
@@ -137,8 +142,9 @@ def _components(graph: Graph, members: Sequence[int], inside: Region) -> dict[in
             for target in targets:
                 if not inside[target]:
                     continue
-                if target not in index:
-                    index[target] = low[target] = len(index)
+                if index[target] < 0:
+                    index[target] = low[target] = met
+                    met += 1
                     stack.append(target)
                     on_stack[target] = 1
                     work.append((target, iter(graph.after(target))))

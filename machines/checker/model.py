@@ -9,11 +9,15 @@ This package knows nothing of actors, calls or audio. `actors.model` makes a mod
 
 # ruff: noqa: ARG002  what a method is given is told, also where the base has no use for it
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 S = TypeVar("S")
 A = TypeVar("A")
+
+
+Reading = Callable[[Sequence[Any]], Sequence[Hashable]]
+"""What a property reads of each of these states. Where it reads the same, it answers the same."""
 
 
 class Property(NamedTuple):
@@ -21,42 +25,48 @@ class Property(NamedTuple):
 
     `kind` is one of "always", "always_step", "sometimes", "can_always_reach", "leads_to", "no_deadlock". `holds` is the
     condition: of a state, or of `(before, action, after)` for "always_step". `until` is the goal of "leads_to".
+
+    With `reads` the conditions need not be asked of every state: only once, or once in a while, for each reading, and an
+    "always_step" for each pair of readings before and after. Properties that share one `reads` are asked together.
     """
 
     kind: str
     name: str
     holds: Callable[..., bool]
     until: Callable[[Any], bool] | None = None
+    reads: Reading | None = None
 
 
-def always(name: str, holds: Callable[[Any], bool]) -> Property:
+def always(name: str, holds: Callable[[Any], bool], *, reads: Reading | None = None) -> Property:
     """`holds(state)` in every reachable state."""
-    return Property("always", name, holds)
+    return Property("always", name, holds, reads=reads)
 
 
-def always_step(name: str, holds: Callable[[Any, Any, Any], bool]) -> Property:
+def always_step(name: str, holds: Callable[[Any, Any, Any], bool], *, reads: Reading | None = None) -> Property:
     """`holds(before, action, after)` for every step from a reachable state, also for one that changes nothing."""
-    return Property("always_step", name, holds)
+    return Property("always_step", name, holds, reads=reads)
 
 
-def sometimes(name: str, holds: Callable[[Any], bool]) -> Property:
+def sometimes(name: str, holds: Callable[[Any], bool], *, reads: Reading | None = None) -> Property:
     """`holds(state)` in at least one reachable state: guards the other properties against passing vacuously."""
-    return Property("sometimes", name, holds)
+    return Property("sometimes", name, holds, reads=reads)
 
 
-def can_always_reach(name: str, goal: Callable[[Any], bool]) -> Property:
+def can_always_reach(name: str, goal: Callable[[Any], bool], *, reads: Reading | None = None) -> Property:
     """From every reachable state some path leads to a state where `goal(state)`: nothing is ever wedged."""
-    return Property("can_always_reach", name, goal)
+    return Property("can_always_reach", name, goal, reads=reads)
 
 
-def leads_to(name: str, cause: Callable[[Any], bool], effect: Callable[[Any], bool]) -> Property:
+def leads_to(
+    name: str, cause: Callable[[Any], bool], effect: Callable[[Any], bool], *, reads: Reading | None = None
+) -> Property:
     """Whenever `cause(state)`, `effect(state)` then or later, on every fair path.
 
     A path is fair if no fair action (`Model.is_fair`) is enabled in all its states from some point on and never taken, and no
     strongly fair one (`Model.is_strongly_fair`) is enabled again and again and never taken. A path may end where
     nothing is enabled that is fair.
     """
-    return Property("leads_to", name, cause, effect)
+    return Property("leads_to", name, cause, effect, reads)
 
 
 def no_deadlock(name: str, may_end: Callable[[Any], bool] = lambda _: False) -> Property:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from actors.actor import Exited
-from actors.model_tables import Table, TupleTable
+from actors.model_tables import Table, TupleTable, packed, unpacked
 from machines.checker.model import UnhashableState
 from machines.frozen import FrozenMap, frozen
 
@@ -159,3 +159,13 @@ def test_a_tuple_table_knows_the_empty_tuple_as_0() -> None:
     assert table.number((1, "a")) == 1
     assert table.values == [(), (1, "a")]
     assert len(table) == 1
+
+
+@pytest.mark.parametrize("numbers", [[1], [7, 0, 65_535], [0, 65_536, 3], [2**32 - 1]])
+def test_a_state_is_its_numbers_however_large(numbers: list[int]) -> None:
+    assert unpacked(packed(numbers)) == numbers
+
+
+def test_a_state_does_not_tell_how_many_actors_were_not_yet_born() -> None:
+    assert packed([4, 0, 9, 0, 0]) == packed([4, 0, 9])
+    assert packed([4, 0, 70_000, 0]) == packed([4, 0, 70_000])
