@@ -9,7 +9,7 @@ it answers, the supervisor is told, whose sessions then send what they still hav
 
 from typing import Any
 
-from actors.actor import Actor, Out
+from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
 from actors.messages import (
     Append,
@@ -48,7 +48,7 @@ class EvidenceActor(Actor):
             NotStored: "not_stored",
             Spill: "spill",
             SpillDone: "spill_done",
-            Probed: "probed",
+            Probed: IGNORE,  # the store has shown already that it is up
         },
         DOWN: {
             Commit: "refuse",
@@ -111,7 +111,7 @@ class EvidenceActor(Actor):
         """The store answers again, or is asked again later."""
         if message.ok:
             self._up(out)
-        elif self.phase == DOWN:
+        else:
             out.set_timer("probe", self.probe_seconds)
 
     def timeout(self, timer: str, out: Out) -> None:

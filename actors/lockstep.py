@@ -4,7 +4,7 @@
     while steps.choices():
         steps.take(steps.choices()[0])    # raises `Diverged` when the two are not the same afterwards
 
-The model is walked in turns. At each step the same thing is done to an `ActorSystem`: the part's choice, the timer, the crash
+The model is walked in turns. At each step the same thing is done to an `ActorSystem`: the part's choice, the timer, the crashes
 before a step or after some of its effects, the turn that is cut. Afterwards every actor's fields, the armed timers, the waiting
 mail and the parts' states are compared. It is how the model's account of the dispatcher is tested, and a way to try actors of
 one's own on a real system with parts instead of ports.
@@ -161,7 +161,7 @@ class Lockstep:
         """
         after = self._after(action)
         who, _ = self.model.event(action)
-        _, cut = self.model.fault_in(action)
+        _, cut = self.model.faults_in(action)
         with self._faults(action):
             if who == "dispatcher" and not cut:
                 with anyio.fail_after(DRIVER_SECONDS):
@@ -226,13 +226,13 @@ class Lockstep:
 
     @contextmanager
     def _faults(self, action: Action) -> Iterator[None]:
-        """While this is open, the system has the crash and the cut of an action."""
-        crash, cut = self.model.fault_in(action)
+        """While this is open, the system has the crashes and the cut of an action."""
+        crashes, cut = self.model.faults_in(action)
         budget = self.system.budget
         if cut:
             self.system.budget = cut
         try:
-            with _crashing(crash):
+            with _crashing(crashes):
                 yield
         finally:
             self.system.budget = budget
@@ -340,7 +340,17 @@ class _Loop:
         self._driver, _ = self._portal.start_task(steps.system.run)
 
     def take(self, action: Action) -> None:
-        self._portal.call(self._steps.take_on_loop, action)
+        self._portal.call(self._take, action)
+
+    async def _take(self, action: Action) -> None:
+        """Take it, and what a cut turn leaves over too: the driver goes on with that before another choice can be drawn."""
+        await self._steps.take_on_loop(action)
+        model = self._steps.model
+        while self._steps.system.has_work():
+            going_on = [
+                one for one in self._steps.choices() if model.event(one)[0] == "dispatcher" and model.is_fair(one)
+            ]
+            await self._steps.take_on_loop(going_on[0])
 
     def close(self) -> None:
         self._driver.cancel()
@@ -348,21 +358,28 @@ class _Loop:
 
 
 @contextmanager
-def _crashing(crash: Crash | None) -> Iterator[None]:
-    """While this is open, the step of that number dies: before it has done anything, or after so many of its effects."""
-    if crash is None:
+def _crashing(crashes: tuple[Crash, ...]) -> Iterator[None]:
+    """While this is open, the steps of these numbers die: before they have done anything, or after so many of their effects;
+    one at poison does so again."""
+    if not crashes:
         yield
         return
+    by_step = {crash.step: crash for crash in crashes}
     taken = 0
+    poison: tuple[Any, Any] | None = None  # whose message, and which
 
     def strike(step: Callable[..., None], actor: Actor, message: Any, out: Any) -> None:
-        nonlocal taken
+        nonlocal taken, poison
+        crash = by_step.get(taken)
         taken += 1
-        strikes = taken == crash.step + 1
-        if strikes and crash.before_step:
+        if poison is not None and poison[0] is out.me and poison[1] is message:
+            poison = None
+            raise _Crash
+        if crash is not None and crash.before_step:
+            poison = (out.me, message) if crash.poison else poison
             raise _Crash
         step(actor, message, out)
-        if strikes:
+        if crash is not None:
             out.effects[crash.effects :] = [(PORT, _Striker(), None)]
 
     tables = [(kind.compiled, dict(kind.compiled)) for kind in _all_kinds(Actor)]

@@ -23,17 +23,16 @@ from actors.actor import Actor
 from actors.mailbox import AUDIO_BOUND, STOPPED, UNBORN
 from actors.model_events import Event, Schedule, Timers
 from actors.model_memory import TurnMemory
-from actors.model_parts import CRASH, CUT, Faults, Part
-from actors.model_reports import CUT_HERE, Action, Crash, ReadableModel
+from actors.model_parts import CRASH, CUT, LATE, POISON, Faults, Part, UnknownFault
+from actors.model_reports import Action, Crash, ReadableModel
 from actors.model_stage import BUDGETS, QUEUE, STATUS, UNBORN_CELL, Stage
-from actors.model_turns import NO_STEP, WHOLE, Turn
+from actors.model_turns import CUT_HERE, NO_STEP, WHOLE, Faulty, Turn
+from actors.model_turns import POISON as POISON_HERE
 from actors.model_views import Aspect, Read, Seen
 from machines.checker import model as checker
 from machines.checker.model import ModelError, NoInitialState, Property
 
 __all__ = ["Action", "ActorModel", "Aspect", "Crash", "Scene", "Schedule", "Seen", "Timers"]
-
-_WHOLE_TURN = (NO_STEP, 0)
 
 
 class Scene:
@@ -80,6 +79,9 @@ class ActorModel(ReadableModel):
     "no step raises". `audio_bound` is the bound of audio lanes, so that overflow can be explored with few frames. With
     `remember_turns` whole turns are remembered, not only steps: worth its memory where most of a state is left alone by most
     turns, as with several sessions.
+
+    `fault_kinds` are the kinds of faults that there are, None if some part does not say; with them, a budget that names
+    another raises `UnknownFault`.
     """
 
     def __init__(  # noqa: PLR0913 - each is a choice of its own
@@ -98,6 +100,10 @@ class ActorModel(ReadableModel):
         names = [part.name for part in parts]
         if len(set(names)) != len(names):
             raise ModelError(f"two parts have one name: {', '.join(sorted(names))}")
+        self.fault_kinds = _kinds_of(parts)
+        wrong = sorted(set(faults.kinds) - self.fault_kinds) if faults and self.fault_kinds else []
+        if wrong:
+            raise UnknownFault(f"there is no fault {wrong[0]!r}; there are {', '.join(sorted(self.fault_kinds or ()))}")
         stage = Stage(list(parts), errors, audio_bound)
         super().__init__(name, parts, schedule, timers, faults or Faults(), stage)
         self.setup = setup
@@ -182,42 +188,76 @@ class ActorModel(ReadableModel):
         for event in self._events.enabled(numbers):
             budget = self._events.paid(numbers[BUDGETS], event.fault)
             if budget is not None:
-                self._with_faults(numbers, budget, event, found)
+                limit = self._events.limit(numbers, event)
+                self._with_faults(numbers, budget, event, limit, (), found, set())
         return found
 
-    def _with_faults(self, numbers: list[int], budget: int, event: Event, found: list[tuple[Action, bytes]]) -> None:
-        limit = self._events.limit(numbers, event)
-        after, steps = self._turn(numbers, budget, event, limit, _WHOLE_TURN)
-        found.append(((event.number, NO_STEP, 0, 0), after))
+    def _with_faults(
+        self,
+        numbers: list[int],
+        budget: int,
+        event: Event,
+        limit: int,
+        crashes: Faulty,
+        found: list[tuple[Action, bytes]],
+        seen: set[tuple[bytes, Faulty]],
+    ) -> None:
+        """The turn with these crashes; and with each fault that may come behind the last of them, and those behind that.
+
+        `seen` are the states in the middle of the turn, behind a crash, from which others were tried already: crashes that
+        leave the same behind go on in the same way, and only the first of them does.
+        """
+        if crashes and self._events.may_fail(budget):
+            middle, _ = self._turn(numbers, budget, event, crashes[-3] + 1, crashes)
+            poison = [at for at in range(0, len(crashes), 3) if crashes[at + 1] == POISON_HERE]
+            place = (middle, (crashes[-3], *[crashes[at] for at in poison]))
+            if place in seen:
+                return
+            seen.add(place)
+        after, steps = self._turn(numbers, budget, event, limit, crashes)
+        found.append(((event.number, *crashes), after))
         if not self._events.may_fail(budget):
             return
-        after_crash = self._events.paid(budget, CRASH)
-        if after_crash is not None:
-            for at, (ref, effects) in enumerate(steps):
-                if self.faults.actors is None or self._stage.addresses[ref].name in self.faults.actors:
-                    for effect in (WHOLE, *range(effects + 1)):
-                        after, _ = self._turn(numbers, after_crash, event, limit, (at, effect))
-                        found.append(((event.number, at, effect, ref), after))
-        after_cut = self._events.paid(budget, CUT) if limit == NO_STEP else None
+        paid = self._events.paid
+        first = crashes[-3] + 1 if crashes else 0
+        after_crash = paid(budget, CRASH)
+        # A turn that is cut short does not come to try the message again.
+        after_poison = paid(budget, POISON) if limit == NO_STEP else None
+        if after_crash is not None or after_poison is not None:
+            for at in range(first, len(steps)):
+                ref, effects = steps[at]
+                if ref < 0 or not self._may_crash(ref):
+                    continue
+                if after_crash is not None:
+                    for effect in (WHOLE, *range((effects if effects >= 0 else ~effects) + 1)):
+                        self._with_faults(numbers, after_crash, event, limit, (*crashes, at, effect, ref), found, seen)
+                if after_poison is not None and effects >= 0:
+                    self._with_faults(
+                        numbers, after_poison, event, limit, (*crashes, at, POISON_HERE, ref), found, seen
+                    )
+        after_cut = paid(budget, CUT) if limit == NO_STEP else None
         if after_cut is not None:
-            for at in range(1, len(steps)):
-                after, _ = self._turn(numbers, after_cut, event, at, _WHOLE_TURN)
-                found.append(((event.number, at, CUT_HERE, 0), after))
+            for at in range(max(first, 1), len(steps)):
+                after, _ = self._turn(numbers, after_cut, event, at, crashes)
+                found.append(((event.number, *crashes, at, CUT_HERE, 0), after))
+
+    def _may_crash(self, ref: int) -> bool:
+        return self.faults.actors is None or self._stage.addresses[ref].name in self.faults.actors
 
     def _turn(
-        self, numbers: list[int], budget: int, event: Event, limit: int, crash: tuple[int, int]
+        self, numbers: list[int], budget: int, event: Event, limit: int, crashes: Faulty
     ) -> tuple[bytes, tuple[tuple[int, int], ...]]:
         """The state after a turn that begins with this event, and the turn's steps."""
         memory = self._memory
         if memory is not None:
-            beginning = (event.uid, limit, crash, numbers[QUEUE])
+            beginning = (event.uid, limit, crashes, numbers[QUEUE])
             known = memory.find(beginning, numbers)
             if known is not None:
                 after = numbers.copy()
                 after[BUDGETS] = budget
                 return known.on(self._stage, after), known.steps
         turn = self._events.begin(numbers, budget, event)
-        turn.drain(stop_after=limit, crash_step=crash[0], crash_effect=crash[1])
+        turn.drain(stop_after=limit, crashes=crashes)
         state = self._events.close(turn)
         if memory is None:
             return state, tuple(turn.steps)
@@ -225,3 +265,14 @@ class ActorModel(ReadableModel):
         effect = turn.effect()
         memory.remember(beginning, turn.reads, effect)
         return state, effect.steps
+
+
+def _kinds_of(parts: Sequence[Part]) -> frozenset[str] | None:
+    """The kinds of faults of every model of actors and those of its parts, None if one of these does not say."""
+    kinds = {CRASH, POISON, CUT, LATE}
+    for part in parts:
+        own = part.kinds()
+        if own is None:
+            return None
+        kinds.update(own)
+    return frozenset(kinds)

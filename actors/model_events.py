@@ -158,7 +158,11 @@ class Events:
 
     def _event(self, part: int, choice: Choice) -> Event:
         stage = self._stage
-        name = stage.parts[part].name
+        name, kinds = stage.parts[part].name, stage.parts[part].kinds()
+        if choice.fault and kinds is not None and choice.fault not in kinds:
+            raise ModelError(
+                f"{name} would {choice.label!r} as the fault {choice.fault!r}, which its `faults` don't name"
+            )
         for ref, message in choice.tells:
             if not isinstance(ref, Address):
                 raise ModelError(f"{name} would {choice.label!r} and tell {message!r} to {ref!r}, which is no address")

@@ -56,7 +56,7 @@ class OpenState:
         self.arming: list[Arming] = []
         self.replied: dict[int, None] = {}  # tokens that were answered in this turn, in order
         self.reads: list[tuple[int, int]] = []  # of the state as it was: which place, what stood there; in order
-        self.steps: list[tuple[int, int]] = []  # of each step: whose it was, and how many effects it had
+        self.steps: list[tuple[int, int]] = []  # of each step what faults need to know, as in `Taken`
         self.log = log
 
     def close(self) -> bytes:

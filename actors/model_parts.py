@@ -9,9 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from machines.checker.model import ModelError
+
 CRASH = "crash"  # an actor dies: before a step, or after k of its n effects
+POISON = (
+    "poison"  # a message kills its actor, and again when it is tried again: it is set aside, and its parent is told
+)
 CUT = "cut"  # the dispatcher's budget runs out in the middle of a turn
 LATE = "late"  # a timer comes due before an answer that a sound port would have given by then
+
+
+class UnknownFault(ModelError):
+    """A budget names a kind of fault that nothing in the model can have: mistyped, most likely."""
 
 
 class Answer(NamedTuple):
@@ -59,10 +68,20 @@ class Choice(NamedTuple):
 
 
 class Part:
-    """The base of what is not an actor. A subclass keeps settings in itself, and everything that changes in its state."""
+    """The base of what is not an actor. A subclass keeps settings in itself, and everything that changes in its state.
+
+    `faults` are the kinds of faults that its choices name. Where every part of a model says so, a budget that names any other
+    is refused; None says nothing.
+    """
+
+    faults: tuple[str, ...] | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+    def kinds(self) -> tuple[str, ...] | None:
+        """The kinds of faults that it may have, None if it does not say."""
+        return () if type(self).choices is Part.choices else self.faults
 
     def initial(self) -> Any:
         """The state it begins in; immutable and hashable, as all states are."""
@@ -88,8 +107,9 @@ class Part:
 class Faults:
     """How many faults a run may have: `total` of any kind, and of each kind at most what `kinds` says.
 
-    Kinds are `CRASH`, `CUT`, `LATE`, and those that the parts' choices name; with `kinds` given, none but those may happen.
-    `actors` are the names of those that may crash; None for all.
+    Kinds are `CRASH`, `POISON`, `CUT`, `LATE`, and those that the parts' choices name; with `kinds` given, none but those may
+    happen.
+    `actors` are the names of those that may crash, of poison too; None for all.
     """
 
     total: int = 0
@@ -107,6 +127,8 @@ class Connection(Part):
 
     Work is `(ref, message)`. Its state is what is under way.
     """
+
+    faults = ("cut off",)
 
     def __init__(self, name: str, lost: Sequence[tuple[Any, Any]] = ()) -> None:
         super().__init__(name)
@@ -134,6 +156,8 @@ class Outside(Part):
 
     Work is `(ref, message)`. Its state is what is under way, sorted by how it looks, since order means nothing.
     """
+
+    faults = ("lost", "duplicated")
 
     def initial(self) -> Any:
         """Nothing is under way."""

@@ -23,25 +23,26 @@ from actors.model_stage import (
     phase_text,
     value_text,
 )
-from actors.model_turns import NO_STEP, WHOLE
+from actors.model_turns import CUT_HERE, POISON, Faulty
 from actors.model_views import Seen, Views, mail
 from machines.checker.coverage import CoverageRow
 from machines.checker.model import Happening, Model
 
-CUT_HERE: Final = -3
 GONE: Final = frozenset({UNBORN, STOPPED})  # nothing to be seen of it
 
-Action = tuple[int, int, int, int]
-"""An event's number; the step within its turn that a fault strikes, or -1; after how many effects, or what; and whom."""
+Action = tuple[int, ...]
+"""An event's number, and the faults in its turn, as `Faulty` has them."""
 
 
 class Crash(NamedTuple):
-    """The crash in an action: in which step of the turn, counted from 0, whose, and after how many effects of the step."""
+    """A crash in an action: in which step of the turn, counted from 0, whose, and after how many effects of the step. With
+    `poison` the step's message kills again when it is tried again."""
 
     step: int
     path: str
     effects: int
     before_step: bool
+    poison: bool = False
 
 
 class ReadableModel(Model[bytes, Action]):
@@ -69,15 +70,16 @@ class ReadableModel(Model[bytes, Action]):
         """Who acts, and what it is: a part and its choice, an actor and its timer or its mail, or the dispatcher."""
         return self._events.names[action[0]]
 
-    def fault_in(self, action: Action) -> tuple[Crash | None, int]:
-        """The crash in an action, if there is one; and after how many steps the turn is cut, 0 if it is not."""
-        _, step, effect, ref = action
-        if step == NO_STEP:
-            return None, 0
-        if effect == CUT_HERE:
-            return None, step
-        whole = effect == WHOLE
-        return Crash(step, self._stage.addresses[ref].path, 0 if whole else effect, whole), 0
+    def faults_in(self, action: Action) -> tuple[tuple[Crash, ...], int]:
+        """The crashes in an action's turn, in order; and after how many steps the turn is cut, 0 if it is not."""
+        crashes, cut = _parted(action)
+        addresses = self._stage.addresses
+        return tuple(
+            [
+                Crash(step, addresses[ref].path, max(effect, 0), effect < 0, effect == POISON)
+                for step, effect, ref in zip(crashes[::3], crashes[1::3], crashes[2::3], strict=True)
+            ]
+        ), cut
 
     def timers_in(self, action: Action) -> list[tuple[str, str]]:
         """The timers that come due in an action: whose, and which."""
@@ -129,18 +131,17 @@ class ReadableModel(Model[bytes, Action]):
     def label(self, action: Action) -> str:
         """Who does what, and the fault in it."""
         who, what = self.event(action)
-        crash, cut = self.fault_in(action)
+        crashes, cut = self.faults_in(action)
         text = f"{who}: {what}"
-        if cut:
-            text += f"; the turn is cut after {cut} steps"
-        if crash is not None:
+        for crash in crashes:
             when = "before its step" if crash.before_step else f"after {crash.effects} effects of its step"
+            when += ", and when its message is tried again" if crash.poison else ""
             text += f"; {crash.path} crashes {when} (the turn's step {crash.step + 1})"
-        return text
+        return f"{text}; the turn is cut after {cut} steps" if cut else text
 
     def is_fair(self, action: Action) -> bool:
         """Everything happens in the end but faults, and choices that say otherwise."""
-        return action[1] == NO_STEP and action[0] not in self._events.unfair
+        return len(action) == 1 and action[0] not in self._events.unfair
 
     def is_strongly_fair(self, action: Action) -> bool:
         """A timer that is armed fires in the end, though no timer may fire while a port's prompt answer is due."""
@@ -187,20 +188,16 @@ class ReadableModel(Model[bytes, Action]):
                 found.append(Happening(kind, source, text, target))
 
         numbers = self._views.unpack(before)
-        number, step, effect, _ = action
+        number = action[0]
+        crashes, cut = _parted(action)
         who, what = self._events.names[number]
         event = next(event for event in self._events.enabled(numbers) if event.number == number)
         if event.part >= 0 and (event.fault or not (event.tells or event.works)):
             found.append(Happening("note", who, what))
         turn = self._events.begin(numbers, numbers[BUDGETS], event, log)
-        limit = self._events.limit(numbers, event)
-        if step == NO_STEP:
-            turn.drain(stop_after=limit)
-        elif effect == CUT_HERE:
-            turn.drain(stop_after=step)
+        turn.drain(stop_after=cut or self._events.limit(numbers, event), crashes=crashes)
+        if cut:
             found.append(Happening("note", who, "the turn is cut here"))
-        else:
-            turn.drain(stop_after=limit, crash_step=step, crash_effect=effect)
         return found + self._moves(before, after)
 
     def _moves(self, before: bytes, after: bytes) -> list[Happening]:
@@ -221,3 +218,11 @@ class ReadableModel(Model[bytes, Action]):
             for address in stage.addresses
             if first + address.number < len(numbers) and numbers[first + address.number]
         ]
+
+
+def _parted(action: Action) -> tuple[Faulty, int]:
+    """The crashes in an action, and after how many steps its turn is cut, 0 if it is not."""
+    faults = action[1:]
+    if faults[-2:-1] == (CUT_HERE,):
+        return faults[:-3], faults[-3]
+    return faults, 0

@@ -94,12 +94,14 @@ class Void(Fired):
 
 
 class Taken(NamedTuple):
-    """What a step came to: the body afterwards, its effects, whether the phase changed, and the error if it raised."""
+    """What a step came to: the body afterwards, its effects, whether the phase changed, the error if it raised, and what
+    faults need to know of it: whose it is and how many effects it has, ~n of those at mail that is never tried again."""
 
     body: int
     effects: Effects
     moved: bool
     error: str
+    step: tuple[int, int]
 
 
 class CoverageKey(NamedTuple):
@@ -270,9 +272,14 @@ class Stage:
                 actor.compiled[phase].get(what.__class__, refused)(actor, what, out)
         except Exception as error:  # noqa: BLE001 - any error of a step goes to the supervisor, as in the system
             unexpected = "" if isinstance(error, self.allowed_errors) else "!"
-            return Taken(body, (), False, f"{unexpected}{_error_text(error)}")
+            return Taken(body, (), False, f"{unexpected}{_error_text(error)}", self._for_faults(ref, 0, message))
         after = self.body(actor, frozenset(spawned.items()), self.values.values[body].wiring)
-        return Taken(after, tuple([self._effect(*effect) for effect in out.effects]), actor.phase is not phase, "")
+        effects = tuple([self._effect(*effect) for effect in out.effects])
+        return Taken(after, effects, actor.phase is not phase, "", self._for_faults(ref, len(effects), message))
+
+    def _for_faults(self, ref: int, effects: int, message: int) -> tuple[int, int]:
+        """Whose step it is, and how many effects it has; as ~n when its message is one that is never tried again."""
+        return ref, ~effects if self.is_own(message) else effects
 
     def _effect(self, op: int, a: Any, b: Any) -> tuple[int, Any, Any]:
         if op == PORT:

@@ -54,6 +54,15 @@ from machines.checker.model import ModelError
 
 NO_STEP: Final = -1
 WHOLE: Final = -2  # a crash that strikes before the step has done anything: the message is tried again
+CUT_HERE: Final = -3  # no crash: the turn ends here
+POISON: Final = -4  # a crash before the step, and again when the message is tried again: it is set aside
+DIED_AGAIN: Final = (-1, 0)  # the step that poison strikes the second time; no other fault can
+
+Faulty = tuple[int, ...]
+"""The crashes in a turn, three numbers each: the step that it strikes, counted from 0; after how many effects of it, or WHOLE,
+or POISON; and whose the step is. A cut may come last: after how many steps, CUT_HERE, and 0."""
+
+_NEVER: Final = (NO_STEP, WHOLE)
 
 
 class Turn(OpenState):
@@ -61,16 +70,18 @@ class Turn(OpenState):
 
     __slots__ = ()
 
-    def drain(  # noqa: C901, PLR0912 - on purpose, as its docstring says
-        self, *, stop_after: int = NO_STEP, crash_step: int = NO_STEP, crash_effect: int = WHOLE
+    def drain(  # noqa: C901, PLR0912, PLR0915 - on purpose, as its docstring says
+        self, *, stop_after: int = NO_STEP, crashes: Faulty = ()
     ) -> None:
-        """Run the ready queue to its end, or for `stop_after` steps; in the step number `crash_step` the actor dies after
-        `crash_effect` effects, or, if that is WHOLE, before the step.
+        """Run the ready queue to its end, or for `stop_after` steps, with these crashes in it.
 
         All of it is in this one loop, as in `ActorSystem.tell`: every transition of every model passes here, and a call for
         each part of it costs a tenth of the states a second.
         """
         queue, stage, steps, log = self.queue, self.stage, self.steps, self.log
+        to_come = zip(crashes[::3], crashes[1::3], strict=True)
+        crash_step, crash_effect = next(to_come, _NEVER)
+        poisoned = poison = 0  # whose message it is, and which; 0 is none
         while queue and len(steps) != stop_after:
             ref = queue.popleft()
             cell = self.cell(ref)
@@ -84,12 +95,19 @@ class Turn(OpenState):
                 message = (system or control or audio).pop(0)
                 if not (system or control or audio):
                     cell[LANES] = ()
-            body, effects, moved, error = stage.take(ref, cell[BODY], message)
+            body, effects, moved, error, step = stage.take(ref, cell[BODY], message)
             if len(steps) == BUDGET:
                 raise ModelError(f"a turn has more than {BUDGET} steps; the last one is at {stage.addresses[ref]}")
-            strikes = len(steps) == crash_step
-            steps.append((ref, len(effects)))
-            if error or (strikes and crash_effect == WHOLE):
+            strike = NO_STEP
+            if len(steps) == crash_step:
+                strike = crash_effect
+                crash_step, crash_effect = next(to_come, _NEVER)
+                if strike == POISON:
+                    strike, poisoned, poison = WHOLE, ref, message
+            elif message == poison and ref == poisoned:
+                strike, poison, step = WHOLE, 0, DIED_AGAIN
+            steps.append(step)
+            if error or strike == WHOLE:
                 self._raised(ref, cell, message, error)
             else:
                 cell[BODY] = body
@@ -97,7 +115,7 @@ class Turn(OpenState):
                     cell[SUSPECT] = 0
                 if cell[DEFERRED] and moved:
                     self._take_deferred(cell)
-                for op, a, b in effects[:crash_effect] if strikes else effects:
+                for op, a, b in effects[:strike] if strike >= 0 else effects:
                     if op == TELL:
                         self.tell(a, b, stage.addresses[ref].path if log else "")
                     elif op == PORT:
@@ -110,7 +128,7 @@ class Turn(OpenState):
                         break
                     else:
                         self._perform(ref, op, a, b)
-                if error or strikes:
+                if error or strike >= 0:
                     self.crash(ref, 0, error or "crashed")
             if cell[STATUS] == READY:
                 if cell[SLOT] or cell[LANES]:
@@ -296,6 +314,9 @@ class Turn(OpenState):
             if cell[SUSPECT] == message:
                 dropped = stage.values.values[message]
                 cell[SUSPECT] = 0
+                if self.log is not None:
+                    text = f"{message_text(stage, message)} is set aside, it killed its actor twice"
+                    self.log("note", stage.addresses[ref].path, text, "")
             else:
                 cell[SUSPECT] = message
                 self._put_first(cell, message)

@@ -176,7 +176,7 @@ class SessionActor(Actor):
             Stop: "stop",
             Fail: "fail",
             Durable: "durable",
-            NotDurable: "not_created",
+            NotDurable: IGNORE,
             Spilled: IGNORE,
             Routes: "reroute",
             Account: "accounted",
@@ -404,8 +404,10 @@ class SessionActor(Actor):
         self._wait_for_the_end(message.tokens)
 
     def _wait_for_the_end(self, tokens: tuple[Any, ...]) -> None:
-        if tokens:
-            self.ending = replace(self._ending(), tokens=(*self._ending().tokens, *tokens))
+        ending = self._ending()
+        new = tuple([token for token in tokens if token not in ending.tokens])
+        if new:
+            self.ending = replace(ending, tokens=(*ending.tokens, *new))
 
     def _end(self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "") -> None:
         self.phase = SESSION.fire(self.phase, END_TRIGGER[reason])
@@ -503,17 +505,23 @@ class SessionActor(Actor):
         self.ending = replace(self._ending(), result=result)
         self._commit(out, "session_stopped", STOPPED, result=result, then=self._news(out, STOPPED, result))
         out.set_timer("evidence", self.limits.evidence_seconds)
-        if trigger != "drained" and self.parts is not None:
-            # A part that did not answer may not have ended its port's work either.
+        if trigger != "drained":
+            self._abandon_audio(out)
+        out.port(self.ports.directory, Closed(self.facts.session_id))
+
+    def _abandon_audio(self, out: Out) -> None:
+        """A part that did not answer may not have ended its port's work either."""
+        if self.parts is not None:
             out.port(self.ports.media, CloseMedia(self.facts.session_id))
             out.port(self.ports.stt, Abandon(self.facts.session_id))
-        out.port(self.ports.directory, Closed(self.facts.session_id))
 
     def _stopped_again(self, out: Out) -> None:
         """After a crash: go on with the last record, or, when that is durable, with what follows it."""
         result = self._ending().result
         if self.outbox.waiting:
             out.set_timer("evidence", self.limits.evidence_seconds)
+            if result is not None and not result.drained:
+                self._abandon_audio(out)
             out.port(self.ports.directory, Closed(self.facts.session_id))
             return
         if self.opened and result is not None:

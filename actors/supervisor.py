@@ -60,6 +60,7 @@ class Entry(Struct, frozen=True):
     crashes: CrashLog = CrashLog()
     failing: int = 0
     tokens: tuple[Any, ...] = ()  # of stops that it crashed on
+    error: str = ""  # that it is told to fail with
 
 
 class Supervisor(Actor):
@@ -130,6 +131,8 @@ class Supervisor(Actor):
             out.restart(child)
         for entry in _in_order(self.sessions):
             out.watch(entry.ref)  # the news of its end may be what this actor died on
+            if entry.failing:
+                out.tell(entry.ref, Fail(entry.error, entry.tokens))
         self._reroute(out)  # the sessions may not have been told that the store is back
         out.release(self.released)
         self._ask_again(out)
@@ -249,19 +252,18 @@ class Supervisor(Actor):
         log, allowed = entry.crashes.after_crash(message.at, self.limits.restarts)
         stopping = isinstance(message.dropped, Stop | Fail)
         if stopping:
-            entry = replace(entry, tokens=(*entry.tokens, *_tokens(message.dropped)))
+            entry = replace(entry, tokens=tuple(dict.fromkeys((*entry.tokens, *_tokens(message.dropped)))))
         if entry.failing or not allowed or stopping:
-            entry = replace(entry, failing=entry.failing + 1)
+            entry = replace(entry, failing=entry.failing + 1, error=message.error or "")
         if entry.failing > GIVEN_CHANCES:
-            self._end_for(entry, message.error or "", out)
+            self._end_for(entry, out)
             return
         self.sessions = self.sessions.with_item(session_id, replace(entry, crashes=log))
         if entry.failing:
-            out.tell(entry.ref, Fail(message.error or "", entry.tokens))
-            self.sessions = self.sessions.with_item(session_id, replace(entry, crashes=log, tokens=()))
+            out.tell(entry.ref, Fail(entry.error, entry.tokens))
         out.restart(entry.ref)
 
-    def _end_for(self, entry: Entry, error: str, out: Out) -> None:
+    def _end_for(self, entry: Entry, out: Out) -> None:
         """End a session that can't end itself: release what it held, and write its final record."""
         session_id, directory = entry.facts.session_id, self.ports.directory
         out.stop(entry.ref)
@@ -275,7 +277,7 @@ class Supervisor(Actor):
             RequestStatus.FAILED,
             entry.verdict,
             VoiceSessionState.STOPPED,
-            (("error", error),),
+            (("error", entry.error),),
             result,
         )
         changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)

@@ -51,7 +51,7 @@ class TranscriberActor(Actor):
             Partial: "partial",
             Utterance: "utterance",
             Unheard: "lost",
-            Finished: "finished",
+            Finished: IGNORE,  # an engine finishes when it was asked to, and then this is draining
         },
         DRAINING: {
             Frames: IGNORE,
@@ -147,7 +147,7 @@ class TranscriberActor(Actor):
         self._tell(out)
 
     def tell_again(self, _: Drain, out: Out) -> None:
-        """The engine finished before the session asked, or the session began again: it may not have the text."""
+        """The session began again: it may not have the text."""
         self._tell(out)
 
     def _tell(self, out: Out) -> None:

@@ -43,17 +43,19 @@ def voice_model(
     frames: int = 1,
     stops: int = 1,
     refused: int = 0,
+    in_turn: bool = False,
     recording: bool = True,
     faults: Faults | None = None,
     schedule: Schedule = Schedule.TURNS,
     timers: Timers = Timers.DEADLINE,
 ) -> ActorModel:
     """`sessions` calls of at most `frames` frames and `stops` stops each, the last `refused` of them against the policy; with
-    the promises P1 to P7 as its properties, which hold whatever the `faults` (P8)."""
+    the promises P1 to P7 as its properties, which hold whatever the `faults` (P8). With `in_turn` nobody asks for a call while
+    another one runs."""
     asked = tuple(
         [facts(number, recording=recording, refused=number > sessions - refused) for number in range(1, sessions + 1)]
     )
-    callers = Callers(asked, frames=frames, stops=stops)
+    callers = Callers(asked, frames=frames, stops=stops, in_turn=in_turn)
     store, media, speech = Store("store"), Media("media"), Speech("speech")
 
     def setup(scene: Scene) -> None:

@@ -66,11 +66,14 @@ class Call(NamedTuple):
 class Callers(Part):
     """Those who ask for sessions, speak, and stop them; and the directory, from which they learn what became of it."""
 
-    def __init__(self, calls: tuple[m.Facts, ...], *, frames: int, stops: int) -> None:
+    faults = ("cancel",)
+
+    def __init__(self, calls: tuple[m.Facts, ...], *, frames: int, stops: int, in_turn: bool) -> None:
         super().__init__("callers")
         self.calls = calls
         self.frames = frames
         self.stops = stops
+        self.in_turn = in_turn
         self.supervisor: Any = None
 
     def initial(self) -> Any:
@@ -103,8 +106,16 @@ class Callers(Part):
         return call._replace(answer=type(work.value).__name__.lower())
 
     def choices(self, state: Any) -> Iterable[Choice]:
-        """Ask, speak, stop; the host may cancel, once and again."""
+        """Ask, speak, stop; the host may cancel, once and again. In turn, nobody asks while another call runs."""
+        earlier: list[Call] = []
         for call, facts in zip(state, self.calls, strict=True):
+            if (
+                self.in_turn
+                and not call.asked
+                and not all(other.over if other.told else other.asked for other in earlier)
+            ):
+                return
+            earlier.append(call)
             for label, after, tells, fault in self._next(call, facts):
                 text = f"{label} ({call.session_id})" if len(state) > 1 else label
                 yield Choice(text, _changed(state, call.session_id, after), (tells,), fault=fault, fair=False)
@@ -161,6 +172,8 @@ class Records(NamedTuple):
 
 class Store(Part):
     """The evidence store: it answers in the order of the work, may fail or fall silent, and may come back."""
+
+    faults = ("store", "spill")
 
     def initial(self) -> Any:
         """Empty, and up."""
@@ -272,6 +285,8 @@ class _AudioPort(Part):
 class Media(_AudioPort):
     """The media port: keeps frames, loses some when the disk refuses, closes recordings, or falls silent."""
 
+    faults = ("media",)
+
     def submit(self, state: Any, work: Any) -> Any:
         """As `MediaPort`: a second opening only changes where facts go, frames are kept once, an end comes once."""
         if isinstance(work, m.OpenMedia):
@@ -306,6 +321,8 @@ class Media(_AudioPort):
 
 class Speech(_AudioPort):
     """The speech-to-text port: hears frames, loses some with a worker, tells the last words, or falls silent."""
+
+    faults = ("speech",)
 
     def submit(self, state: Any, work: Any) -> Any:
         """As `SttPort`: a second listening only changes where facts go, frames are heard once, abandoned ones never."""

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from actors import messages as m
 from actors.evidence import DOWN, UP
 from actors.model import ActorModel, Aspect
-from actors.model_parts import CRASH, CUT, LATE, Faults
+from actors.model_parts import CRASH, CUT, LATE, POISON, Faults
 from actors.voice_parts import FRAME_BYTES, LIMITS, Call, Record, Records, Track, call_of, owner_of
 from machines.session import (
     EndReason,
@@ -21,7 +21,7 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
     paths = [f"supervisor/{one.session_id}" for one in asked]
     _promise_moves_and_ends(model, asked, paths)
     _promise_records(model, asked, paths)
-    model.always("P3 every frame is accounted for", _conserved, of=["callers", "media", "speech"])
+    model.always("P3 every frame is accounted for", _conserved(model.faults), of=["callers", "media", "speech"])
     model.always("P3 without faults nothing is lost", _nothing_lost(model.faults.total), of=["callers", "@faults"])
     model.always(
         "P6 nothing crosses from one session to another",
@@ -82,25 +82,30 @@ def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths
         of=["callers", "@faults"],
     )
     living = [Aspect(path, _alive) for path in paths]
+    unknown, known = _unknown(model.faults), Aspect("supervisor", _known)
     model.can_always_reach(
         "P2 the end can be reached",
-        lambda over, *alive: over and not any(alive),
-        of=[Aspect("callers", lambda callers: all(call.over for call in callers)), *living],
+        lambda callers, known, left, *alive: (
+            all(call.over or unknown(call, known, left) for call in callers) and not any(alive)
+        ),
+        of=["callers", known, "@faults", *living],
     )
     model.leads_to(
         "P2 whoever asks for a session is answered",
-        lambda callers: any(call.asked and not call.answer for call in callers),
-        lambda callers: all(call.answer or not call.asked for call in callers),
-        of=["callers"],
+        lambda callers, *_: any(call.asked and not call.answer for call in callers),
+        lambda callers, known, left: all(
+            call.answer or not call.asked or unknown(call, known, left) for call in callers
+        ),
+        of=["callers", known, "@faults"],
     )
     model.leads_to(
         "P2 whoever asks for the end gets it",
-        lambda ends, *_: any(ended < asked for ended, asked, _ in ends),
-        lambda ends, *alive: all(ended == asked and not still for ended, asked, still in ends) and not any(alive),
-        of=[
-            Aspect("callers", lambda callers: tuple([(len(call.ended), call.stops, call.open) for call in callers])),
-            *living,
-        ],
+        lambda callers, *_: any(len(call.ended) < call.stops for call in callers),
+        lambda callers, known, left, *alive: (
+            all((len(call.ended) == call.stops or unknown(call, known, left)) and not call.open for call in callers)
+            and not any(alive)
+        ),
+        of=["callers", known, "@faults", *living],
     )
 
 
@@ -147,7 +152,12 @@ def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
     if model.faults.total <= 1:
         model.always(
             "P8 one fault fails no call",
-            lambda callers: all(call.result is None or call.result.reason is not EndReason.FAILED for call in callers),
+            lambda callers: all(
+                call.result is None
+                or call.result.reason is not EndReason.FAILED
+                or (POISON in kinds and call.stops)  # whose stop can't be taken ends as failed
+                for call in callers
+            ),
             of=["callers"],
         )
     if model.faults.total <= LIMITS.restarts.limit and kinds <= {CRASH, "cancel"}:
@@ -184,8 +194,36 @@ def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
 def _kinds(faults: Faults) -> set[str]:
     """The kinds of faults that may happen; without limits of their own, all of them."""
     if faults.total and not faults.kinds:
-        return {CRASH, CUT, LATE, "cancel", "store", "spill", "media", "speech"}
+        return {CRASH, POISON, CUT, LATE, "cancel", "store", "spill", "media", "speech"}
     return {kind for kind, limit in faults.kinds.items() if limit}
+
+
+def _unknown(faults: Faults) -> Any:
+    """Whether the supervisor knows nothing of a call that somebody waits for, which only poison excuses. It set the request
+    aside, or, which takes two faults, the news of a stop that its session had set aside; being at the top there is nobody who
+    could answer instead, and who asked learns of it by the deadline of the ask."""
+    poison = POISON in _kinds(faults)
+
+    def holds(call: Call, known: frozenset[str] | None, left: int) -> bool:
+        return (
+            poison
+            and faults.total - left >= (2 if call.told else 1)
+            and call.told[-1:] in {(), (VoiceSessionState.STOPPED,)}
+            and not call.open
+            and known is not None
+            and call.session_id not in known
+        )
+
+    return holds
+
+
+def _known(supervisor: Any) -> frozenset[str] | None:
+    """The sessions that a supervisor with nothing to do knows of; None while it has something to do."""
+    if not _settled(supervisor):
+        return None
+    ending = [waiting.draft.facts.session_id for waiting in supervisor.outbox.waiting]
+    own = [session_id for session_id, _ in (*supervisor.asked.items(), *supervisor.sessions.items())]
+    return frozenset([*own, *ending])
 
 
 def _whose(path: str, paths: list[str]) -> str:
@@ -229,24 +267,31 @@ def _forward(before: int, after: int) -> bool:
     return before <= after and (before < len(RANK) or after == before)
 
 
-def _conserved(callers: tuple[Call, ...], media: tuple[Track, ...], speech: tuple[Track, ...]) -> bool:
-    for call in callers:
-        if call.result is None:
-            continue
-        account = call.result.frames
-        kept = sum(track.told - track.lost for track in media if track.session_id == call.session_id)
-        heard = sum(track.told - track.lost for track in speech if track.session_id == call.session_id)
-        dropped, unheard = dict(account.dropped), dict(account.untranscribed)
-        if (
-            account.accepted != account.accounted + sum(dropped.values())
-            or account.accepted != account.transcribed + sum(unheard.values())
-            or min([0, *dropped.values(), *unheard.values()]) < 0
-            or account.accepted > call.sent
-            or account.accounted > kept
-            or account.transcribed > heard
-        ):
-            return False
-    return True
+def _conserved(faults: Faults) -> Any:
+    """A loss that the engine told of is declared, unless that word was poison: two faults."""
+    untold = faults.total > 1 and POISON in _kinds(faults)
+
+    def holds(callers: tuple[Call, ...], media: tuple[Track, ...], speech: tuple[Track, ...]) -> bool:
+        for call in callers:
+            if call.result is None:
+                continue
+            account = call.result.frames
+            kept = sum(track.told - track.lost for track in media if track.session_id == call.session_id)
+            own = [track for track in speech if track.session_id == call.session_id]
+            heard = sum(track.told - (0 if untold else track.lost) for track in own)
+            dropped, unheard = dict(account.dropped), dict(account.untranscribed)
+            if (
+                account.accepted != account.accounted + sum(dropped.values())
+                or account.accepted != account.transcribed + sum(unheard.values())
+                or min([0, *dropped.values(), *unheard.values()]) < 0
+                or account.accepted > call.sent
+                or account.accounted > kept
+                or account.transcribed > heard
+            ):
+                return False
+        return True
+
+    return holds
 
 
 def _nothing_lost(total: int) -> Any:

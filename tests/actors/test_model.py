@@ -6,7 +6,7 @@ import pytest
 
 from actors.actor import IGNORE, Actor, Exited, Out
 from actors.model import ActorModel, Scene, Schedule, Seen, Timers
-from actors.model_parts import CRASH, CUT, LATE, Choice, Faults, Part
+from actors.model_parts import CRASH, CUT, LATE, POISON, Choice, Faults, Part
 from actors.voice_model import voice_model
 from machines.checker import (
     ModelError,
@@ -18,7 +18,9 @@ from machines.checker import (
     UnhashableState,
     check,
 )
-from machines.checker.report import markdown
+from machines.checker.choices import choices
+from machines.checker.regression import assert_mended, regression
+from machines.checker.report import as_json, markdown
 
 
 class Open(NamedTuple):
@@ -663,6 +665,80 @@ def test_remembered_turns_are_the_same_turns_of_the_voice_service(faults: int, m
     assert remembered.complete == (faults == 0)
 
 
+class Impatient(Actor):
+    """Faulty: the second time it begins again it gives up for good."""
+
+    __slots__ = ("begun",)
+    state = ("begun",)
+    journal = state
+    handles: ClassVar = {Knock: "knock"}
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def restarted(self, out: Out) -> None:
+        self.begun += 1
+
+    def knock(self, message: Knock, out: Out) -> None:
+        pass
+
+
+class Once(Part):
+    """Knocks, and never again."""
+
+    door: Any = None
+
+    def initial(self) -> bool:
+        return False
+
+    def choices(self, state: bool) -> Any:
+        if not state:
+            yield Choice("knocks", state=True, tells=((self.door, Knock()),))
+
+
+def impatient_model(faults: Faults) -> ActorModel:
+    visitor = Once("visitor")
+
+    def setup(scene: Scene) -> None:
+        visitor.door = scene.spawn(Impatient(), "door")
+
+    model = ActorModel("impatient", setup, parts=[visitor], faults=faults)
+    model.always("begins again once at most", lambda door: door.begun < 2, of=["door"])
+    return model
+
+
+@pytest.mark.parametrize("kinds", [{}, {CRASH: 2}])
+def test_a_failure_that_needs_two_crashes_in_one_turn_is_found_with_two_faults(kinds: dict[str, int]) -> None:
+    assert check(impatient_model(Faults(1, {CRASH: 1}))).outcome is Outcome.HOLDS
+
+    model = impatient_model(Faults(2, kinds))
+    report = check(model)
+    verdict = report.verdict("begins again once at most")
+    assert verdict.path is not None
+    (label,) = [model.label(action) for action in verdict.path.actions]
+    assert label.startswith("visitor: knocks; door crashes before its step (the turn's step 1); door crashes ")
+    text = markdown(model, report, verdict)
+    assert text.count("Note over p1: crashed") == 2
+    module = regression("impatient_model()", ("from somewhere import impatient_model",), model, verdict)
+    assert "door crashes before its step (the turn's step 1)" in module
+    with pytest.raises(AssertionError, match="this run still breaks"):
+        assert_mended(impatient_model(Faults(2, kinds)), verdict.name, choices(model, verdict.path), [label])
+
+
+def test_a_counterexample_shows_what_poison_does() -> None:
+    model = impatient_model(Faults(1, {POISON: 1}))
+    report = check(model)
+    verdict = report.verdict("begins again once at most")
+    assert verdict.path is not None
+    assert [model.label(action) for action in verdict.path.actions] == [
+        "visitor: knocks; door crashes before its step, and when its message is tried again (the turn's step 1)"
+    ]
+    text = markdown(model, report, verdict)
+    assert text.count("Note over p1: crashed") == 2
+    assert "is set aside, it killed its actor twice" in text
+    assert POISON in str(as_json(model, report)["configuration"]["of a kind"])
+
+
 # -------------------------------------------------------------------------------------------------------------- reports
 
 
@@ -677,8 +753,8 @@ def test_labels_owners_and_fairness_of_actions() -> None:
     assert not model.is_fair(whole)
     assert not model.is_fair(crash)
     assert model.event(whole) == ("visitor", "rings")
-    assert model.fault_in(whole) == (None, 0)
-    assert model.fault_in(crash) == ((0, "porter/door", 0, True), 0)
+    assert model.faults_in(whole) == ((), 0)
+    assert model.faults_in(crash) == (((0, "porter/door", 0, True, False),), 0)
     rung = after(model, "visitor: rings")
     fair = {
         model.label(action): (model.is_fair(action), model.is_strongly_fair(action))

@@ -535,6 +535,65 @@ def test_a_message_that_kills_twice_is_set_aside_and_told_to_the_parent() -> Non
     assert play.actor("top/a").kept == 0
 
 
+def test_poison_kills_twice_is_set_aside_and_told_to_the_parent() -> None:
+    lines = do(("spawn", "a")), do(("tell", "a", do(("keep",))), ("tell", "a", Note("next")))
+    play = Play(*lines, total=1, kinds={"poison": 1})
+    play.go("script: line 0")
+    play.go(
+        "script: line 1; top/a crashes before its step, and when its message is tried again (the turn's step 2)",
+    )
+
+    assert play.log == ("start", "exited a: crash", "exited a: crash, dropped 1")
+    assert play.actor("top/a").log == ("start", "restarted", "restarted", "next")
+    assert play.actor("top/a").kept == 0
+
+
+def test_poison_at_the_top_is_set_aside_with_nobody_to_tell() -> None:
+    play = Play((Note("a"), Note("b")), total=1, kinds={"poison": 1})
+    play.go("script: line 0; top crashes before its step, and when its message is tried again (the turn's step 1)")
+
+    assert play.log == ("start", "restarted", "restarted", "b")
+
+
+def test_poison_is_of_messages_that_are_tried_again_and_not_of_starts_and_timers() -> None:
+    play = Play(do(("timer", "t", 5.0)), do(("spawn", "a")), total=1, kinds={"poison": 1}).rest()
+    assert [label for label in play.labels() if "comes due" in label] == ["top: timer 't' comes due"]
+
+    second = Play(do(("spawn", "a")), total=1, kinds={"poison": 1})
+    assert [label.partition("; ")[2] for label in second.labels()] == [
+        "",
+        "top crashes before its step, and when its message is tried again (the turn's step 1)",
+    ]
+
+
+def test_poison_that_a_cut_turn_keeps_from_being_tried_again_is_a_crash() -> None:
+    play = Play((Note("a"), Note("b")), total=2, kinds={"poison": 1, "cut": 1})
+    play.go(
+        "script: line 0; top crashes before its step, and when its message is tried again (the turn's step 1); "
+        "the turn is cut after 1 steps",
+        "dispatcher: goes on",
+    )
+
+    assert play.log == ("start", "restarted", "a", "b")
+
+
+def test_a_turn_has_as_many_crashes_as_the_budget_allows_and_a_cut_behind_them() -> None:
+    play = Play((Note("a"), Note("b")), total=3, kinds={"crash": 2, "cut": 1})
+    play.go(
+        "script: line 0; top crashes before its step (the turn's step 1); "
+        "top crashes after 0 effects of its step (the turn's step 3); the turn is cut after 4 steps",
+    )
+    assert play.log == ("start", "restarted", "a", "restarted")
+
+    assert play.go("dispatcher: goes on").log == ("start", "restarted", "a", "restarted", "b")
+
+
+def test_a_budget_of_one_fault_gives_a_turn_no_second() -> None:
+    play = Play((Note("a"), Note("b")), total=1)
+
+    assert max(label.count("; ") for label in play.labels()) == 1
+
+
 @pytest.mark.parametrize("effects", [0, 1, 2])
 def test_a_crash_after_some_effects_keeps_the_journal_and_does_not_try_again(effects: int) -> None:
     play = Play(do(("keep",), ("count",), ("work", "a"), ("work", "b")), total=1, kinds={"crash": 1})
@@ -641,7 +700,7 @@ def random_play(seed: int) -> int:
     lines = [(do(("spawn", "a", draw.choice([Puppet, Keeper])), ("spawn", "b")),)] + [
         random_line(draw) for _ in range(8)
     ]
-    play = Play(*lines, kind=draw.choice([Keeper, Puppet]), total=3)
+    play = Play(*lines, kind=draw.choice([Keeper, Puppet]), total=2)
     count = 0
     while choices := play.steps.choices():
         whole = [action for action in choices if play.model.is_fair(action)]

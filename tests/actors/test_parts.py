@@ -11,7 +11,7 @@ from actors.mailbox import Ref
 from actors.policy import PolicyActor
 from actors.quality import QualityActor, dbfs, level_fields
 from actors.recorder import CLOSED, DRAINING, RecorderActor, counted
-from actors.transcriber import DONE, TranscriberActor
+from actors.transcriber import DONE, OPEN, TranscriberActor
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
 from machines.policy import VoicePolicy
@@ -160,10 +160,16 @@ def test_what_no_engine_will_hear_is_declared(transcriber: TranscriberActor) -> 
     assert done == [(TELL, SESSION, m.Transcribed("", 7, (("lost_on_the_way", 1), ("worker_died", 2))))]
 
 
-def test_an_engine_that_finished_early_is_told_of_when_the_session_asks(transcriber: TranscriberActor) -> None:
-    told = effects(transcriber, m.Frames(0, 2, 1280, 1), m.Utterance("yes", 0, 40), m.Finished())
+def test_a_session_that_asks_again_is_told_again(transcriber: TranscriberActor) -> None:
+    effects(transcriber, m.Frames(0, 2, 1280, 1), m.Utterance("yes", 0, 40), m.Drain())
+    told = effects(transcriber, m.Finished())
     assert transcriber.phase == DONE
     assert effects(transcriber, m.Drain()) == told == [(TELL, SESSION, m.Transcribed("yes", 2, ()))]
+
+
+def test_an_end_that_nobody_asked_for_is_none(transcriber: TranscriberActor) -> None:
+    assert effects(transcriber, m.Finished()) == []
+    assert transcriber.phase == OPEN
 
 
 def test_after_a_crash_the_transcriber_listens_and_hands_its_last_run_over_again(transcriber: TranscriberActor) -> None:

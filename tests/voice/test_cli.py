@@ -596,6 +596,8 @@ def test_every_command_says_the_same_as_text_and_as_one_json_object(
         (("token", "create", "x", "--days", "-1"), 2),
         (("token", "revoke", "tok-x"), 2),
         (("diagrams", "--check", "--output", "nowhere"), 1),
+        (("check", "nothing"), 2),
+        (("check", "--kind", "carsh=1"), 2),
         (("settings", "--home"), 2),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
@@ -637,11 +639,11 @@ def test_help_is_there_for_every_command_and_loads_no_database_or_audio_library(
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("call", "evidence", "sessions", "events", "token", "settings", "diagrams", "doctor"):
+    for command in ("call", "evidence", "sessions", "events", "token", "settings", "diagrams", "doctor", "check"):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["call", "evidence verify", "token create", "diagrams", "doctor"])
+@pytest.mark.parametrize("command", ["call", "check", "evidence verify", "token create", "diagrams", "doctor"])
 def test_each_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert "--json" in capsys.readouterr().out

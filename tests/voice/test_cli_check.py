@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from actors.model_parts import CRASH, CUT, LATE, Choice, Faults, Part
+from actors.model_parts import CRASH, CUT, LATE, POISON, Choice, Faults, Part
 from actors.voice_model import voice_model
 from agentos.core.communication.voice.cli import EXIT_CODES, main
-from agentos.core.communication.voice.cli.check import KINDS
 from machines.checker import check
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +30,8 @@ COUNTER = '''
 
 import time
 
-from actors.model_parts import Faults
+from actors.model import ActorModel
+from actors.model_parts import Connection, Faults, Part
 from machines.checker import Model, NotRepeatable, always, can_always_reach, sometimes
 
 
@@ -103,6 +103,10 @@ def wrong():
 
 def broken():
     raise RuntimeError("out of\\norder")
+
+
+def wired(faults=None):
+    return ActorModel("wired", lambda scene: None, parts=[Connection("wire"), Part("idle")], faults=faults)
 
 
 def given(faults=None, **others):
@@ -195,7 +199,7 @@ def test_the_kinds_of_faults_are_those_that_the_voice_model_has() -> None:
     for part in model.parts:
         noting(part)
     check(model, max_states=20_000)
-    assert set(KINDS) == parts | {CRASH, CUT, LATE}
+    assert model.fault_kinds == parts | {CRASH, POISON, CUT, LATE}
 
 
 def test_a_failure_shows_its_steps_and_what_the_last_one_changed(folder: Path) -> None:
@@ -344,6 +348,10 @@ def test_json_is_one_object_with_the_choices_of_each_path(folder: Path) -> None:
         (["counting:Twice"], "two properties have the same name"),
         (["--kind=crash"], "--kind is given as crash=1, a name and a number, not 'crash'"),
         (["--kind=carsh=1"], "--kind: there is no fault 'carsh'; there are cancel, crash, cut"),
+        (
+            ["counting:wired", "--kind=cut-off=1"],
+            "--kind: there is no fault 'cut-off'; there are crash, cut, cut off, late",
+        ),
         (["--sessions=-1"], "--sessions is at least 0, not -1"),
         (["--faults=-1"], "--faults is at least 0, not -1"),
         (["--max-states=0"], "max_states is at least 1, not 0"),

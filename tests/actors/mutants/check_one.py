@@ -10,7 +10,7 @@ import json
 import sys
 from typing import Any
 
-MAX_STATES = 20_000
+MAX_STATES = 50_000
 """More than any of the models has without a patch: a patch may make a model endless."""
 
 

@@ -28,15 +28,11 @@ MODELS: list[dict[str, Any]] = [
     {"frames": 0, "faults": {"total": 3, "kinds": {"crash": 2, "cut": 1}, "actors": ["voice-1"]}},
     {"faults": {"total": 1, "kinds": ANY_FAULT}},
     {"frames": 2, "faults": {"total": 4, "kinds": {"crash": 4}, "actors": ["recorder"]}},
+    {"faults": {"total": 1, "kinds": {"poison": 1}}},
 ]
 
 
-SURVIVORS: Mapping[str, str] = {
-    "actors/session.py: in fail_stopped, without `self._wait_for_the_end(message.tokens)`": (
-        "Not visible here. It matters for a stop that comes to a session that has stopped already, and kills it twice. A "
-        "message that kills is delivered again in the same turn, and a turn of a model has at most one fault."
-    ),
-}
+SURVIVORS: Mapping[str, str] = {}
 """Those that no promise notices, and why."""
 
 

@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from actors.model import Schedule, Timers
-from actors.model_parts import Faults
+from actors.model_parts import Faults, UnknownFault
 from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError, one_line
 from agentos.core.communication.voice.cli.options import Json
 from agentos.core.communication.voice.cli.outcome import Outcome, terminal
@@ -35,8 +35,6 @@ from machines.checker.result import Report, Verdict
 from machines.checker.text import changes
 
 VOICE: Final = "voice"
-KINDS: Final = ("cancel", "crash", "cut", "late", "media", "speech", "spill", "store")
-"""The kinds of faults that the voice model knows."""
 
 _NAMES: Final = {VOICE: "actors.voice_model:voice_model"}
 _CODES: Final = {checker.Outcome.HOLDS: OK, checker.Outcome.FAILS: FAILS, checker.Outcome.NOT_DECIDED: NOT_DECIDED}
@@ -58,6 +56,7 @@ def check(  # noqa: PLR0913 - each is an option of the command
     frames: Annotated[int | None, Parameter(help="How many frames of audio each call has at most.")] = None,
     stops: Annotated[int | None, Parameter(help="How often each call is stopped.")] = None,
     refused: Annotated[int | None, Parameter(help="How many of the calls are against the policy.")] = None,
+    in_turn: Annotated[bool, Parameter(negative=(), help="Nobody asks for a call while another one runs.")] = False,
     faults: Annotated[
         int | None, Parameter(help="How many faults a run may have; one for `voice` if nothing is said.")
     ] = None,
@@ -94,10 +93,12 @@ def check(  # noqa: PLR0913 - each is an option of the command
     A search that ends before everything was seen (at a bound, or by Ctrl-C) decides nothing that it did not find.
     """
     sizes = {"sessions": sessions, "frames": frames, "stops": stops, "refused": refused}
-    given = {name: number for name, number in sizes.items() if number is not None}
+    given: dict[str, Any] = {name: number for name, number in sizes.items() if number is not None}
     _not_negative(given)
     files = _Files(html, markdown_file, regression_file)
     files.refuse_unwritable()
+    if in_turn:
+        given["in_turn"] = True
     made = _model(model, {**given, **_rules(model, faults, kind, schedule, any_time=any_time)})
     options = {
         "strategy": strategy,
@@ -143,8 +144,11 @@ def _model(name: str, given: Mapping[str, Any]) -> _Made:
     if not callable(found):
         raise InputError(f"{name} is {_a(found)}, neither a model nor what makes one")
     _refuse_unknown(name, found, given)
-    with _blamed(f"{name} makes no model"):
-        made = found(**given)
+    try:
+        with _blamed(f"{name} makes no model"):
+            made = found(**given)
+    except UnknownFault as error:
+        raise InputError(f"--kind: {error}") from None
     if not isinstance(made, Model):
         raise InputError(f"{name} gave {_a(made)}, not a model")
     arguments = ", ".join(f"{key}={_source(value)}" for key, value in given.items())
@@ -190,9 +194,6 @@ def _rules(
     kinds = dict(map(_limit, kind or ()))
     if model == VOICE:
         faults = 1 if faults is None else faults
-        unknown = sorted(set(kinds) - set(KINDS))
-        if unknown:
-            raise InputError(f"--kind: there is no fault {unknown[0]!r}; there are {', '.join(KINDS)}")
     if kinds and faults is None:
         faults = sum(kinds.values())
     if faults is not None:
