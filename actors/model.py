@@ -207,7 +207,8 @@ class ActorModel(ReadableModel):
         `seen` are the states in the middle of the turn, behind a crash, from which others were tried already: crashes that
         leave the same behind go on in the same way, and only the first of them does.
         """
-        if crashes and self._events.may_fail(budget):
+        left = self._stage.tuples.values[budget][0]
+        if crashes and left and (left > 1 or len(crashes) > 3):  # of two faults, looking costs more than it saves
             middle, _ = self._turn(numbers, budget, event, crashes[-3] + 1, crashes)
             poison = [at for at in range(0, len(crashes), 3) if crashes[at + 1] == POISON_HERE]
             place = (middle, (crashes[-3], *[crashes[at] for at in poison]))
@@ -216,7 +217,7 @@ class ActorModel(ReadableModel):
             seen.add(place)
         after, steps = self._turn(numbers, budget, event, limit, crashes)
         found.append(((event.number, *crashes), after))
-        if not self._events.may_fail(budget):
+        if not self._events.may_fail(budget) or len(crashes) // 3 == self.faults.in_a_turn:
             return
         paid = self._events.paid
         first = crashes[-3] + 1 if crashes else 0

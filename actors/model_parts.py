@@ -109,12 +109,14 @@ class Faults:
 
     Kinds are `CRASH`, `POISON`, `CUT`, `LATE`, and those that the parts' choices name; with `kinds` given, none but those may
     happen.
-    `actors` are the names of those that may crash, of poison too; None for all.
+    `actors` are the names of those that may crash, of poison too; None for all. `in_a_turn` bounds how many strike in one turn;
+    None for as many as the budget allows: a run with many is as cruel with one in each turn, and there are far fewer of these.
     """
 
     total: int = 0
     kinds: Mapping[str, int] = field(default_factory=dict)
     actors: frozenset[str] | None = None
+    in_a_turn: int | None = None
 
     def __post_init__(self) -> None:
         if self.total < 0 or any(limit < 0 for limit in self.kinds.values()):

@@ -21,7 +21,6 @@ from actors.model_stage import (
     message_text,
     mistake_text,
     phase_text,
-    value_text,
 )
 from actors.model_turns import CUT_HERE, POISON, Faulty
 from actors.model_views import Seen, Views, mail
@@ -203,7 +202,7 @@ class ReadableModel(Model[bytes, Action]):
     def _moves(self, before: bytes, after: bytes) -> list[Happening]:
         phases = {address: self._phase(cell) for address, cell in self._cells(self._views.unpack(before))}
         return [
-            Happening("note", address.path, value_text(self._phase(cell)))
+            Happening("note", address.path, phase_text(self._phase(cell)))
             for address, cell in self._cells(self._views.unpack(after))
             if cell[STATUS] not in GONE and phases.get(address, self._phase(cell)) != self._phase(cell)
         ]

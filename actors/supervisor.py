@@ -57,6 +57,7 @@ class Entry(Struct, frozen=True):
     facts: Facts
     verdict: PolicyVerdict
     ref: Ref
+    asked: Any = None  # the token of who asked for it
     crashes: CrashLog = CrashLog()
     failing: int = 0
     tokens: tuple[Any, ...] = ()  # of stops that it crashed on
@@ -175,7 +176,7 @@ class Supervisor(Actor):
         facts = asked.facts
         actor = SessionActor(facts, verdict, self.limits, self.ports, self._routes(), asked.token)
         ref = out.spawn(actor, facts.session_id)
-        self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
+        self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref, asked.token))
         self.owners = self.owners.with_item(ref, facts.session_id)
 
     def _forget(self, session_id: str) -> None:
@@ -286,6 +287,7 @@ class Supervisor(Actor):
         then: tuple[Effect, ...] = (
             (PORT, directory, closed),
             (PORT, directory, changed),
+            (REPLY, entry.asked, Unevidenced(entry.error)),  # who knows already that it opened is not told again
             *((REPLY, token, ended) for token in entry.tokens),
         )
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)

@@ -37,7 +37,7 @@ def facts(number: int, *, recording: bool, refused: bool) -> m.Facts:
     )
 
 
-def voice_model(
+def voice_model(  # noqa: PLR0913 - each is a choice of its own
     *,
     sessions: int = 1,
     frames: int = 1,

@@ -20,14 +20,14 @@ _STYLE: Final = """
   --box: #232c35; --note: #37331c; --danger: #ff9389; --danger-paper: #47201d; --good: #6fd598; --link: #7fbcff; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 78rem; padding: 1.5rem; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 ui-sans-serif, system-ui, Helvetica, Arial, sans-serif; overflow-wrap: anywhere; }
+  font: 1rem/1.5 ui-sans-serif, system-ui, Helvetica, Arial, sans-serif; overflow-wrap: break-word; }
 a { color: var(--link); }
 :focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
 .skip { position: absolute; left: -100rem; }
 .skip:focus { position: static; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--rule); padding: .4rem .6rem; text-align: left; vertical-align: top; }
-code { font: .9em ui-monospace, Menlo, Consolas, monospace; }
+code { overflow-wrap: anywhere; font: .9em ui-monospace, Menlo, Consolas, monospace; }
 .holds { color: var(--good); font-weight: 600; }
 .fails { color: var(--danger); font-weight: 600; }
 .not-decided { color: var(--faint); font-weight: 600; }

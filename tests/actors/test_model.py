@@ -815,7 +815,7 @@ def test_what_went_on_in_a_step() -> None:
     assert happenings(model, "visitor: rings") == [
         ("message", "visitor", "Open(n=2)", "porter/door"),
         ("message", "porter/door", "'unlock'", "lock"),
-        ("note", "porter/door", "'open'", ""),
+        ("note", "porter/door", "open", ""),
     ]
     assert ("note", "lock", "jams", "") in happenings(model, "visitor: rings", "lock: jams")
     assert happenings(model, "visitor: rings", "lock: jams", "porter/door: timer 'shut' comes due")[0] == (

@@ -1,7 +1,7 @@
 """The voice service keeps its promises, whatever order things come in and whatever fails.
 
-The first test is the model of every run: one session, and at most one fault of any kind. The others are wider in one direction
-each; together they meet everything that the voice actors can meet.
+The first test is the model of every run: one session, a request that is refused, and at most one fault of any kind. The others are
+wider in one direction each.
 """
 
 # ruff: noqa: RUF012 - a table on an actor class is never changed
@@ -28,7 +28,7 @@ ONE_OF_ANY_KIND = Faults(1, dict.fromkeys(KINDS, 1))
 
 
 def crashes(times: int, *names: str, cuts: int = 0) -> Faults:
-    return Faults(times + cuts, {"crash": times, "cut": cuts}, frozenset(names))
+    return Faults(times + cuts, {"crash": times, "cut": cuts}, frozenset(names), in_a_turn=1)
 
 
 def unkept(report: Report) -> list[tuple[str, str]]:

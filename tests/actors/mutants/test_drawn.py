@@ -24,10 +24,10 @@ MODELS: list[dict[str, Any]] = [
     {"refused": 1, "faults": {"total": 1, "kinds": ANY_FAULT}},
     {"sessions": 2, "frames": 0, "stops": 0, "faults": {"total": 1, "kinds": {"store": 1}}},
     {"faults": {"total": 1, "kinds": {"crash": 1}, "actors": ["recorder"]}},
-    {"frames": 0, "stops": 0, "faults": {"total": 6, "kinds": {"crash": 6}, "actors": ["voice-1"]}},
-    {"frames": 0, "faults": {"total": 3, "kinds": {"crash": 2, "cut": 1}, "actors": ["voice-1"]}},
+    {"frames": 0, "stops": 0, "faults": {"total": 6, "in_a_turn": 1, "kinds": {"crash": 6}, "actors": ["voice-1"]}},
+    {"frames": 0, "faults": {"total": 3, "in_a_turn": 1, "kinds": {"crash": 2, "cut": 1}, "actors": ["voice-1"]}},
     {"faults": {"total": 1, "kinds": ANY_FAULT}},
-    {"frames": 2, "faults": {"total": 4, "kinds": {"crash": 4}, "actors": ["recorder"]}},
+    {"frames": 2, "faults": {"total": 4, "in_a_turn": 1, "kinds": {"crash": 4}, "actors": ["recorder"]}},
     {"faults": {"total": 1, "kinds": {"poison": 1}}},
 ]
 
