@@ -1,7 +1,7 @@
 """The voice service keeps its promises, whatever order things come in and whatever fails.
 
-The first test is the model of every run: one session, a request that is refused, and at most one fault of any kind. The others are
-wider in one direction each.
+The first test is the model of every run: one session, a request that is refused, and at most one fault of any kind.
+The others are wider in one direction each.
 """
 
 # ruff: noqa: RUF012 - a table on an actor class is never changed
