@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
-from actors.mailbox import SYSTEM, Ref
+from actors.mailbox import KEEP_MAIL, SYSTEM, MailRule, Ref, lane_of
 
 TELL: Final = 0
 REPLY: Final = 1
@@ -37,6 +37,7 @@ WATCH: Final = 8
 UNWATCH: Final = 9
 POSTPONE: Final = 10
 REFUSE: Final = 11
+HOLD: Final = 12
 
 Effect = tuple[int, Any, Any]
 
@@ -71,21 +72,48 @@ START: Final = Start(again=False)
 START_AGAIN: Final = Start(again=True)
 
 
+class Retry:
+    """A message that its actor crashed on, put back before the other mail of its lane. Its step is that of the message; if
+    it crashes again the message is set aside. So it is this delivery that was tried before, not this message."""
+
+    __slots__ = ("lane", "message")
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+        self.lane = lane_of(message)
+
+
+class Shutdown:
+    """Told by a supervisor: finish what must be finished, and stop yourself with `out.stop()`, within your deadline.
+
+    It is meant for one incarnation: one that still waits when the actor is held (see `Out.hold`) is void.
+    """
+
+    lane = SYSTEM
+    __slots__ = ()
+
+
+SHUTDOWN: Final = Shutdown()
+
+
 class Exited:
     """Told to the parent: `ref` crashed with `error`, or stopped by itself (`error` is None), at `at` seconds.
 
     A crashed child is held, its mail with it, until its parent restarts or stops it. `dropped` is the message that killed it
-    twice and was set aside with this crash, for a parent that must not lose it.
+    twice and was set aside with this crash, for a parent that must not lose it. `last_words` are those of `Actor.last_words`.
     """
 
     lane = SYSTEM
-    __slots__ = ("at", "dropped", "error", "ref")
+    __slots__ = ("at", "dropped", "error", "last_words", "ref")
 
-    def __init__(self, ref: Ref, error: str | None, at: float, dropped: Any = None) -> None:
+    def __init__(
+        self, ref: Ref, error: str | None, at: float, dropped: Any = None, last_words: tuple[Effect, ...] = ()
+    ) -> None:
         self.ref = ref
         self.error = error
         self.at = at
         self.dropped = dropped
+        self.last_words = last_words
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Exited) and (self.ref, self.error, self.at) == (other.ref, other.error, other.at)
@@ -187,9 +215,17 @@ class Out:
         """After a crash: start a child whose address the journal holds, unless it was started already."""
         self._add((SPAWN, ref, None))
 
-    def restart(self, ref: Ref) -> None:
-        """Begin a crashed child again from its journal; its mail is kept."""
-        self._add((RESTART, ref, None))
+    def restart(self, ref: Ref, mail: MailRule = KEEP_MAIL) -> None:
+        """Begin a held child again from its journal, with as much of its mail as the rule says.
+
+        A child that runs is left alone; and for a parent that holds its children, one whose exit is still in the parent's mail.
+        """
+        self._add((RESTART, ref, mail))
+
+    def hold(self, ref: Ref) -> None:
+        """End a child's incarnation with its journal, and its children for good: its address and its mail wait for a restart,
+        which begins it anew, or a stop."""
+        self._add((HOLD, ref, None))
 
     def stop(self, ref: Ref | None = None) -> None:
         """Stop a child, or this actor itself, and its children first. Waiting mail becomes dead letters."""
@@ -222,9 +258,15 @@ class Actor:
     journal: ClassVar[tuple[str, ...]] = ()
     handles: ClassVar[Mapping[Any, Any]] = {}
 
+    holds_children: ClassVar[bool] = False
+    """Whether a child that stops itself is held (see `Out.hold`), so that it can be begun again at its address. Such a
+    parent loses neither news of an exit nor the word to end, even if it crashes on them twice: nobody else would ever decide on
+    its children."""
+
     compiled: ClassVar[dict[Any, dict[type, Any]]] = {}
     journal_of: ClassVar[Callable[[Any], tuple[Any, ...]] | None] = None
     starts: ClassVar[bool] = False
+    has_last_words: ClassVar[bool] = False
     frozen_of: ClassVar[Callable[[Any], tuple[Any, ...]]] = staticmethod(lambda _: ())
 
     phase: Any = ANY_PHASE
@@ -239,6 +281,7 @@ class Actor:
         cls.journal_of = staticmethod(_values_of(cls.journal)) if cls.journal or defers else None
         cls.frozen_of = staticmethod(_values_of(cls.state))
         cls.starts = cls.start is not Actor.start
+        cls.has_last_words = cls.last_words is not Actor.last_words
 
     def start(self, out: Out) -> None:
         """The first step of a new actor."""
@@ -246,6 +289,11 @@ class Actor:
     def restarted(self, out: Out) -> None:
         """The first step after a crash, with the journal's fields as they were committed; `start` unless overridden."""
         self.start(out)
+
+    def last_words(self, mail: tuple[Any, ...]) -> tuple[Effect, ...]:
+        """What must be said in its stead if it never begins again, as its journal stands and with this unread mail. The parent
+        is told with each crash."""
+        return ()
 
     def timeout(self, timer: str, out: Out) -> None:
         """The step of a timer that has come due."""
@@ -281,6 +329,10 @@ def _defer(actor: Actor, message: object, out: Out) -> None:
 
 
 def _refuse(actor: Actor, message: object, out: Out) -> None:
+    """The step of what is not in the table. That a retry is found here keeps tables to what actors handle."""
+    if message.__class__ is Retry:
+        actor.receive(message.message, out)
+        return
     out.effects.append((REFUSE, message, None))
 
 

@@ -24,14 +24,14 @@ import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
-from actors.actor import PORT, Actor
+from actors.actor import PORT, Actor, Retry
 from actors.mailbox import HELD, Ref
 from actors.model import Action, ActorModel, Crash, Scene, Schedule
 from actors.model_parts import Answer, Choice, ModelToken, Part, path_of
 from actors.model_stage import Address
 from actors.system import ActorSystem, Token
 from machines.frozen import FrozenMap
-from machines.restart import CrashLog
+from machines.restart import CrashLog, Streak
 
 if TYPE_CHECKING:
     from hypothesis.stateful import RuleBasedStateMachine
@@ -68,7 +68,8 @@ class _StruckTable(dict[type, Any]):
         self._strike = strike
 
     def get(self, kind: type, default: Any = None) -> Any:
-        return partial(self._strike, super().get(kind, default))
+        step = super().get(kind, default)
+        return step if kind is Retry else partial(self._strike, step)  # a retry looks up the message itself
 
 
 class _Told:
@@ -428,7 +429,7 @@ def plain(value: Any) -> Any:  # noqa: C901, PLR0911 - one line for each kind of
         return type(value).__name__, *[plain(item) for item in value]
     if isinstance(value, frozenset):
         return type(value).__name__, frozenset([plain(item) for item in value])
-    if isinstance(value, CrashLog):
+    if isinstance(value, CrashLog | Streak):
         return "crashes"  # a model's all are within one window, a system's are forgotten in time
     if isinstance(value, msgspec.Struct):
         return type(value).__name__, *[plain(getattr(value, name)) for name in value.__struct_fields__]

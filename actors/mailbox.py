@@ -11,7 +11,9 @@ bound: one stop, one exit a child and one entry a timer is all that can be in it
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from actors.actor import Actor, Timer
@@ -47,16 +49,36 @@ SPREAD: Final = _Mark("SPREAD")  # the mail is in the lanes
 Lanes = tuple[deque[Any], deque[Any], deque[Any]]
 
 
-class Rare:
-    """What most actors never have: messages `deferred` until their phase changes, the `suspect` message that crashed them
-    once, those who watch for their end, and more than the first `incarnation`."""
+class MailRule(Struct, frozen=True):
+    """What a restart does to the mail that waits: in the control and the audio lane at most `most` messages are kept (all of
+    them if None), the newest or the oldest. The system lane is always kept."""
 
-    __slots__ = ("deferred", "incarnation", "suspect", "watchers")
+    most: int | None = None
+    kept: Literal["oldest", "newest"] = "oldest"
+
+    def split(self, lane: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The messages of a lane that are kept, and those that go, both in order."""
+        if self.most is None or len(lane) <= self.most:
+            return lane, []
+        if self.kept == "oldest":
+            return lane[: self.most], lane[self.most :]
+        at = len(lane) - self.most
+        return lane[at:], lane[:at]
+
+
+KEEP_MAIL: Final = MailRule()
+DROP_MAIL: Final = MailRule(0)
+
+
+class Rare:
+    """What most actors never have: messages `deferred` until their phase changes, those who watch for their end, and more
+    than the first `incarnation`."""
+
+    __slots__ = ("deferred", "incarnation", "watchers")
 
     def __init__(self) -> None:
         self.deferred: list[Any] = []
         self.incarnation = 0
-        self.suspect: Any = EMPTY
         self.watchers: list[Ref] = []
 
 
@@ -206,6 +228,19 @@ def take_first(ref: Ref, pool: LanePool) -> Any:
     return message
 
 
+def waiting_in(ref: Ref, lane: int) -> tuple[Any, ...]:
+    """The messages that wait in a lane, the next one first."""
+    if ref.lanes is not None:
+        return tuple(ref.lanes[lane])
+    return (ref.slot,) if ref.slot is not EMPTY and lane_of(ref.slot) == lane else ()
+
+
+def waiting(ref: Ref) -> list[Any]:
+    """Every message that waits, the next one first; deferred ones last."""
+    found = [message for lane in (SYSTEM, CONTROL, AUDIO) for message in waiting_in(ref, lane)]
+    return found + (ref.rare.deferred if ref.rare is not None else [])
+
+
 def put_back(ref: Ref, message: Any, pool: LanePool) -> None:
     """Put `message` before all other mail of its lane."""
     _spread(ref, pool)[lane_of(message)].appendleft(message)
@@ -239,6 +274,25 @@ def take_all(ref: Ref, pool: LanePool) -> list[Any]:
         messages.extend(ref.rare.deferred)
         ref.rare.deferred = []
     return messages
+
+
+def take_out(ref: Ref, unwanted: Callable[[Any], bool], pool: LanePool) -> None:
+    """Remove the unwanted messages, wherever they wait."""
+    if ref.rare is not None:
+        ref.rare.deferred = [message for message in ref.rare.deferred if not unwanted(message)]
+    if ref.lanes is None:
+        if ref.slot is not EMPTY and unwanted(ref.slot):
+            ref.slot = EMPTY
+        return
+    for lane in ref.lanes:
+        if any(map(unwanted, lane)):
+            kept = [message for message in lane if not unwanted(message)]
+            lane.clear()
+            lane.extend(kept)
+    if not any(ref.lanes):
+        pool.give_back(ref.lanes)
+        ref.lanes = None
+        ref.slot = EMPTY
 
 
 def _spread(ref: Ref, pool: LanePool) -> Lanes:

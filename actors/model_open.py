@@ -23,7 +23,7 @@ from actors.model_stage import (
 )
 from actors.model_tables import packed
 
-NOTHING_ELSE: Final = [(), 0, (), 0]  # nothing deferred, no suspect, nobody who watches, no crash
+NOTHING_ELSE: Final = [(), 0, (), 0]  # nothing deferred, no suspects, nobody who watches, no crash
 
 Log = Callable[[str, str, str, str], None]
 """Is told of each happening in a turn: its kind, its source, a text, its target."""

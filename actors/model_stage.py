@@ -8,6 +8,7 @@ import traceback
 from typing import Any, Final, NamedTuple, TypeVar
 
 from actors.actor import (
+    HOLD,
     PORT,
     POSTPONE,
     REFUSE,
@@ -204,6 +205,18 @@ class Stage:
             found = self._recovered[body] = self.body(old.recover(journal), spawned, wiring)
         return found
 
+    def begun_anew(self, body: int) -> int:
+        """The actor as it begins without its journal, and with its children counted on."""
+        _, wiring, _, spawned = self.values.values[body]
+        return self.body(self.actor(body).recover(()), spawned, wiring)
+
+    def last_words(self, body: int, mail: tuple[int, ...]) -> tuple[Any, ...]:
+        """What the actor owes to others, as its journal stands and with this unread mail."""
+        values = self.values.values
+        if not values[body].kind.has_last_words:
+            return ()
+        return self.actor(self.recovered(body)).last_words(tuple([values[message] for message in mail]))
+
     def phase(self, body: int) -> Any:
         """The phase an actor is in."""
         return self.actor(body).phase
@@ -288,10 +301,10 @@ class Stage:
             if not isinstance(a, ModelToken):
                 return BROKEN, f"a reply to {a!r}, which is no token", None
             return op, self.values.number(a), self.values.number(Answer(a.key, b))
-        if op in {TELL, SPAWN, RESTART, STOP, WATCH, UNWATCH}:
+        if op in {TELL, SPAWN, RESTART, STOP, HOLD, WATCH, UNWATCH}:
             if not isinstance(a, Address):
                 return BROKEN, f"{a!r} is no address", None
-            return op, a.number, self.message(b) if op == TELL else None
+            return op, a.number, self.message(b) if op == TELL else b
         if op in {POSTPONE, REFUSE}:
             return op, self.message(a), None
         return op, a, b

@@ -8,10 +8,12 @@ One thing is simpler: the living children of an actor are stopped and begun agai
 in any run, the last one first, and not by the order of this run.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from actors.actor import (
     CANCEL_TIMER,
+    HOLD,
     PORT,
     POSTPONE,
     REFUSE,
@@ -25,8 +27,21 @@ from actors.actor import (
     WATCH,
     Exited,
     Gone,
+    Shutdown,
 )
-from actors.mailbox import AUDIO, CONTROL, CONTROL_BOUND, HELD, IDLE, READY, STOPPED, UNBORN
+from actors.mailbox import (
+    AUDIO,
+    CONTROL,
+    CONTROL_BOUND,
+    HELD,
+    IDLE,
+    KEEP_MAIL,
+    READY,
+    STOPPED,
+    SYSTEM,
+    UNBORN,
+    MailRule,
+)
 from actors.model_memory import ADDRESSES
 from actors.model_open import OpenState
 from actors.model_parts import ModelToken
@@ -111,8 +126,8 @@ class Turn(OpenState):
                 self._raised(ref, cell, message, error)
             else:
                 cell[BODY] = body
-                if cell[SUSPECT] == message:
-                    cell[SUSPECT] = 0
+                if cell[SUSPECT]:
+                    self._acquit(cell, message)
                 if cell[DEFERRED] and moved:
                     self._take_deferred(cell)
                 for op, a, b in effects[:strike] if strike >= 0 else effects:
@@ -163,7 +178,7 @@ class Turn(OpenState):
             number = stage.lanes[message]
             lane = self._lanes(cell)[number]
             if number == AUDIO and len(lane) >= stage.audio_bound:
-                lane.pop(0)
+                self._acquit(cell, lane.pop(0))
             elif number == CONTROL and len(lane) >= CONTROL_BOUND:
                 if status != HELD:
                     self.crash(ref, 0, "MailboxOverflow")
@@ -196,7 +211,7 @@ class Turn(OpenState):
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
-    def _perform(self, ref: int, op: int, a: Any, b: Any) -> None:  # noqa: C901 - a table, written out
+    def _perform(self, ref: int, op: int, a: Any, b: Any) -> None:  # noqa: C901, PLR0912 - a table, written out
         if op == SET_TIMER:
             self._disarm(ref, a)
             self.arming.append((ref, a, b))
@@ -207,9 +222,11 @@ class Turn(OpenState):
         elif op == SPAWN:
             self.spawn(a)
         elif op == RESTART:
-            self._restart(a)
+            self._restart_effect(ref, a, b)
         elif op == STOP:
             self._stop_effect(ref, a)
+        elif op == HOLD:
+            self._hold(a)
         elif op == WATCH:
             if self.cell(a)[STATUS] == STOPPED:
                 self._put(ref, self.stage.message(Gone(self.stage.addresses[a])))
@@ -276,12 +293,33 @@ class Turn(OpenState):
     def _stop_effect(self, me: int, ref: int) -> None:
         by_itself = me == ref and self.cell(ref)[STATUS] != STOPPED
         parent = self.stage.addresses[ref].parent
-        self._stop(ref)
+        if by_itself and parent is not None and self._holds_children(parent.number):
+            self._hold(ref)
+        else:
+            self._stop(ref)
         if by_itself and parent is not None:
             above = self.cell(parent.number)
             if above[STATUS] != STOPPED and self.stage.handles_exits(above[BODY]):
                 exited = Exited(self.stage.addresses[ref], None, 0.0)  # type: ignore[arg-type]
                 self._put(parent.number, self.stage.message(exited))
+
+    def _holds_children(self, ref: int) -> bool:
+        cell = self.cell(ref)
+        return cell[STATUS] != STOPPED and bool(self.stage.values.values[cell[BODY]].kind.holds_children)
+
+    def _hold(self, ref: int) -> None:
+        cell = self.cell(ref)
+        if cell[STATUS] in {STOPPED, UNBORN}:
+            return
+        for child in self._children(ref):
+            self._stop(child)
+        cell[BODY] = self.stage.begun_anew(cell[BODY])
+        self._disarm_all(ref)
+        if self.log is not None:
+            self.log("hold", self.stage.addresses[ref].path, "", "")
+        cell[STATUS] = HELD
+        values, start = self.stage.values.values, self.stage.start
+        self._take_out(cell, lambda message: message == start or isinstance(values[message], Shutdown))
 
     def _stop(self, ref: int) -> None:
         cell = self.cell(ref)
@@ -303,7 +341,7 @@ class Turn(OpenState):
         """Hold the actor and tell its parent. `message` is what its step raised on, 0 when effects had gone out."""
         stage = self.stage
         cell = self.cell(ref)
-        if cell[STATUS] == STOPPED:
+        if cell[STATUS] in {HELD, STOPPED}:
             return
         if self.log is not None:
             self.log("crash", stage.addresses[ref].path, error, "")
@@ -311,14 +349,16 @@ class Turn(OpenState):
         cell[STATUS] = HELD
         dropped = None
         if message and not stage.is_own(message):
-            if cell[SUSPECT] == message:
-                dropped = stage.values.values[message]
-                cell[SUSPECT] = 0
+            what = stage.values.values[message]
+            if cell[SUSPECT] and message in cell[SUSPECT]:
+                dropped = what
+                self._acquit(cell, message)
                 if self.log is not None:
                     text = f"{message_text(stage, message)} is set aside, it killed its actor twice"
                     self.log("note", stage.addresses[ref].path, text, "")
             else:
-                cell[SUSPECT] = message
+                if not (isinstance(what, Exited | Shutdown) and self._holds_children(ref)):
+                    cell[SUSPECT] = (*(cell[SUSPECT] or ()), message)
                 self._put_first(cell, message)
         parent = stage.addresses[ref].parent
         if parent is None:
@@ -330,12 +370,26 @@ class Turn(OpenState):
             return
         above = self.cell(parent.number)
         if above[STATUS] != STOPPED and stage.handles_exits(above[BODY]):
-            exited = Exited(stage.addresses[ref], error, 0.0, dropped)  # type: ignore[arg-type]
+            unread = (
+                *([cell[SLOT]] if cell[SLOT] else [mail for lane in cell[LANES] for mail in lane]),
+                *cell[DEFERRED],
+            )
+            words = stage.last_words(cell[BODY], unread)
+            exited = Exited(stage.addresses[ref], error, 0.0, dropped, words)  # type: ignore[arg-type]
             self._put(parent.number, stage.message(exited))
         else:
             self.crash(parent.number, 0, error)
 
-    def _restart(self, ref: int) -> None:
+    def _restart_effect(self, me: int, ref: int, mail: MailRule) -> None:
+        cell = self.cell(me)
+        if (cell[SLOT] or cell[LANES]) and self._holds_children(me):
+            values, address = self.stage.values.values, self.stage.addresses[ref]
+            waiting = cell[LANES][SYSTEM] if cell[LANES] else [cell[SLOT]]
+            if any(isinstance(values[message], Exited) and values[message].ref is address for message in waiting):
+                return
+        self._restart(ref, mail)
+
+    def _restart(self, ref: int, mail: MailRule = KEEP_MAIL) -> None:
         stage = self.stage
         cell = self.cell(ref)
         if cell[STATUS] != HELD:
@@ -347,10 +401,39 @@ class Turn(OpenState):
         if cell[DEFERRED]:
             self._take_deferred(cell)
         self._put_first(cell, stage.start_again)
+        if mail.most is not None:
+            self._sort_out(cell, mail)
         self.queue.append(ref)
         if not stage.handles_exits(cell[BODY]):
             for child in self._children(ref):
                 self._restart(child)
+
+    def _acquit(self, cell: list[Any], message: int) -> None:
+        """The message that its actor crashed on has been dealt with; an equal one that comes later is not suspect."""
+        if cell[SUSPECT]:
+            cell[SUSPECT] = tuple([other for other in cell[SUSPECT] if other != message]) or 0
+
+    def _take_out(self, cell: list[Any], gone: Callable[[int], bool]) -> None:
+        """Remove messages, wherever they wait."""
+        cell[DEFERRED] = tuple([message for message in cell[DEFERRED] if not gone(message)])
+        if not (cell[SLOT] or cell[LANES]):
+            return
+        lanes = self._lanes(cell)
+        for lane in lanes:
+            for message in filter(gone, lane):
+                self._acquit(cell, message)
+            lane[:] = [message for message in lane if not gone(message)]
+        if not any(lanes):
+            cell[LANES] = ()
+
+    def _sort_out(self, cell: list[Any], mail: MailRule) -> None:
+        """Drop the mail that the rule does not keep."""
+        for lane in self._lanes(cell)[SYSTEM + 1 :]:
+            lane[:], gone = mail.split(list(lane))
+            for message in gone:
+                self._acquit(cell, message)
+                if self.log is not None:
+                    self.log("drop", "", message_text(self.stage, message), "")
 
     def _take_deferred(self, cell: list[Any]) -> None:
         for message in reversed(cell[DEFERRED]):

@@ -22,7 +22,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from actors.actor import IGNORE, PORT, Actor, Effect, Exited, Out
+from actors.actor import IGNORE, PORT, REPLY, Actor, Effect, Exited, Out
 from actors.mailbox import Ref
 from actors.messages import (
     Abandon,
@@ -358,6 +358,15 @@ class SessionActor(Actor):
         elif self.phase is ACTIVE:
             self._end(FAILED, self.accepted, (), out, error=f"the {name} failed: {message.error}")
         self._emit(out, ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
+
+    def last_words(self, mail: tuple[Any, ...]) -> tuple[Effect, ...]:
+        """Who asked for this session hears that it never opened, and those who wait for its end that it has come."""
+        stops = [message.token for message in mail if isinstance(message, Stop) and message.token is not None]
+        fails = [token for message in mail if isinstance(message, Fail) for token in message.tokens]
+        accepted = self.ending.tokens if self.ending is not None else ()
+        ended = Ended(self.facts.session_id, durable=True, spilled=False)
+        never = () if self.opened or self.ending is not None else ((REPLY, self.token, Unevidenced(NOT_OPENED)),)
+        return (*never, *((REPLY, token, ended) for token in (*accepted, *stops, *fails)))
 
     def timeout(self, timer: str, out: Out) -> None:
         """Idle, overrun, missing frames, the drain deadline, or evidence that does not come."""

@@ -5,6 +5,10 @@ crash more often than its intensity allows. Beyond it, policy and evidence take 
 restarts it from its journal, or fails); a session is told to end as failed; and a session that can't even do that is ended
 here, with the final record that it would have written.
 
+Restarts are immediate, and only their intensity bounds them: with a backoff, sessions would wait for evidence that waits, and
+some would end without a durable record or turn a caller away, which a crash must not do (P8; the checker finds it with two
+crashes). Policy and sessions have nothing to wait for: what may be down stands behind ports, which know how to wait.
+
 It gives each session its routes when it spawns it, and new ones when evidence was restarted or its store is back. Frames
 follow a route without passing through here.
 """
@@ -57,7 +61,6 @@ class Entry(Struct, frozen=True):
     facts: Facts
     verdict: PolicyVerdict
     ref: Ref
-    asked: Any = None  # the token of who asked for it
     crashes: CrashLog = CrashLog()
     failing: int = 0
     tokens: tuple[Any, ...] = ()  # of stops that it crashed on
@@ -176,7 +179,7 @@ class Supervisor(Actor):
         facts = asked.facts
         actor = SessionActor(facts, verdict, self.limits, self.ports, self._routes(), asked.token)
         ref = out.spawn(actor, facts.session_id)
-        self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref, asked.token))
+        self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
         self.owners = self.owners.with_item(ref, facts.session_id)
 
     def _forget(self, session_id: str) -> None:
@@ -257,15 +260,15 @@ class Supervisor(Actor):
         if entry.failing or not allowed or stopping:
             entry = replace(entry, failing=entry.failing + 1, error=message.error or "")
         if entry.failing > GIVEN_CHANCES:
-            self._end_for(entry, out)
+            self._end_for(entry, message.last_words, out)
             return
         self.sessions = self.sessions.with_item(session_id, replace(entry, crashes=log))
         if entry.failing:
             out.tell(entry.ref, Fail(entry.error, entry.tokens))
         out.restart(entry.ref)
 
-    def _end_for(self, entry: Entry, out: Out) -> None:
-        """End a session that can't end itself: release what it held, and write its final record."""
+    def _end_for(self, entry: Entry, last_words: tuple[Effect, ...], out: Out) -> None:
+        """End a session that can't end itself: release what it held, write its final record, and say what it can't say."""
         session_id, directory = entry.facts.session_id, self.ports.directory
         out.stop(entry.ref)
         self.sessions = self.sessions.without(session_id)
@@ -284,11 +287,12 @@ class Supervisor(Actor):
         changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)
         closed = Closed(session_id)
         ended = Ended(session_id, durable=True, spilled=False)
+        told = [token for _, token, _ in last_words]
         then: tuple[Effect, ...] = (
             (PORT, directory, closed),
             (PORT, directory, changed),
-            (REPLY, entry.asked, Unevidenced(entry.error)),  # who knows already that it opened is not told again
-            *((REPLY, token, ended) for token in entry.tokens),
+            *last_words,
+            *((REPLY, token, ended) for token in entry.tokens if token not in told),
         )
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
         out.port(directory, closed)

@@ -32,7 +32,21 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskStatus
 
-from actors.actor import PORT, REFUSE, START, START_AGAIN, Actor, Exited, Gone, Out, Start, Timer, refused
+from actors.actor import (
+    HOLD,
+    PORT,
+    START,
+    START_AGAIN,
+    Actor,
+    Exited,
+    Gone,
+    Out,
+    Retry,
+    Shutdown,
+    Start,
+    Timer,
+    refused,
+)
 from actors.loop import loop_clock, thread_waker
 from actors.mailbox import (
     AUDIO_BOUND,
@@ -41,18 +55,24 @@ from actors.mailbox import (
     EMPTY,
     HELD,
     IDLE,
+    KEEP_MAIL,
     READY,
     SPREAD,
     STOPPED,
+    SYSTEM,
     UNBORN,
     LanePool,
     MailboxOverflow,
+    MailRule,
     Ref,
     depth,
     put,
     put_back,
     take_all,
     take_first,
+    take_out,
+    waiting,
+    waiting_in,
 )
 from actors.timers import TimerQueue
 from machines.restart import CrashLog, Intensity
@@ -164,8 +184,9 @@ class ActorSystem:
             self._unwatch,
             self._postpone,
             self._refuse,
+            self._hold_effect,
         )
-        assert len(self._perform) == REFUSE + 1
+        assert len(self._perform) == HOLD + 1
 
     # --- from outside ----------------------------------------------------------------------------------------------
 
@@ -527,7 +548,10 @@ class ActorSystem:
     def _stop_effect(self, me: Ref, ref: Ref, _: None) -> None:
         parent = ref.parent
         by_itself = me is ref and ref.status != STOPPED
-        self._stop(ref)
+        if by_itself and parent is not None and parent.actor is not None and parent.actor.holds_children:
+            self._hold(ref)
+        else:
+            self._stop(ref)
         if by_itself and parent is not None and Exited in parent.table.get(_phase(parent), ()):
             self._enqueue(parent, Exited(ref, None, self.now()))
 
@@ -552,9 +576,22 @@ class ActorSystem:
         ref.actor = None
         ref.journal = ()
         if rare is not None:
-            watchers, rare.watchers, rare.suspect = rare.watchers, [], EMPTY
+            watchers, rare.watchers = rare.watchers, []
             for watcher in watchers:
                 self._enqueue(watcher, Gone(ref))
+
+    def _hold_effect(self, _: Ref, ref: Ref, __: None) -> None:
+        self._hold(ref)
+
+    def _hold(self, ref: Ref) -> None:
+        if ref.status >= STOPPED:
+            return
+        while ref.youngest is not None:
+            self._stop(ref.youngest)
+        self._timers.cancel_all(ref)
+        ref.journal = ()
+        ref.status = HELD
+        take_out(ref, lambda message: isinstance(_content(message), Shutdown), self._pool)
 
     def _watch(self, me: Ref, ref: Ref, _: None) -> None:
         if ref.status == STOPPED:
@@ -582,25 +619,27 @@ class ActorSystem:
         """Hold the actor and tell its parent. `message` is what its step raised on, EMPTY when effects had gone out."""
         self._crashes += 1
         text = "".join(traceback.format_exception_only(error)).strip()
-        if ref.status == STOPPED:
-            return
+        if ref.status >= HELD:
+            return  # it had ended already
         self._timers.cancel_all(ref)
         ref.status = HELD
         dropped = None
         if message is not EMPTY and not isinstance(message, OWN_MAIL):
-            rare = ref.seldom
-            if message is rare.suspect:
-                dropped = message
-                self._letter(ref, message, "killed its actor twice", text)
-                rare.suspect = EMPTY
+            if isinstance(message, Retry):
+                dropped = message.message
+                self._letter(ref, dropped, "killed its actor twice", text)
             else:
-                rare.suspect = message
-                put_back(ref, message, self._pool)
+                keeps = isinstance(message, Exited | Shutdown) and ref.actor is not None and ref.actor.holds_children
+                put_back(ref, message if keeps else Retry(message), self._pool)
         parent = ref.parent
         if parent is None:
             self._crash_at_top(ref, text, error)
         elif Exited in parent.table.get(_phase(parent), ()):
-            self._enqueue(parent, Exited(ref, text, self.now(), dropped))
+            actor = ref.actor
+            words: tuple[Any, ...] = ()
+            if actor is not None and actor.has_last_words:
+                words = actor.recover(ref.journal).last_words(tuple([_content(mail) for mail in waiting(ref)]))
+            self._enqueue(parent, Exited(ref, text, self.now(), dropped, words))
         else:
             self._crash(parent, EMPTY, error)
 
@@ -617,11 +656,13 @@ class ActorSystem:
         else:
             sys.excepthook(SystemFailed, self._failure, None)
 
-    def _restart_effect(self, _: Ref, ref: Ref, __: None) -> None:
-        self._restart(ref)
+    def _restart_effect(self, me: Ref, ref: Ref, mail: MailRule) -> None:
+        holds = me.actor is not None and me.actor.holds_children
+        if not (holds and any(isinstance(news, Exited) and news.ref is ref for news in waiting_in(me, SYSTEM))):
+            self._restart(ref, mail)
 
-    def _restart(self, ref: Ref) -> None:
-        """Begin a held actor again: a new state from the journal, the mailbox kept, a first step before any mail."""
+    def _restart(self, ref: Ref, mail: MailRule = KEEP_MAIL) -> None:
+        """Begin a held actor again: a new state from the journal, the mail that is kept, a first step before any of it."""
         if ref.status != HELD or ref.actor is None:
             return
         self._restarts += 1
@@ -630,14 +671,34 @@ class ActorSystem:
         ref.status = READY
         self._take_deferred(ref)
         put_back(ref, START_AGAIN, self._pool)
+        if mail.most is not None:
+            self._sort_out(ref, mail)
         self._ready.append(ref)
         if ref.youngest is not None and Exited not in ref.table.get(_phase(ref), ()):
             for child in ref.children():
                 self._restart(child)
 
+    def _sort_out(self, ref: Ref, mail: MailRule) -> None:
+        """Make dead letters of the mail that the rule does not keep."""
+        lanes = ref.lanes
+        assert lanes is not None, "its first step waits in there"
+        for lane in lanes[SYSTEM + 1 :]:
+            kept, gone = mail.split(list(lane))
+            if gone:
+                lane.clear()
+                lane.extend(kept)
+            for message in gone:
+                self._letter(ref, message, "dropped at restart")
+
     def _letter(self, ref: Ref, message: Any, reason: str, error: str = "") -> None:
+        message = _content(message)
         self._dead[reason] += 1
         self.dead_letters.append(DeadLetter(ref.name, type(message).__name__, reason, error))
+
+
+def _content(message: Any) -> Any:
+    """The message itself, out of a retry."""
+    return message.message if isinstance(message, Retry) else message
 
 
 def _phase(ref: Ref) -> Any:

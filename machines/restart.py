@@ -2,7 +2,13 @@
 
 As in OTP, a supervisor that restarts a child more than `limit` times within `window` seconds gives up. Crashes are counted
 within the window, not since the last one, so slow leaks of crashes are forgiven and storms are not.
+
+Backoff: how long a restart waits. The first crash after a quiet time is made good at once, so that nobody notices; whoever
+crashes again waits, longer each time. The jitter that keeps children from restarting all at once is no chance: it follows from
+the child's name, the number of the crash and a seed, so that one run is like another.
 """
+
+import zlib
 
 from msgspec import Struct
 
@@ -23,3 +29,44 @@ class CrashLog(Struct, frozen=True, gc=False):
         """The log with a crash at `at`, and whether a restart is still allowed."""
         recent = tuple(time for time in self.times if time > at - intensity.window)
         return CrashLog((*recent, at)[-(intensity.limit + 1) :]), len(recent) < intensity.limit
+
+
+class Streak(Struct, frozen=True, gc=False):
+    """Crashes in a row: how many came, each within the quiet time after the one before, and when the last one did."""
+
+    crashes: int = 0
+    at: float = 0.0
+
+    def after_crash(self, at: float, backoff: "Backoff") -> "Streak":
+        """The streak with a crash at `at`; the first of a new one if it was quiet for long enough."""
+        goes_on = self.crashes and at - self.at < backoff.quiet
+        return Streak(self.crashes + 1 if goes_on else 1, at)
+
+
+class Backoff(Struct, frozen=True, gc=False):
+    """How many seconds a restart waits: none after the first crash of a streak, `first` after the second, and `factor` times
+    as long after each further one, up to `most`. Up to the share `jitter` of that is taken off again. A streak ends when
+    nothing crashes for `quiet` seconds. Raises `ValueError` for numbers with which it would not grow, or not wait.
+    """
+
+    first: float = 0.1
+    factor: float = 2.0
+    most: float = 10.0
+    jitter: float = 0.25
+    quiet: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.first <= self.most and self.factor >= 1.0 and 0.0 <= self.jitter < 1.0 and self.quiet > 0.0):
+            raise ValueError(f"a backoff needs 0 < first <= most, factor >= 1, 0 <= jitter < 1 and quiet > 0: {self}")
+
+    def seconds(self, name: str, crashes: int) -> float:
+        """The wait before child `name` is begun again after that many crashes in a row."""
+        if crashes <= 1:
+            return 0.0
+        try:
+            whole = min(self.most, self.first * self.factor ** (crashes - 2))
+        except OverflowError:
+            whole = self.most
+        spread = zlib.crc32(f"{self.seed}:{name}:{crashes}".encode()) / 2**32
+        return whole * (1.0 - self.jitter * spread)

@@ -89,3 +89,18 @@ def test_other_mistakes_in_it_are_found_too(old: str, new: str, fails: str, exam
     done = run(example.parent, "agentos.core.communication.voice.cli", "check", "test_payment:payment_model")
     assert done.returncode == 6
     assert fails in done.stderr
+
+
+def test_the_example_of_supervision_holds_too(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "supervision.md").read_text()
+    shop = re.search(r"```python\n# test_shop\.py\n(.*?)```", page, re.DOTALL)
+    assert shop is not None
+    (tmp_path / "test_shop.py").write_text(shop.group(1))
+    done = run(
+        tmp_path, "agentos.core.communication.voice.cli", "check", "test_shop:shop_model", "--faults=3", "--json"
+    )
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["outcome"], found["configuration"]["faults in a run"]) == (0, "holds", 3)
+    plugin = run(tmp_path, "pytest", "--version", "--version").stdout
+    entry = () if "agentos-voice" in plugin else ("-p", "machines.pytest_plugin")
+    assert run(tmp_path, "pytest", "-p", "no:cacheprovider", *entry, "test_shop.py").returncode == 0

@@ -190,9 +190,9 @@ def test_a_timer_that_survives_its_cancelling_is_found(monkeypatch: pytest.Monke
 def test_a_restart_that_forgets_the_journal_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     restart = ActorSystem._restart
 
-    def forgetful(self: ActorSystem, ref: Ref) -> None:
+    def forgetful(self: ActorSystem, ref: Ref, *mail: Any) -> None:
         ref.journal = ()
-        restart(self, ref)
+        restart(self, ref, *mail)
 
     monkeypatch.setattr(ActorSystem, "_restart", forgetful)
     with pytest.raises(Diverged, match=r"porter(/door)?\.(door|count): "):

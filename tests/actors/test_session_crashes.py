@@ -188,6 +188,23 @@ def test_the_supervisor_ends_a_session_that_cannot_end_itself(new_world: Any) ->
     assert world.records["ev-secret-voice-1-final"].state is STOPPED
 
 
+def test_stops_that_such_a_session_had_accepted_or_not_read_are_answered(new_world: Any) -> None:
+    crashes: set[int] = set()
+    with new_world().crashing(SessionActor, crashes) as steps:
+        world = new_world()
+        world.open()
+        world.frames(1)
+        world.media_answers = False
+        accepted = world.stop(settle=False)
+        assert steps[-1] == "Stop"
+        crashes.update(range(len(steps) + 1, 1000))
+        unread = world.stop(settle=False)
+        world.settle()
+        world.advance(5)
+    assert (accepted.value, unread.value) == (m.Ended("voice-1", durable=True, spilled=False),) * 2
+    world.check_ended()
+
+
 def test_a_session_that_the_supervisor_ends_while_the_store_is_down_is_on_record_later(new_world: Any) -> None:
     with new_world().crashing(SessionActor, frozenset(range(3, 1000))):
         world = new_world()

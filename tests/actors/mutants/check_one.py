@@ -1,13 +1,15 @@
-"""Check the voice model of the `actors` on the path, and print what became of its properties as one line of JSON.
+"""Check a model of the `actors` on the path, and print what became of its properties as one line of JSON.
 
     PYTHONPATH=copy python check_one.py '{"frames": 1, "faults": {"total": 1, "kinds": {"crash": 1}}}'
 
-Its argument is what `voice_model` is called with. The answer has `outcomes` by property, `paths`: the number of steps of each
+Its argument is what `voice_model` is called with, or what `of` names instead, as "module:function". The answer has `outcomes`
+by property, `paths`: the number of steps of each
 counterexample, `states`, and `error`: what kept the model from being checked, "" if nothing did.
 """
 
 import json
 import sys
+from importlib import import_module
 from typing import Any
 
 MAX_STATES = 50_000
@@ -19,13 +21,15 @@ def answer(arguments: dict[str, Any]) -> dict[str, Any]:
     # A patch may be such that the modules can't even be loaded; that is an answer too.
     try:
         from actors.model_parts import Faults  # noqa: PLC0415
-        from actors.voice_model import voice_model  # noqa: PLC0415
         from machines.checker import check  # noqa: PLC0415
 
-        faults = dict(arguments.get("faults", {}))
+        module, function = arguments.pop("of", "actors.voice_model:voice_model").split(":")
+        faults = dict(arguments.pop("faults", {}))
         if "actors" in faults:
             faults["actors"] = frozenset(faults["actors"])
-        model = voice_model(**{**arguments, "faults": Faults(**faults)})
+        if faults:
+            arguments["faults"] = Faults(**faults)
+        model = getattr(import_module(module), function)(**arguments)
         report = check(model, max_states=MAX_STATES)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the patch did
         return {"outcomes": {}, "paths": {}, "states": 0, "error": f"{type(error).__name__}: {error}"}

@@ -17,11 +17,13 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 COPIED = ("machines", "actors")
+MODELS = "tests/actors/supervision_models.py"
 
 
 @dataclass(frozen=True)
 class Patch:
-    """`old`, which stands in `file` exactly once, becomes `new`. `scar` numbers a failure that other systems are known for:
+    """`old`, which stands in `file` exactly once, becomes `new`. The model is the voice model unless `of` names
+    another. `scar` numbers a failure that other systems are known for:
     1 calls that outlive their end, 3 calls that keep their slot, 7 states that race."""
 
     file: str
@@ -32,11 +34,12 @@ class Patch:
     new: str
     model: Mapping[str, Any] = field(default_factory=dict)
     scar: int = 0
+    of: str = ""
 
     @property
     def arguments(self) -> str:
-        """What `voice_model` is called with, as the checker's process reads it."""
-        return arguments_of(self.model)
+        """The model and what it is called with, as the checker's process reads it."""
+        return arguments_of({**self.model, "of": self.of} if self.of else self.model)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def patches() -> list[Patch]:
     found: list[Patch] = []
     for table in sorted(HERE.glob("*.toml")):
         content = tomllib.loads(table.read_text())
-        found += [Patch(file=content["file"], **row) for row in content["mutant"]]
+        found += [Patch(**{"file": content["file"], "of": content.get("of", ""), **row}) for row in content["mutant"]]
     return found
 
 
@@ -72,6 +75,8 @@ def copy_with(changes: Mapping[str, str], to: Path) -> Path:
     """A copy of the floors that the model needs, with some files' text replaced."""
     for name in COPIED:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (to / MODELS).parent.mkdir(parents=True)
+    shutil.copy(ROOT / MODELS, to / MODELS)
     for file, text in changes.items():
         (to / file).write_text(text)
     return to
