@@ -411,6 +411,10 @@ class ActorSystem:
             found.extend(reversed(list(ref.children())))
         return ((ref, depth(ref)) for ref in found)
 
+    def waiting(self) -> Iterator[Ref]:
+        """The actors in the ready queue, in their turn; some may have been held or stopped while they waited."""
+        return iter(self._ready)
+
     @contextmanager
     def held_back(self) -> Iterator[None]:
         """While this is open, `tell` only enqueues; the queue is drained at the end.

@@ -45,6 +45,7 @@ DEFAULTS = {
     "store_busy_timeout_seconds": 2,
     "restart_limit": 5,
     "restart_window_seconds": 60,
+    "control_socket": "on",
     "log_level": "warning",
     "twilio_account_sid": None,
     "twilio_auth_token": None,
@@ -161,7 +162,7 @@ def test_every_choice_is_read_from_its_variable_and_no_other_word_is_taken(
 
 def test_the_lists_above_are_not_empty() -> None:
     assert len(NUMBERS) >= 20
-    assert set(CHOICES) == {"loop", "uvloop", "on_stt_unavailable", "recording_format", "log_level"}
+    assert set(CHOICES) == {"loop", "uvloop", "on_stt_unavailable", "recording_format", "control_socket", "log_level"}
 
 
 def test_the_log_level_is_read_in_any_case() -> None:

@@ -1,7 +1,7 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -28,6 +28,7 @@ from agentos.core.communication.voice.errors import (
     Unrecordable,
     no_room,
 )
+from agentos.core.communication.voice.inspection import ServicePicture
 from agentos.core.communication.voice.listening import Listener
 from agentos.core.communication.voice.past_sessions import reading
 from agentos.core.communication.voice.providers.base import IVoiceProvider
@@ -35,6 +36,7 @@ from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.request import make_facts, read_request
 from agentos.core.communication.voice.runtime import ServiceRuntime
+from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.writer import WriterStatistics
 from agentos.core.communication.voice.stt.statistics import SttStatistics
@@ -313,6 +315,33 @@ class AsyncVoiceService:
             stt=resources.stt.statistics(),
             evidence=resources.store_port.writer.statistics(),
         )
+
+    def inspect(self, most_actors: int | None = None) -> ServicePicture:
+        """A frozen picture of the whole service: every actor with its mail, ages, restarts and timers, dead letters, ports,
+        sessions by state, and how late the loop is. Nothing in it is private.
+
+        With `most_actors` it has at most so many actors, those in the worst trouble first. It looks at every actor all the
+        same, which holds the loop for some ten milliseconds in a service of a thousand sessions; a picture of all of them takes
+        five times as long. Raises `ServiceClosed`.
+        """
+        return self._runtime.inspector().picture(most_actors)
+
+    @asynccontextmanager
+    async def trace(self, session_id: str) -> AsyncGenerator[SessionTrace]:
+        """Every step that the actors of a running session take while this is open; an async iterator of `TraceLine`.
+
+        It ends when the session has stopped. No step is held up: a reader that is slow misses the oldest lines, and `lost`
+        counts them. A session that nobody traces pays nothing for this. Raises `SessionNotFound` or `InvalidState` when the
+        session is not running here, `ServiceClosed`.
+        """
+        resources, inspector = self._runtime.resources(), self._runtime.inspector()
+        if resources.directory.listing(session_id) is None:
+            raise await resources.past.refusal(session_id)
+        lines = inspector.trace(session_id)
+        try:
+            yield lines
+        finally:
+            lines.close()
 
     # --- inside ----------------------------------------------------------------------------------------------------
 

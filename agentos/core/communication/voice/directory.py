@@ -5,7 +5,7 @@ Actors hand it `Changed` when the record of a move is durable (of the end also w
 """
 
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +118,11 @@ class Directory:
         """Snapshots of all running sessions, and of those that the store does not have yet."""
         known = [self.session(session_id) for session_id in (*list(self._listings), *list(self._unstored))]
         return [session for session in known if session is not None]
+
+    def states(self) -> dict[str, int]:
+        """How many sessions run in each state; those that are asked for and not there yet count as "opening"."""
+        listings = tuple(self._listings.values())
+        return dict(Counter("opening" if one.session is None else one.session.state.value for one in listings))
 
     def stored(self, session_id: str) -> None:
         """The store has the stopped session now."""

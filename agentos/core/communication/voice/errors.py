@@ -184,6 +184,15 @@ class ServiceClosed(VoiceError, RuntimeError):
         super().__init__(message)
 
 
+class ServiceNotReachable(VoiceError, OSError):
+    """No running service answers where one was looked for, or it answers nothing that is understood. `path` is the control
+    socket that was tried; None when there is none."""
+
+    def __init__(self, problem: str, *, path: str | None = None) -> None:
+        super().__init__(problem)
+        self.path = path
+
+
 class SettingsError(VoiceError, ValueError):
     """A setting has no legal value. `variable` is the environment variable or key that carries it, if known."""
 

@@ -11,9 +11,11 @@ from anyio.abc import TaskStatus
 from actors.mailbox import Ref
 from actors.messages import Ended, Stop
 from actors.system import ActorSystem, AskTimeout, SystemFailed, Token
+from agentos.core.communication.voice.control_socket import ControlSocket
 from agentos.core.communication.voice.directory import Listing
 from agentos.core.communication.voice.errors import ServiceClosed, SessionNotFound, StopNotConfirmed
 from agentos.core.communication.voice.fatal import end_without_actors
+from agentos.core.communication.voice.inspection import ServiceInspector
 from agentos.core.communication.voice.resources import CLOSING_GRACE_SECONDS, ServiceResources, SessionHook
 from agentos.core.communication.voice.settings import VoiceSettings
 from machines.policy import VoicePolicy
@@ -35,6 +37,7 @@ class ServiceRuntime:
         self._closing: anyio.Event | None = None
         self._closed = False
         self._resources: ServiceResources | None = None
+        self._inspector: ServiceInspector | None = None
         self._failure: str | None = None
         self._waits: set[anyio.CancelScope] = set()  # for the actors; over when their system fails
 
@@ -76,6 +79,10 @@ class ServiceRuntime:
                     await group.start(resources.stt.run)
                     self.supervisor = resources.spawn_supervisor(self.system, self._policy)
                     self._resources = resources
+                    self._inspector = ServiceInspector(self.system, resources, lambda: self._closed)
+                    group.start_soon(self._inspector.run)
+                    if self._settings.control_socket == "on":
+                        await group.start(ControlSocket(self._inspector, self._settings.home).run)
                     ready.set()
                     try:
                         await self._closing.wait()
@@ -150,6 +157,12 @@ class ServiceRuntime:
                 raise ServiceClosed
             raise ServiceClosed("the voice service is not running yet; start it first")
         return self._resources
+
+    def inspector(self) -> ServiceInspector:
+        """Who looks at it. Raises `ServiceClosed` when it does not run."""
+        self.resources()
+        assert self._inspector is not None  # noqa: S101 - made with the resources
+        return self._inspector
 
     def listing(self, session_id: str) -> Listing | None:
         """The running session with this id; callable from any thread."""

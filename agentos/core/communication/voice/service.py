@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,9 +25,12 @@ import trio
 
 from actors.mailbox import Ref
 from actors.messages import Frames
+from actors.tracing import TraceLine
 from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics
 from agentos.core.communication.voice.errors import ServiceClosed, no_room
+from agentos.core.communication.voice.inspection import ServicePicture
 from agentos.core.communication.voice.providers.base import IVoiceProvider
+from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from machines.audio import AudioFormat
 from machines.events import VoiceEvent
@@ -183,6 +187,32 @@ class VoiceService:
 
         return self._call(call)
 
+    def inspect(self, most_actors: int | None = None) -> ServicePicture:
+        """A frozen picture of the whole service; see `AsyncVoiceService.inspect`."""
+
+        async def call(service: AsyncVoiceService) -> ServicePicture:
+            return service.inspect(most_actors)
+
+        return self._call(call)
+
+    @contextlib.contextmanager
+    def trace(self, session_id: str) -> Iterator[Iterator[TraceLine]]:
+        """Every step that the actors of a running session take while this is open; an iterator that waits for the next one.
+
+        Where a slow reader has missed steps, the numbers of the lines have a hole. See `AsyncVoiceService.trace`.
+        """
+
+        async def begin(service: AsyncVoiceService) -> tuple[AsyncExitStack, SessionTrace]:
+            stack = AsyncExitStack()
+            return stack, await stack.enter_async_context(service.trace(session_id))
+
+        stack, trace = self._call(begin)
+        try:
+            yield _each(lambda: self._call(lambda _: trace.batch()))
+        finally:
+            with contextlib.suppress(ServiceClosed):
+                self._call(lambda _: stack.aclose())
+
     # --- its thread ------------------------------------------------------------------------------------------------
 
     def _call(self, call: Callable[[AsyncVoiceService], Awaitable[T]]) -> T:
@@ -258,6 +288,11 @@ class VoiceService:
                 RuntimeWarning,
                 stacklevel=stacklevel,
             )
+
+
+def _each(batch: Callable[[], list[T]]) -> Iterator[T]:
+    while found := batch():
+        yield from found
 
 
 def _runs_a_loop() -> bool:

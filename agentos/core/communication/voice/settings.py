@@ -218,6 +218,12 @@ class VoiceSettings(BaseSettings):
         description="The window in which crashes count.",
     )
 
+    control_socket: Literal["on", "off"] = Field(
+        default="on",
+        description="Whether a running service answers on a Unix socket in the folder `run` of its home, for `top` and "
+        "`trace`; only its own user can open it, and nothing private is told there.",
+    )
+
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="warning",
         description="Least severity that is logged; an embedded library is quiet unless something is wrong.",

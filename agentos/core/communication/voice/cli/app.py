@@ -126,6 +126,8 @@ def application() -> App:
     app.command(evidence)
     _add(app, "sessions", "sessions:sessions", "The stored sessions, newest first.")
     _add(app, "events", "sessions:events", "What a session told its listeners.")
+    _add(app, "top", "top:top", "A running service, live: who waits, what is wrong.")
+    _add(app, "trace", "trace:trace", "What the actors of a running session do, step by step.")
     token = App(name="token", help="Admin tokens, which calls of a high risk tier need.")
     _add(token, "create", "tokens:create", "Make a token; it is shown this once.")
     _add(token, "list", "tokens:listing", "The tokens, without their secret.")

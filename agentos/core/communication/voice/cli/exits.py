@@ -16,7 +16,7 @@ EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
         USAGE: "wrong usage or settings, an input file or a model that can't be used, or an id that nothing has",
         DENIED: "the policy denied it; the verdict says why and what would help",
         EVIDENCE: "evidence is not durable, or the chain is broken",
-        UNAVAILABLE: "not available now: overloaded, no speech-to-text engine, or the store can't be reached",
+        UNAVAILABLE: "not available now: overloaded, no speech-to-text engine, or the store or a service can't be reached",
         FAILS: "a property of a model fails: the report has the run that breaks it",
         NOT_DECIDED: "whether a model's properties hold is not decided: the search ended before it had seen everything",
         SIGNAL_BASE + signal.SIGINT: "interrupted (Ctrl-C); a call was stopped in order",
@@ -61,7 +61,7 @@ def exit_code(error: BaseException) -> int:
         ((errors.InvalidRequest, errors.Unrecordable, errors.SettingsError, errors.ProviderNotConfigured), USAGE),
         ((errors.PolicyDenied,), DENIED),
         ((errors.EvidenceNotDurable, errors.EvidenceUnavailable), EVIDENCE),
-        ((errors.Overloaded, errors.STTUnavailable), UNAVAILABLE),
+        ((errors.Overloaded, errors.STTUnavailable, errors.ServiceNotReachable), UNAVAILABLE),
     )
     return next((code for kinds, code in codes if isinstance(error, kinds)), FAILED)
 

@@ -63,12 +63,13 @@ _Work = _Put | _Probe | _Events | _Mark
 class WriterStatistics:
     """How the writer is.
 
-    `backlog` things wait; `stored`, `failed`, `spilled` entries so far; `recovered` entries that came in from spill
+    `backlog` things wait, and `finished` did; `stored`, `failed`, `spilled` entries so far; `recovered` ones came in from spill
     files; `waiting_in_spill` are still there; `events_lost` events that could not be stored on their own;
     `transactions` and `largest_batch` say how well commits are grouped.
     """
 
     backlog: int
+    finished: int
     stored: int
     failed: int
     spilled: int
@@ -126,7 +127,7 @@ class GroupCommitWriter:
         self._take_in_now = True
         self._late_events: list[VoiceEvent] = []
 
-        self._stored = self._failed = self._spilled = self._recovered = 0
+        self._finished = self._stored = self._failed = self._spilled = self._recovered = 0
         self._events_lost = self._transactions = self._largest_batch = 0
 
         self._writing = threading.Thread(target=self._until_the_end, args=[self._run], daemon=True)
@@ -225,6 +226,7 @@ class GroupCommitWriter:
         with self._lock:
             return WriterStatistics(
                 backlog=len(self._work) + len(self._in_flight) + len(self._to_spill),
+                finished=self._finished,
                 stored=self._stored,
                 failed=self._failed,
                 spilled=self._spilled,
@@ -269,6 +271,7 @@ class GroupCommitWriter:
                 logger.exception("the store's writer failed on a batch of %d", len(batch))
             with self._lock:
                 self._in_flight = []
+                self._finished += len(batch)
                 for work in batch:
                     if isinstance(work, _Put):
                         self._answered(work.entry.record.request_id)
@@ -379,6 +382,7 @@ class GroupCommitWriter:
                         return
                     self._spill_wake.wait()
                 batch = [self._to_spill.popleft() for _ in range(min(BATCH, len(self._to_spill)))]
+                self._finished += len(batch)
             for items in self._spilled_batches(batch):
                 with self._lock:
                     self._spilled += len(items)

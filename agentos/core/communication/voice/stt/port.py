@@ -111,6 +111,7 @@ class SttPort:
         self._last_number = 0
         self._heard = 0
         self._unheard: Counter[str] = Counter()
+        self._abandoned = 0
         self._stray = 0
         self._utterances = 0
         self._started = 0
@@ -167,6 +168,7 @@ class SttPort:
             frames_under_way=sum(stream.under_way for stream in self._streams.values()),
             heard_frames=self._heard,
             unheard_frames=tuple(sorted(self._unheard.items())),
+            abandoned_frames=self._abandoned,
             stray_frames=self._stray,
             utterances=self._utterances,
             workers_started=self._started,
@@ -228,8 +230,9 @@ class SttPort:
         if stream is None:
             return
         worker, number = stream.worker, stream.number
-        _, untaken = stream.lose_worker()
+        lost, untaken = stream.lose_worker()
         given_up = sum(run.frames for run in stream.give_up_oldest(keep=0))
+        self._abandoned += given_up + sum(run.frames for run in lost)
         self._forget(stream)
         if worker is not None:
             worker.streams.pop(number, None)

@@ -21,6 +21,8 @@ class SttStatistics:
     """Frames that were transcribed, or are no speech."""
     unheard_frames: tuple[tuple[str, int], ...]
     """Frames that were declared lost, by reason."""
+    abandoned_frames: int
+    """Frames of sessions that were abandoned; what becomes of them is told to nobody."""
     stray_frames: int
     """Frames of a session that isn't listened to, or that had been handed over before; they were ignored."""
     utterances: int
