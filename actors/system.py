@@ -387,6 +387,11 @@ class ActorSystem:
         """The system's clock, in seconds; 0 before it runs when no clock was given."""
         return self._timers.now()
 
+    def progress(self) -> tuple[int, int]:
+        """The steps run since the start, and how many actors and messages from threads wait for one. After so many more steps
+        all that waits now has had its turn. Unlike `statistics`, which looks at every actor, it costs nothing."""
+        return self._steps, len(self._ready) + len(self._inbox)
+
     def statistics(self) -> SystemStatistics:
         """How the system is at this moment; see `SystemStatistics`."""
         refs = [ref for ref, _ in self.refs()]

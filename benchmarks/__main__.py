@@ -19,19 +19,20 @@ LOOPS: dict[str, tuple[str, dict[str, bool]]] = {
 }
 ON_EACH_LOOP = ("mailbox", "lifecycle", "frames")
 QUESTIONS = (*ON_EACH_LOOP, "bytes", "blocking", "checker", "models", "realtime")
+ONLY_BY_NAME = ("soak",)  # ten minutes a loop
 REALTIME_LEVELS = ((1_500, False), (1_000, True))
 
 
 def main() -> int:
     """Answer the questions asked for and print one table each."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join(QUESTIONS))
+    parser.add_argument("questions", nargs="*", metavar="QUESTION", help=", ".join((*QUESTIONS, *ONLY_BY_NAME)))
     parser.add_argument("--quick", action="store_true", help="fewer runs, no real-time figures")
     parser.add_argument("--loop", choices=list(LOOPS), action="append", help="only this loop; may be repeated")
     arguments = parser.parse_args()
     for question in arguments.questions:
-        if question not in QUESTIONS:
-            parser.error(f"no such question: {question} (there are {', '.join(QUESTIONS)})")
+        if question not in (*QUESTIONS, *ONLY_BY_NAME):
+            parser.error(f"no such question: {question} (there are {', '.join((*QUESTIONS, *ONLY_BY_NAME))})")
     loops = arguments.loop or list(LOOPS)
     if len(arguments.questions) == 1:
         print(f"\n{arguments.questions[0]}", flush=True)
@@ -60,6 +61,10 @@ def _lines(question: str, runs: int, loops: list[str]) -> Iterator[str]:
             if question in ON_EACH_LOOP:
                 found = anyio.run(module.figures, loop, runs, backend=backend, backend_options=options)
                 yield from (figure.line() for figure in found)
+                continue
+            if question == "soak":
+                row = partial(module.line, loop, quick=runs < 5)
+                yield anyio.run(row, backend=backend, backend_options=options)
                 continue
             for sessions, recording in REALTIME_LEVELS:
                 row = partial(module.line, loop, sessions, recording=recording, seconds=6.0)

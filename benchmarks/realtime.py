@@ -28,7 +28,7 @@ async def line(loop: str, sessions: int, *, recording: bool, seconds: float) -> 
     allow_open_files(sessions)
     samples = (np.sin(np.arange(320) / 320 * 2 * np.pi * 9) * 8000).astype("<i2").tobytes()
     with tempfile.TemporaryDirectory() as home:
-        settings = load_settings(home=Path(home), on_stt_unavailable="record_only", drain_timeout_seconds=60)
+        settings = load_settings(home=Path(home), on_stt_unavailable="record_only", stop_timeout_seconds=60)
         async with AsyncVoiceService(settings) as service:
             doors = []
             for _ in range(sessions):

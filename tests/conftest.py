@@ -1,13 +1,21 @@
-"""What every test has: a home of its own, the three loops for `anyio` tests, and in CI no way to be skipped."""
+"""What every test has: a home of its own, the three loops for `anyio` tests, in CI no way to be skipped, and the duty to
+leave nothing behind."""
 
+import asyncio
+import gc
 import os
 import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import uvloop
 
 IN_CI = bool(os.environ.get("CI"))
 
@@ -37,6 +45,56 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("AGENTOS_VOICE_HOME", str(folder))
     return folder
+
+
+GRACE_SECONDS = 5.0  # what a test ended may take so long to be gone: a thread its last lines, the kernel a dead process
+
+
+def _in_use() -> set[str]:
+    """Open files, sockets among them, child processes, threads (a timer is one) and tasks of any loop.
+
+    Not counted: the helper process that `multiprocessing` keeps, with its pipe, and idle threads that trio keeps for later.
+    """
+    found = set()
+    tracker = resource_tracker._resource_tracker  # type: ignore[attr-defined]
+    for descriptor in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a tenth of what pathlib takes
+        if descriptor != str(tracker._fd):
+            try:
+                found.add(f"file {descriptor}, {os.readlink(f'/proc/self/fd/{descriptor}')}")  # noqa: PTH115
+            except OSError:
+                continue  # the listing's own
+    for thread in threading.enumerate():
+        if not thread.name.startswith("Trio thread"):
+            found.add(f"thread {thread.name} {thread.ident}")
+        try:
+            with open(f"/proc/self/task/{thread.native_id}/children") as children:  # noqa: PTH123 - as above
+                found.update(f"process {pid}" for pid in children.read().split() if pid != str(tracker._pid))
+        except OSError:
+            continue  # it has just ended
+    tasks: Any = vars(asyncio.tasks)["_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"]
+    found.update(f"task {task!r}" for task in list(tasks) if not task.done())
+    return found
+
+
+@pytest.fixture(scope="session")
+def libuv() -> None:
+    """It opens a pipe of its own when the first of its loops is made, and keeps it."""
+    uvloop.new_event_loop().close()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(libuv: None) -> Iterator[None]:
+    """After each test everything that it opened or started is gone."""
+    before = _in_use()
+    yield
+    if not (left := _in_use() - before):
+        return
+    deadline = time.monotonic() + GRACE_SECONDS  # noqa: TID251 - not under a test's virtual clock
+    while left and time.monotonic() < deadline:  # noqa: TID251
+        time.sleep(0.002)
+        gc.collect()  # what a caught error's traceback held open
+        left = _in_use() - before
+    assert left == set(), "the test left something behind"
 
 
 @pytest.fixture

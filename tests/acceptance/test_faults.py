@@ -307,7 +307,7 @@ async def test_final_records_that_even_the_spill_file_can_not_hold_go_in_when_th
     tmp_path: Path,
 ) -> None:
     fault = Locked(tmp_path)
-    async with AsyncVoiceService(settings(fault, drain_timeout_seconds=2)) as service:
+    async with AsyncVoiceService(settings(fault, stop_timeout_seconds=2)) as service:
         metadata = {"note": "x" * 6_000}  # a dozen records fill the spill file
         sessions = [
             await service.create_session("project", VoiceProvider.LOCAL, STTProvider.WHISPER, metadata)

@@ -65,3 +65,10 @@ def test_the_bound_is_never_above_the_true_age_and_one_look_below_it_at_most(
             assert bound <= true
             if not last_first:
                 assert true - bound <= longest_gap
+
+
+def test_an_empty_queue_has_no_age_whatever_became_of_what_waited() -> None:
+    age = BacklogAge()
+    assert age.look(0, 5, 0) == 0
+    assert age.look(1, 3, 3) == 0
+    assert age.look(1.25, 4, 3) == 0

@@ -7,6 +7,7 @@ import pytest
 
 from agentos.core.communication.voice.errors import (
     ChunkTooLarge,
+    Draining,
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
@@ -116,6 +117,12 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         OSError,
         {"path": "/run/1.sock"},
         "no service answers",
+    ),
+    (
+        Draining(),
+        RuntimeError,
+        {},
+        "the voice service is draining and takes no new calls; send the call to another process",
     ),
     (ServiceClosed(), RuntimeError, {}, "the voice service is closed; create a new one"),
     (SettingsError("X: no", variable="X"), ValueError, {"variable": "X"}, "X: no"),

@@ -52,7 +52,7 @@ async def create(service: AsyncVoiceService) -> VoiceSession:
 
 
 def patient(make_settings: MakeSettings) -> VoiceSettings:
-    return make_settings(drain_timeout_seconds=NEVER, evidence_timeout_seconds=NEVER, create_timeout_seconds=NEVER)
+    return make_settings(stop_timeout_seconds=NEVER, evidence_timeout_seconds=NEVER, create_timeout_seconds=NEVER)
 
 
 async def test_every_session_is_ended_and_told(
@@ -93,6 +93,38 @@ async def test_every_session_is_ended_and_told(
     assert (first.result.frames.accepted, first.result.frames.dropped) == (10, {"session_failed": 10})
     assert verified() == len(records())
     assert list(settings.home.glob("*.spill")) == []
+
+
+async def test_a_session_that_was_being_created_has_a_final_record_too(
+    make_settings: MakeSettings, records: Records, verified: Callable[[], int]
+) -> None:
+    service = AsyncVoiceService(patient(make_settings))
+    refused: list[ServiceClosed] = []
+    stopped: list[str] = []
+
+    async def creating() -> None:
+        try:
+            await create(service)
+        except ServiceClosed as error:
+            refused.append(error)
+
+    with pytest.raises(BaseExceptionGroup), anyio.fail_after(60):
+        async with anyio.create_task_group() as group, service:
+            service.get_provider(VoiceProvider.LOCAL).on_session_stopped = stopped.append  # type: ignore[method-assign]
+            group.start_soon(creating)
+            while not service._runtime.resources().store_port.writer.statistics().backlog:
+                await anyio.lowlevel.checkpoint()  # until its first record is on its way
+            wreck(service)
+            await anyio.sleep(NEVER)
+    assert len(refused) == 1
+    assert [record["operation"] for record in records()] == ["session_created", "session_stopped"]
+    with VoiceStore.open_read_only(service.settings.database) as store:
+        (session,) = store.sessions()
+    assert session.state is VoiceSessionState.STOPPED
+    assert session.result is not None
+    assert session.result.reason is EndReason.FAILED
+    assert stopped == []  # nobody had been told that it started
+    verified()
 
 
 async def test_nobody_goes_on_waiting(make_settings: MakeSettings) -> None:

@@ -253,7 +253,7 @@ async def test_a_chunk_that_waits_for_room_learns_of_the_stop(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = StoppedEncoder(monkeypatch)
-    settings = make_settings(backlog_seconds=0.2, dispatch_timeout_seconds=PATIENCE, drain_timeout_seconds=0.3)
+    settings = make_settings(backlog_seconds=0.2, dispatch_timeout_seconds=PATIENCE, stop_timeout_seconds=0.3)
     async with AsyncVoiceService(settings) as service:
         session = await create(service, RECORDED)
         await service.dispatch_audio_chunk(session.session_id, bytes(10 * FRAME))

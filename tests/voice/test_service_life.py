@@ -11,12 +11,14 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from actors.mailbox import HELD
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     STTProvider,
     VoiceProvider,
     VoiceSession,
     VoiceSessionState,
+    runtime,
 )
 from agentos.core.communication.voice.errors import (
     InvalidRequest,
@@ -443,6 +445,21 @@ class TestEnding:
                     session = await create(service)
                     await anyio.sleep_forever()
         self.all_is_ended(records, verified, [session], "shutdown")
+
+    async def test_of_a_session_that_never_answers(
+        self, make_settings: MakeSettings, records: Records, verified: Verified, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "CLOSING_GRACE_SECONDS", 0.1)
+        settings = make_settings(stop_timeout_seconds=0.1, evidence_timeout_seconds=0.2)
+        with anyio.fail_after(PATIENCE):
+            async with AsyncVoiceService(settings) as service:
+                hung, sound = await create(service), await create(service)
+                listing = service._runtime.resources().directory.listing(hung.session_id)
+                assert listing is not None
+                assert listing.ref is not None
+                listing.ref.status = HELD  # as if its supervisor never decided
+        self.all_is_ended(records, verified, [sound], "shutdown")
+        self.all_is_ended(records, verified, [hung], "failed")
 
     async def test_while_a_session_is_being_created(
         self, make_settings: MakeSettings, records: Records, verified: Verified

@@ -15,13 +15,13 @@ from actors.loop import thread_waker
 from actors.mailbox import Ref
 from actors.messages import Denied, Facts, Frames, Opened, OpenSession
 from actors.system import AskTimeout, SystemStatistics
+from agentos.core.communication.voice.admission import Admission, Load
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.audio.media import MediaStatistics
 from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
-    Overloaded,
     PolicyDenied,
     ProviderNotConfigured,
     SessionNotFound,
@@ -38,6 +38,7 @@ from agentos.core.communication.voice.request import make_facts, read_request
 from agentos.core.communication.voice.runtime import ServiceRuntime
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.shelter import start
 from agentos.core.communication.voice.storage.writer import WriterStatistics
 from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
@@ -48,9 +49,10 @@ from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSess
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatistics:
-    """How the service is: running sessions, the actor system, and each port."""
+    """How the service is: running sessions, the load that decides about more, the actor system, and each port."""
 
     sessions: int
+    load: Load
     actors: SystemStatistics
     media: MediaStatistics
     stt: SttStatistics
@@ -76,6 +78,7 @@ class AsyncVoiceService:
             VoiceProvider.TWILIO: TwilioProvider(self.settings),
         }
         self._runtime = ServiceRuntime(self.settings, self.policy, self._started, self._stopped)
+        self._admission = Admission(self.settings)
         self._door_lock = DoorLock()
         self._stack = AsyncExitStack()
 
@@ -84,7 +87,7 @@ class AsyncVoiceService:
     async def __aenter__(self) -> Self:
         group = await self._stack.enter_async_context(anyio.create_task_group())
         try:
-            await group.start(self.run)
+            await start(group, self.run)
         except BaseException:
             group.cancel_scope.cancel()
             await self._stack.aclose()
@@ -115,6 +118,25 @@ class AsyncVoiceService:
         """
         self._runtime.close()
 
+    async def drain(self) -> None:
+        """Take no new calls, let those that run end by themselves for up to `drain_timeout_seconds`, stop what is left within
+        its deadlines, make everything durable, and end.
+
+        Returns when that is done; whoever asks for a new call meanwhile gets `Draining`. A second call does not wait for
+        running calls any longer: they are stopped now. Cancelled, the drain goes on. A service that never ran is closed.
+        """
+        self._runtime.drain()
+        await self._runtime.wait_closed()
+
+    async def wait_closed(self) -> None:
+        """Wait until the service has ended: closed, drained, cancelled or failed. Nothing of it is left then."""
+        await self._runtime.wait_closed()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new calls are taken, as far as there is room for them: it runs, and is neither draining nor closed."""
+        return self._runtime.ready
+
     # --- sessions --------------------------------------------------------------------------------------------------
 
     async def create_session(
@@ -135,10 +157,10 @@ class AsyncVoiceService:
 
         Raises `InvalidRequest` (a `ValueError`) naming the field, `ProviderNotConfigured` (a `ValueError`) naming the
         variable, `STTUnavailable` (a `ValueError`), `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded`
-        when there is no room, `EvidenceUnavailable` (an `OSError`) when the record can't be made durable, `Unrecordable` (a
-        `ValueError`) when something in it can't be recorded at all, `ServiceClosed`.
+        when there is no room, `Draining` when the service is about to end, `EvidenceUnavailable` (an `OSError`) when the record
+        can't be made durable, `Unrecordable` (a `ValueError`) when something in it can't be recorded at all, `ServiceClosed`.
         """
-        resources = self._runtime.resources()
+        self._runtime.resources_for_a_call()
         settings = self.settings
         request = read_request(
             self.policy,
@@ -153,9 +175,8 @@ class AsyncVoiceService:
         self._check_provider(provider)
         token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
         facts = make_facts(request, settings, admin_token_valid=token_valid)
-        self._runtime.resources()
-        if len(resources.directory) >= settings.max_sessions:
-            raise Overloaded(f"{settings.max_sessions} sessions are running, the most that may", retry_after_seconds=1)
+        resources = self._runtime.resources_for_a_call()
+        self._admission.check(len(resources.directory), resources.meter.load)
         resources.directory.expect(facts, self._door(facts))
         try:
             answer = await self._runtime.ask(
@@ -310,6 +331,7 @@ class AsyncVoiceService:
         resources = self._runtime.resources()
         return ServiceStatistics(
             sessions=len(resources.directory),
+            load=resources.meter.load,
             actors=self._runtime.system.statistics(),
             media=resources.media.statistics(),
             stt=resources.stt.statistics(),

@@ -19,8 +19,11 @@ class BacklogAge:
 
     def look(self, now: float, came: int, done: int) -> float:
         """At `now` seconds, `came` have come in since the start and `done` of them are done; the age in seconds, 0 when nothing
-        waits."""
+        waits, whatever became of what had come."""
         looks = self._looks
+        if came <= done:
+            looks.clear()
+            return 0.0
         if not looks or looks[-1][1] < came:
             looks.append((now, came))
         while looks and looks[0][1] <= done:

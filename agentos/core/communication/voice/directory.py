@@ -105,6 +105,14 @@ class Directory:
         listing = self._listings.get(session_id) if isinstance(session_id, str) else None
         return listing if listing is not None and listing.session is not None else None
 
+    def listings(self) -> list[Listing]:
+        """The running sessions."""
+        return [listing for listing in self._listings.values() if listing.session is not None]
+
+    def being_created(self) -> list[Listing]:
+        """Those that are asked for and that nobody was told of yet."""
+        return [listing for listing in self._listings.values() if listing.session is None]
+
     def session(self, session_id: str) -> VoiceSession | None:
         """A snapshot of a running session, or of one that stopped and whose record the store does not have yet."""
         listing = self.listing(session_id)

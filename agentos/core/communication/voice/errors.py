@@ -177,6 +177,13 @@ class StopNotConfirmed(VoiceError, TimeoutError):
         self.session_id = session_id
 
 
+class Draining(VoiceError, RuntimeError):
+    """The service is being drained: calls that run go on to their end, a new one was refused. Nothing was changed."""
+
+    def __init__(self) -> None:
+        super().__init__("the voice service is draining and takes no new calls; send the call to another process")
+
+
 class ServiceClosed(VoiceError, RuntimeError):
     """The service was closed, or has not been started; it takes no more calls."""
 

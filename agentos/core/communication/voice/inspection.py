@@ -19,7 +19,7 @@ from actors.tracing import Tracer
 from agentos.core.communication.voice.audio.media import MediaStatistics
 from agentos.core.communication.voice.backlog_age import BacklogAge
 from agentos.core.communication.voice.errors import SessionNotFound
-from agentos.core.communication.voice.loop_lag import LoopLag, LoopLagStatistics
+from agentos.core.communication.voice.loop_lag import LoopLagStatistics
 from agentos.core.communication.voice.resources import ServiceResources
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.storage.writer import WriterStatistics
@@ -72,19 +72,16 @@ class ServiceInspector:
         self._closing = closing
         self._actors = SystemInspector(system)
         self._tracer = Tracer(system)
-        self._lag = LoopLag()
         self._media, self._stt, self._evidence = BacklogAge(), BacklogAge(), BacklogAge()
         self._traces: set[SessionTrace] = set()
 
     async def run(self) -> None:
-        """Measure until cancelled; then every trace ends."""
+        """Look until cancelled; then every trace ends."""
         try:
-            async with anyio.create_task_group() as group:
-                group.start_soon(self._lag.run)
-                while True:
-                    self._actors.look()
-                    self._ports()
-                    await anyio.sleep(LOOK_SECONDS)
+            while True:
+                self._actors.look()
+                self._ports()
+                await anyio.sleep(LOOK_SECONDS)
         finally:
             for trace in tuple(self._traces):
                 trace.end()
@@ -100,7 +97,7 @@ class ServiceInspector:
             sessions=self._resources.directory.states(),
             system=self._actors.picture(most_actors),
             ports=self._ports(),
-            loop_lag=self._lag.statistics(),
+            loop_lag=self._resources.meter.lag.statistics(),
         )
 
     def trace(self, session_id: str) -> SessionTrace:

@@ -4,15 +4,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from typing import Final, Never
+from typing import Final
 
 import anyio
 
 from agentos.core.time import monotonic_ms
 
-INTERVAL_SECONDS: Final = (
-    0.1  # ten wakes a second cost nothing that can be measured, and no stall that matters falls between
-)
 WINDOW_SECONDS: Final = 10.0
 
 
@@ -29,13 +26,13 @@ class LoopLagStatistics:
 
 
 class LoopLag:
-    """Measures the loop that `run` runs in, on asyncio and trio, every `interval_seconds`; keeps what it saw in the last
-    `window_seconds`. `clock` gives monotonic milliseconds."""
+    """Measures the loop that it is asked in, on asyncio and trio; keeps what it saw in the last `window_seconds`. `clock` gives
+    monotonic milliseconds."""
 
     def __init__(
         self,
         *,
-        interval_seconds: float = INTERVAL_SECONDS,
+        interval_seconds: float,
         window_seconds: float = WINDOW_SECONDS,
         clock: Callable[[], int] = monotonic_ms,
     ) -> None:
@@ -44,15 +41,15 @@ class LoopLag:
         self._clock = clock
         self._samples: deque[tuple[int, int]] = deque()  # when it woke, and how late
 
-    async def run(self) -> Never:
-        """Measure until cancelled."""
-        interval_ms = int(self._interval_seconds * 1000)
-        while True:
-            began = self._clock()
-            await anyio.sleep(self._interval_seconds)
-            woke = self._clock()
-            self._samples.append((woke, max(0, woke - began - interval_ms)))
-            self._forget(woke)
+    async def measure(self) -> int:
+        """Measure once, which takes `interval_seconds`: how late it was, in milliseconds."""
+        due = self._clock() + int(self._interval_seconds * 1000)
+        await anyio.sleep(self._interval_seconds)
+        woke = self._clock()
+        late = max(0, woke - due)
+        self._samples.append((woke, late))
+        self._forget(woke)
+        return late
 
     def statistics(self) -> LoopLagStatistics:
         """The last seconds, at this moment."""

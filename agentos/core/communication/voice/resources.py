@@ -4,11 +4,13 @@ import os
 import secrets
 from collections.abc import Callable
 from functools import partial
+from threading import Lock
 
 from actors.mailbox import Ref
 from actors.session import Ports, SessionLimits
 from actors.supervisor import Supervisor
 from actors.system import ActorSystem
+from agentos.core.communication.voice.admission import Meter, Progress
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.past_sessions import PastSessions
@@ -28,6 +30,7 @@ PROBE_SECONDS = 1.0  # how often a store that is down is tried again
 STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
 CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
 
+Files = tuple[VoiceStore, SpillFile]
 SessionHook = Callable[[VoiceSession], None]
 
 
@@ -36,7 +39,7 @@ class ServiceResources:
 
     def __init__(
         self,
-        files: tuple[VoiceStore, SpillFile],
+        files: Files,
         settings: VoiceSettings,
         system: ActorSystem,
         on_started: SessionHook,
@@ -69,10 +72,13 @@ class ServiceResources:
             hang_timeout_seconds=settings.stt_hang_timeout_seconds,
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
         )
+        self.meter = Meter(lambda: Progress(*system.progress()), self._media_progress)
         self._settings = settings
+        self._closing = Lock()
+        self._closed = False
 
     @staticmethod
-    def open_files(settings: VoiceSettings) -> tuple[VoiceStore, SpillFile]:
+    def open_files(settings: VoiceSettings) -> Files:
         """Open the database and a spill file of this service's own. Raises `StoreError`."""
         owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         store = VoiceStore.open(
@@ -88,7 +94,7 @@ class ServiceResources:
         """Spawn the supervisor with the settings' limits; its address."""
         settings = self._settings
         limits = SessionLimits(
-            drain_seconds=settings.drain_timeout_seconds,
+            drain_seconds=settings.stop_timeout_seconds,
             evidence_seconds=settings.evidence_timeout_seconds,
             idle_seconds=settings.idle_timeout_seconds,
             max_seconds=settings.max_session_seconds,
@@ -98,7 +104,14 @@ class ServiceResources:
         ports = Ports(directory=self.directory, media=self.media, stt=self.stt, store=self.store_port)
         return system.spawn(Supervisor(policy, limits, ports, PROBE_SECONDS), "supervisor")
 
+    def _media_progress(self) -> Progress:
+        media = self.media.statistics()
+        return Progress(media.frames, media.queued_frames)
+
     def close(self) -> None:
-        """End the threads and close the files; blocks, bounded."""
-        self.media.close(CLOSING_GRACE_SECONDS)
-        self.store_port.close(CLOSING_GRACE_SECONDS, then=self.store.close)
+        """End the threads and close the files; blocks, bounded. Once more, from any thread, it waits until that is done."""
+        with self._closing:
+            if not self._closed:
+                self.media.close(CLOSING_GRACE_SECONDS)
+                self.store_port.close(CLOSING_GRACE_SECONDS, then=self.store.close)
+                self._closed = True

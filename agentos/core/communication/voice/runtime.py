@@ -5,21 +5,23 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskStatus
 
 from actors.mailbox import Ref
 from actors.messages import Ended, Stop
 from actors.system import ActorSystem, AskTimeout, SystemFailed, Token
 from agentos.core.communication.voice.control_socket import ControlSocket
-from agentos.core.communication.voice.directory import Listing
-from agentos.core.communication.voice.errors import ServiceClosed, SessionNotFound, StopNotConfirmed
-from agentos.core.communication.voice.fatal import end_without_actors
+from agentos.core.communication.voice.directory import Directory, Listing
+from agentos.core.communication.voice.errors import Draining, ServiceClosed, SessionNotFound, StopNotConfirmed
+from agentos.core.communication.voice.fatal import end_at_once, end_without_actors
 from agentos.core.communication.voice.inspection import ServiceInspector
 from agentos.core.communication.voice.resources import CLOSING_GRACE_SECONDS, ServiceResources, SessionHook
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.shelter import close_sheltered, open_files, start
 from machines.policy import VoicePolicy
 from machines.session import EndReason, VoiceSession, VoiceSessionState
+
+CUT_OFF_PROBLEM = "the tasks of the voice service were cancelled"
 
 
 class ServiceRuntime:
@@ -36,9 +38,12 @@ class ServiceRuntime:
         self._on_stopped = on_stopped
         self._closing: anyio.Event | None = None
         self._closed = False
+        self._draining = anyio.Event()
+        self._ended = anyio.Event()
         self._resources: ServiceResources | None = None
         self._inspector: ServiceInspector | None = None
         self._failure: str | None = None
+        self._cut_off = False  # by a cancellation that no shield held off
         self._waits: set[anyio.CancelScope] = set()  # for the actors; over when their system fails
 
     # --- its life --------------------------------------------------------------------------------------------------
@@ -48,8 +53,9 @@ class ServiceRuntime:
         if self._closing is not None or self._closed:
             raise ServiceClosed("a service runs once; create a new one")
         self._closing = anyio.Event()
+        resources: ServiceResources | None = None
         try:
-            files = await anyio.to_thread.run_sync(ServiceResources.open_files, self._settings)
+            files = await open_files(self._settings)
             resources = ServiceResources(files, self._settings, self.system, self._started, self._on_stopped)
             ready = anyio.Event()
             async with anyio.create_task_group() as group:
@@ -63,55 +69,76 @@ class ServiceRuntime:
                     self._closing.set()
         finally:
             self._closed = True
+            try:
+                if resources is not None:
+                    resources.close()  # done long ago, unless `_serve` was cancelled before its first step
+            finally:
+                self._ended.set()
 
     async def _serve(self, resources: ServiceResources, ready: anyio.Event) -> None:
         """Run the ports and the actors until the service closes, and end them in order.
 
         In a task of its own, sheltered: asyncio's own cancellation knows no shield, and a host may cancel `run` again while
-        its sessions are being stopped.
+        its sessions are being stopped. Who cancels all tasks of an asyncio loop, as a second Ctrl-C does, gets in here too;
+        what is interrupted is ended at once, without another await.
         """
         assert self._closing is not None  # noqa: S101 - set by `run`
         with anyio.CancelScope(shield=True):
             try:
                 async with anyio.create_task_group() as group:
                     system = anyio.CancelScope(shield=True)
-                    await group.start(self._drive, system)
-                    await group.start(resources.stt.run)
+                    await start(group, self._drive, system)
+                    await start(group, resources.stt.run)
                     self.supervisor = resources.spawn_supervisor(self.system, self._policy)
                     self._resources = resources
                     self._inspector = ServiceInspector(self.system, resources, lambda: self._closed)
                     group.start_soon(self._inspector.run)
                     if self._settings.control_socket == "on":
-                        await group.start(ControlSocket(self._inspector, self._settings.home).run)
+                        await start(group, ControlSocket(self._inspector, self._settings.home).run)
+                    group.start_soon(self._close_when_drained, resources.directory)
+                    group.start_soon(resources.meter.run)
                     ready.set()
                     try:
                         await self._closing.wait()
                     finally:
+                        self.close()
                         with anyio.CancelScope(shield=True):
-                            if self._failure is None:
-                                await self._stop_all(resources)
-                            if self._failure is not None:  # before, or while they were being stopped
-                                await end_without_actors(
-                                    resources, self._failure, self._settings.evidence_timeout_seconds
-                                )
+                            await self._end_sessions(resources)
                         system.cancel()
                         group.cancel_scope.cancel()
             finally:
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(resources.close)
+                    await close_sheltered(resources)
+
+    async def _end_sessions(self, resources: ServiceResources) -> None:
+        patience = self._settings.evidence_timeout_seconds
+        try:
+            if self._failure is None:
+                await self._stop_all(resources)
+            if self._cut_off:
+                end_at_once(resources, CUT_OFF_PROBLEM, patience)
+            elif self._failure is not None:  # before, or while they were being stopped
+                await end_without_actors(resources, self._failure, patience)
+            elif len(resources.directory):
+                await end_without_actors(resources, "it did not stop within all its deadlines", patience)
+        except BaseException:
+            end_at_once(resources, CUT_OFF_PROBLEM, patience)
+            raise
 
     async def _drive(
         self, scope: anyio.CancelScope, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         """Run the actors until `scope` is cancelled: the sessions still need them when the host has cancelled the service.
 
-        When the actor system fails, nobody goes on waiting for an actor, and the service takes no more calls.
+        When the actor system fails, or its task is cancelled past every shield, nobody goes on waiting for an actor, and the
+        service takes no more calls.
         """
         try:
             with scope:
                 await self.system.run(task_status=task_status)
-        except SystemFailed as error:
-            self._failure = str(error)
+        except BaseException as error:
+            self._cut_off = not isinstance(error, SystemFailed)
+            self._failure = CUT_OFF_PROBLEM if self._cut_off else str(error)
             self._closed = True
             for waiting in self._waits:
                 waiting.cancel()
@@ -121,7 +148,27 @@ class ServiceRuntime:
         """Have `run` stop every session and end."""
         if self._closing is not None:
             self._closing.set()
+        else:
+            self._ended.set()
         self._closed = True
+
+    def drain(self) -> None:
+        """Take no new calls, and close when those that run have ended or had their time; now, when it drains already."""
+        if self._closing is None or self._draining.is_set():
+            self.close()
+        self._draining.set()
+
+    async def _close_when_drained(self, directory: Directory) -> None:
+        await self._draining.wait()
+        with anyio.move_on_after(self._settings.drain_timeout_seconds):
+            empty = anyio.Event()
+            directory.when_empty(empty.set)
+            await empty.wait()
+        self.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until `run` has ended, or the service was closed before it ran."""
+        await self._ended.wait()
 
     async def _stop_all(self, resources: ServiceResources) -> None:
         """Stop what runs, all at once, within the deadlines that each session has."""
@@ -163,6 +210,17 @@ class ServiceRuntime:
         self.resources()
         assert self._inspector is not None  # noqa: S101 - made with the resources
         return self._inspector
+
+    @property
+    def ready(self) -> bool:
+        """Whether new calls are taken, as far as there is room for them."""
+        return self._resources is not None and not self._closed and not self._draining.is_set()
+
+    def resources_for_a_call(self) -> ServiceResources:
+        """What a new call would run on. Raises `Draining`, and `ServiceClosed` as `resources` does."""
+        if self._draining.is_set() and self._failure is None and not self._ended.is_set():
+            raise Draining
+        return self.resources()
 
     def listing(self, session_id: str) -> Listing | None:
         """The running session with this id; callable from any thread."""
@@ -210,7 +268,7 @@ class ServiceRuntime:
     def _stop_seconds(self) -> float:
         """The longest that a session takes to end: drain, final evidence, spill."""
         settings = self._settings
-        return settings.drain_timeout_seconds + 2 * settings.evidence_timeout_seconds + CLOSING_GRACE_SECONDS
+        return settings.stop_timeout_seconds + 2 * settings.evidence_timeout_seconds + CLOSING_GRACE_SECONDS
 
     def abandon(self, session_id: str) -> None:
         """Nobody will learn the id of this session: it is stopped as soon as it is there."""

@@ -70,7 +70,6 @@ class VoiceService:
         self._thread: threading.Thread | None = None
         self._portal: anyio.from_thread.BlockingPortal | None = None
         self._service: AsyncVoiceService | None = None
-        self._closing: anyio.Event | None = None
         self._closed = False
         self._warned = False
         self._pid = os.getpid()
@@ -87,13 +86,33 @@ class VoiceService:
         """Stop every session within its deadlines, make everything durable, and end the thread. Twice is once."""
         with self._lock:
             self._closed = True
-            thread, portal, closing = self._thread, self._portal, self._closing
-        if thread is None or thread is threading.current_thread() or self._pid != os.getpid():
-            return
-        if portal is not None and closing is not None and thread.is_alive():
+            thread, portal, service = self._thread, self._portal, self._service
+        ours = thread is not threading.current_thread() and self._pid == os.getpid()
+        if ours and portal is not None and service is not None and thread is not None and thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has ended by itself meanwhile
-                _start_in(portal, _set, closing)
-        thread.join()
+                _start_in(portal, service.aclose)
+        self._join()
+
+    def drain(self) -> None:
+        """Take no new calls, let those that run end by themselves for up to `drain_timeout_seconds`, then `close`.
+
+        Blocks until that is done, while other threads go on with their calls; a new one gets `Draining`. A second call, from
+        any thread, does not wait for running calls any longer: they are stopped now. A service that was never used is closed.
+        """
+        with self._lock:
+            if self._thread is None:
+                self._closed = True
+        with contextlib.suppress(ServiceClosed, CancelledError):  # it has ended, or this was the end of its thread
+            self._start(_drain).result()
+        with self._lock:
+            self._closed = True
+        self._join()
+
+    @property
+    def ready(self) -> bool:
+        """Whether new calls are taken, as far as there is room for them: it is neither draining nor closed, in this process."""
+        service = self._service
+        return not self._closed and self._pid == os.getpid() and (service is None or service.ready)
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -213,6 +232,10 @@ class VoiceService:
             with contextlib.suppress(ServiceClosed):
                 self._call(lambda _: stack.aclose())
 
+    def _join(self) -> None:
+        if self._thread is not None and self._thread is not threading.current_thread() and self._pid == os.getpid():
+            self._thread.join()
+
     # --- its thread ------------------------------------------------------------------------------------------------
 
     def _call(self, call: Callable[[AsyncVoiceService], Awaitable[T]]) -> T:
@@ -227,9 +250,9 @@ class VoiceService:
         try:
             return _start_in(portal, call, service)
         except RuntimeError as error:
-            if "not running" in str(error):
-                raise ServiceClosed from None
-            raise
+            if "event loop thread" in str(error):
+                raise
+            raise ServiceClosed from None  # its thread has ended, or ends just now
 
     def _running(self) -> tuple[anyio.from_thread.BlockingPortal, AsyncVoiceService]:
         with self._lock:
@@ -267,13 +290,12 @@ class VoiceService:
 
     async def _main(self, ready: "Future[None]") -> None:
         service = _ThreadedService(self.settings, policy=self.policy)
-        self._closing = anyio.Event()
         async with anyio.from_thread.BlockingPortal() as portal:
             try:
                 async with service:
                     self._portal, self._service = portal, service
                     ready.set_result(None)
-                    await self._closing.wait()
+                    await service.wait_closed()
             except Exception as error:
                 if ready.done():
                     raise
@@ -305,8 +327,8 @@ def _runs_a_loop() -> bool:
     return True
 
 
-async def _set(event: anyio.Event) -> None:
-    event.set()
+async def _drain(service: AsyncVoiceService) -> None:
+    await service.drain()
 
 
 def _start_in(

@@ -76,6 +76,13 @@ class VoiceSettings(BaseSettings):
 
     drain_timeout_seconds: float = Field(
         default=10,
+        ge=0,
+        le=86_400,
+        description="How long running calls may go on after the service was told to drain; then they are stopped. With the "
+        "stop and its evidence, the default stays below the 30 seconds that container platforms grant.",
+    )
+    stop_timeout_seconds: float = Field(
+        default=10,
         gt=0,
         le=600,
         description="How long recorder and transcriber may take to finish after a stop; then the session ends without "
@@ -145,6 +152,32 @@ class VoiceSettings(BaseSettings):
         ge=1,
         le=1_000_000,
         description="Sessions that may run at once in this process; one more is refused as overload.",
+    )
+    memory_limit_bytes: int | None = Field(
+        default=None,
+        ge=1_048_576,
+        description="Memory that this process may have; not set, it is the container's limit or what the machine has.",
+    )
+    memory_watermark: float = Field(
+        default=0.9,
+        gt=0,
+        le=1,
+        description="Share of that memory beyond which new sessions are refused as overload; the rest is for those that "
+        "run. Speech-to-text workers are processes of their own and do not count.",
+    )
+    max_loop_lag_seconds: float = Field(
+        default=0.5,
+        gt=0,
+        le=600,
+        description="Beyond an event loop that is late by so much for a second, new sessions are refused as overload: "
+        "frames come every 20 ms.",
+    )
+    max_mailbox_age_seconds: float = Field(
+        default=2,
+        gt=0,
+        le=600,
+        description="Beyond work that waits inside for so long, in the actors or for the media thread, new sessions are "
+        "refused as overload.",
     )
 
     on_stt_unavailable: Literal["fallback", "record_only", "refuse"] = Field(

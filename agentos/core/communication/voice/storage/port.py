@@ -56,6 +56,7 @@ class StorePort:
             str, str
         ] = {}  # what was wrong with the first record of a session, until it is asked for
         self._lock = Lock()
+        self._sealed = False
         self.writer = GroupCommitWriter(
             store,
             spill,
@@ -67,9 +68,23 @@ class StorePort:
 
     def submit(self, work: Append | SpillWork | Probe) -> None:
         """Hand a record over to be stored, records to be spilled, or a probe. It never blocks."""
+        if self._sealed:
+            return
         if isinstance(work, SpillWork):
             self._spill(work)
             return
+        self._write(work)
+
+    def seal(self) -> None:
+        """Take no more work from actors: they are not to write behind the final records of `put_last`."""
+        self._sealed = True
+
+    def put_last(self, draft: Draft) -> None:
+        """Store the final record of a session that has nobody to answer to, and spill it as well; callable from any thread."""
+        self._write(Append(None, draft, None))
+        self._spill(SpillWork(None, (draft,), None))
+
+    def _write(self, work: Append | Probe) -> None:
         try:
             if isinstance(work, Append):
                 self.writer.put(self._entry(work.draft), work)
@@ -177,7 +192,7 @@ class StorePort:
                 if work.draft.state is VoiceSessionState.STOPPED:
                     self._directory.stored(work.draft.facts.session_id)
         for actor, acknowledged in by_actor.items():
-            self._post(actor, Stored(tuple(acknowledged)))
+            self._answer(actor, Stored(tuple(acknowledged)))
         self._house()
 
     def _failed(self, tickets: Sequence[Any], error: Exception) -> None:
@@ -197,7 +212,7 @@ class StorePort:
                 self._keep(work.entry, again=not isinstance(error, BadEntry))
                 self._answer_spilling(work.spilling, ok=False)
         for actor, refused in by_actor.items():
-            self._post(actor, NotStored(tuple(refused), str(error), store_down=down))
+            self._answer(actor, NotStored(tuple(refused), str(error), store_down=down))
 
     def _spilled(self, tickets: Sequence[Any]) -> None:
         for ticket in tickets:
@@ -207,13 +222,17 @@ class StorePort:
         for session_id in session_ids:
             self._directory.stored(session_id)
 
+    def _answer(self, actor: Any, message: Stored | NotStored | SpillDone) -> None:
+        if actor is not None:
+            self._post(actor, message)
+
     def _answer_spilling(self, spilling: _Spilling, *, ok: bool) -> None:
         with self._lock:
             spilling.left -= 1
             spilling.ok = spilling.ok and ok
             done = not spilling.left
         if done:
-            self._post(spilling.work.reply_to, SpillDone(spilling.work.owner, spilling.ok))
+            self._answer(spilling.work.reply_to, SpillDone(spilling.work.owner, spilling.ok))
 
     def _keep(self, entry: Entry, *, again: bool) -> None:
         """Keep a record that nobody took, until the store is back."""

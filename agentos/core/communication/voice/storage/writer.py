@@ -169,6 +169,11 @@ class GroupCommitWriter:
             self._to_spill.append(_Spill(earlier, entry, ticket))
             self._spill_wake.notify()
 
+    def unstored(self, request_id: str) -> tuple[Entry, ...]:
+        """The entries of a request that were put and are not answered yet, in order."""
+        with self._lock:
+            return tuple(self._unstored.get(request_id, ()))
+
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until everything that was put before is answered; False when the time ran out first."""
         mark = _Mark(threading.Event())

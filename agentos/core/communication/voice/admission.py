@@ -1,0 +1,132 @@
+"""Whether there is room for one more call, by what is measured and not only by count.
+
+`Meter` takes a sample four times a second, in a task of its own: how late the loop wakes it, how long work has waited for the
+dispatcher and for the media thread, how much memory the process has. `Admission` holds the sample against the limits. Both are
+cheap and out of the way of every call; what is asked when a call comes in is only what the last sample said.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from resource import getpagesize
+from typing import Final, NamedTuple
+
+from agentos.core.communication.voice.backlog_age import BacklogAge
+from agentos.core.communication.voice.errors import Overloaded
+from agentos.core.communication.voice.loop_lag import LoopLag
+from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.time import monotonic_ms
+
+SAMPLE_SECONDS: Final = 0.25
+LASTING_SAMPLES: Final = 4  # a second: a loop that was held up once is no reason to refuse calls
+RESUME_SHARE: Final = 0.8  # of a limit; between the two, what was refused stays refused, so that it doesn't flap
+RETRY_SECONDS: Final = {"sessions": 1.0, "loop": 1.0, "mailboxes": 2.0, "memory": 10.0}  # memory goes with the calls
+
+_STATM = Path("/proc/self/statm")
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What was measured last.
+
+    `loop_lag_seconds` is how late the event loop came to a task that was due, `mailbox_age_seconds` how long the oldest work
+    has waited for its turn, in the actors or in the media thread; both the least of the last second, so that only what
+    lasts counts. `memory_bytes` is what the process has in memory, without its worker processes.
+    """
+
+    loop_lag_seconds: float = 0.0
+    mailbox_age_seconds: float = 0.0
+    memory_bytes: int = 0
+
+
+class Progress(NamedTuple):
+    """How much work was done since the start, and how much waits, in order."""
+
+    done: int
+    waiting: int
+
+
+class Meter:
+    """Measures until it is cancelled. `progress` are the queues whose oldest work counts; `lag` is the loop's."""
+
+    def __init__(self, *progress: Callable[[], Progress]) -> None:
+        self._queues = tuple((BacklogAge(), ask) for ask in progress)
+        self.lag = LoopLag(interval_seconds=SAMPLE_SECONDS)
+        self._lags: deque[float] = deque([0.0], LASTING_SAMPLES)
+        self._ages: deque[float] = deque([0.0], LASTING_SAMPLES)
+        self.load = Load(memory_bytes=memory_bytes())
+
+    async def run(self) -> None:
+        """Take samples for as long as the service runs."""
+        while True:
+            self._lags.append(await self.lag.measure() / 1000)
+            self._ages.append(max(self._queue_ages(), default=0.0))
+            self.load = Load(min(self._lags), min(self._ages), memory_bytes())
+
+    def _queue_ages(self) -> Iterator[float]:
+        now = monotonic_ms() / 1000
+        for backlog, ask in self._queues:
+            done, waiting = ask()
+            yield backlog.look(now, done + waiting, done)
+
+
+class Admission:
+    """Decides, from what was measured, whether one more call is let in."""
+
+    def __init__(self, settings: VoiceSettings) -> None:
+        total = settings.memory_limit_bytes or memory_limit_bytes()
+        self._max_sessions = settings.max_sessions
+        self._limits: Mapping[str, float] = {
+            "loop": settings.max_loop_lag_seconds,
+            "mailboxes": settings.max_mailbox_age_seconds,
+            "memory": total * settings.memory_watermark,
+        }
+        self._refusing: set[str] = set()
+
+    def check(self, sessions: int, load: Load) -> None:
+        """Raises `Overloaded`, which says what is short and when to try again, when there is no room beside `sessions`."""
+        if sessions >= self._max_sessions:
+            problem = f"{self._max_sessions} sessions are running, the most that may"
+            raise Overloaded(problem, retry_after_seconds=RETRY_SECONDS["sessions"])
+        measured = {
+            "loop": load.loop_lag_seconds,
+            "mailboxes": load.mailbox_age_seconds,
+            "memory": load.memory_bytes,
+        }
+        self._refusing = {what for what, value in measured.items() if value > self._bound(what)}
+        for what, value in measured.items():
+            if what in self._refusing:
+                problem = _problem(what, value, self._limits[what])
+                raise Overloaded(problem, retry_after_seconds=RETRY_SECONDS[what])
+
+    def _bound(self, what: str) -> float:
+        return self._limits[what] * (RESUME_SHARE if what in self._refusing else 1)
+
+
+def _problem(what: str, value: float, limit: float) -> str:
+    if what == "memory":
+        return f"the process has {value / 2**20:,.0f} MiB in memory, and calls are taken up to {limit / 2**20:,.0f} MiB"
+    if what == "loop":
+        return f"the event loop is {value:.2f} s late, and calls are taken up to {limit:g} s"
+    return f"work inside has waited {value:.1f} s for its turn, and calls are taken up to {limit:g} s"
+
+
+def memory_bytes() -> int:
+    """What this process has in memory (its resident set)."""
+    return int(_STATM.read_bytes().split()[1]) * getpagesize()
+
+
+def memory_limit_bytes() -> int:
+    """The memory that there is for this process: its container's limit, or what the machine has."""
+    total = next(
+        int(line.split()[1]) * 1024 for line in _MEMINFO.read_text().splitlines() if line.startswith("MemTotal")
+    )
+    for path in _CGROUP_LIMITS:
+        try:
+            return min(total, int(path.read_text()))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return total

@@ -1,0 +1,97 @@
+"""Tasks and threads whose end must be known although asyncio's own cancellation knows no shield.
+
+Whoever waits for a thread can be cancelled; the thread goes on. So what it opens is closed by whoever comes last, and what is
+to be closed is waited for, in this thread if there is no other way. Both are bounded by the deadlines of what runs in it.
+"""
+
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, wait
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup, TaskStatus
+
+from agentos.core.communication.voice.errors import ServiceClosed
+from agentos.core.communication.voice.resources import CLOSING_GRACE_SECONDS, Files, ServiceResources
+from agentos.core.communication.voice.settings import VoiceSettings
+
+
+class _Starting(TaskStatus[None]):
+    """What a task says, and how it ended if it did before it said anything."""
+
+    def __init__(self) -> None:
+        self.said = anyio.Event()
+        self.began = False
+        self.error: Exception | None = None
+
+    def started(self, value: None = None) -> None:
+        del value
+        self.began = True
+        self.said.set()
+
+    async def watch(self, run: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        try:
+            await run(*arguments, task_status=self)
+        except Exception as error:
+            if self.began:
+                raise
+            self.error = error
+        finally:
+            self.said.set()
+
+
+async def start(group: TaskGroup, run: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    """`group.start`, which on asyncio waits for ever when its task is cancelled before that has made its first step.
+
+    An error of the task before it has started is raised as it is. Raises `ServiceClosed` when it ends without having started.
+    """
+    starting = _Starting()
+    group.start_soon(starting.watch, run, *arguments)
+    await starting.said.wait()
+    if starting.error is not None:
+        raise starting.error
+    if not starting.began:
+        raise ServiceClosed("the voice service was cancelled while it started; create a new one")
+
+
+async def open_files(settings: VoiceSettings) -> Files:
+    """`ServiceResources.open_files` in a thread. Cancelled, it leaves nothing open. Raises `StoreError`."""
+    opened: Future[Files] = Future()
+
+    def open_in_thread() -> None:
+        if opened.set_running_or_notify_cancel():
+            try:
+                opened.set_result(ServiceResources.open_files(settings))
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                opened.set_exception(error)
+
+    async def sheltered() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(open_in_thread)
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(sheltered)
+    except BaseException:
+        if not opened.cancel():
+            wait([opened], CLOSING_GRACE_SECONDS)
+            opened.add_done_callback(_close)
+        raise
+    return opened.result()
+
+
+def _close(opened: Future[Files]) -> None:
+    if opened.exception() is None:
+        store, spill = opened.result()
+        spill.close()
+        store.close()
+
+
+async def close_sheltered(resources: ServiceResources) -> None:
+    """`ServiceResources.close` in a thread. Cancelled past every shield, it blocks until that is done."""
+    try:
+        await anyio.to_thread.run_sync(resources.close)
+    except BaseException:
+        resources.close()
+        raise
