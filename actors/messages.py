@@ -12,6 +12,7 @@ from actors.mailbox import AUDIO, CONTROL, SYSTEM
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
+from machines.evidence import record_id
 from machines.session import (
     EndReason,
     Quality,
@@ -346,7 +347,7 @@ class Draft(Struct, frozen=True):
     @property
     def record_id(self) -> str:
         """`ev-…`, the same for the same record of the same session."""
-        return f"ev-{self.facts.secret}-{'final' if self.result is not None else self.number}"
+        return record_id(self.facts.secret, None if self.result is not None else self.number)
 
 
 class Commit(Struct, frozen=True):

@@ -19,6 +19,22 @@ from pydantic import BaseModel, ConfigDict, Field
 from machines.communication import ConnectorType, RequestStatus
 
 GENESIS = "0" * 64
+FINAL = "final"  # in the place of a number, in the id of a session's last record
+
+
+def record_id(secret: str, number: int | None) -> str:
+    """The id of a session's record `number`, or of its final one (None): the same for the same record, so it is stored once.
+
+    `secret` is what the ids of one session have in common.
+    """
+    return f"ev-{secret}-{FINAL if number is None else number}"
+
+
+def secret_of(known_id: str) -> str | None:
+    """The secret in the id of any record of a session; None for an id of another form."""
+    kind, _, rest = known_id.partition("-")
+    secret, _, number = rest.rpartition("-")
+    return secret if kind == "ev" and secret and (number == FINAL or number.isdecimal()) else None
 
 
 class EvidenceRecord(BaseModel):

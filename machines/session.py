@@ -4,8 +4,8 @@
 
 - CREATED: the session exists and its creation is evidenced; no audio has come.
 - ACTIVE: the first audio has come; recorder, transcriber and quality are running.
-- STOPPING: the end was asked for, or came by failure, idleness or the longest allowed duration. No audio is accepted any
-  more; recorder and transcriber drain. This state has a deadline: it ends whether or not they answer.
+- STOPPING: the end was asked for, or came by failure, idleness, the longest allowed duration or the death of the process. No
+  audio is accepted any more; recorder and transcriber drain. This state has a deadline: it ends whether or not they answer.
 - STOPPED: final. A second stop changes nothing.
 
 A session can be stopped from every state before STOPPING, so CREATED -> STOPPING is legal: a call that is given up before
@@ -60,6 +60,7 @@ class EndReason(str, Enum):
     FAILED = "failed"  # a part failed more often than it may be restarted
     UNEVIDENCED = "unevidenced"  # its creation could not be made durable, so it never began
     SHUTDOWN = "shutdown"  # the service was closed
+    RECOVERED = "recovered"  # its process died; another one ended it
 
 
 _S = VoiceSessionState
@@ -75,10 +76,12 @@ SESSION = Lifecycle(
         Move("fail", _S.CREATED, _S.STOPPING, "a part failed before any audio"),
         Move("idle", _S.CREATED, _S.STOPPING, "no audio ever came"),
         Move("overrun", _S.CREATED, _S.STOPPING, "the longest allowed duration is over"),
+        Move("recover", _S.CREATED, _S.STOPPING, "its process died before any audio"),
         Move("stop", _S.ACTIVE, _S.STOPPING, "asked to stop"),
         Move("fail", _S.ACTIVE, _S.STOPPING, "a part failed more often than it may be restarted"),
         Move("idle", _S.ACTIVE, _S.STOPPING, "no audio for too long"),
         Move("overrun", _S.ACTIVE, _S.STOPPING, "the longest allowed duration is over"),
+        Move("recover", _S.ACTIVE, _S.STOPPING, "its process died"),
         Move("drained", _S.STOPPING, _S.STOPPED, "recorder and transcriber have drained"),
         Move("drain_expired", _S.STOPPING, _S.STOPPED, "the drain deadline has passed"),
     ],
@@ -92,6 +95,7 @@ END_TRIGGER = {
     EndReason.OVERRUN: "overrun",
     EndReason.FAILED: "fail",
     EndReason.UNEVIDENCED: "fail",
+    EndReason.RECOVERED: "recover",
 }
 
 

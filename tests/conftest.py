@@ -23,6 +23,10 @@ hypothesis.settings.register_profile("project", deadline=None, print_blob=True, 
 hypothesis.settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=40, help="how often the torture kills a process (40)")
+
+
 @pytest.fixture(
     scope="module",
     params=[

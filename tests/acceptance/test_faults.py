@@ -101,9 +101,9 @@ class Hung:
         self._goes.set()
         append = VoiceStore.append
 
-        def hangs(store: VoiceStore, entries: Sequence[Entry]) -> None:
+        def hangs(store: VoiceStore, entries: Sequence[Entry], owner: str | None = None) -> None:
             self._goes.wait()
-            append(store, entries)
+            append(store, entries, owner)
 
         monkeypatch.setattr(VoiceStore, "append", hangs)
 

@@ -3,13 +3,14 @@
 import io
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
@@ -378,9 +379,10 @@ def test_evidence_that_is_not_durable_is_told_beside_the_result(tmp_path: Path, 
 
 def test_a_home_that_can_not_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    done = run("call", "--fast", "--home", tmp_path / "file" / "home")
+    home = tmp_path / "file" / "home"
+    done = run("call", "--fast", "--home", home)
     assert done.returncode == 5
-    assert "voice.db" in problem(done)
+    assert str(home) in problem(done)
 
 
 # --- evidence ------------------------------------------------------------------------------------------------------
@@ -506,6 +508,44 @@ def test_the_events_of_a_session_end_with_its_stop(kept: dict[str, str]) -> None
     assert "voice-of-nobody" in problem(done)
 
 
+def test_what_a_dead_process_left_is_told_and_ended(tmp_path: Path, home: Path) -> None:
+    with running("call", tone(tmp_path / "long.wav", 60), "--stt", "whisper_local", "--record") as process:
+        wait_for(lambda: "active" in run_here("sessions").stdout)  # before, there may be no table to read
+        assert told("sessions", run=run_here)["unowned"] == []
+        assert told("recover", run=run_here) == {"recovered": [], "owned": 1, "problems": []}
+        process.kill()
+        process.wait(LIMIT_SECONDS)
+    [session_id] = told("sessions", run=run_here)["unowned"]
+    assert "active, its process died" in run_here("sessions").stdout
+    [finding] = [check for check in told("doctor", run=run_here)["checks"] if check["name"] == "sessions"]
+    assert (finding["level"], finding["found"]) == ("warn", "left by processes that died: 1, running: 0")
+    assert "agentos-voice recover" in finding["advice"]
+
+    done = run_here("recover")
+    assert done.returncode == 0
+    assert session_id in done.stdout
+    assert "sessions ended: 1; running in living processes: 0" in done.stdout
+    [ended] = told("sessions", "--state", "stopped", run=run_here)["sessions"]
+    assert ended["result"]["reason"] == "recovered"
+    assert frames_hold(ended["result"]["frames"])
+    assert soundfile.info(ended["result"]["recording"]["path"]).frames == ended["result"]["recording"]["samples"]
+    assert told("evidence", "verify", run=run_here)["verified"] is True
+    [finding] = [check for check in told("doctor", run=run_here)["checks"] if check["name"] == "sessions"]
+    assert (finding["level"], finding["found"]) == ("ok", "running: 0, none was left by a process that died")
+
+
+def test_what_could_not_be_recovered_is_told_with_a_code(home: Path, kept: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(kept["home"], folder)
+    with closing(sqlite3.connect(folder / "voice.db")) as database, database:
+        database.execute("UPDATE sessions SET state = 'active'")
+        database.execute("UPDATE events SET event = 'damaged'")
+    data = told("recover", "--home", folder, run=run_here, code=1)
+    assert data["recovered"] == []
+    assert kept["session"] in data["problems"][0]
+    assert kept["session"] in problem(run_here("recover", "--home", folder))
+
+
 def test_tokens_are_listed_without_their_secret(kept: dict[str, str]) -> None:
     done = run_here("token", "list", AGENTOS_VOICE_HOME=kept["home"])
     assert kept["token"] in done.stdout
@@ -560,6 +600,7 @@ READING = [
     ("evidence", "list"),
     ("sessions",),
     ("events", "{session}"),
+    ("recover",),
     ("token", "list"),
     ("settings",),
     ("doctor",),
@@ -639,11 +680,29 @@ def test_help_is_there_for_every_command_and_loads_no_database_or_audio_library(
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("call", "evidence", "sessions", "events", "token", "settings", "diagrams", "doctor", "check"):
+    for command in (
+        *(
+            "call",
+            "check",
+            "diagrams",
+            "doctor",
+            "events",
+            "evidence",
+            "recover",
+            "sessions",
+            "settings",
+            "token",
+            "top",
+        ),
+        "trace",
+    ):
         assert command in done.stdout
 
 
-@pytest.mark.parametrize("command", ["call", "check", "evidence verify", "token create", "diagrams", "doctor"])
+@pytest.mark.parametrize(
+    "command",
+    ["call", "check", "evidence verify", "recover", "token create", "diagrams", "doctor", "top", "trace"],
+)
 def test_each_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--help"]) == 0
     assert "--json" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from agentos.core.communication.voice.errors import (
     EvidenceUnavailable,
     InvalidRequest,
     InvalidState,
+    LocksUnavailable,
     Overloaded,
     PolicyDenied,
     ProviderNotConfigured,
@@ -75,6 +77,12 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         "the request can't be put on record (no lone surrogates); no session was made",
     ),
     (StoreError("the disk is full", kind="full"), OSError, {"kind": "full"}, "the disk is full"),
+    (
+        LocksUnavailable(Path("/mnt/share")),
+        OSError,
+        {"kind": "io", "folder": Path("/mnt/share")},
+        "the file system of /mnt/share has no file locks: set AGENTOS_VOICE_HOME to a folder on a local disk",
+    ),
     (
         EvidenceNotDurable("voice-1", spilled=True),
         OSError,

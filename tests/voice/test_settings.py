@@ -48,6 +48,7 @@ DEFAULTS = {
     "account_seconds": 10,
     "spill_max_bytes": 4_194_304,
     "store_busy_timeout_seconds": 2,
+    "recovery_interval_seconds": 30,
     "restart_limit": 5,
     "restart_window_seconds": 60,
     "control_socket": "on",

@@ -266,6 +266,26 @@ def test_a_file_is_an_orphan_only_when_its_process_is_dead(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_file_of_one_dead_owner_is_taken(tmp_path: Path) -> None:
+    with SpillFile.open(tmp_path, "other", SIZE) as spill:
+        spill.add([entry()])
+        with pytest.raises(StoreError, match="another process") as caught:
+            SpillFile.orphan(tmp_path, "other")
+        assert caught.value.kind == "locked"
+    orphan = SpillFile.orphan(tmp_path, "other")
+    assert orphan is not None
+    assert orphan.entries() == [entry()]
+    orphan.clear()
+    orphan.close()
+    assert SpillFile.orphan(tmp_path, "other") is None
+    (tmp_path / "other.spill").write_bytes(b"of another version")
+    with pytest.raises(StoreError, match="no spill file of this version") as caught:
+        SpillFile.orphan(tmp_path, "other")
+    assert caught.value.kind == "corrupt"
+    (tmp_path / "home").mkdir()
+    assert SpillFile.orphan(tmp_path / "home", "../other") is None
+
+
 def test_the_own_file_is_no_orphan(tmp_path: Path) -> None:
     with SpillFile.open(tmp_path, "me", SIZE) as spill:
         spill.add([entry()])

@@ -221,6 +221,20 @@ def test_sessions_are_known_by_the_owner_that_wrote_them(path: Path) -> None:
         assert sorted(map(tuple, owners)) == [("voice-one", "one"), ("voice-two", "two")]
 
 
+def test_a_session_keeps_the_owner_that_made_it_whoever_writes_it(path: Path) -> None:
+    created, active = VoiceSessionState.CREATED, VoiceSessionState.ACTIVE
+    with VoiceStore.open(path, busy_timeout_seconds=5.0, owner="writer") as store:
+        store.append([Entry(record("ev-1"), session(state=created))], owner="maker")
+        store.append([Entry(record("ev-2"), session(state=active))])
+        store.append([Entry(record("ev-3"), session("voice-2", state=created))])
+        found = store.unfinished()
+    assert {owner: [one.session_id for one in sessions] for owner, sessions in found.items()} == {
+        "maker": ["voice-1"],
+        "writer": ["voice-2"],
+    }
+    assert found["maker"][0].state is active
+
+
 def test_an_event_is_stored_once(store: VoiceStore) -> None:
     store.add_events([event(2), event(1)])
     store.add_events([event(2), event(3)])

@@ -210,6 +210,10 @@ def _database(home: Path | None) -> Iterator[Check]:
     from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
     from agentos.core.communication.voice.storage import schema  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.ownership import (  # noqa: PLC0415
+        sessions_of_the_dead,
+        sessions_of_the_living,
+    )
     from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
 
     path = (load_settings() if home is None else load_settings(home=home)).database
@@ -221,6 +225,7 @@ def _database(home: Path | None) -> Iterator[Check]:
             counts = store.statistics()
             with store.reading() as connection:
                 revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+            dead, living = len(sessions_of_the_dead(store)), len(sessions_of_the_living(store))
     except StoreError as error:
         yield Check("database", Level.FAIL, str(error), "keep the file for an examination, and restore a copy")
         return
@@ -229,6 +234,11 @@ def _database(home: Path | None) -> Iterator[Check]:
         yield Check("database", Level.WARN, text, f"the next call migrates it to schema {schema.HEAD}; keep a copy")
     else:
         yield Check("database", Level.OK, text)
+    if dead:
+        advice = "end them with `agentos-voice recover`; a service that runs on this home does so by itself"
+        yield Check("sessions", Level.WARN, f"left by processes that died: {dead}, running: {living}", advice)
+    else:
+        yield Check("sessions", Level.OK, f"running: {living}, none was left by a process that died")
 
 
 def _engines() -> Iterator[Check]:

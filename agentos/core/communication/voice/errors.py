@@ -5,6 +5,7 @@ denial a `PermissionError`, a store that fails an `OSError`. `str(error)` is one
 what to do; the fields say the same to programs. All can be pickled, so that they cross process borders whole.
 """
 
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from machines.communication import PolicyVerdict
@@ -124,6 +125,20 @@ class StoreError(VoiceError, OSError):
     def __init__(self, message: str, *, kind: FailureKind) -> None:
         super().__init__(message)
         self.kind: FailureKind = kind
+
+
+class LocksUnavailable(StoreError):
+    """The file system of the home has no file locks, so that nobody could tell whose sessions are whose.
+
+    `folder` is the home.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"the file system of {folder} has no file locks: set AGENTOS_VOICE_HOME to a folder on a local disk",
+            kind="io",
+        )
+        self.folder = folder
 
 
 class Unrecordable(VoiceError, ValueError):

@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from threading import Lock
 
@@ -15,7 +16,9 @@ from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.past_sessions import PastSessions
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.ownership import Ownership
 from agentos.core.communication.voice.storage.port import StorePort
+from agentos.core.communication.voice.storage.recovery import Recovery, RecurringRecovery
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
@@ -28,9 +31,10 @@ from machines.session import VoiceSession
 MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
 PROBE_SECONDS = 1.0  # how often a store that is down is tried again
 STT_BACKLOG_FACTOR = 2  # the door holds audio back long before the port would have to drop it
+TAKE_IN_SECONDS = 1.0  # a recovery lets the writer take in spill files first; when the store answers, that is soon
 CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has ended
 
-Files = tuple[VoiceStore, SpillFile]
+Files = tuple[Ownership, VoiceStore, SpillFile]
 SessionHook = Callable[[VoiceSession], None]
 
 
@@ -45,7 +49,7 @@ class ServiceResources:
         on_started: SessionHook,
         on_stopped: SessionHook,
     ) -> None:
-        self.store, spill = files
+        self._ownership, self.store, spill = files
         self.tokens = TokenStore(self.store)
         self.directory = Directory(
             keep_events=lambda events: self.store_port.keep_events(events),  # noqa: PLW0108 - it does not exist yet
@@ -73,22 +77,30 @@ class ServiceResources:
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
         )
         self.meter = Meter(lambda: Progress(*system.progress()), self._media_progress)
+        self._recovery = RecurringRecovery(
+            Recovery(self.store, settings.recordings, settings.recording_format),
+            settings.recovery_interval_seconds,
+            before=partial(self.store_port.writer.flush, TAKE_IN_SECONDS),
+        )
+        self._recovery.start()
         self._settings = settings
         self._closing = Lock()
         self._closed = False
 
     @staticmethod
     def open_files(settings: VoiceSettings) -> Files:
-        """Open the database and a spill file of this service's own. Raises `StoreError`."""
+        """Take a lock, and open the database and a spill file of this service's own. Raises `StoreError`."""
         owner = f"{os.getpid()}-{secrets.token_hex(4)}"
-        store = VoiceStore.open(
-            settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds, owner=owner
-        )
-        try:
-            return store, SpillFile.open(settings.home, owner, settings.spill_max_bytes)
-        except BaseException:
-            store.close()
-            raise
+        with ExitStack() as undo:
+            ownership = Ownership.take(settings.home, owner)
+            undo.callback(ownership.release)
+            store = VoiceStore.open(
+                settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds, owner=owner
+            )
+            undo.callback(store.close)
+            spill = SpillFile.open(settings.home, owner, settings.spill_max_bytes)
+            undo.pop_all()
+            return ownership, store, spill
 
     def spawn_supervisor(self, system: ActorSystem, policy: VoicePolicy) -> Ref:
         """Spawn the supervisor with the settings' limits; its address."""
@@ -112,6 +124,12 @@ class ServiceResources:
         """End the threads and close the files; blocks, bounded. Once more, from any thread, it waits until that is done."""
         with self._closing:
             if not self._closed:
+                self._recovery.close(CLOSING_GRACE_SECONDS)
                 self.media.close(CLOSING_GRACE_SECONDS)
-                self.store_port.close(CLOSING_GRACE_SECONDS, then=self.store.close)
+                self.store_port.close(CLOSING_GRACE_SECONDS, then=self._close_store)
                 self._closed = True
+
+    def _close_store(self) -> None:
+        """Once nothing of this service can reach the store any more."""
+        self.store.close()
+        self._ownership.release()

@@ -214,7 +214,8 @@ class VoiceSettings(BaseSettings):
         default=60,
         ge=1,
         le=3600,
-        description="Length of a recording's segments on disk: after a crash all but the last one play.",
+        description="Length of a recording's segments on disk: a crash in the middle of one loses nothing of it, a power cut "
+        "perhaps its last seconds.",
     )
     account_seconds: float = Field(
         default=10,
@@ -235,6 +236,14 @@ class VoiceSettings(BaseSettings):
         ge=0,
         le=60,
         description="How long a write waits for another process that holds the database before it fails as locked.",
+    )
+
+    recovery_interval_seconds: float = Field(
+        default=30,
+        gt=0,
+        le=86_400,
+        description="How often a running service looks for sessions of processes that died, to end them; it does so when it "
+        "starts, too.",
     )
 
     restart_limit: int = Field(

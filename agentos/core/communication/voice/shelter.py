@@ -83,9 +83,10 @@ async def open_files(settings: VoiceSettings) -> Files:
 
 def _close(opened: Future[Files]) -> None:
     if opened.exception() is None:
-        store, spill = opened.result()
+        ownership, store, spill = opened.result()
         spill.close()
         store.close()
+        ownership.release()
 
 
 async def close_sheltered(resources: ServiceResources) -> None:

@@ -128,6 +128,7 @@ def application() -> App:
     _add(app, "events", "sessions:events", "What a session told its listeners.")
     _add(app, "top", "top:top", "A running service, live: who waits, what is wrong.")
     _add(app, "trace", "trace:trace", "What the actors of a running session do, step by step.")
+    _add(app, "recover", "recover:recover", "End the sessions that processes left when they died.")
     token = App(name="token", help="Admin tokens, which calls of a high risk tier need.")
     _add(token, "create", "tokens:create", "Make a token; it is shown this once.")
     _add(token, "list", "tokens:listing", "The tokens, without their secret.")

@@ -10,6 +10,7 @@ from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, table
 from agentos.core.communication.voice.cli.stores import reading
 from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.storage.ownership import sessions_of_the_dead
 from machines.session import VoiceSessionState
 
 StateName = Literal["created", "active", "stopping", "stopped"]
@@ -22,18 +23,25 @@ def sessions(
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
-    """The stored sessions, newest first: those that run, of any process, and those that have stopped."""
+    """The stored sessions, newest first: those that run, of any process, and those that have stopped.
+
+    Of a session that was left by a process that died, the state says so; `recover` ends it.
+    """
     del json_output
     wanted = None if state is None else VoiceSessionState(state)
     with reading(home) as store:
         found = [] if store is None else store.sessions(project, wanted)
-    data = {"sessions": [session.model_dump(mode="json") for session in found]}
+        left = {session.session_id for session in sessions_of_the_dead(store)} if store is not None and found else set()
+    data = {
+        "sessions": [session.model_dump(mode="json") for session in found],
+        "unowned": [session.session_id for session in found if session.session_id in left],
+    }
     if not found:
         return Outcome(data, (Text("no sessions"),))
     rows = (
         (
             session.session_id,
-            session.state.value,
+            session.state.value + (", its process died" if session.session_id in left else ""),
             session.created_at.isoformat(timespec="seconds"),
             session.project_id,
             session.result.transcript if session.result is not None else "",

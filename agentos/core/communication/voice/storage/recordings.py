@@ -20,11 +20,12 @@ from agentos.core.communication.voice.storage.segments import (
     LARGEST_WAV_BYTES,
     LiveSegment,
     PcmFile,
+    Plain,
     RecordingError,
     RecordingKind,
     copy_samples,
     make_private_folder,
-    mend_wav_header,
+    mend_segment,
     recording_error,
     replace_durably,
     sync_file,
@@ -33,7 +34,7 @@ from agentos.core.communication.voice.storage.segments import (
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import RecordingInfo
 
-__all__ = ["RecordingError", "RecordingKind", "RecordingWriter", "recover"]
+__all__ = ["RecordingError", "RecordingKind", "RecordingWriter", "recover", "recover_steps"]
 
 T = TypeVar("T")
 
@@ -207,14 +208,9 @@ class RecordingWriter:
             yield
 
     def abort(self) -> None:
-        """End at once. Complete segments stay for `recover`; the one being filled is set aside as `*.partial`."""
+        """End at once. What was written stays as segments, for `recover` to join."""
         self._closed = True
-        live, self._live = self._live, None
-        if live is not None:
-            with suppress(OSError):
-                live.close()
-            with suppress(OSError):
-                _set_aside(live.path)
+        self._end_live_segment()
         while self.has_unsealed:
             segment = self._segments[self._sealed]
             self._enter(segment, self._folder / segment.file)
@@ -331,34 +327,91 @@ def _join_steps(folder: Path, manifest: _Manifest) -> Generator[None, None, Path
     return path
 
 
-def recover(folder: Path) -> RecordingInfo | None:
-    """Finish the recording that a crash left in `folder`; None when no segment of it was complete.
+def recover(folder: Path, kind: RecordingKind = "flac") -> RecordingInfo | None:
+    """Finish the recording that a crash left in `folder`; see `recover_steps`."""
+    return _result(recover_steps(folder, kind))
 
-    The complete segments are joined as `RecordingWriter.close` would have. A segment that was being filled is kept, set
-    aside as `*.partial`. Calling it again, or on a finished recording, changes nothing. Raises `RecordingError` when
-    the disk refuses, or the folder doesn't hold what its manifest says.
+
+def recover_steps(folder: Path, kind: RecordingKind) -> Generator[None, None, RecordingInfo | None]:
+    """Finish the recording that a crash left in `folder`, in pieces of about a millisecond; None when nothing was written.
+
+    All samples that are on the disk are joined as `RecordingWriter.close` would have, also those of the segment that was
+    being filled; `kind` is for a recording of which no segment was complete. Doing it again, giving it up half-way, or doing
+    it on a finished recording loses nothing. Raises `RecordingError` when the disk refuses, or the folder doesn't hold what
+    its manifest says.
     """
     try:
         manifest = _read_manifest(folder / _MANIFEST)
-        named = {segment.file for segment in manifest.segments} if manifest else set()
-        complete = {Path(file).stem for file in named}
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if file.suffix == ".tmp":
-                file.unlink()  # a copy that was being made of what is still there
-            elif _SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
-                if file.stem in complete:
-                    file.unlink()  # the plain samples of a segment that was encoded
-                else:
-                    _set_aside(file)
+        path = None if manifest is None else folder / f"recording.{manifest.kind}"
+        if manifest is not None and path is not None and path.exists():  # it has its name only when it is complete
+            _remove([folder / segment.file for segment in manifest.segments])
+            return manifest.info(path)
+        _tidy(folder, manifest)
+        manifest = _with_the_rest(folder, manifest, kind)
         if manifest is None or not manifest.segments:
             return None
-        path = folder / f"recording.{manifest.kind}"
-        if path.exists():  # renamed into place only when it was complete
-            _remove([folder / file for file in named])
-            return manifest.info(path)
-        return manifest.info(_result(_join_steps(folder, manifest)))
+        path = yield from _join_steps(folder, manifest)
+        return manifest.info(path)
     except OSError as error:
         raise recording_error(error, folder) from error
+
+
+def _tidy(folder: Path, manifest: _Manifest | None) -> None:
+    """Remove what is there a second time: copies that were being made, and the samples of segments that were encoded."""
+    named = {segment.file for segment in manifest.segments} if manifest else set()
+    complete = {Path(file).stem for file in named}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix == ".tmp":
+            file.unlink()
+        elif _SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
+            plain = file.with_suffix(".wav")
+            if file.stem in complete or (file != plain and plain.exists()):
+                file.unlink()
+
+
+def _with_the_rest(folder: Path, manifest: _Manifest | None, kind: RecordingKind) -> _Manifest | None:
+    """The manifest, durable, with the segments that did not come into it any more."""
+    left = _left_segments(folder, manifest)
+    if not left:
+        return manifest
+    last = max(left)
+    if manifest is None:
+        manifest = _Manifest(kind=kind, sample_rate=left[last].sample_rate, channels=left[last].channels)
+    segments, gaps = list(manifest.segments), list(manifest.gaps)
+    full = max([segment.samples for segment in segments] + [plain.samples for plain in left.values()])
+    for number in range(len(segments), last + 1):
+        file = folder / f"{number:06d}.wav"
+        samples = left[number].samples if number in left else 0
+        if samples < full and number < last:  # a power cut took its end, or all of it, but not what came behind
+            _fill_up(file, manifest, samples, full)
+            gaps.append((number * full + samples, full - samples))
+            samples = full
+        segments.append(_Segment(file=file.name, samples=samples))
+    manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(gaps)})
+    replace_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def _left_segments(folder: Path, manifest: _Manifest | None) -> dict[int, Plain]:
+    """What the segments hold that the manifest does not name, by their number, now mended."""
+    named = {segment.file for segment in manifest.segments} if manifest else set()
+    left: dict[int, Plain] = {}
+    for file in sorted(folder.glob("*.wav")) if folder.is_dir() else ():
+        if _SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
+            plain = mend_segment(file)
+            if plain is not None:
+                left[int(file.stem)] = plain
+    return left
+
+
+def _fill_up(file: Path, manifest: _Manifest, there: int, samples: int) -> None:
+    """Silence up to `samples`, in a segment that has the first of them, or that is missing."""
+    if there:
+        mend_segment(file, samples)
+        return
+    silent = LiveSegment(file, manifest.sample_rate, manifest.channels)
+    silent.extend(samples * manifest.channels * 2)
+    silent.close()
 
 
 def _result(steps: Generator[None, None, T]) -> T:
@@ -378,12 +431,6 @@ def _read_manifest(path: Path) -> _Manifest | None:
         return None
     except ValidationError as error:
         raise recording_error(OSError(22, f"the manifest is damaged: {error.error_count()} errors"), path) from error
-
-
-def _set_aside(file: Path) -> None:
-    if file.suffix == ".wav":
-        mend_wav_header(file)
-    file.replace(file.with_name(file.name + ".partial"))
 
 
 def _remove(files: list[Path]) -> None:

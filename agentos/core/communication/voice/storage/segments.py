@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import soundfile  # type: ignore[import-untyped]
@@ -105,15 +105,34 @@ def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         offset += written
 
 
-def mend_wav_header(path: Path) -> None:
-    """Let the header of a segment that was never closed say how much is there, so that players play it."""
+class Plain(NamedTuple):
+    """What a segment of plain samples holds: how many sample instants, at which rate, of how many channels."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+
+
+def mend_segment(path: Path, samples: int = 0) -> Plain | None:
+    """Make a segment that was never closed a file that plays, durably: its header says how much is there.
+
+    A part of a sample at its end goes; when it has less than `samples`, silence fills it up. None, and no file any more,
+    when there is nothing in it.
+    """
     with path.open("r+b") as file:
         header = file.read(WAV_HEADER_BYTES)
-        if len(header) == WAV_HEADER_BYTES:
-            channels, sample_rate = struct.unpack("<HI", header[22:28])
-            length = file.seek(0, os.SEEK_END) - WAV_HEADER_BYTES
+        channels, sample_rate = struct.unpack("<HI", header[22:28]) if len(header) == WAV_HEADER_BYTES else (0, 0)
+        there = (file.seek(0, os.SEEK_END) - WAV_HEADER_BYTES) // (2 * channels) if channels else 0
+        if there > 0:
+            samples = max(samples, there)
+            file.truncate(WAV_HEADER_BYTES + samples * 2 * channels)
             file.seek(0)
-            file.write(wav_header(sample_rate, channels, length - length % (2 * channels)))
+            file.write(wav_header(sample_rate, channels, samples * 2 * channels))
+            file.flush()
+            os.fsync(file.fileno())
+            return Plain(sample_rate, channels, samples)
+    path.unlink()
+    return None
 
 
 class LiveSegment:

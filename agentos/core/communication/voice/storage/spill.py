@@ -12,6 +12,7 @@ frame that is not whole: what a crash tore was never acknowledged.
 The file is locked (`flock`) for as long as its process lives; one that is not locked is an orphan, free to be taken in.
 """
 
+import contextlib
 import fcntl
 import os
 import re
@@ -119,22 +120,40 @@ class SpillFile:
         """
         found: list[Self] = []
         for path in sorted(Path(folder).absolute().glob(f"*{SUFFIX}")):
-            try:
-                descriptor = _locked(path)
-            except OSError:  # gone, or not ours to open
-                continue
-            if descriptor is None:
-                continue
-            spill = cls(descriptor, path, max_bytes=0)
-            try:
-                spill._max_bytes = os.fstat(descriptor).st_size
-                spill._read_header()
-                spill._load()
-            except OSError:
-                os.close(descriptor)
-                continue
-            found.append(spill)
+            with contextlib.suppress(OSError):  # gone, not ours to open, in use, or not to be read
+                found.append(cls._orphan(path))
         return found
+
+    @classmethod
+    def orphan(cls, folder: Path, owner: str) -> Self | None:
+        """The spill file that `owner`, whose process is gone, has left in `folder`, now locked by this one; None if none is.
+
+        Raises `StoreError`: "locked" while another process has it, "corrupt" when it can't be read.
+        """
+        if not OWNER.fullmatch(owner):
+            return None
+        path = Path(folder).absolute() / f"{owner}{SUFFIX}"
+        try:
+            return cls._orphan(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise error if isinstance(error, StoreError) else failed(path, error) from error
+
+    @classmethod
+    def _orphan(cls, path: Path) -> Self:
+        descriptor = _locked(path)
+        if descriptor is None:
+            raise StoreError(f"the spill file {path} is open in another process", kind="locked")
+        spill = cls(descriptor, path, max_bytes=0)
+        try:
+            spill._max_bytes = os.fstat(descriptor).st_size
+            spill._read_header()
+            spill._load()
+        except OSError:
+            os.close(descriptor)
+            raise
+        return spill
 
     def add(self, entries: Sequence[Entry]) -> None:
         """Append entries and sync them to the disk; all are durable on return, or none counts as added.

@@ -106,11 +106,11 @@ class SpillFiles:
             return None
 
     def _append(self, spill: SpillFile, entries: list[Entry]) -> Exception | None:
-        error = self._attempt(entries)
+        error = self._attempt(spill, entries)
         if error is None or isinstance(error, StoreError):
             return error
         for entry in entries:
-            error = self._attempt([entry])
+            error = self._attempt(spill, [entry])
             if isinstance(error, StoreError):
                 return error
             if error is not None:
@@ -118,9 +118,9 @@ class SpillFiles:
                 self._unreadable.add(spill)
         return None
 
-    def _attempt(self, entries: list[Entry]) -> Exception | None:
+    def _attempt(self, spill: SpillFile, entries: list[Entry]) -> Exception | None:
         try:
-            self._store.append(entries)
+            self._store.append(entries, owner=spill.owner)
         except Exception as error:  # noqa: BLE001 - the caller decides what it means
             return error
         return None

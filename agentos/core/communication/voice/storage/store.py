@@ -26,7 +26,17 @@ from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.failures import failures
 from agentos.core.communication.voice.storage.opening import beside, open_database, open_to_read
 from machines.events import VoiceEvent
-from machines.evidence import GENESIS, ChainRow, EvidenceRecord, Verification, canonical_json, link, verify
+from machines.evidence import (
+    GENESIS,
+    ChainRow,
+    EvidenceRecord,
+    Verification,
+    canonical_json,
+    link,
+    record_id,
+    secret_of,
+    verify,
+)
 from machines.session import VoiceSession, VoiceSessionState
 
 M = TypeVar("M", bound=BaseModel)
@@ -76,6 +86,7 @@ class _Encoded(NamedTuple):
     """An entry as its rows, made before the write lock is taken."""
 
     record: EvidenceRecord
+    final_id: str | None  # of the final record of the same session, which nothing may follow
     text: str
     session: dict[str, Any] | None
     events: list[dict[str, Any]]
@@ -103,7 +114,7 @@ def _session_upsert() -> Insert:
     new, stored = statement.excluded, schema.sessions.c
     return statement.on_conflict_do_update(
         index_elements=[stored.session_id],
-        set_={name: new[name] for name in ("project_id", "state", "created_at", "snapshot", "owner")},
+        set_={name: new[name] for name in ("project_id", "state", "created_at", "snapshot")},
         where=place(new.state) >= place(stored.state),
     )
 
@@ -134,8 +145,9 @@ class VoiceStore:
 
         A new database gets the newest schema, an older one is migrated; two processes that open one home at once both
         succeed. `busy_timeout_seconds` bounds each wait for another process's lock. `owner` is written beside the
-        sessions that this store writes, so that a later process can tell whose they were. Raises `StoreError`: "schema"
-        for a database of a newer version or of something else, "corrupt" for a file that is no database.
+        sessions that this store makes, so that another process can tell whose they are (`ownership.py`). Raises
+        `StoreError`: "schema" for a database of a newer version or of something else, "corrupt" for a file that is no
+        database.
         """
         path = Path(path).absolute()
         return cls(open_database(path, busy_timeout_seconds), path, owner)
@@ -151,17 +163,19 @@ class VoiceStore:
         path = Path(path).absolute()
         return cls(open_to_read(path, busy_timeout_seconds), path, owner="")
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[Entry], owner: str | None = None) -> None:
         """Make `entries` durable, in order, in one transaction: all of them or none.
 
         Each record is linked to the chain; its session snapshot replaces an earlier one, never a later one (a STOPPED
         session stays STOPPED); its events are added. An entry whose record id is already stored is skipped as a whole,
-        so that a retry is harmless. Raises `BadEntry` (naming the record) before anything is written, or `StoreError`.
+        so that a retry is harmless; so is one of a session whose final record is stored: nothing comes behind that. New
+        sessions belong to `owner`, if given, and keep it. Raises `BadEntry` (naming the record) before anything is written,
+        or `StoreError`.
         """
-        encoded = [self._encoded(entry) for entry in entries]
+        encoded = [self._encoded(entry, self._owner if owner is None else owner) for entry in entries]
         if not encoded:
             return
-        ids = json.dumps([item.record.id for item in encoded])
+        ids = json.dumps([known for item in encoded for known in (item.record.id, item.final_id) if known is not None])
         with self.transaction() as connection:
             known = set(connection.scalars(_STORED_IDS, {"ids": ids}))
             head = connection.execute(_HEAD).first()
@@ -169,8 +183,8 @@ class VoiceStore:
             rows: list[dict[str, Any]] = []
             snapshots: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
-            for record, text, session, told in encoded:
-                if record.id in known:
+            for record, final_id, text, session, told in encoded:
+                if record.id in known or final_id in known:
                     continue
                 known.add(record.id)
                 seq += 1
@@ -225,6 +239,18 @@ class VoiceStore:
         with self.reading() as connection:
             texts = connection.scalars(query).all()
         return [self._parsed(VoiceSession, text) for text in texts]
+
+    def unfinished(self) -> dict[str, list[VoiceSession]]:
+        """The stored sessions that are not STOPPED, by their owner, oldest first."""
+        table = schema.sessions.c
+        open_states = [state for state in _STATES if state != VoiceSessionState.STOPPED.value]
+        query = sa.select(table.owner, table.snapshot).where(table.state.in_(open_states))
+        found: dict[str, list[VoiceSession]] = {}
+        with self.reading() as connection:
+            rows = connection.execute(query.order_by(table.created_at, table.session_id)).all()
+        for owner, text in rows:
+            found.setdefault(owner, []).append(self._parsed(VoiceSession, text))
+        return found
 
     def events(self, session_id: str, after: int = 0) -> list[VoiceEvent]:
         """The stored events of a session whose number is above `after`, in order."""
@@ -337,27 +363,19 @@ class VoiceStore:
             if self._closed:  # meanwhile, by another thread: the pool has the connection back
                 self._pool.dispose()
 
-    def _encoded(self, entry: Entry) -> _Encoded:
+    def _encoded(self, entry: Entry, owner: str) -> _Encoded:
         record = entry.record
+        secret = secret_of(record.id)
+        final_id = None if secret is None else record_id(secret, None)
         try:
             text = canonical_json(record)
             text.encode()  # a lone surrogate is legal in str, but neither in UTF-8 nor in the chain
-            session = None if entry.session is None else self._session_row(entry.session)
-            return _Encoded(record, text, session, [_event_row(event) for event in entry.events])
+            session = None if entry.session is None else _session_row(entry.session, owner)
+            return _Encoded(record, final_id, text, session, [_event_row(event) for event in entry.events])
         except BadEntry as error:
             raise BadEntry(record.id, error.problem) from error
         except (TypeError, ValueError, RecursionError) as error:
             raise BadEntry(record.id, str(error)) from error
-
-    def _session_row(self, session: VoiceSession) -> dict[str, Any]:
-        return {
-            "session_id": session.session_id,
-            "project_id": session.project_id,
-            "state": session.state.value,
-            "created_at": (session.created_at - EPOCH) // MILLISECOND,
-            "snapshot": session.model_dump_json(),
-            "owner": self._owner,
-        }
 
     def _parsed(self, model: type[M], text: str) -> M:
         try:
@@ -365,6 +383,17 @@ class VoiceStore:
         except ValidationError as error:
             problem = f"{self.path} holds a damaged {model.__name__}: {error.errors()[0]['msg']}"
             raise StoreError(problem, kind="corrupt") from error
+
+
+def _session_row(session: VoiceSession, owner: str) -> dict[str, Any]:
+    return {
+        "session_id": session.session_id,
+        "project_id": session.project_id,
+        "state": session.state.value,
+        "created_at": (session.created_at - EPOCH) // MILLISECOND,
+        "snapshot": session.model_dump_json(),
+        "owner": owner,
+    }
 
 
 def _event_row(event: VoiceEvent) -> dict[str, Any]:

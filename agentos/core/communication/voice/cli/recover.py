@@ -1,0 +1,47 @@
+"""`agentos-voice recover`: end the sessions that processes left when they died."""
+
+from rich.text import Text
+
+from agentos.core.communication.voice.cli.exits import FAILED, OK
+from agentos.core.communication.voice.cli.options import Home, Json
+from agentos.core.communication.voice.cli.outcome import Outcome, table
+from agentos.core.communication.voice.cli.stores import settings_of
+from agentos.core.communication.voice.storage.recovery import Recovery, RecoveryReport
+from agentos.core.communication.voice.storage.store import VoiceStore
+from machines.session import VoiceSession
+
+
+def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
+    """End every session whose process is dead, with evidence that says so, and finish its recording.
+
+    Sessions of living processes are not touched. A running service does the same by itself.
+    """
+    del json_output
+    settings = settings_of(home)
+    report = RecoveryReport((), 0, ())
+    if settings.database.exists():
+        with VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
+            report = Recovery(store, settings.recordings, settings.recording_format).run()
+    data = {
+        "recovered": [session.model_dump(mode="json") for session in report.recovered],
+        "owned": report.owned,
+        "problems": list(report.problems),
+    }
+    summary = Text(f"sessions ended: {len(report.recovered)}; running in living processes: {report.owned}")
+    rows = (_row(session) for session in report.recovered)
+    found = (table(("session", "created", "project", "frames", "recording"), rows),) if report.recovered else ()
+    problem = "; ".join(report.problems)
+    return Outcome(data, (*found, summary), FAILED if problem else OK, problem)
+
+
+def _row(session: VoiceSession) -> tuple[str, ...]:
+    result = session.result
+    frames = 0 if result is None else result.frames.accounted
+    recording = result.recording if result is not None else None
+    return (
+        session.session_id,
+        session.created_at.isoformat(timespec="seconds"),
+        session.project_id,
+        str(frames),
+        "" if recording is None else recording.path,
+    )

@@ -1,0 +1,256 @@
+"""What a process that died left of a session, and the end that another process writes for it.
+
+Known are the records of the session, the events that were kept, and its recording. From them come the records, the events and
+the result that end it; nothing here reads or writes anything but the recording's samples.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import soundfile  # type: ignore[import-untyped]
+
+from agentos.core.communication.voice.storage.segments import BLOCK_SAMPLES, recording_error
+from agentos.core.communication.voice.storage.store import Entry
+from agentos.core.time import utc_now, utc_now_ms
+from machines.audio import AudioEncoding, AudioFormat
+from machines.communication import ConnectorType, RequestStatus
+from machines.events import VoiceEvent, VoiceEventType
+from machines.evidence import EvidenceRecord, record_id, secret_of
+from machines.frozen import FrozenDict
+from machines.session import (
+    END_TRIGGER,
+    SESSION,
+    EndReason,
+    FrameAccount,
+    RecordingInfo,
+    SessionResult,
+    VoiceSession,
+    VoiceSessionState,
+)
+
+PROCESS_DIED: Final = "process_died"  # why frames were lost, or not transcribed
+PASSED_EVENTS: Final = 1_000_000_000  # more than the dead process can have told without keeping them
+_REASON: Final = EndReason.RECOVERED
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The recording of a session as it is on the disk.
+
+    `state` is "none" (nothing was recorded), "whole", "differs" (it does not begin with what evidence says was recorded) or
+    "unreadable" (the disk refused; the segments stay where they are). `digest` is the SHA-256 of its samples without gaps,
+    empty when it is not known.
+    """
+
+    state: str
+    info: RecordingInfo | None = None
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What is left of `session`, which belonged to `owner`: its records and kept events, in order."""
+
+    session: VoiceSession
+    owner: str
+    records: Sequence[EvidenceRecord]
+    events: Sequence[VoiceEvent]
+
+    @property
+    def account(self) -> dict[str, Any] | None:
+        """The last account of its audio that is in evidence."""
+        for record in reversed(self.records):
+            if record.operation == "audio_accounted" and record.response_summary is not None:
+                return {name: record.response_summary[name] for name in _ACCOUNT if name in record.response_summary}
+        return None
+
+    def end(self, recording: Kept) -> list[Entry]:
+        """The entries that move it to STOPPED, as its machine allows, with what a listener is to read of it."""
+        result = self._result(recording)
+        entries: list[Entry] = []
+        session, told, number = self.session, _News(self), self._next_number()
+        told.catch_up()
+        if session.state is not VoiceSessionState.STOPPING:
+            state = SESSION.fire(session.state, END_TRIGGER[_REASON])
+            session = session.model_copy(update={"state": state})
+            record = self._record("session_stopping", number, session, {"reason": _REASON.value})
+            number += 1
+            entries.append(Entry(record, session, (told.event(VoiceEventType.STATE_CHANGED, state=state.value),)))
+        state = SESSION.fire(session.state, SESSION.deadlines[session.state])
+        session = session.model_copy(update={"state": state, "result": result})
+        detail = {
+            "reason": _REASON.value,
+            "recovered": {
+                "owner": self.owner,
+                "state": self.session.state.value,
+                "last_account": self.account,
+                "recording": recording.state,
+            },
+            "result": result.model_dump(mode="json"),
+        }
+        last = (
+            told.event(VoiceEventType.TRANSCRIPT_READY, text=result.transcript),
+            told.event(VoiceEventType.SESSION_STOPPED, reason=_REASON.value),
+        )
+        entries.append(Entry(self._record("session_stopped", number, session, detail), session, last))
+        entries[0] = Entry(entries[0].record, entries[0].session, (*told.missed, *entries[0].events))
+        return entries
+
+    def _next_number(self) -> int:
+        numbers = [number for record in self.records if isinstance(number := record.metadata.get("number"), int)]
+        return max(numbers, default=0) + 1
+
+    def _record(self, operation: str, number: int, session: VoiceSession, detail: dict[str, Any]) -> EvidenceRecord:
+        known = next((secret for record in self.records if (secret := secret_of(record.id)) is not None), None)
+        latest = self.records[-1] if self.records else None
+        return EvidenceRecord(
+            id=record_id(known or session.session_id, None if session.result is not None else number),
+            request_id=session.session_id,
+            connector_type=ConnectorType.CUSTOM,
+            operation=operation,
+            request_summary={"session_id": session.session_id} if latest is None else latest.request_summary,
+            response_summary={"state": session.state.value, **detail},
+            status=RequestStatus.FAILED,
+            metadata={
+                "audit_trace_id": session.audit_trace_id,
+                "risk_tier": session.risk_tier.value,
+                "verdict": session.policy_verdict.reason_code,
+                "number": number,
+            },
+            created_at=utc_now(),
+        )
+
+    def _result(self, recording: Kept) -> SessionResult:
+        texts = [str(e.payload["text"]) for e in self.events if e.event_type is VoiceEventType.STT_FINAL]
+        return SessionResult(
+            reason=_REASON,
+            drained=False,
+            frames=frames_of(self.session, self.account or {}, recording),
+            transcript=" ".join(filter(None, texts)),
+            recording=recording.info,
+            stopped_at=utc_now(),
+        )
+
+
+_ACCOUNT: Final = ("upto_frame", "accounted", "bytes", "digest", "dropped")
+
+
+class _News:
+    """The events of the end, behind all that the dead process can have told, and those that it did not come to keep."""
+
+    def __init__(self, remains: Remains) -> None:
+        self._session = remains.session
+        self._active = any(record.operation == "session_active" for record in remains.records)
+        self._told = {(event.event_type, event.payload.get("state")) for event in remains.events}
+        self._number = max((event.number for event in remains.events), default=0) + PASSED_EVENTS
+        self.missed: list[VoiceEvent] = []
+
+    def catch_up(self) -> None:
+        """The moves that are in evidence, and that no kept event tells of."""
+        if all(kind is not VoiceEventType.SESSION_STARTED for kind, _ in self._told):
+            created, engine = VoiceSessionState.CREATED.value, self._session.stt_engine
+            self.missed.append(self.event(VoiceEventType.SESSION_STARTED, state=created, stt_engine=engine))
+        moves = [VoiceSessionState.ACTIVE] if self._active else []
+        if self._session.state is VoiceSessionState.STOPPING:
+            moves.append(VoiceSessionState.STOPPING)
+        for state in moves:
+            if (VoiceEventType.STATE_CHANGED, state.value) not in self._told:
+                self.missed.append(self.event(VoiceEventType.STATE_CHANGED, state=state.value))
+
+    def event(self, kind: VoiceEventType, **payload: str) -> VoiceEvent:
+        self._number += 1
+        return VoiceEvent(
+            event_id=f"evt-{secrets.token_hex(8)}",
+            session_id=self._session.session_id,
+            event_type=kind,
+            payload=payload,
+            timestamp_ms=utc_now_ms(),
+            metadata={"audit_trace_id": self._session.audit_trace_id},
+            number=self._number,
+        )
+
+
+def frames_of(session: VoiceSession, account: dict[str, Any], recording: Kept) -> FrameAccount:
+    """Where the frames went that are known to have been accepted: those of the last account, and those on the disk.
+
+    What a recorded call accepted and the disk does not have is dropped as `process_died`. How far speech to text had come
+    died with the process, so no frame counts as transcribed, whatever utterances are known.
+    """
+    dropped: dict[str, int] = dict(account.get("dropped", {}))
+    accepted, accounted = int(account.get("upto_frame", 0)), int(account.get("accounted", 0))
+    n_bytes, digest = int(account.get("bytes", 0)), str(account.get("digest", ""))
+    recorded = 0
+    if session.recording_enabled and recording.state != "unreadable":
+        there, written, samples = _on_disk(session.audio_format, recording.info)
+        accepted = max(accepted, there)
+        recorded = max(0, min(written, accepted - sum(dropped.values())))
+        exact = recorded == written
+        if recording.digest or recorded != accounted:  # otherwise it is what was accounted, to the frame
+            digest = recording.digest if exact else ""
+            a_sample, a_frame = session.audio_format.sample_bytes, session.audio_format.frame_bytes
+            n_bytes = samples * a_sample if exact else recorded * a_frame
+        accounted = recorded
+    missing = accepted - accounted - sum(dropped.values())
+    if missing:
+        dropped[PROCESS_DIED] = dropped.get(PROCESS_DIED, 0) + missing
+    why = "no_engine" if session.stt_engine == "none" else PROCESS_DIED
+    return FrameAccount(
+        accepted=accepted,
+        accounted=accounted,
+        recorded=recorded,
+        dropped=FrozenDict(dropped),
+        untranscribed=FrozenDict({why: accepted} if accepted else {}),
+        bytes=n_bytes,
+        digest=digest,
+    )
+
+
+def _on_disk(audio_format: AudioFormat, info: RecordingInfo | None) -> tuple[int, int, int]:
+    """Of the recording: the frames up to its end, those without the gaps, and the sample instants without the gaps."""
+    if info is None:
+        return 0, 0, 0
+    silent = sum(count for _, count in info.gaps)
+    frame = audio_format.frame_samples
+    there = -(-info.samples // frame)
+    return there, there - -(-silent // frame), info.samples - silent
+
+
+def kept_steps(remains: Remains, info: RecordingInfo) -> Generator[None, None, Kept]:
+    """Read a finished recording, a block at a time, and hold it against the last account.
+
+    What came as mu-law is not digested, because two of its codes are one sample. Raises `RecordingError`.
+    """
+    if remains.session.audio_format.encoding is not AudioEncoding.PCM_S16LE:
+        return Kept("whole", info)
+    account = remains.account or {}
+    whole, begin = hashlib.sha256(), hashlib.sha256()
+    left = known = int(account.get("bytes", 0))
+    for block in _sounding(info):
+        whole.update(block)
+        begin.update(block[:left])
+        left -= min(left, len(block))
+        yield
+    same = not known or begin.hexdigest() == account.get("digest")
+    return Kept("whole" if same or left else "differs", info, whole.hexdigest())
+
+
+def _sounding(info: RecordingInfo) -> Iterator[bytes]:
+    """The samples of a recording without its gaps, a block at a time."""
+    gaps = [*info.gaps, (info.samples, 0)]
+    at = 0
+    try:
+        with soundfile.SoundFile(info.path) as file:
+            for first, count in gaps:
+                while at < first:
+                    block = file.read(min(BLOCK_SAMPLES, first - at), dtype="int16", always_2d=True)
+                    if not len(block):
+                        return
+                    at += len(block)
+                    yield block.astype("<i2", copy=False).tobytes()
+                at = file.seek(first + count) if first + count < info.samples else info.samples
+    except (RuntimeError, OSError) as error:  # libsndfile's own errors are RuntimeErrors
+        raise recording_error(error, Path(info.path)) from error

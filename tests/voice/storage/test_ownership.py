@@ -1,0 +1,150 @@
+"""A lock that dies with its process says whose sessions are whose."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from agentos.core.communication.voice.errors import LocksUnavailable, StoreError
+from agentos.core.communication.voice.storage import ownership
+from agentos.core.communication.voice.storage.ownership import Ownership, is_dead, owners
+
+PATIENCE = 30
+HOLDING = """
+import os, sys
+from pathlib import Path
+from agentos.core.communication.voice.storage.ownership import Ownership
+
+mine = Ownership.take(Path(sys.argv[1]), "other")
+if len(sys.argv) > 2 and not os.fork():
+    sys.stdin.read()  # a child that outlives its parent
+    os._exit(0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.iterdir())
+
+
+def test_an_owner_lives_as_long_as_its_process_and_no_longer(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    command = [sys.executable, "-c", HOLDING, str(home)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert owners(home) == ["other"]
+        assert not is_dead(home, "other")
+        assert Ownership.of_dead(home, "other") is None
+        process.kill()
+        process.wait(PATIENCE)
+    assert is_dead(home, "other")
+    taken = Ownership.of_dead(home, "other")
+    assert taken is not None
+    assert taken.owner == "other"
+    assert not is_dead(home, "other")  # somebody has taken its place
+    assert Ownership.of_dead(home, "other") is None
+    taken.release()
+    taken.release()
+    assert names(home) == []
+    assert is_dead(home, "other")
+
+
+def test_a_forked_child_does_not_keep_its_dead_parent_alive(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    command = [sys.executable, "-c", HOLDING, str(tmp_path), "fork"]
+    with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, text=True) as process:
+        os.close(reading)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert not is_dead(tmp_path, "other")
+        process.kill()
+        process.wait(PATIENCE)
+        assert is_dead(tmp_path, "other")
+        os.close(writing)  # and so the child ends
+
+
+def test_an_owner_without_a_file_is_dead_and_only_one_takes_its_place(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(50):
+            taken = [found for found in pool.map(lambda _: Ownership.of_dead(tmp_path, "other"), range(8)) if found]
+            assert len(taken) == 1
+            taken[0].release()
+    assert names(tmp_path) == []
+
+
+def test_never_two_at_a_time_hold_one_lock(tmp_path: Path) -> None:
+    inside: list[int] = []
+
+    def take_and_release(number: int) -> int:
+        held = Ownership.of_dead(tmp_path, "other")
+        if held is None:
+            return 0
+        inside.append(number)
+        assert inside == [number]
+        inside.remove(number)
+        held.release()
+        return 1
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take_and_release, range(2000))) > 1
+
+
+@pytest.mark.parametrize("owner", ["", "../evil", ".hidden", "x" * 129])
+def test_what_no_service_is_named_is_nobody(tmp_path: Path, owner: str) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    assert is_dead(home, owner)
+    taken = Ownership.of_dead(home, owner)
+    assert taken is not None
+    assert names(home) == ["nobody.owner"]
+    assert names(tmp_path) == ["home"]
+    taken.release()
+
+
+def test_a_new_owner_waits_while_others_only_look(tmp_path: Path) -> None:
+    looking = Ownership.take(tmp_path, "me")
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(Ownership.take, tmp_path, "me")
+        looking.release()
+        taken = taking.result(PATIENCE)
+    assert not is_dead(tmp_path, "me")
+    taken.release()
+
+
+def test_a_name_that_another_process_has_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "TAKE_SECONDS", 0.05)
+    mine = Ownership.take(tmp_path, "me")
+    with pytest.raises(StoreError, match="locked by another process") as caught:
+        Ownership.take(tmp_path, "me")
+    assert caught.value.kind == "locked"
+    mine.release()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "other.owner").touch()
+    monkeypatch.setattr(fcntl, "flock", refused)
+    for attempt in (Ownership.take, Ownership.of_dead, is_dead):
+        with pytest.raises(LocksUnavailable, match="has no file locks") as caught:
+            attempt(tmp_path, "other")
+        assert caught.value.folder == tmp_path
+
+
+def test_any_other_failure_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "other.owner").mkdir()
+    for attempt in (Ownership.take, Ownership.of_dead):
+        with pytest.raises(StoreError):
+            attempt(tmp_path, "other")
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="file"):
+        Ownership.take(tmp_path / "file" / "home", "other")
