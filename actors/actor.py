@@ -83,6 +83,11 @@ class Retry:
         self.lane = lane_of(message)
 
 
+def content_of(message: Any) -> Any:
+    """The message itself, out of a retry."""
+    return message.message if isinstance(message, Retry) else message
+
+
 class Shutdown:
     """Told by a supervisor: finish what must be finished, and stop yourself with `out.stop()`, within your deadline.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
-from actors.actor import ANY_PHASE, START, Start
+from actors.actor import ANY_PHASE, START, Start, content_of
 from actors.mailbox import BORN, EMPTY, HELD, IDLE, READY, SYSTEM, Ref, depth, lane_of
 from actors.system import ActorSystem, DeadLetter, SystemStatistics
 
@@ -166,7 +166,9 @@ class _Look:
 
     def __init__(self, ref: Ref, before: "_Look | None", now: float) -> None:
         self.incarnation = ref.incarnation
-        self.oldest = [(message, self._since(message, before, now)) for message in _next_of_each_lane(ref)]
+        self.oldest = [
+            (message, self._since(message, before, now)) for message in map(content_of, _next_of_each_lane(ref))
+        ]
 
     def _since(self, message: Any, before: "_Look | None", now: float) -> float:
         if before is None or (isinstance(message, Start) and self.incarnation != before.incarnation):

@@ -45,6 +45,7 @@ from actors.actor import (
     Shutdown,
     Start,
     Timer,
+    content_of,
     refused,
 )
 from actors.loop import loop_clock, thread_waker
@@ -600,7 +601,7 @@ class ActorSystem:
         self._timers.cancel_all(ref)
         ref.journal = ()
         ref.status = HELD
-        take_out(ref, lambda message: isinstance(_content(message), Shutdown), self._pool)
+        take_out(ref, lambda message: isinstance(content_of(message), Shutdown), self._pool)
 
     def _watch(self, me: Ref, ref: Ref, _: None) -> None:
         if ref.status == STOPPED:
@@ -647,7 +648,7 @@ class ActorSystem:
             actor = ref.actor
             words: tuple[Any, ...] = ()
             if actor is not None and actor.has_last_words:
-                words = actor.recover(ref.journal).last_words(tuple([_content(mail) for mail in waiting(ref)]))
+                words = actor.recover(ref.journal).last_words(tuple([content_of(mail) for mail in waiting(ref)]))
             self._enqueue(parent, Exited(ref, text, self.now(), dropped, words))
         else:
             self._crash(parent, EMPTY, error)
@@ -700,14 +701,9 @@ class ActorSystem:
                 self._letter(ref, message, "dropped at restart")
 
     def _letter(self, ref: Ref, message: Any, reason: str, error: str = "") -> None:
-        message = _content(message)
+        message = content_of(message)
         self._dead[reason] += 1
         self.dead_letters.append(DeadLetter(ref.name, type(message).__name__, reason, error))
-
-
-def _content(message: Any) -> Any:
-    """The message itself, out of a retry."""
-    return message.message if isinstance(message, Retry) else message
 
 
 def _phase(ref: Ref) -> Any:

@@ -31,6 +31,7 @@ from actors.actor import (
     Gone,
     Out,
     Timer,
+    content_of,
 )
 from actors.inspection import path_of, phase_of
 from actors.mailbox import SYSTEM, Ref
@@ -185,7 +186,8 @@ class _Followed:
         self._ref.table = self._own_table
 
     def _step(self, step: Any, actor: Actor, message: Any, out: Out) -> None:
-        before, fields = phase_of(self._ref), safe_fields(message)
+        what = content_of(message)
+        before, fields = phase_of(self._ref), safe_fields(what)
         effects, problem = out.effects, ""
         try:
             step(actor, message, out)
@@ -196,7 +198,7 @@ class _Followed:
         finally:
             told = tuple(map(_told, effects))
             for trace in tuple(self.traces):
-                trace.tell(self._ref, before, type(message).__name__, fields, told, problem)
+                trace.tell(self._ref, before, type(what).__name__, fields, told, problem)
 
 
 class _Watched(dict[type, Any]):

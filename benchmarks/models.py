@@ -55,10 +55,10 @@ def lines(*, quick: bool) -> Iterator[str]:
             f"{'two sessions, no fault':<32} {size:>10,.0f} B/state, goal {BYTES_A_STATE} "
             f"{'ok' if size <= BYTES_A_STATE else 'OVER'}"
         )
-    found = _apart(faults=1)
+    found = _apart(faults=1, sessions=2, refused=1, in_turn=True, frames=2)
     good = found.outcome != Outcome.NOT_DECIDED.value and found.seconds <= CI_SECONDS
     yield (
-        f"{'one session, one fault: the CI':<32} {found.seconds:>10.2f} s, goal {CI_SECONDS:.0f} "
+        f"{'the CI: any one fault':<32} {found.seconds:>10.2f} s, goal {CI_SECONDS:.0f} "
         f"{'ok' if good else 'OVER'} ({found.states:,} states, {found.transitions:,} steps, {found.outcome})"
     )
 

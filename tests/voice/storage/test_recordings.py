@@ -377,7 +377,9 @@ def test_gaps_are_told_of_after_an_abort(tmp_path: Path) -> None:
     assert samples_of(info.path) == noise(45) + bytes(15 * 640) + noise(5)
 
 
-def test_what_a_power_cut_took_of_segments_becomes_silence_and_a_gap(tmp_path: Path, kind: Kind) -> None:
+def test_what_a_power_cut_took_of_segments_becomes_silence_and_a_gap(
+    tmp_path: Path, kind: Kind, close_as_a_dead_process: Callable[[RecordingWriter], None]
+) -> None:
     writer = RecordingWriter(tmp_path, MONO, kind=kind, segment_seconds=1, defer_sealing=True)
     writer.write(0, noise(220))
     with (tmp_path / "000001.wav").open("r+b") as file:
@@ -395,6 +397,7 @@ def test_what_a_power_cut_took_of_segments_becomes_silence_and_a_gap(tmp_path: P
     data = noise(220)
     assert samples_of(info.path) == data[: 60 * 640] + bytes(90 * 640) + data[150 * 640 :]
     assert names(tmp_path) == {f"recording.{kind}", "recording.json"}
+    close_as_a_dead_process(writer)
 
 
 def test_a_segment_that_isnt_what_the_manifest_says_is_an_error_and_stays(tmp_path: Path) -> None:

@@ -103,6 +103,7 @@ class Home:
         self.folder = folder
         self.recordings = folder / "recordings"
         self.store = VoiceStore.open(folder / "voice.db", busy_timeout_seconds=5)
+        self.writers: list[RecordingWriter] = []
 
     def leave(self, of: VoiceSession, *more: EvidenceRecord, owner: str = "dead", events: Any = ()) -> VoiceSession:
         """Evidence of each move until its state, then `more`, and its kept events."""
@@ -118,6 +119,7 @@ class Home:
         writer = RecordingWriter(
             self.recordings / of.session_id, of.audio_format, kind="flac", segment_seconds=segment_seconds
         )
+        self.writers.append(writer)
         writer.write(first, pcm)
         return writer
 
@@ -143,11 +145,13 @@ class Home:
 
 
 @pytest.fixture
-def left(tmp_path: Path) -> Iterator[Home]:
+def left(tmp_path: Path, close_as_a_dead_process: Callable[[RecordingWriter], None]) -> Iterator[Home]:
     home = Home(tmp_path / "home")
     with home.store:
         yield home
         assert home.store.verify().ok
+    for writer in home.writers:
+        close_as_a_dead_process(writer)
 
 
 # Moved to STOPPED, once

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 import structlog
 from anyio.abc import TaskStatus
@@ -53,7 +52,8 @@ class ControlSocket:
             task_status.started()
             return
         try:
-            bound, path = await anyio.to_thread.run_sync(listen, self._home, self._inspector.instance)
+            # Not in a thread: whoever waits for one can be cancelled, and what it has bound would be left open.
+            bound, path = listen(self._home, self._inspector.instance)
         except OSError as error:
             log.warning("no control socket, so `top` and `trace` will not find this service", error=str(error))
             task_status.started()
