@@ -87,7 +87,7 @@ def test_the_real_system_and_the_model_do_the_same(strategy: str, restart: Any, 
             strategy=strategy, restart=restart, mail=mail, finishes=3, stops=1, faults=Faults(total=2)
         )
 
-    for seed in range(15):
+    for seed in range(6):
         steps = Lockstep(make)
         for turn in range(25):
             choices = steps.choices()
