@@ -103,6 +103,12 @@ class MediaClosed(Struct, frozen=True):
     digest: str
 
 
+class MediaSilent(Struct, frozen=True, gc=False):
+    """Port fact: the port gives no sign of life. Who closes need not wait for it; who goes on may: no audio is lost yet."""
+
+    lane: ClassVar[int] = CONTROL
+
+
 # --- the transcriber and its port ----------------------------------------------------------------------------------
 
 

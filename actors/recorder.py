@@ -1,10 +1,14 @@
 """The recorder of one session: every frame is handed to the media port, and the account of what became of it is kept.
 
     OPEN       frames are handed over
-    DRAINING   the session said that no more follow; the port is closing the recording
+    DRAINING   the session said that no more follow; the port is closing the recording, unless it falls silent
     CLOSED     the account is complete and the session has it
 
 The port knows frames by their numbers, so that handing a run over again after a crash keeps it once.
+
+A port that falls silent, on a disk that hangs, ends no call: nothing is lost while frames wait, and the door holds the caller
+back when too many do. But who wants the end of a call need not wait out the drain deadline for it: the recorder counts the port
+as failed, declares what it has not dealt with as lost, and answers.
 """
 
 from typing import Any
@@ -23,6 +27,7 @@ from actors.messages import (
     Kept,
     MediaClosed,
     MediaLost,
+    MediaSilent,
     OpenMedia,
     Recorded,
 )
@@ -31,6 +36,7 @@ from machines.session import RecordingInfo
 OPEN, DRAINING, CLOSED = "open", "draining", "closed"
 NOTHING_YET = Account(upto=0, kept=0, n_bytes=0, digest="", lost=())
 LOST_ON_THE_WAY = "lost_on_the_way"
+MEDIA_SILENT = "media_silent"
 
 
 class RecorderActor(Actor):
@@ -57,9 +63,30 @@ class RecorderActor(Actor):
     state = ("phase", "expected", "last_run", "account", "told_upto", "recording")
     journal = state
     handles = {
-        OPEN: {Frames: "frames", Drain: "drain", Kept: "kept_some", MediaLost: "media_lost", MediaClosed: IGNORE},
-        DRAINING: {Frames: IGNORE, Drain: IGNORE, Kept: "kept_some", MediaLost: "media_lost", MediaClosed: "closed"},
-        CLOSED: {Frames: IGNORE, Drain: IGNORE, Kept: IGNORE, MediaLost: IGNORE, MediaClosed: IGNORE},
+        OPEN: {
+            Frames: "frames",
+            Drain: "drain",
+            Kept: "kept_some",
+            MediaLost: "media_lost",
+            MediaClosed: IGNORE,
+            MediaSilent: IGNORE,
+        },
+        DRAINING: {
+            Frames: IGNORE,
+            Drain: IGNORE,
+            Kept: "kept_some",
+            MediaLost: "media_lost",
+            MediaClosed: "closed",
+            MediaSilent: "given_up",
+        },
+        CLOSED: {
+            Frames: IGNORE,
+            Drain: IGNORE,
+            Kept: IGNORE,
+            MediaLost: IGNORE,
+            MediaClosed: IGNORE,
+            MediaSilent: IGNORE,
+        },
     }
 
     def __init__(self, session: Ref, quality: Ref, media: Any, facts: Facts, account_frames: int) -> None:
@@ -126,6 +153,14 @@ class RecorderActor(Actor):
         self.account = replace(self.account, digest=message.digest)
         self.recording = message.recording
         out.tell(self.session, Recorded(self.account, message.recording))
+
+    def given_up(self, _: MediaSilent, out: Out) -> None:
+        """The port does not answer: what it has not dealt with is lost, though the disk may have it yet."""
+        self.phase = CLOSED
+        missing = self.expected - self.account.kept - total(self.account.lost)
+        if missing:
+            self._lose(MEDIA_SILENT, missing)
+        out.tell(self.session, Recorded(self.account, None))
 
     def _lose(self, reason: str, frames: int) -> None:
         self.account = replace(self.account, lost=counted(self.account.lost, reason, frames))

@@ -317,6 +317,11 @@ class Media(_AudioPort):
                 yield self._choice("loses", state, told._replace(lost=track.lost + count), (lost,), "media")
             if count or track.ending:
                 yield self._choice("falls silent", state, track._replace(silent=True), (), "media")
+            if track.ending:
+                silent = (m.MediaSilent(),)
+                yield self._choice(
+                    "falls silent, and it is noticed", state, track._replace(silent=True), silent, "media"
+                )
 
 
 class Speech(_AudioPort):

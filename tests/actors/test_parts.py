@@ -97,6 +97,37 @@ def test_the_recorder_closes_once_and_tells_the_whole_account(recorder: Recorder
     assert effects(recorder, m.MediaClosed(None, "again")) == []
 
 
+def test_a_recorder_that_closes_gives_a_silent_port_up_and_declares_what_it_has_not_dealt_with(
+    recorder: RecorderActor,
+) -> None:
+    effects(
+        recorder,
+        m.Frames(2, 3, 1920, 1),
+        m.Frames(5, 4, 2560, 1),
+        kept(5, 2),
+        m.MediaLost(4, 1, "disk_full"),
+        m.Drain(),
+    )
+    done = effects(recorder, m.MediaSilent())
+    lost = (("disk_full", 1), ("lost_on_the_way", 2), ("media_silent", 4))
+    assert done == [(TELL, SESSION, m.Recorded(m.Account(5, 2, 1280, "d", lost), None))]
+    assert recorder.phase == CLOSED
+    for late in (kept(9, 4), m.MediaClosed(None, "late"), m.MediaSilent()):
+        assert effects(recorder, late) == []
+    assert recorder.account.lost == lost
+
+
+def test_a_silent_port_that_has_dealt_with_everything_costs_no_frame(recorder: RecorderActor) -> None:
+    done = effects(recorder, m.Frames(0, 3, 1920, 1), kept(3, 3), m.Drain(), m.MediaSilent())
+    assert done == [(TELL, SESSION, m.Recorded(m.Account(3, 3, 1920, "d", ()), None))]
+
+
+def test_a_recorder_that_goes_on_waits_for_a_silent_port(recorder: RecorderActor) -> None:
+    before = recorder.freeze()
+    assert effects(recorder, m.MediaSilent()) == []
+    assert recorder.freeze() == before
+
+
 def test_after_a_crash_the_recorder_opens_and_hands_its_last_run_over_again(recorder: RecorderActor) -> None:
     effects(recorder, m.Frames(0, 3, 1920, 1), m.Frames(3, 2, 1280, 1), kept(3, 3))
     fresh, done = after_crash(recorder)

@@ -69,6 +69,12 @@ def test_with_room_nothing_is_refused(admission: Admission) -> None:
             0,
             "the process has 501 MiB in memory, and calls are taken up to 500 MiB; try again in 10 s",
         ),
+        (Load(silent_ports=("media",)), 0, "the media port does not answer; try again in 5 s"),
+        (
+            Load(silent_ports=("media", "speech")),
+            0,
+            "the media port does not answer and the speech port does not answer; try again in 5 s",
+        ),
     ],
 )
 def test_what_is_short_is_named_with_a_hint_when_to_try_again(

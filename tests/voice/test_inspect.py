@@ -61,6 +61,7 @@ async def test_the_picture_has_every_part_of_the_service(make_settings: MakeSett
             top,
             f"{top}/policy",
             f"{top}/evidence",
+            "health",
             here,
             f"{here}/recorder",
             f"{here}/quality",
@@ -75,7 +76,7 @@ async def test_the_picture_has_every_part_of_the_service(make_settings: MakeSett
         assert picture.ports.evidence.finished >= 3
         assert (picture.closing, picture.at >= picture.started_at) == (False, True)
         assert len(service.inspect(2).system.actors) == 2
-        assert service.inspect(2).system.left_out == 5
+        assert service.inspect(2).system.left_out == 6
 
 
 async def test_the_picture_is_frozen_and_goes_through_json_whole(make_settings: MakeSettings) -> None:
@@ -142,7 +143,7 @@ async def test_a_trace_tells_a_call_to_its_end_and_leaves_nothing_behind(make_se
         assert lines[0].message == "Frames"
         assert lines[0].fields["count"] == 50
         assert f"stop {session.session_id}" in lines[-1].effects
-        assert paths(service.inspect()) == {"supervisor", "supervisor/policy", "supervisor/evidence"}
+        assert paths(service.inspect()) == {"supervisor", "supervisor/policy", "supervisor/evidence", "health"}
 
 
 async def test_a_trace_that_is_left_goes_no_further(make_settings: MakeSettings) -> None:
@@ -262,7 +263,7 @@ def test_the_blocking_service_has_the_same_picture_and_trace(make_settings: Make
     with VoiceService(make_settings()) as service:
         session = service.create_session("project", VoiceProvider.LOCAL, STTProvider.WHISPER)
         assert service.inspect().sessions == {"created": 1}
-        assert service.inspect(1).system.left_out == 3
+        assert service.inspect(1).system.left_out == 4
         with service.trace(session.session_id) as lines:
             service.dispatch_audio_chunk(session.session_id, SECOND)
             assert next(lines).message == "Frames"

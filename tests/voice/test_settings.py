@@ -49,6 +49,8 @@ DEFAULTS = {
     "spill_max_bytes": 4_194_304,
     "store_busy_timeout_seconds": 2,
     "recovery_interval_seconds": 30,
+    "heartbeat_seconds": 1,
+    "heartbeat_timeout_seconds": 5,
     "restart_limit": 5,
     "restart_window_seconds": 60,
     "control_socket": "on",

@@ -371,7 +371,7 @@ def test_the_view_fits_any_width_and_shows_what_is_wrong(width: int, picture: di
             "1 held",
             "2 active, 1 created",
             "late by 1 ms, p99 250 ms, at most 300 ms",
-            "40 wait, the oldest 2.5 s",
+            "does not answer; 40 wait, the oldest 2.5 s",
             "voice-1/recorder",
             "3 control, 7 audio",
             "12.5 s",
@@ -454,6 +454,7 @@ def picture() -> dict[str, Any]:
                 0,
             ),
             "evidence_waiting_seconds": 0.0,
+            "silent": ["media"],
         },
         "loop_lag": {"samples": 100, "last_ms": 0, "p50_ms": 1, "p99_ms": 250, "max_ms": 300},
     }

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, Queue
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from actors.messages import CloseMedia, Hear, Keep, Kept, MediaClosed, MediaLost, OpenMedia
+from actors.health import Beat, Heartbeat, PortBack, PortSilent
+from actors.messages import CloseMedia, Hear, Keep, Kept, MediaClosed, MediaLost, MediaSilent, OpenMedia
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.audio.meter import measure
-from agentos.core.communication.voice.storage.recordings import recover
+from agentos.core.communication.voice.storage.recordings import RecordingWriter, recover
 from machines.audio import AudioEncoding, AudioFormat
 
 MONO = AudioFormat()
@@ -353,6 +355,55 @@ def test_bad_settings_and_foreign_work_are_refused(tmp_path: Path, desk: Desk) -
         Desk(tmp_path, kind="mp3")
     with pytest.raises(TypeError, match="not Hear"):
         desk.port.submit(Hear("s", 0, 1))  # type: ignore[arg-type]
+
+
+# --- a disk that hangs -------------------------------------------------------------------------------------------------
+
+
+def silences(desk: Desk, session: str) -> int:
+    return sum(isinstance(fact, MediaSilent) for fact in desk.told_to(session))
+
+
+def test_a_heartbeat_is_answered_behind_the_work_and_not_while_the_disk_hangs(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging, sound = Event(), Event()
+    write = RecordingWriter.write
+
+    def hang(writer: RecordingWriter, *arguments: Any) -> None:
+        hanging.set()
+        assert sound.wait(WAIT_SECONDS)
+        write(writer, *arguments)
+
+    desk.port.submit(Heartbeat(1, "media", "watch"))
+    assert desk.until("watch", Beat) == Beat(1, "media")
+    monkeypatch.setattr(RecordingWriter, "write", hang)
+    desk.open("s", noise(10))
+    desk.keep("s", 0, 10)
+    assert hanging.wait(WAIT_SECONDS)
+    desk.port.submit(Heartbeat(2, "media", "watch"))
+    assert not sound.wait(0.1)  # time in which a thread that is free would have answered
+    assert desk.told_to("watch") == [Beat(1, "media")]
+    sound.set()
+    until(lambda: len(desk.told_to("watch")) == 2)
+    assert desk.told_to("watch")[-1] == Beat(2, "media")
+    assert desk.until("s", Kept).frames == 10
+
+
+def test_recorders_are_told_of_the_silence_then_and_when_they_close_but_not_behind_their_end(desk: Desk) -> None:
+    desk.open("ended", b"")
+    desk.close("ended")
+    desk.until("ended", MediaClosed)
+    desk.open("s", noise(1))
+    desk.port.take_news(PortSilent("media"))
+    assert (silences(desk, "s"), silences(desk, "ended")) == (1, 0)
+    desk.close("s")
+    assert silences(desk, "s") == 2
+    desk.open("t", noise(1))
+    desk.port.take_news(PortBack("media"))
+    desk.close("t")
+    desk.until("t", MediaClosed)
+    assert silences(desk, "t") == 0
 
 
 # --- a disk that refuses ---------------------------------------------------------------------------------------------

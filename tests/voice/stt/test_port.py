@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from actors.health import Beat, Heartbeat
 from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.resample import Resampler
@@ -47,6 +48,17 @@ async def test_a_call_is_transcribed_and_every_frame_is_accounted_for(desk: Any,
         assert call.room == call.handed_over
         statistics = at.port.statistics()
         assert (statistics.heard_frames, statistics.streams, statistics.workers) == (call.handed_over, 0, 1)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", LOOPS)
+async def test_a_heartbeat_is_answered_in_a_turn_of_the_port_and_not_before(desk: Any) -> None:
+    async with desk() as at:
+        call = at.call()
+        at.port.submit(Heartbeat(3, "speech", call))
+        assert call.facts == []
+        await call.until(lambda: bool(call.facts))
+        assert call.facts == [Beat(3, "speech")]
 
 
 @pytest.mark.anyio
@@ -207,5 +219,5 @@ def test_work_of_another_kind_is_refused() -> None:
         hang_timeout_seconds=1,
         backlog_frames=1,
     )
-    with pytest.raises(TypeError, match="Listen, Hear, Finish and Abandon, not str"):
+    with pytest.raises(TypeError, match="Listen, Hear, Finish, Abandon and Heartbeat, not str"):
         port.submit("listen")  # type: ignore[arg-type]

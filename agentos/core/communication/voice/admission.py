@@ -1,8 +1,9 @@
 """Whether there is room for one more call, by what is measured and not only by count.
 
 `Meter` takes a sample four times a second, in a task of its own: how late the loop wakes it, how long work has waited for the
-dispatcher and for the media thread, how much memory the process has. `Admission` holds the sample against the limits. Both are
-cheap and out of the way of every call; what is asked when a call comes in is only what the last sample said.
+dispatcher and for the media thread, how much memory the process has, which ports give no sign of life. `Admission` holds the
+sample against the limits. Both are cheap and out of the way of every call; what is asked when a call comes in is only what the
+last sample said.
 """
 
 from collections import deque
@@ -21,7 +22,13 @@ from agentos.core.time import monotonic_ms
 SAMPLE_SECONDS: Final = 0.25
 LASTING_SAMPLES: Final = 4  # a second: a loop that was held up once is no reason to refuse calls
 RESUME_SHARE: Final = 0.8  # of a limit; between the two, what was refused stays refused, so that it doesn't flap
-RETRY_SECONDS: Final = {"sessions": 1.0, "loop": 1.0, "mailboxes": 2.0, "memory": 10.0}  # memory goes with the calls
+RETRY_SECONDS: Final = {
+    "sessions": 1.0,
+    "loop": 1.0,
+    "mailboxes": 2.0,
+    "memory": 10.0,  # it goes with the calls
+    "ports": 5.0,  # what hangs is a disk, most likely
+}
 
 _STATM = Path("/proc/self/statm")
 _MEMINFO = Path("/proc/meminfo")
@@ -34,12 +41,14 @@ class Load:
 
     `loop_lag_seconds` is how late the event loop came to a task that was due, `mailbox_age_seconds` how long the oldest work
     has waited for its turn, in the actors or in the media thread; both the least of the last second, so that only what
-    lasts counts. `memory_bytes` is what the process has in memory, without its worker processes.
+    lasts counts. `memory_bytes` is what the process has in memory, without its worker processes. `silent_ports` are those
+    that did not answer their last heartbeat in time.
     """
 
     loop_lag_seconds: float = 0.0
     mailbox_age_seconds: float = 0.0
     memory_bytes: int = 0
+    silent_ports: tuple[str, ...] = ()
 
 
 class Progress(NamedTuple):
@@ -50,13 +59,15 @@ class Progress(NamedTuple):
 
 
 class Meter:
-    """Measures until it is cancelled. `progress` are the queues whose oldest work counts; `lag` is the loop's."""
+    """Measures until it is cancelled. `progress` are the queues whose oldest work counts, `silent_ports` tells what the health
+    watch found; `lag` is the loop's."""
 
-    def __init__(self, *progress: Callable[[], Progress]) -> None:
+    def __init__(self, *progress: Callable[[], Progress], silent_ports: Callable[[], tuple[str, ...]] = tuple) -> None:
         self._queues = tuple((BacklogAge(), ask) for ask in progress)
         self.lag = LoopLag(interval_seconds=SAMPLE_SECONDS)
         self._lags: deque[float] = deque([0.0], LASTING_SAMPLES)
         self._ages: deque[float] = deque([0.0], LASTING_SAMPLES)
+        self._silent_ports = silent_ports
         self.load = Load(memory_bytes=memory_bytes())
 
     async def run(self) -> None:
@@ -64,7 +75,7 @@ class Meter:
         while True:
             self._lags.append(await self.lag.measure() / 1000)
             self._ages.append(max(self._queue_ages(), default=0.0))
-            self.load = Load(min(self._lags), min(self._ages), memory_bytes())
+            self.load = Load(min(self._lags), min(self._ages), memory_bytes(), self._silent_ports())
 
     def _queue_ages(self) -> Iterator[float]:
         now = monotonic_ms() / 1000
@@ -83,6 +94,7 @@ class Admission:
             "loop": settings.max_loop_lag_seconds,
             "mailboxes": settings.max_mailbox_age_seconds,
             "memory": total * settings.memory_watermark,
+            "ports": 0,
         }
         self._refusing: set[str] = set()
 
@@ -95,18 +107,21 @@ class Admission:
             "loop": load.loop_lag_seconds,
             "mailboxes": load.mailbox_age_seconds,
             "memory": load.memory_bytes,
+            "ports": len(load.silent_ports),
         }
         self._refusing = {what for what, value in measured.items() if value > self._bound(what)}
         for what, value in measured.items():
             if what in self._refusing:
-                problem = _problem(what, value, self._limits[what])
+                problem = _problem(what, value, self._limits[what], load.silent_ports)
                 raise Overloaded(problem, retry_after_seconds=RETRY_SECONDS[what])
 
     def _bound(self, what: str) -> float:
         return self._limits[what] * (RESUME_SHARE if what in self._refusing else 1)
 
 
-def _problem(what: str, value: float, limit: float) -> str:
+def _problem(what: str, value: float, limit: float, silent_ports: tuple[str, ...]) -> str:
+    if what == "ports":
+        return " and ".join(f"the {port} port does not answer" for port in silent_ports)
     if what == "memory":
         return f"the process has {value / 2**20:,.0f} MiB in memory, and calls are taken up to {limit / 2**20:,.0f} MiB"
     if what == "loop":

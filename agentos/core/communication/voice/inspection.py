@@ -32,7 +32,9 @@ LOOK_SECONDS: Final = 1.0  # how often the service looks at what waits: ages are
 @dataclass(frozen=True, slots=True)
 class PortsPicture:
     """The ports' statistics, and for each the seconds that the oldest thing in its backlog has waited at least (0 when nothing
-    waits): frames for the recordings, frames that no speech-to-text worker was given, records and events for the store."""
+    waits): frames for the recordings, frames that no speech-to-text worker was given, records and events for the store.
+
+    `silent` names those that did not answer their last heartbeat in time, "media" or "speech"."""
 
     media: MediaStatistics
     media_waiting_seconds: float
@@ -40,6 +42,7 @@ class PortsPicture:
     stt_waiting_seconds: float
     evidence: WriterStatistics
     evidence_waiting_seconds: float
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +128,5 @@ class ServiceInspector:
             evidence_waiting_seconds=round(
                 self._evidence.look(now, evidence.finished + evidence.backlog, evidence.finished), 3
             ),
+            silent=resources.health.silent,
         )

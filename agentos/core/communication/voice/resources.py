@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from threading import Lock
 
+from actors.health import HealthWatch
 from actors.mailbox import Ref
 from actors.session import Ports, SessionLimits
 from actors.supervisor import Supervisor
@@ -15,6 +16,7 @@ from agentos.core.communication.voice.admission import Meter, Progress
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.past_sessions import PastSessions
+from agentos.core.communication.voice.port_health import PortHealth
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.ownership import Ownership
 from agentos.core.communication.voice.storage.port import StorePort
@@ -76,7 +78,10 @@ class ServiceResources:
             hang_timeout_seconds=settings.stt_hang_timeout_seconds,
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
         )
-        self.meter = Meter(lambda: Progress(*system.progress()), self._media_progress)
+        self.health = PortHealth({"media": self.media.take_news})
+        self.meter = Meter(
+            lambda: Progress(*system.progress()), self._media_progress, silent_ports=lambda: self.health.silent
+        )
         self._recovery = RecurringRecovery(
             Recovery(self.store, settings.recordings, settings.recording_format),
             settings.recovery_interval_seconds,
@@ -115,6 +120,15 @@ class ServiceResources:
         )
         ports = Ports(directory=self.directory, media=self.media, stt=self.stt, store=self.store_port)
         return system.spawn(Supervisor(policy, limits, ports, PROBE_SECONDS), "supervisor")
+
+    def spawn_health_watch(self, system: ActorSystem) -> None:
+        """Have the ports watched that work in a thread or a task of their own, beside the supervisor: it has nothing to decide
+        there. The store has deadlines of its own, in the evidence actor."""
+        settings = self._settings
+        if settings.heartbeat_seconds:
+            ports = (("media", self.media), ("speech", self.stt))
+            watch = HealthWatch(ports, self.health, settings.heartbeat_seconds, settings.heartbeat_timeout_seconds)
+            system.spawn(watch, "health")
 
     def _media_progress(self) -> Progress:
         media = self.media.statistics()

@@ -90,6 +90,7 @@ class ServiceRuntime:
                     await start(group, self._drive, system)
                     await start(group, resources.stt.run)
                     self.supervisor = resources.spawn_supervisor(self.system, self._policy)
+                    resources.spawn_health_watch(self.system)
                     self._resources = resources
                     self._inspector = ServiceInspector(self.system, resources, lambda: self._closed)
                     group.start_soon(self._inspector.run)

@@ -48,7 +48,10 @@ def _summary(picture: ServicePicture) -> Table:
             f"{system.crashes} crashes, {system.restarts} restarts, {system.overflowed} overflowed"
         ),
         "media": _port(
-            media.queued_frames, ports.media_waiting_seconds, f"{media.frames:,} frames done, {media.errors} errors"
+            media.queued_frames,
+            ports.media_waiting_seconds,
+            f"{media.frames:,} frames done, {media.errors} errors",
+            silent="media" in ports.silent,
         ),
         "stt": _port(
             stt.queued_frames,
@@ -56,6 +59,7 @@ def _summary(picture: ServicePicture) -> Table:
             f"{stt.workers} workers, {stt.streams} streams, {stt.frames_under_way:,} frames with them, "
             f"{stt.heard_frames:,} heard, "
             f"{sum(count for _, count in stt.unheard_frames):,} unheard",
+            silent="speech" in ports.silent,
         ),
         "evidence": _port(
             evidence.backlog,
@@ -75,8 +79,9 @@ def _counts(counts: Mapping[str, int]) -> Text:
     return Text(", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none")
 
 
-def _port(waiting: int, seconds: float, rest: str) -> Text:
-    text = Text(f"{waiting:,} wait")
+def _port(waiting: int, seconds: float, rest: str, *, silent: bool = False) -> Text:
+    text = Text("does not answer; ", style="red") if silent else Text()
+    text.append(f"{waiting:,} wait")
     if seconds:
         text.append(f", the oldest {seconds:.1f} s", style="red" if seconds > OLD_SECONDS else "")
     return text.append(f"; {rest}")

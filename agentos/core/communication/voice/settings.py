@@ -246,6 +246,20 @@ class VoiceSettings(BaseSettings):
         "starts, too.",
     )
 
+    heartbeat_seconds: float = Field(
+        default=1,
+        ge=0,
+        le=600,
+        description="How often the ports of audio and speech are asked for a sign of life, after each answer; 0 never asks.",
+    )
+    heartbeat_timeout_seconds: float = Field(
+        default=5,
+        gt=0,
+        le=600,
+        description="A port that gives none for so long counts as failed until it does: new sessions are refused as overload, "
+        "and a recording that is being closed is not waited for. Longer than a busy disk holds a write up.",
+    )
+
     restart_limit: int = Field(
         default=5,
         ge=0,

@@ -19,7 +19,8 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from actors.messages import CloseMedia, Keep, Kept, MediaClosed, MediaLost, OpenMedia
+from actors.health import Beat, Heartbeat, PortBack, PortSilent
+from actors.messages import CloseMedia, Keep, Kept, MediaClosed, MediaLost, MediaSilent, OpenMedia
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.convert import to_pcm16
 from agentos.core.communication.voice.audio.meter import FrameLevels, frame_levels
@@ -80,16 +81,17 @@ class _Batch:
     """What was handed over since the thread last came for it. Runs are put together here, as they come: one frame at a
     time costs the thread five times as much later. `free` are lists for their parts."""
 
-    __slots__ = ("_free", "closes", "opens", "runs")
+    __slots__ = ("_free", "closes", "heartbeats", "opens", "runs")
 
     def __init__(self, free: list[list[bytes]]) -> None:
         self._free = free
         self.opens: list[OpenMedia] = []
         self.runs: dict[str, _Handed] = {}
         self.closes: list[str] = []
+        self.heartbeats: list[Heartbeat] = []
 
     def __bool__(self) -> bool:
-        return bool(self.runs or self.opens or self.closes)
+        return bool(self.runs or self.opens or self.closes or self.heartbeats)
 
     def keep(self, work: Keep, data: bytes | None) -> None:
         """Add frames, to the run before them where they continue it."""
@@ -156,7 +158,8 @@ class MediaPort:
     """Digests, measures and, where asked, records the audio of all sessions in one thread of its own.
 
     `submit` takes `OpenMedia`, `Keep` and `CloseMedia` in the loop's thread; the facts `Kept`, `MediaLost` and
-    `MediaClosed` go out through `post(reply_to, fact)`, from the port's thread. `take(session_id, first, count)` hands
+    `MediaClosed` go out through `post(reply_to, fact)`, from the port's thread. So does the `Beat` that answers a `Heartbeat`,
+    when all that was handed over before is dealt with: not while the disk hangs. `take(session_id, first, count)` hands
     over the raw bytes of frames, in `submit`; `room(session_id, n_frames)`, from the port's thread, says that so many
     frames have been dealt with. A session's recording goes into the folder `recordings`/session_id, as `kind`, in
     segments of `segment_seconds`.
@@ -197,6 +200,8 @@ class MediaPort:
         self._breathed_ms = 0
         self._doing = _WORKING
         self._urgent = False
+        self._silent = False
+        self._recorders: dict[str, Any] = {}  # of sessions that have not ended here
         self._closing_at_ms: int | None = None
         self._thread = Thread(target=self._run, name="agentos-voice-media", daemon=True)
         self._accounts: dict[str, _Account] = {}
@@ -212,7 +217,7 @@ class MediaPort:
         """Start the thread. Work that was submitted before is done now."""
         self._thread.start()
 
-    def submit(self, work: OpenMedia | Keep | CloseMedia) -> None:
+    def submit(self, work: OpenMedia | Keep | CloseMedia | Heartbeat) -> None:
         """Hand work over; never blocks and never tells. For one thread, the loop's.
 
         Frames whose bytes `take` no longer has (it raises `LookupError`) are told as lost, reason `missing`.
@@ -231,16 +236,37 @@ class MediaPort:
         elif isinstance(work, OpenMedia):
             with self._handover:
                 self._batch.opens.append(work)
+                self._recorders[work.session_id] = work.reply_to
         elif isinstance(work, CloseMedia):
             with self._handover:
                 self._batch.closes.append(work.session_id)
+            if self._silent and work.session_id in self._recorders:
+                self._post(self._recorders[work.session_id], MediaSilent())
             self._urgent = True
             if self._doing == _PACING:
                 self._rouse()
+        elif isinstance(work, Heartbeat):
+            with self._handover:
+                self._batch.heartbeats.append(work)
         else:
-            raise TypeError(f"the media port takes OpenMedia, Keep and CloseMedia, not {type(work).__name__}")
+            raise TypeError(
+                f"the media port takes OpenMedia, Keep, CloseMedia and Heartbeat, not {type(work).__name__}"
+            )
         if self._doing == _ASLEEP:
             self._rouse()
+
+    def take_news(self, news: PortSilent | PortBack) -> None:
+        """Learn what the health watch found: whether the thread gives a sign of life. For the loop's thread.
+
+        While it gives none, `MediaSilent` is told to the recorder of each session, now and with its `CloseMedia`: one that
+        closes need not wait. What was handed over stays with the thread, which deals with it when it goes on.
+        """
+        self._silent = isinstance(news, PortSilent)
+        if self._silent:
+            with self._handover:
+                recorders = list(self._recorders.values())
+            for recorder in recorders:
+                self._post(recorder, MediaSilent())
 
     def close(self, timeout_seconds: float) -> bool:
         """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
@@ -326,6 +352,8 @@ class MediaPort:
         for session_id in batch.closes:
             if session_id in self._accounts:
                 self._begin_end(self._accounts[session_id])
+        for heartbeat in batch.heartbeats:
+            self._call(self._post, heartbeat.reply_to, Beat(heartbeat.number, heartbeat.port))
         return longest
 
     def _deal_with(self, sessions: list[tuple[str, _Handed]]) -> int:
@@ -519,6 +547,8 @@ class MediaPort:
         if account.upto > account.told:
             self._report(account)
         del self._accounts[account.session_id]
+        with self._handover:
+            self._recorders.pop(account.session_id, None)
         self._call(self._post, account.reply_to, MediaClosed(recording, account.digest.hexdigest()))
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:

@@ -17,6 +17,7 @@ import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
 
+from actors.health import Beat, Heartbeat
 from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.process import WorkerProcess
@@ -50,7 +51,7 @@ LATE: Final = "late"
 _HEARD_EVERY_FRAMES: Final = 25
 _GIVE_UP_FRAMES: Final = 50  # a second: one declaration for many frames
 
-Work = Listen | Hear | Finish | Abandon
+Work = Listen | Hear | Finish | Abandon | Heartbeat
 
 
 class SttPort:
@@ -66,6 +67,8 @@ class SttPort:
     more crashes than `intensity` allows, for a whole window; `backlog` for the oldest when more than `backlog_frames` of a
     session wait; `missing` when the bytes were gone; `late` for frames after `Finish`; `no_workers` when `workers` is 0.
     A worker that was lost is replaced after a pause, and the streams go on with the frames that still wait.
+
+    A `Heartbeat` is answered in the next turn, with `Beat`: turns are taken. Workers have deadlines of their own.
 
     `executable` is the Python that runs the workers. All calls are for the loop's thread.
     """
@@ -130,9 +133,11 @@ class SttPort:
             self._post(self._finish, work)
         elif isinstance(work, Abandon):
             self._post(self._abandon, work)
+        elif isinstance(work, Heartbeat):
+            self._post(self._tell, work.reply_to, Beat(work.number, work.port))
         else:
             raise TypeError(
-                f"the speech-to-text port takes Listen, Hear, Finish and Abandon, not {type(work).__name__}"
+                f"the speech-to-text port takes Listen, Hear, Finish, Abandon and Heartbeat, not {type(work).__name__}"
             )
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:

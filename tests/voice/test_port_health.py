@@ -1,0 +1,146 @@
+"""A port that hangs is noticed: new calls are refused, calls that end do not wait for it, until it answers again."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from actors.health import PortBack, PortSilent
+from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession
+from agentos.core.communication.voice.errors import Overloaded
+from agentos.core.communication.voice.port_health import PortHealth
+from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.recordings import RecordingWriter
+
+MakeSettings = Callable[..., VoiceSettings]
+PATIENCE = 30  # seconds, for what must come; no test waits so long
+SECOND = bytes(32_000)
+QUICK = {"heartbeat_seconds": 0.05, "heartbeat_timeout_seconds": 1}
+
+
+class Disk:
+    """The disk under the recordings; while it hangs, a write does not return."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._sound = threading.Event()
+        self._sound.set()
+        write = RecordingWriter.write
+
+        def written(writer: RecordingWriter, *arguments: Any) -> None:
+            assert self._sound.wait(PATIENCE)
+            write(writer, *arguments)
+
+        monkeypatch.setattr(RecordingWriter, "write", written)
+
+    def hang(self) -> None:
+        self._sound.clear()
+
+    def go_on(self) -> None:
+        self._sound.set()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+    disk = Disk(monkeypatch)
+    yield disk
+    disk.go_on()
+
+
+async def create(service: AsyncVoiceService) -> VoiceSession:
+    metadata = {"recording_enabled": True}
+    return await service.create_session("project", VoiceProvider.LOCAL, STTProvider.WHISPER, metadata)
+
+
+async def wait_for(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(PATIENCE):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+def silent(service: AsyncVoiceService) -> tuple[str, ...]:
+    """What a picture says."""
+    return service.inspect().ports.silent
+
+
+def refusing(service: AsyncVoiceService) -> tuple[str, ...]:
+    """What a new call is held against."""
+    return service.statistics().load.silent_ports
+
+
+@pytest.mark.anyio
+async def test_a_disk_that_hangs_is_noticed_new_calls_are_refused_and_taken_again_when_it_goes_on(
+    make_settings: MakeSettings, disk: Disk
+) -> None:
+    with capture_logs() as logs:
+        async with AsyncVoiceService(make_settings(**QUICK)) as service:
+            session = await create(service)
+            await service.dispatch_audio_chunk(session.session_id, SECOND)
+            await wait_for(lambda: service.statistics().media.frames == 50)
+            assert silent(service) == ()
+            disk.hang()
+            await service.dispatch_audio_chunk(session.session_id, SECOND)
+            await wait_for(lambda: refusing(service) == ("media",))
+            assert silent(service) == ("media",)
+            with pytest.raises(Overloaded, match="the media port does not answer") as refused:
+                await create(service)
+            assert refused.value.retry_after_seconds == 5
+            disk.go_on()
+            await wait_for(lambda: refusing(service) == ())
+            assert silent(service) == ()
+            await create(service)
+            assert await service.stop_session(session.session_id)
+            ended = await service.get_session(session.session_id)
+    assert ended is not None
+    assert ended.result is not None
+    assert (ended.result.frames.accounted, ended.result.frames.dropped) == (100, {}), "a call that waits loses nothing"
+    events = [(line["event"], line["port"]) for line in logs if line["event"].startswith("port_")]
+    assert events == [("port_silent", "media"), ("port_back", "media")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_call_that_ends_does_not_wait_for_a_disk_that_hangs_and_declares_what_it_has_not(
+    make_settings: MakeSettings, disk: Disk, when: str
+) -> None:
+    settings = make_settings(**QUICK, stop_timeout_seconds=10 * PATIENCE)
+    async with AsyncVoiceService(settings) as service:
+        session = await create(service)
+        await service.dispatch_audio_chunk(session.session_id, SECOND)
+        await wait_for(lambda: service.statistics().media.frames == 50)
+        disk.hang()
+        await service.dispatch_audio_chunk(session.session_id, SECOND)
+        if when == "after":
+            await wait_for(lambda: silent(service))
+        with anyio.fail_after(PATIENCE):
+            assert await service.stop_session(session.session_id)
+        ended = await service.get_session(session.session_id)
+        disk.go_on()
+        await wait_for(lambda: not silent(service))
+    assert ended is not None
+    assert ended.result is not None
+    frames = ended.result.frames
+    assert (frames.accepted, frames.accounted, frames.dropped) == (100, 50, {"media_silent": 50})
+    assert (frames.recorded, ended.result.recording) == (0, None)
+
+
+@pytest.mark.anyio
+async def test_without_heartbeats_nobody_is_watched(make_settings: MakeSettings) -> None:
+    async with AsyncVoiceService(make_settings(heartbeat_seconds=0)) as service:
+        assert "health" not in {actor.path for actor in service.inspect().system.actors}
+
+
+def test_what_is_known_is_no_news() -> None:
+    told: list[object] = []
+    health = PortHealth({"media": told.append})
+    with capture_logs() as logs:
+        for news in (PortBack("media"), PortSilent("media"), PortSilent("media"), PortSilent("speech")):
+            health.submit(news)
+        assert health.silent == ("media", "speech")
+        for news in (PortBack("media"), PortBack("media")):
+            health.submit(news)
+    assert set(health.silent) == {"speech"}
+    assert told == [PortSilent("media"), PortBack("media")]
+    assert [line["event"] for line in logs] == ["port_silent", "port_silent", "port_back"]
