@@ -179,7 +179,7 @@ class _Followed:
         self._tracer = tracer
         self._ref = ref
         self._own_table = ref.table
-        ref.table = {phase: _Watched(table, self._step) for phase, table in ref.table.items()}
+        ref.table = {phase: Watched(table, self._step) for phase, table in ref.table.items()}
 
     def give_up(self) -> None:
         """The actor runs by its own table again."""
@@ -201,7 +201,7 @@ class _Followed:
                 trace.tell(self._ref, before, type(what).__name__, fields, told, problem)
 
 
-class _Watched(dict[type, Any]):
+class Watched(dict[type, Any]):
     """The table of one phase: what is looked up in it is run by `run`."""
 
     def __init__(self, table: dict[type, Any], run: Callable[..., None]) -> None:
@@ -209,6 +209,7 @@ class _Watched(dict[type, Any]):
         self._run = run
 
     def get(self, kind: type, default: Any = None) -> Any:
+        """The step for a message of this type, as it is run here."""
         return partial(self._run, super().get(kind, default))
 
 

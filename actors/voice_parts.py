@@ -82,28 +82,13 @@ class Callers(Part):
 
     def submit(self, state: Any, work: Any) -> Any:
         """News for the directory, or the answer to an ask."""
-        if isinstance(work, Answer):
-            return _changed(state, work.key[1], self._answered(call_of(state, work.key[1]), work))
         if isinstance(work, m.Emit | m.Metered):
             return state
-        if isinstance(work, m.Closed):
-            return _changed(state, work.session_id, call_of(state, work.session_id)._replace(open=False, closed=True))
-        call = call_of(state, work.facts.session_id)
-        if work.state is VoiceSessionState.STOPPED:
-            call = call._replace(open=False, result=call.result or work.result)
+        if isinstance(work, Answer):
+            session_id = work.key[1]
         else:
-            still_open = not call.closed and work.state is not VoiceSessionState.STOPPING
-            call = call._replace(route=work.route, open=still_open)
-        if call.told[-1:] != (work.state,):
-            call = call._replace(told=(*call.told, work.state))
-        return _changed(state, call.session_id, call)
-
-    @staticmethod
-    def _answered(call: Call, work: Answer) -> Call:
-        if work.key[0] == "stop":
-            told = "durable" if work.value.durable else "spilled" if work.value.spilled else "lost"
-            return call._replace(ended=(*call.ended, told))
-        return call._replace(answer=type(work.value).__name__.lower())
+            session_id = work.session_id if isinstance(work, m.Closed) else work.facts.session_id
+        return _changed(state, session_id, informed(call_of(state, session_id), work))
 
     def choices(self, state: Any) -> Iterable[Choice]:
         """Ask, speak, stop; the host may cancel, once and again. In turn, nobody asks while another call runs."""
@@ -138,6 +123,23 @@ class Callers(Part):
             stop = m.Stop(EndReason.SHUTDOWN, call.sent, token)
             after = call._replace(stops=call.stops + 1, cancels=call.cancels + 1)
             yield ("is cancelled again" if call.cancels else "is cancelled"), after, (call.route, stop), "cancel"
+
+
+def informed(call: Call, work: Any) -> Call:
+    """The call after news of it: an answer to an ask, the word to close its door, or a state that it is in."""
+    if isinstance(work, Answer):
+        if work.key[0] == "stop":
+            told = "durable" if work.value.durable else "spilled" if work.value.spilled else "lost"
+            return call._replace(ended=(*call.ended, told))
+        return call._replace(answer=type(work.value).__name__.lower())
+    if isinstance(work, m.Closed):
+        return call._replace(open=False, closed=True)
+    if work.state is VoiceSessionState.STOPPED:
+        call = call._replace(open=False, result=call.result or work.result)
+    else:
+        still_open = not call.closed and work.state is not VoiceSessionState.STOPPING
+        call = call._replace(route=work.route, open=still_open)
+    return call if call.told[-1:] == (work.state,) else call._replace(told=(*call.told, work.state))
 
 
 def call_of(state: tuple[Call, ...], session_id: str) -> Call:
@@ -190,7 +192,7 @@ class Store(Part):
         for at, work in enumerate(state.waiting):
             if isinstance(work, m.SpillWork):  # goes into a file beside the store, whatever the store does
                 rest = (*state.waiting[:at], *state.waiting[at + 1 :])
-                new = tuple([record for draft in work.drafts if (record := _record(draft)) not in state.spilled])
+                new = tuple([record for draft in work.drafts if (record := record_of(draft)) not in state.spilled])
                 spilled = state._replace(waiting=rest, spilled=(*state.spilled, *new))
                 done = m.SpillDone(work.owner, ok=True)
                 yield Choice("spills", spilled, ((work.reply_to, done),), prompt=True)
@@ -207,7 +209,7 @@ class Store(Part):
             yield Choice("answers the probe", state._replace(waiting=rest), ((work.reply_to, probed),), prompt=True)
             return
         if state.condition == "up":
-            record = _record(work.draft)
+            record = record_of(work.draft)
             durable = state.durable
             if all(known.record_id != record.record_id for known in durable):
                 durable = (*durable, record)
@@ -230,7 +232,8 @@ def owner_of(work: m.SpillWork) -> str:
     return str(work.owner.name)  # a session's actor has the session's name
 
 
-def _record(draft: m.Draft) -> Record:
+def record_of(draft: m.Draft) -> Record:
+    """A draft as promises look at it."""
     return Record(draft.facts.session_id, draft.record_id, draft.operation, draft.state, draft.result is not None)
 
 

@@ -21,12 +21,12 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
     paths = [f"supervisor/{one.session_id}" for one in asked]
     _promise_moves_and_ends(model, asked, paths)
     _promise_records(model, asked, paths)
-    model.always("P3 every frame is accounted for", _conserved(model.faults), of=["callers", "media", "speech"])
-    model.always("P3 without faults nothing is lost", _nothing_lost(model.faults.total), of=["callers", "@faults"])
+    model.always("P3 every frame is accounted for", conserved(model.faults), of=["callers", "media", "speech"])
+    model.always("P3 without faults nothing is lost", nothing_lost(model.faults.total), of=["callers", "@faults"])
     model.always(
         "P6 nothing crosses from one session to another",
-        lambda callers, all_own: all_own and _apart(callers),
-        of=["callers", Aspect("store", _all_own)],
+        lambda callers, own: own and apart(callers),
+        of=["callers", Aspect("store", all_own)],
     )
     for one, path in zip(asked, paths, strict=True):
         whose = _whose(path, paths)
@@ -38,8 +38,8 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
             of=[
                 Aspect("@timers", _timers_of(path)),
                 Aspect("supervisor", _lists(one.session_id)),
-                Aspect("media", _tracks_ended(one.session_id)),
-                Aspect("speech", _tracks_ended(one.session_id)),
+                Aspect("media", tracks_ended(one.session_id)),
+                Aspect("speech", tracks_ended(one.session_id)),
                 Aspect(path, _stopped),
                 *(Aspect(f"{path}/{name}", _alive) for name in PARTS),
             ],
@@ -64,7 +64,7 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
 
 
 def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[str]) -> None:
-    model.always("P1 what is told of a session moves forward", _told_forward, of=["callers"])
+    model.always("P1 what is told of a session moves forward", told_forward, of=["callers"])
     for one, path in zip(asked, paths, strict=True):
         whose = _whose(path, paths)
         model.always_step(f"P1 only legal moves, STOPPED is final{whose}", _forward, of=[Aspect(path, _place)])
@@ -110,7 +110,7 @@ def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths
 
 
 def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[str]) -> None:
-    model.always("P4 evidence first", _evidence_first(model.faults.total), of=["callers", Aspect("store", _kept)])
+    model.always("P4 evidence first", evidence_first(model.faults.total), of=["callers", Aspect("store", safe_in)])
     if model.faults.total <= 1 and LATE not in _kinds(model.faults):
         model.always(
             "P4 what is kept is not called lost",
@@ -119,7 +119,7 @@ def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[
             ),
             of=["callers", Aspect("store", lambda store: frozenset(store.unspilled))],
         )
-    model.always("P4 each record once, in order, one final one, none after it", _in_order, of=["store"])
+    model.always("P4 each record once, in order, one final one, none after it", in_order, of=["store"])
     _promise_memory(model, "P4 no denial is forgotten", "supervisor")
     for one, path in zip(asked, paths, strict=True):
         if model.faults.total <= 1:
@@ -140,8 +140,8 @@ def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[
     )
     model.always(
         "P5 a denied request never becomes a session",
-        _denied_stays_out(asked),
-        of=["callers", Aspect("store", _denied), *[Aspect(path, lambda actor: actor.unborn) for path in paths]],
+        denied_stays_out(asked),
+        of=["callers", Aspect("store", denied_in), *[Aspect(path, lambda actor: actor.unborn) for path in paths]],
     )
 
 
@@ -177,7 +177,7 @@ def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
             of=["callers"],
         )
         if crashing is not None and crashing <= {*PARTS}:
-            model.always("P8 a part that crashes loses no audio", _nothing_lost(0), of=["callers", "@faults"])
+            model.always("P8 a part that crashes loses no audio", nothing_lost(0), of=["callers", "@faults"])
     if crashing is not None and len(crashing) == 1 and crashing <= {*PARTS} and kinds == {CRASH}:
         for path in paths:
             model.always(
@@ -234,7 +234,8 @@ def _settled(actor: Any) -> bool:
     return bool(actor.alive and not actor.held and not actor.unread)
 
 
-def _told_forward(callers: tuple[Call, ...]) -> bool:
+def told_forward(callers: tuple[Call, ...]) -> bool:
+    """Whether the states that listeners were told come in their order, each once."""
     return all(
         RANK[earlier] < RANK[later]
         for call in callers
@@ -267,7 +268,7 @@ def _forward(before: int, after: int) -> bool:
     return before <= after and (before < len(RANK) or after == before)
 
 
-def _conserved(faults: Faults) -> Any:
+def conserved(faults: Faults) -> Any:
     """A loss that the engine told of is declared, unless that word was poison: two faults."""
     untold = faults.total > 1 and POISON in _kinds(faults)
 
@@ -294,7 +295,9 @@ def _conserved(faults: Faults) -> Any:
     return holds
 
 
-def _nothing_lost(total: int) -> Any:
+def nothing_lost(total: int) -> Any:
+    """While all of the budget of faults is left, every frame that was let in is kept and heard, or declared late."""
+
     def holds(callers: tuple[Call, ...], left: int) -> bool:
         return left < total or all(
             call.result is None
@@ -319,7 +322,8 @@ class Safe(NamedTuple):
     denied: frozenset[str]
 
 
-def _kept(store: Records) -> Safe:
+def safe_in(store: Records) -> Safe:
+    """What a store keeps of the records that it was given."""
     final = frozenset([record.session_id for record in store.durable if record.final])
     spilling = [owner_of(work) for work in store.waiting if isinstance(work, m.SpillWork)]
     return Safe(
@@ -327,15 +331,16 @@ def _kept(store: Records) -> Safe:
         final,
         final | {record.session_id for record in store.spilled if record.final},
         frozenset([*store.unspilled, *spilling]),
-        _denied(store),
+        denied_in(store),
     )
 
 
-def _denied(store: Records) -> frozenset[str]:
+def denied_in(store: Records) -> frozenset[str]:
+    """The sessions whose denial is on record."""
     return frozenset([record.session_id for record in store.durable if record.operation == "session_denied"])
 
 
-def _evidence_first(total: int) -> Any:
+def evidence_first(total: int) -> Any:
     """When not even the spill file takes the last records, the end is told all the same, and as lost. One fault can do that
     only at the spill file; of several, one may take away the word that the records should go there."""
 
@@ -380,7 +385,8 @@ def _is_asked_by(work: Any, path: str) -> bool:
 ORDER = ("session_created", "session_active", "session_stopping", "session_stopped")
 
 
-def _in_order(store: Records) -> bool:
+def in_order(store: Records) -> bool:
+    """Whether each record is there once, a session's in their order, and none behind its final one."""
     ids = [record.record_id for record in store.durable]
     by_session: dict[str, list[Record]] = {}
     for record in store.durable:
@@ -409,7 +415,8 @@ def _end_on_record(session_id: str) -> Any:
     return holds
 
 
-def _denied_stays_out(asked: tuple[m.Facts, ...]) -> Any:
+def denied_stays_out(asked: tuple[m.Facts, ...]) -> Any:
+    """Who may not have a session has none, whatever else is there."""
     unauthorized = {one.session_id for one in asked if one.metadata.get("requires_data_access")}
 
     def holds(callers: tuple[Call, ...], recorded: frozenset[str], *unborn: bool) -> bool:
@@ -423,26 +430,28 @@ def _denied_stays_out(asked: tuple[m.Facts, ...]) -> Any:
     return holds
 
 
-def _all_own(store: Records) -> bool:
+def all_own(store: Records) -> bool:
+    """Whether every record carries the secret of its own session."""
     return all(f"-of-{record.session_id}-" in record.record_id for record in (*store.durable, *store.spilled))
 
 
-def _apart(callers: tuple[Call, ...]) -> bool:
+def apart(callers: tuple[Call, ...]) -> bool:
+    """Whether the results of calls can be of their own audio."""
     return all(
         call.result is None
         or (
             call.result.frames.bytes == call.result.frames.accounted * FRAME_BYTES
-            and call.result.transcript in _transcripts(call.sent)
+            and _is_own(call.result.transcript, call.sent)
         )
         for call in callers
     )
 
 
-def _transcripts(sent: int) -> set[str]:
-    found = {""}
-    for upto in range(1, sent + 1):
-        found |= {f"{before} words below {upto}".strip() for before in found}
-    return found
+def _is_own(transcript: str, sent: int) -> bool:
+    """Whether it is what the engine can have heard of so many frames: words below one number after another."""
+    below = [int(word) for word in transcript.split() if word.isdecimal()]
+    told = " ".join([f"words below {upto}" for upto in below])
+    return transcript == told and below == sorted({*below}) and all(0 < upto <= sent for upto in below)
 
 
 def _timers_of(path: str) -> Any:
@@ -453,5 +462,6 @@ def _lists(session_id: str) -> Any:
     return lambda supervisor: _settled(supervisor) and session_id in supervisor.sessions
 
 
-def _tracks_ended(session_id: str) -> Any:
+def tracks_ended(session_id: str) -> Any:
+    """Whether an audio port knows that a session is over."""
     return lambda tracks: all(track.ending or track.over for track in tracks if track.session_id == session_id)

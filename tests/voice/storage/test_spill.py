@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentos.core.communication.voice.errors import StoreError
-from agentos.core.communication.voice.storage.spill import FRAME, HEADER, SpillFile, SpillFull
+from agentos.core.communication.voice.storage.spill import HEADER, SpillFile, SpillFull
 from agentos.core.communication.voice.storage.store import BadEntry, Entry
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, canonical_json
+from machines.framing import FRAME, framed
 from machines.session import (
     EndReason,
     RecordingInfo,
@@ -212,7 +213,7 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path: Path) -> None:
 def test_a_whole_frame_that_is_no_entry_is_an_error(tmp_path: Path) -> None:
     with SpillFile.open(tmp_path, "me", SIZE) as spill:
         payload = b'{"of a later version": true}'
-        os.pwrite(spill._opened(), FRAME.pack(len(payload), spill._crc(payload)) + payload, HEADER.size)
+        os.pwrite(spill._opened(), framed(payload, spill._generation), HEADER.size)
         with pytest.raises(StoreError, match="can't read") as caught:
             spill.entries()
         assert caught.value.kind == "corrupt"

@@ -390,7 +390,7 @@ def test_a_spill_file_that_cannot_be_read_is_kept_and_stops_nothing(
 ) -> None:
     left = SpillFile.open(tmp_path, "later", SPILL_BYTES)
     payload = b'{"of a later version": true}'
-    os.pwrite(left._opened(), FRAME.pack(len(payload), left._crc(payload)) + payload, HEADER.size)
+    os.pwrite(left._opened(), framed(payload, left._generation), HEADER.size)
     left.count = 1
     left.close()
     with writing(tmp_path) as (writer, store, answers):

@@ -12,8 +12,8 @@ News = PortSilent | PortBack
 
 
 class PortHealth:
-    """Takes the news of the health watch, in the loop's thread, and hands each to the one in `on_news` with the port's name. What
-    is known already is no news."""
+    """Takes the news of the health watch, in the loop's thread, and hands each to the one in `on_news` with the port's name.
+    What is known already is no news."""
 
     def __init__(self, on_news: Mapping[str, Callable[[News], None]]) -> None:
         self._on_news = on_news

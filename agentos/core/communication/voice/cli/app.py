@@ -136,6 +136,7 @@ def application() -> App:
     app.command(token)
     _add(app, "settings", "settings:settings", "Every setting, its value and where it comes from.")
     _add(app, "check", "check:check", "Search a model for a run that breaks what is claimed of it.")
+    _add(app, "simulate", "simulate:simulate", "Run days of the service with faults, each from one seed.")
     _add(app, "diagrams", "diagrams:diagrams", "Draw the state machines and who tells whom what.")
     _add(app, "doctor", "doctor:doctor", "Check that everything is in place, and say what to do.")
     return app

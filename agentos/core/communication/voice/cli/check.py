@@ -6,10 +6,8 @@ it by the names of its parameters.
 
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -20,12 +18,13 @@ from rich.text import Text
 
 from actors.model import Schedule, Timers
 from actors.model_parts import Faults, UnknownFault
-from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError, one_line
+from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError
 from agentos.core.communication.voice.cli.options import Json
 from agentos.core.communication.voice.cli.outcome import Outcome, terminal
+from agentos.core.communication.voice.cli.user_code import blamed, described_type, imported
 from machines import checker
 from machines.checker.coverage import Coverage
-from machines.checker.model import Model, ModelError
+from machines.checker.model import Model
 from machines.checker.options import Options, Progress
 from machines.checker.page import page
 from machines.checker.regression import regression
@@ -113,7 +112,7 @@ def check(  # noqa: PLR0913 - each is an option of the command
         Options(**options)  # type: ignore[arg-type]
     except ValueError as error:
         raise InputError(str(error)) from None
-    with _blamed(f"the model {model} can't be checked"), _progress(shown=not json_output) as progress:
+    with blamed(f"the model {model} can't be checked"), _progress(shown=not json_output) as progress:
         report = checker.check(made.model, progress=progress, **options)  # type: ignore[arg-type]
     return _outcome(made, report, files)
 
@@ -135,22 +134,22 @@ def _model(name: str, given: Mapping[str, Any]) -> _Made:
     module, colon, attribute = target.partition(":")
     if not (colon and module and attribute.isidentifier() and all(map(str.isidentifier, module.split(".")))):
         raise InputError(f"{name!r} is no model: give `{VOICE}`, or yours as module:attribute")
-    found = _imported(module, attribute)
+    found = imported(module, attribute)
     imports: tuple[str, ...] = (f"from {module} import {attribute}",)
     if isinstance(found, Model):
         if given:
             raise InputError(f"{name} is made already: {_options(given)} can only be given to what makes a model")
         return _Made(found, attribute, imports)
     if not callable(found):
-        raise InputError(f"{name} is {_a(found)}, neither a model nor what makes one")
+        raise InputError(f"{name} is {described_type(found)}, neither a model nor what makes one")
     _refuse_unknown(name, found, given)
     try:
-        with _blamed(f"{name} makes no model"):
+        with blamed(f"{name} makes no model"):
             made = found(**given)
     except UnknownFault as error:
         raise InputError(f"--kind: {error}") from None
     if not isinstance(made, Model):
-        raise InputError(f"{name} gave {_a(made)}, not a model")
+        raise InputError(f"{name} gave {described_type(made)}, not a model")
     arguments = ", ".join(f"{key}={_source(value)}" for key, value in given.items())
     kinds = {type(value) for value in given.values()}
     if Faults in kinds:
@@ -159,18 +158,6 @@ def _model(name: str, given: Mapping[str, Any]) -> _Made:
     if used:
         imports += (f"from actors.model import {', '.join(used)}",)
     return _Made(made, f"{attribute}({arguments})", imports)
-
-
-def _imported(module: str, attribute: str) -> Any:
-    folder = str(Path.cwd())
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # as `python -m` does: a user's models are where the user is
-    with _blamed(f"can't import {module}"):
-        found = import_module(module)
-    try:
-        return getattr(found, attribute)
-    except AttributeError:
-        raise InputError(f"the module {module} has no {attribute!r}") from None
 
 
 def _refuse_unknown(name: str, maker: Callable[..., Any], given: Mapping[str, Any]) -> None:
@@ -229,23 +216,6 @@ def _source(value: Any) -> str:
     if isinstance(value, Faults):
         return f"Faults({value.total}, {dict(value.kinds)!r})" if value.kinds else f"Faults({value.total})"
     return str(value) if isinstance(value, Schedule | Timers) else repr(value)
-
-
-def _a(value: Any) -> str:
-    return f"a value of the type {type(value).__name__}"
-
-
-@contextmanager
-def _blamed(problem: str) -> Iterator[None]:
-    """What a user's code raises, as one line that says where."""
-    try:
-        yield
-    except (InputError, ModelError):
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        at = f", {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-        raise InputError(f"{problem}: {type(error).__name__}: {one_line(str(error))}{at}") from error
 
 
 # --- while it runs -------------------------------------------------------------------------------------------------------
@@ -316,7 +286,7 @@ def _short_markdown(report: Report) -> str:
 def _outcome(made: _Made, report: Report, files: _Files) -> Outcome:
     coverage = Coverage()
     coverage.add_model(made.model)
-    with _blamed("the report can't be made"):
+    with blamed("the report can't be made"):
         data = as_json(made.model, report)
         text = [*_summary(report), *_counterexamples(made.model, report), *_coverage(coverage)]
         written = files.write(made, report)

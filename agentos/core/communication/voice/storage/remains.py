@@ -21,9 +21,8 @@ from machines.communication import ConnectorType, RequestStatus
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, record_id, secret_of
 from machines.frozen import FrozenDict
+from machines.recovery import EndMove, end_of_dead_session
 from machines.session import (
-    END_TRIGGER,
-    SESSION,
     EndReason,
     FrameAccount,
     RecordingInfo,
@@ -74,29 +73,21 @@ class Remains:
         entries: list[Entry] = []
         session, told, number = self.session, _News(self), self._next_number()
         told.catch_up()
-        if session.state is not VoiceSessionState.STOPPING:
-            state = SESSION.fire(session.state, END_TRIGGER[_REASON])
-            session = session.model_copy(update={"state": state})
-            record = self._record("session_stopping", number, session, {"reason": _REASON.value})
+        for move in end_of_dead_session(session.state):
+            detail: dict[str, Any] = {"reason": _REASON.value}
+            if move.final:
+                session = session.model_copy(update={"result": result})
+                detail["recovered"] = {
+                    "owner": self.owner,
+                    "state": self.session.state.value,
+                    "last_account": self.account,
+                    "recording": recording.state,
+                }
+                detail["result"] = result.model_dump(mode="json")
+            session = session.model_copy(update={"state": move.state})
+            record = self._record(move.operation, number, session, detail)
+            entries.append(Entry(record, session, tuple(told.of(move, result))))
             number += 1
-            entries.append(Entry(record, session, (told.event(VoiceEventType.STATE_CHANGED, state=state.value),)))
-        state = SESSION.fire(session.state, SESSION.deadlines[session.state])
-        session = session.model_copy(update={"state": state, "result": result})
-        detail = {
-            "reason": _REASON.value,
-            "recovered": {
-                "owner": self.owner,
-                "state": self.session.state.value,
-                "last_account": self.account,
-                "recording": recording.state,
-            },
-            "result": result.model_dump(mode="json"),
-        }
-        last = (
-            told.event(VoiceEventType.TRANSCRIPT_READY, text=result.transcript),
-            told.event(VoiceEventType.SESSION_STOPPED, reason=_REASON.value),
-        )
-        entries.append(Entry(self._record("session_stopped", number, session, detail), session, last))
         entries[0] = Entry(entries[0].record, entries[0].session, (*told.missed, *entries[0].events))
         return entries
 
@@ -160,6 +151,14 @@ class _News:
         for state in moves:
             if (VoiceEventType.STATE_CHANGED, state.value) not in self._told:
                 self.missed.append(self.event(VoiceEventType.STATE_CHANGED, state=state.value))
+
+    def of(self, move: EndMove, result: SessionResult) -> Iterator[VoiceEvent]:
+        """What listeners hear of a move to the end."""
+        if move.final:
+            yield self.event(VoiceEventType.TRANSCRIPT_READY, text=result.transcript)
+            yield self.event(VoiceEventType.SESSION_STOPPED, reason=_REASON.value)
+        else:
+            yield self.event(VoiceEventType.STATE_CHANGED, state=move.state.value)
 
     def event(self, kind: VoiceEventType, **payload: str) -> VoiceEvent:
         self._number += 1

@@ -4,7 +4,7 @@ Its space is allocated when it is opened, so a full disk does not stop it, and i
 database, so a locked or hung one doesn't either. The layout, big-endian:
 
     header  8 bytes magic, 8 bytes generation
-    frame   4 bytes length (above 0), 4 bytes CRC-32 of generation and payload, payload (JSON of one entry)
+    frames  as `machines.framing` has them; a payload is the JSON of one entry
 
 Clearing writes the next generation, which makes every frame behind it unreadable at once. Reading ends at the first
 frame that is not whole: what a crash tore was never acknowledged.
@@ -18,8 +18,8 @@ import os
 import re
 import struct
 import tempfile
-import zlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,12 +31,12 @@ from agentos.core.communication.voice.storage.failures import failed
 from agentos.core.communication.voice.storage.store import BadEntry, Entry
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord, canonical_json
+from machines.framing import FRAME, framed, whole_frames
 from machines.session import VoiceSession
 
 SUFFIX = ".spill"
 MAGIC = b"avspill1"
 HEADER = struct.Struct(">8sQ")
-FRAME = struct.Struct(">II")
 OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 ZEROS = bytes(1 << 16)
 
@@ -163,8 +163,7 @@ class SpillFile:
         descriptor = self._opened()
         frames = bytearray()
         for entry in entries:
-            payload = _encoded(entry)
-            frames += FRAME.pack(len(payload), self._crc(payload)) + payload
+            frames += framed(_encoded(entry), self._generation)
         if self._end + len(frames) > self._max_bytes:
             raise SpillFull(self.path, self._max_bytes)
         try:
@@ -225,9 +224,6 @@ class SpillFile:
             raise StoreError(f"the spill file {self.path} is closed", kind="io")
         return self._descriptor
 
-    def _crc(self, payload: bytes) -> int:
-        return zlib.crc32(payload, self._generation & 0xFFFFFFFF)
-
     def _read_header(self) -> None:
         header = os.pread(self._opened(), HEADER.size, 0)
         magic, generation = HEADER.unpack(header) if len(header) == HEADER.size else (b"", 0)
@@ -241,21 +237,13 @@ class SpillFile:
             self._end += FRAME.size + len(payload)
 
     def _frames(self) -> list[bytes]:
-        descriptor, at, found = self._opened(), HEADER.size, []
+        descriptor = self._opened()
         try:
             size = os.fstat(descriptor).st_size
-            while len(head := os.pread(descriptor, FRAME.size, at)) == FRAME.size:
-                length, crc = FRAME.unpack(head)
-                if length == 0 or at + FRAME.size + length > size:
-                    break
-                payload = os.pread(descriptor, length, at + FRAME.size)
-                if len(payload) != length or self._crc(payload) != crc:
-                    break
-                found.append(payload)
-                at += FRAME.size + length
+            read = partial(os.pread, descriptor)
+            return [payload for payload, _ in whole_frames(read, HEADER.size, size, self._generation)]
         except OSError as error:
             raise failed(self.path, error) from error
-        return found
 
 
 def _encoded(entry: Entry) -> bytes:

@@ -26,17 +26,8 @@ from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.failures import failures
 from agentos.core.communication.voice.storage.opening import beside, open_database, open_to_read
 from machines.events import VoiceEvent
-from machines.evidence import (
-    GENESIS,
-    ChainRow,
-    EvidenceRecord,
-    Verification,
-    canonical_json,
-    link,
-    record_id,
-    secret_of,
-    verify,
-)
+from machines.evidence import ChainRow, EvidenceRecord, Verification, canonical_json, verify
+from machines.ledger import Head, Written, deciding_ids, links
 from machines.session import VoiceSession, VoiceSessionState
 
 M = TypeVar("M", bound=BaseModel)
@@ -86,7 +77,6 @@ class _Encoded(NamedTuple):
     """An entry as its rows, made before the write lock is taken."""
 
     record: EvidenceRecord
-    final_id: str | None  # of the final record of the same session, which nothing may follow
     text: str
     session: dict[str, Any] | None
     events: list[dict[str, Any]]
@@ -167,42 +157,30 @@ class VoiceStore:
         """Make `entries` durable, in order, in one transaction: all of them or none.
 
         Each record is linked to the chain; its session snapshot replaces an earlier one, never a later one (a STOPPED
-        session stays STOPPED); its events are added. An entry whose record id is already stored is skipped as a whole,
-        so that a retry is harmless; so is one of a session whose final record is stored: nothing comes behind that. New
-        sessions belong to `owner`, if given, and keep it. Raises `BadEntry` (naming the record) before anything is written,
-        or `StoreError`.
+        session stays STOPPED); its events are added. What `machines.ledger` keeps out is skipped as a whole: an entry whose
+        record id is already stored, so that a retry is harmless, and one behind its session's final record. New sessions
+        belong to `owner`, if given, and keep it. Raises `BadEntry` (naming the record) before anything is written, or
+        `StoreError`.
         """
         encoded = [self._encoded(entry, self._owner if owner is None else owner) for entry in entries]
         if not encoded:
             return
-        ids = json.dumps([known for item in encoded for known in (item.record.id, item.final_id) if known is not None])
+        records = [Written(item.record.id, item.record.request_id, item.text) for item in encoded]
+        ids = json.dumps([known for record in records for known in deciding_ids(record.id)])
         with self.transaction() as connection:
-            known = set(connection.scalars(_STORED_IDS, {"ids": ids}))
+            known = connection.scalars(_STORED_IDS, {"ids": ids})
             head = connection.execute(_HEAD).first()
-            seq, previous = (head.seq, head.hash) if head is not None else (0, GENESIS)
             rows: list[dict[str, Any]] = []
             snapshots: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
-            for record, final_id, text, session, told in encoded:
-                if record.id in known or final_id in known:
+            found = links(records, known, Head() if head is None else Head(head.seq, head.hash))
+            for item, row in zip(encoded, found, strict=True):
+                if row is None:
                     continue
-                known.add(record.id)
-                seq += 1
-                digest = link(previous, text)
-                rows.append(
-                    {
-                        "seq": seq,
-                        "id": record.id,
-                        "request_id": record.request_id,
-                        "record": text,
-                        "previous": previous,
-                        "hash": digest,
-                    }
-                )
-                previous = digest
-                if session is not None:
-                    snapshots.append(session)
-                events += told
+                rows.append(row._asdict())
+                if item.session is not None:
+                    snapshots.append(item.session)
+                events += item.events
             if rows:
                 connection.exec_driver_sql(_ADD_RECORD, rows)
             if snapshots:
@@ -365,13 +343,11 @@ class VoiceStore:
 
     def _encoded(self, entry: Entry, owner: str) -> _Encoded:
         record = entry.record
-        secret = secret_of(record.id)
-        final_id = None if secret is None else record_id(secret, None)
         try:
             text = canonical_json(record)
             text.encode()  # a lone surrogate is legal in str, but neither in UTF-8 nor in the chain
             session = None if entry.session is None else _session_row(entry.session, owner)
-            return _Encoded(record, final_id, text, session, [_event_row(event) for event in entry.events])
+            return _Encoded(record, text, session, [_event_row(event) for event in entry.events])
         except BadEntry as error:
             raise BadEntry(record.id, error.problem) from error
         except (TypeError, ValueError, RecursionError) as error:

@@ -1,0 +1,128 @@
+"""The trace of a run: one line for each step, in a text that is the same on every machine, and the hash of all of it.
+
+A line tells who took a step and what it was given: the type of the message, its plain fields, and those of values in it.
+Nothing of it depends on where objects are in memory or on the order of a hash table.
+"""
+
+import hashlib
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final
+
+from msgspec import Struct
+
+from actors.actor import Retry, Start, Timer
+from actors.inspection import path_of
+from actors.mailbox import Ref
+from actors.system import Token
+
+BLOCK: Final = 512  # lines that are hashed at once
+PLAIN: Final[dict[type, Callable[[Any], str]]] = {
+    int: repr,
+    float: repr,
+    str: repr,
+    bool: repr,
+    type(None): repr,
+}
+
+
+class SimulatedToken(Token):
+    """The token of an ask in a simulation; `then` is called with the reply. `name` is what traces call it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str, then: Callable[[Any], object]) -> None:
+        super().__init__()
+        self.name = name
+        self.event = _Answered(self, then)  # type: ignore[assignment] # only its set() is called
+
+
+class _Answered:
+    def __init__(self, token: Token, then: Callable[[Any], object]) -> None:
+        self._token = token
+        self._then = then
+
+    def set(self) -> None:
+        self._then(self._token.value)
+
+
+class Trace:
+    """The lines of a run. With `keep`, they are there to be read; else only their number and their hash."""
+
+    def __init__(self, *, keep: int = 0) -> None:
+        self.count = 0
+        self.lines: list[str] = []
+        self._keep = keep
+        self._paths: dict[Ref, str] = {}
+        self._waiting: list[str] = []
+        self._digest = hashlib.sha256()
+
+    def step(self, ms: int, ref: Ref, message: Any) -> None:
+        """An actor takes a step."""
+        self.add(f"{ms} {self.path(ref)} {self.text(message)}")
+
+    def add(self, line: str) -> None:
+        """Something else has happened."""
+        self.count += 1
+        waiting = self._waiting
+        waiting.append(line)
+        if len(waiting) >= BLOCK:
+            self._hash()
+
+    def path(self, ref: Ref) -> str:
+        """Where an actor stands."""
+        known = self._paths.get(ref)
+        if known is None:
+            known = self._paths[ref] = path_of(ref)
+        return known
+
+    def text(self, value: Any) -> str:
+        """A message in its canonical text."""
+        return self._text(value, 2)
+
+    def hexdigest(self) -> str:
+        """The SHA-256 of all lines so far."""
+        self._hash()
+        return self._digest.hexdigest()
+
+    def _hash(self) -> None:
+        if self._waiting:
+            self._digest.update(("\n".join(self._waiting) + "\n").encode())
+            if self._keep:
+                self.lines = [*self.lines, *self._waiting][-self._keep :]
+            self._waiting.clear()
+
+    def _text(self, value: Any, depth: int) -> str:  # noqa: PLR0911 - one line for each kind of value
+        kind = value.__class__
+        plain = PLAIN.get(kind)
+        if plain is not None:
+            return plain(value)
+        if kind is tuple:
+            return f"({','.join([self._text(item, depth) for item in value])})"
+        if kind is Ref:
+            return f"<{self.path(value)}>"
+        if isinstance(value, Enum):
+            return repr(value.value)
+        if kind is Timer:
+            return f"Timer({value.key!r},{value.live})"
+        if isinstance(value, Start):
+            return f"Start({value.again})"
+        if isinstance(value, Retry):
+            return f"Retry({self._text(value.message, depth)})"
+        if isinstance(value, SimulatedToken):
+            return f"<token {value.name}>"
+        return self._fields(kind, value, depth)
+
+    def _fields(self, kind: type, value: Any, depth: int) -> str:
+        names = _names(kind)
+        if not depth or not names:
+            return kind.__name__
+        return f"{kind.__name__}({','.join([self._text(getattr(value, name), depth - 1) for name in names])})"
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    """The fields of a value, in the order of their declaration; none for what does not declare them."""
+    if issubclass(kind, Struct):
+        return kind.__struct_fields__
+    declared: Any = getattr(kind, "_fields", None) or getattr(kind, "__slots__", ())
+    return declared if isinstance(declared, tuple) else ()

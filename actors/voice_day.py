@@ -1,0 +1,69 @@
+"""A simulated day of the voice service, as its plan has it: who calls when, how they speak, and how their calls end."""
+
+from typing import Final, NamedTuple
+
+from msgspec.structs import replace
+
+from actors import messages as m
+from actors.simulation_plan import HOUR_MS, SECOND_MS, Chance
+from actors.voice_model import facts
+from machines.frozen import frozen
+
+CALLS_IN_A_DAY: Final = 220
+RUSH_SHARE: Final = 1 / 3  # of the calls come in a rush hour's few minutes, one beside the other
+RUSH_MS: Final = 600 * SECOND_MS
+FRAME_MS: Final = 20
+ENDINGS: Final = ("stop", "stop", "stop", "stop twice", "hang up", "silence", "stop at once", "overrun")
+REFUSED: Final = 1 / 25  # each of them: against the policy, and such as no policy can read
+
+
+class CallPlan(NamedTuple):
+    """One call: it speaks `runs` runs of `frames` frames with `gap_ms` from one to the next, and ends by `ending`.
+
+    `refused` tells why there will be no call: "policy", "malformed", or "" for one that is allowed.
+    """
+
+    runs: int
+    frames: int
+    gap_ms: int
+    ending: str
+    recording: bool
+    engine: bool
+    refused: str = ""
+
+
+def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, CallPlan]]:
+    """The calls of so long a time, each with when it comes."""
+    count = max(1, CALLS_IN_A_DAY * until_ms // (24 * HOUR_MS))
+    rushes = [chance.below(until_ms) for _ in range(1 + count // 60)]
+    return [(_arrival(chance, until_ms, rushes), _call(chance)) for _ in range(count)]
+
+
+def facts_of(number: int, plan: CallPlan) -> m.Facts:
+    """What a call is asked for with."""
+    asked = facts(number, recording=plan.recording, refused=plan.refused == "policy")
+    if plan.refused == "malformed":
+        asked = replace(asked, metadata=frozen({"sensitive_data": "perhaps"}))
+    if not plan.engine:
+        asked = replace(asked, stt_engine=None, fallback="no engine")
+    return asked
+
+
+def _arrival(chance: Chance, until_ms: int, rushes: list[int]) -> int:
+    if chance.happens(RUSH_SHARE):
+        return min(until_ms - 1, chance.one_of(rushes) + chance.below(RUSH_MS))
+    return chance.below(until_ms)
+
+
+def _call(chance: Chance) -> CallPlan:
+    ending = chance.one_of(ENDINGS)
+    refused = "policy" if chance.happens(REFUSED) else "malformed" if chance.happens(REFUSED) else ""
+    recording, engine = chance.happens(1 / 2), chance.happens(9 / 10)
+    if ending == "overrun":
+        return CallPlan(40, 1250, 25 * SECOND_MS, ending, recording, engine, refused)
+    if ending == "stop at once":
+        return CallPlan(0, 0, 0, ending, recording, engine, refused)
+    if chance.happens(1 / 10 / (6 / 8)):  # a tenth of all: the others of these endings have no audio or a lot
+        return CallPlan(chance.between(20, 60), 1, FRAME_MS, ending, recording, engine, refused)
+    frames = chance.between(25, 900)
+    return CallPlan(chance.between(1, 8), frames, FRAME_MS * frames, ending, recording, engine, refused)

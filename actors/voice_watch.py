@@ -1,0 +1,258 @@
+"""The promises P1 to P9 in a simulated day of the voice service, watched with every step: the predicates are those that the
+checker has of the model (`voice_promises.py`), each asked of one call and of what ports and store have of it.
+
+Only a call that has changed is looked at. What a fault excuses is excused for calls whose time it fell in, and for a while
+after it; a call that no fault came near has to be perfect.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from actors.actor import Actor
+from actors.mailbox import IDLE, STOPPED, Ref
+from actors.model_parts import POISON, Faults
+from actors.session import SessionActor, SessionLimits
+from actors.simulation_plan import SECOND_MS, Fault
+from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, JournalStore
+from actors.simulation_world import HANG, JUMP, KILL, REORDER, SLOW, Broken, World
+from actors.voice_callers import AudioPort, Caller, VoiceCallers
+from actors.voice_parts import Call, Records
+from actors.voice_promises import (
+    RANK,
+    all_own,
+    apart,
+    conserved,
+    denied_in,
+    denied_stays_out,
+    evidence_first,
+    in_order,
+    nothing_lost,
+    safe_in,
+    told_forward,
+    tracks_ended,
+)
+from machines.session import EndReason, VoiceSessionState
+
+LASTING: Final = frozenset({HANG, SLOW, JUMP, KILL, REORDER, DISK_FULL, DISK_SLOW, DISK_HANG})
+AFTERMATH_MS: Final = 150 * SECOND_MS  # how long a fault that is over may still be felt: probes, drains, retries
+RESTARTED_MS: Final = 15 * SECOND_MS  # what a crash may cost who waits: timers begin anew
+ANSWER_MS: Final = 10 * SECOND_MS
+SLACK_MS: Final = 6 * SECOND_MS
+LOOKED_AT: Final = frozenset({"session", "callers", "store"})
+NO_RECORDS: Final = Records()
+OWN_CHILDREN: Final = {"policy", "evidence"}
+ORDERLY: Final = {EndReason.STOPPED, EndReason.IDLE, EndReason.OVERRUN}
+
+_CONSERVED: Final = conserved(Faults())
+_CONSERVED_BUT_POISON: Final = conserved(Faults(2, {POISON: 2}))
+_FIRST: Final = evidence_first(0)
+_FIRST_OR_EXCUSED: Final = evidence_first(3)
+_NOTHING_LOST: Final = nothing_lost(0)
+
+
+class _Trouble(NamedTuple):
+    kind: str
+    at_ms: int
+    until_ms: int
+
+
+class VoiceWatch:
+    """Who watches; see the module."""
+
+    def __init__(
+        self,
+        world: World,
+        callers: VoiceCallers,
+        media: AudioPort,
+        speech: AudioPort,
+        store: JournalStore,
+        limits: SessionLimits,
+    ) -> None:
+        self._world = world
+        self._callers = callers
+        self._media = media
+        self._speech = speech
+        self._store = store
+        stop_seconds = limits.drain_seconds + 2 * limits.evidence_seconds
+        self._stop_ms = int(stop_seconds * SECOND_MS) + SLACK_MS
+        self._ranks: dict[str, int] = {}
+        self._refs: dict[str, Ref] = {}
+        self._born: set[str] = set()
+        self._waiting: dict[str, None] = {}  # calls that are not over, perhaps
+        self._looked_at: dict[str, tuple[Caller, Records]] = {}
+        self._troubles: list[_Trouble] = []
+        self._next_deadline = 0
+        world.on_fault = self._trouble
+
+    # --- while it runs ----------------------------------------------------------------------------------------------
+
+    def stepped(self, ref: Ref, actor: Actor) -> None:
+        """P1: a session only goes forward."""
+        if not isinstance(actor, SessionActor):
+            return
+        session_id, rank = ref.name, RANK[actor.phase]
+        before = self._ranks.get(session_id, -1)
+        if rank < before:
+            raise Broken("P1 only legal moves", f"{session_id} went back to {actor.phase.value}")
+        if rank > before:
+            self._ranks[session_id] = rank
+            self._refs[session_id] = ref
+            self._born.add(session_id)
+        if rank >= RANK[VoiceSessionState.STOPPED]:
+            self._world.touched("session", session_id)
+
+    def look(self) -> None:
+        """The promises of each call that has changed."""
+        changed = {key: None for name, key in self._world.take_touched() if name in LOOKED_AT}
+        for session_id in changed:
+            caller = self._callers.callers.get(session_id)
+            if caller is not None:
+                self._waiting[session_id] = None
+                ref = self._refs.get(session_id)
+                if ref is not None:
+                    self._actor(session_id, caller.call, ref)
+                records = self._store.records.get(session_id, NO_RECORDS)
+                last = self._looked_at.get(session_id)
+                if last is None or last[0] is not caller or last[1] is not records:
+                    self._looked_at[session_id] = (caller, records)
+                    self._look_at(session_id, caller, records)
+        if self._world.now_ms >= self._next_deadline:
+            self._look_at_deadlines()
+
+    def died(self) -> None:
+        """The next process has actors of its own."""
+        self._ranks.clear()
+        self._refs.clear()
+
+    def end(self) -> None:
+        """When all is over nothing is left, and everything is on record."""
+        world, system = self._world, self._world.system
+        waiting = next((one for one in self._callers.callers.values() if not one.over), None)
+        if waiting is not None:
+            raise Broken("P2 every call ends", f"{waiting.call.session_id} waits: {_shown(waiting)}")
+        supervisor = world.find("supervisor")
+        if system is None or supervisor is None:
+            raise Broken("P2 every call ends", "no process runs")
+        left = sorted({child.name for child in supervisor.children()} - OWN_CHILDREN)
+        tables: Any = supervisor.actor
+        if left or len(tables.sessions) or len(tables.asked) or tables.outbox.waiting:
+            raise Broken("P7 nothing of a session is left", f"{left or 'a row of the supervisor'}")
+        if armed := system.armed():
+            raise Broken("P7 nothing of a session is left", f"a timer of {armed[0][0].name}: {armed[0][1]}")
+        verified = self._store.verify()
+        if not verified.ok:
+            raise Broken("P4 the chain holds", f"{verified.fault} at {verified.at_seq}")
+        if problem := self._store.has_all():
+            raise Broken("P4 nothing that is durable is lost", problem)
+        for session_id, records in self._store.records.items():
+            self._records(session_id, records)
+
+    # --- one call ---------------------------------------------------------------------------------------------------
+
+    def _look_at(self, session_id: str, caller: Caller, records: Records) -> None:
+        call = caller.call
+        self._records(session_id, records)
+        if not told_forward((call,)):
+            raise Broken("P1 what is told of a session moves forward", _shown(caller))
+        if not denied_stays_out((caller.facts,))((call,), denied_in(records), session_id not in self._born):
+            raise Broken("P5 a denied request never becomes a session", _shown(caller))
+        if caller.plan.refused and (call.answer == "opened" or call.told):
+            raise Broken("P9 bad input changes nothing", _shown(caller))
+        if not caller.left and caller.process == self._world.processes:
+            self._audio_and_evidence(session_id, caller, records)
+
+    def _records(self, session_id: str, records: Records) -> None:
+        if not in_order(records):
+            raise Broken("P4 each record once, in order, one final one, none after it", _operations(records))
+        if not all_own(records):
+            raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {_operations(records)}")
+
+    def _actor(self, session_id: str, call: Call, ref: Ref) -> None:
+        gone = ref.status == STOPPED
+        stopped = gone or (ref.status == IDLE and self._ranks[session_id] == RANK[VoiceSessionState.STOPPED])
+        if stopped and call.open:
+            raise Broken("P2 the door of a stopped session is closed", session_id)
+        if not gone:
+            return
+        ended = tracks_ended(session_id)
+        if not (ended(self._media.tracks(session_id)) and ended(self._speech.tracks(session_id))):
+            raise Broken("P7 nothing of a session is left", f"a track of {session_id}")
+        if ref.timers is not None or ref.youngest is not None or not call.closed:
+            raise Broken("P7 nothing of a session is left", f"{session_id} left a timer, a child or its door open")
+
+    def _audio_and_evidence(self, session_id: str, caller: Caller, records: Records) -> None:
+        call = caller.call
+        troubles = self._during(caller)
+        spilling = records._replace(waiting=self._store.spilling(session_id))
+        first = _FIRST_OR_EXCUSED if troubles else _FIRST
+        if session_id not in self._store.forgotten and not first((call,), safe_in(spilling)):
+            raise Broken("P4 evidence first", f"{_shown(caller)}; on record: {_operations(records)}")
+        if call.result is None:
+            return
+        tracks = (self._media.tracks(session_id), self._speech.tracks(session_id))
+        poisoned = any(trouble.kind == POISON for trouble in troubles)
+        if not (_CONSERVED_BUT_POISON if poisoned else _CONSERVED)((call,), *tracks):
+            raise Broken("P3 every frame is accounted for", f"{call.result.frames}, sent {call.sent}")
+        if not apart((call,)):
+            raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {call.result}")
+        if not troubles:
+            self._perfect(caller, call)
+
+    def _perfect(self, caller: Caller, call: Call) -> None:
+        """P8 the other way round: where no fault came near, nothing may be amiss."""
+        result = call.result
+        assert result is not None
+        kept = result.frames.accounted + dict(result.frames.dropped).get("late", 0) == call.sent
+        heard = _NOTHING_LOST((call,), 0) if caller.plan.engine else kept
+        orderly = result.reason in ORDERLY and result.drained and {*call.ended} <= {"durable"}
+        if not (kept and heard and orderly):
+            raise Broken("P8 without faults nothing is amiss", f"{_shown(caller)}; {result}")
+
+    # --- in time ----------------------------------------------------------------------------------------------------
+
+    def _look_at_deadlines(self) -> None:
+        """P2: whoever asks is answered, and gets the end that was asked for, in time."""
+        now = self._world.now_ms
+        for session_id in list(self._waiting):
+            caller = self._callers.callers[session_id]
+            call = caller.call
+            if caller.over or not call.asked:
+                del self._waiting[session_id]
+                continue
+            if not call.answer and now > self._allowed(caller.asked_ms, ANSWER_MS):
+                raise Broken("P2 whoever asks for a session is answered", f"{session_id}: {_shown(caller)}")
+            stopped = caller.stopped_ms
+            if stopped and now > self._allowed(stopped, self._stop_ms):
+                raise Broken("P2 whoever asks for the end gets it", f"{session_id}: {_shown(caller)}")
+        self._next_deadline = now + SECOND_MS
+
+    def _allowed(self, since_ms: int, base_ms: int) -> int:
+        """Until when something may take that was asked for then: longer by what held it up."""
+        allowed = since_ms + base_ms
+        for trouble in self._troubles:
+            if trouble.until_ms > since_ms - AFTERMATH_MS:
+                allowed += trouble.until_ms - trouble.at_ms + RESTARTED_MS
+        return allowed
+
+    def _trouble(self, fault: Fault, _: str) -> None:
+        now = self._world.now_ms
+        began = now - fault.size if fault.kind == JUMP else now
+        self._troubles.append(_Trouble(fault.kind, began, now + (fault.size if fault.kind in LASTING else 0)))
+
+    def _during(self, caller: Caller) -> list[_Trouble]:
+        since = caller.asked_ms - AFTERMATH_MS
+        return [trouble for trouble in self._troubles if trouble.until_ms >= since]
+
+
+def _shown(caller: Caller) -> str:
+    call = caller.call
+    told = " ".join([state.value for state in call.told])
+    reason = "" if call.result is None else f", {call.result.reason.value}"
+    return (
+        f"{call.session_id} asked at {caller.asked_ms / SECOND_MS:g} s: {call.answer or 'no answer'}, told {told or 'nothing'}"
+        f"{reason}, sent {call.sent}, stops {call.stops}, ended {' '.join(call.ended) or 'not'}"
+    )
+
+
+def _operations(records: Records) -> str:
+    durable = " ".join([record.operation for record in records.durable])
+    return f"{durable or 'nothing'}; spilled {' '.join([record.operation for record in records.spilled]) or 'nothing'}"
