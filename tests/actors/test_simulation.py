@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from msgspec import Struct
@@ -40,7 +40,7 @@ class Courier(Actor):
     wiring = ("network", "desk")
     state = ("number",)
     journal = state
-    handles = {Receipt: "receipt"}
+    handles: ClassVar = {Receipt: "receipt"}
 
     def __init__(self, network: Any, desk: Ref) -> None:
         self.network = network
@@ -69,7 +69,7 @@ class Desk(Actor):
     wiring = ("network", "careful")
     state = ("taken",)
     journal = state
-    handles = {Parcel: "parcel"}
+    handles: ClassVar = {Parcel: "parcel"}
 
     def __init__(self, network: Any, careful: bool) -> None:
         self.network = network
@@ -209,7 +209,7 @@ def test_a_mistake_is_found_with_its_promise_seed_and_step() -> None:
 
 def test_a_plan_that_fails_is_made_smaller_and_still_fails() -> None:
     simulation = parcels(careful=False)
-    day = next(day for day in map(lambda seed: simulation.run(seed, SIX_MINUTES), range(50)) if day.failure)
+    day = next(day for day in (simulation.run(seed, SIX_MINUTES) for seed in range(50)) if day.failure)
     whole = simulation.plan(day.seed, SIX_MINUTES)
     plan, last, runs = shrunk(simulation, day, SIX_MINUTES)
     assert len(plan.faults) < len(whole.faults)
@@ -237,7 +237,7 @@ def test_an_error_of_a_property_is_not_taken_for_a_crash_of_the_actor() -> None:
 def test_actors_that_talk_without_end_are_stopped() -> None:
     class Echo(Actor):
         __slots__ = ()
-        handles = {int: "echo"}
+        handles: ClassVar = {int: "echo"}
 
         def start(self, out: Out) -> None:
             out.tell(out.me, 1)

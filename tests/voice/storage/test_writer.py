@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from agentos.core.communication.voice.errors import StoreError
-from agentos.core.communication.voice.storage.spill import FRAME, HEADER, SpillFile
+from agentos.core.communication.voice.storage.spill import HEADER, SpillFile
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
 from agentos.core.time import monotonic_ms
 from machines.communication import ConnectorType
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord
+from machines.framing import framed
 
 PATIENCE_SECONDS = 30.0  # only a bug makes a test wait so long
 HANGING_SECONDS = 60.0  # a busy timeout beyond that: the writer's thread hangs in the database
