@@ -87,7 +87,7 @@ class Simulation:
     `setup(world)` starts the actors of a process, with `world.spawn` and `world.port(part)`; after a kill it is called again. A
     part is a `Part`, as in models, or makes a `SimulatedPort` for one world. `faults` are the kinds that may come; without,
     those of the parts and jumps of the clock. `visits(chance, until_ms)` draws what comes from outside, for the one port that
-    takes visits. `monitors` watch beside the properties that are claimed here.
+    takes visits: when, for how long, and what. `monitors` watch beside the properties that are claimed here.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Simulation:
         parts: Sequence[Part | PortMaker] = (),
         faults: Mapping[str, FaultKind] | None = None,
         faults_in_a_day: float = FAULTS_IN_A_DAY,
-        visits: Callable[[Chance, int], Sequence[tuple[int, Any]]] | None = None,
+        visits: Callable[[Chance, int], Sequence[tuple[int, int, Any]]] | None = None,
         monitors: Sequence[Callable[[World], Monitor]] = (),
     ) -> None:
         self.name = name
@@ -124,7 +124,7 @@ class Simulation:
         until_ms = int(hours * HOUR_MS)
         chance = Chance(seed, "plan")
         drawn = sorted(self._visits(chance, until_ms), key=lambda one: one[0]) if self._visits is not None else []
-        visits = tuple([Visit(number, at, what) for number, (at, what) in enumerate(drawn, 1)])
+        visits = tuple([Visit(number, *visit) for number, visit in enumerate(drawn, 1)])
         count = max(1, round(self._faults_in_a_day * hours / 24)) if self.faults else 0
         return Plan(seed, until_ms, visits, drawn_faults(chance, self.faults, count, until_ms, visits))
 

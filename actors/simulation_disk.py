@@ -9,6 +9,7 @@ from typing import Final
 
 from actors.simulation_plan import Chance
 
+FSYNC_LOST, TORN_WRITE = "fsync lost", "torn write"
 LATENCY_MS: Final = (1, 12)  # of a sync
 
 
@@ -30,16 +31,20 @@ class _File:
 class SimulatedDisk:
     """The files of one machine. `now_ms` gives the time.
 
-    Faults: it is full or hangs or is slow until a moment; the next syncs do nothing (`lies`); the next write is torn.
+    Faults: it is full or hangs or is slow until a moment; the next syncs do nothing (`lies`); the next write is torn. `on_fault` is
+    told when one of the last two has come.
     """
 
-    def __init__(self, chance: Chance, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, chance: Chance, now_ms: Callable[[], int], on_fault: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.full_until = self.hangs_until = self.slow_until = 0
         self.lies = 0
         self.tears = False
         self.lied = False  # since the last sync that was true
         self._chance = chance
         self._now_ms = now_ms
+        self._on_fault = on_fault
         self._files: dict[str, _File] = {}
 
     def latency_ms(self) -> int:
@@ -65,6 +70,7 @@ class SimulatedDisk:
             raise DiskFailed("no space left on the disk", full=True)
         if self.tears and data:
             self.tears = False
+            self._on_fault(TORN_WRITE)
             self._put(name, data[: self._chance.below(len(data))], at)
             raise DiskFailed("the disk reports an error")
         self._put(name, data, at)
@@ -74,6 +80,7 @@ class SimulatedDisk:
         if self.lies:
             self.lies -= 1
             self.lied = True
+            self._on_fault(FSYNC_LOST)
             return
         file = self._files.get(name)
         if file is not None:

@@ -59,10 +59,11 @@ class Fault(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """Something that comes from outside, by plan: its `number`, when it comes, and what it is."""
+    """Something that comes from outside, by plan: its `number`, when it comes, how long it may take, and what it is."""
 
     number: int
     at_ms: int
+    lasts_ms: int
     what: Any
 
 
@@ -87,17 +88,18 @@ class Plan(NamedTuple):
 def drawn_faults(
     chance: Chance, kinds: Mapping[str, FaultKind], count: int, until_ms: int, visits: Sequence[Visit] = ()
 ) -> tuple[Fault, ...]:
-    """`count` faults of these kinds. Where there are visits, two of three faults come within the minute after one of them: one
-    that meets nobody shows nothing."""
+    """`count` faults of these kinds. Where there are visits, a third of the faults come in the time of one of them, and a third
+    about its end: one that meets nobody shows nothing."""
     names = sorted(kinds)
     drawn: list[tuple[int, str, str, int]] = []
     for _ in range(count):
         name = chance.one_of(names)
         kind = kinds[name]
+        at = chance.below(until_ms)
         if visits and chance.happens(2 / 3):
-            at = chance.one_of(visits).at_ms + chance.below(60 * SECOND_MS)
-        else:
-            at = chance.below(until_ms)
-        drawn.append((at, name, chance.one_of(kind.targets), chance.between(kind.smallest, kind.largest)))
+            visit = chance.one_of(visits)
+            near = chance.between(-SECOND_MS // 2, 2 * SECOND_MS)
+            at = visit.at_ms + (visit.lasts_ms + near if chance.happens(1 / 2) else chance.below(visit.lasts_ms + 1))
+        drawn.append((max(0, at), name, chance.one_of(kind.targets), chance.between(kind.smallest, kind.largest)))
     drawn.sort()
     return tuple([Fault(number, name, at, target, size) for number, (at, name, target, size) in enumerate(drawn, 1)])

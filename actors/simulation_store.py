@@ -9,7 +9,7 @@ from collections import deque
 from typing import Any, Final
 
 from actors import messages as m
-from actors.simulation_disk import DiskFailed, SimulatedDisk
+from actors.simulation_disk import FSYNC_LOST, TORN_WRITE, DiskFailed, SimulatedDisk
 from actors.simulation_journal import Journal, written
 from actors.simulation_parts import SimulatedPort
 from actors.simulation_plan import Fault, FaultKind
@@ -22,7 +22,7 @@ BATCH: Final = 512
 RETRY_MS: Final = 1000
 
 DISK_FULL, DISK_SLOW, DISK_HANG = "disk full", "disk slow", "disk hang"
-FSYNC_LOST, TORN_WRITE, SPILL_FAILS = "fsync lost", "torn write", "spill fails"
+SPILL_FAILS = "spill fails"
 OF_THE_DISK: Final = {
     DISK_FULL: FaultKind(smallest=1000, largest=120_000),
     DISK_SLOW: FaultKind(smallest=5000, largest=120_000),
@@ -44,7 +44,7 @@ class JournalStore(SimulatedPort):
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)
-        self.disk = SimulatedDisk(world.chance, lambda: world.now_ms)
+        self.disk = SimulatedDisk(world.chance, lambda: world.now_ms, self._comes)
         self.records: dict[str, Records] = {}
         self.acknowledged: dict[str, None] = {}
         self.forgotten: set[str] = set()  # sessions with records that a disk which lied has lost
@@ -56,7 +56,7 @@ class JournalStore(SimulatedPort):
         self._to_spill: deque[m.SpillWork] = deque()
         self._homeless: list[Written] = []
         self._writing = self._spilling = self._failing = False
-        self._fail_spills = 0
+        self._coming: list[Fault] = []  # faults that wait for the next write, sync or spill
 
     def begin(self) -> None:
         """Read the disk, look whether it has what it must, and end what an earlier process had open."""
@@ -98,7 +98,7 @@ class JournalStore(SimulatedPort):
         self._go_on()
 
     def suffer(self, fault: Fault) -> bool:
-        """The disk's faults, and a spill file that fails."""
+        """The disk's faults, and a spill file that fails: those that last at once, the others with what they spoil."""
         disk, now = self.disk, self.world.now_ms
         if fault.kind == DISK_FULL:
             disk.full_until = now + fault.size
@@ -106,13 +106,20 @@ class JournalStore(SimulatedPort):
             disk.slow_until = now + fault.size
         elif fault.kind == DISK_HANG:
             disk.hangs_until = now + fault.size
-        elif fault.kind == FSYNC_LOST:
-            disk.lies += fault.size
-        elif fault.kind == TORN_WRITE:
-            disk.tears = True
         else:
-            self._fail_spills += 1
+            self._coming.append(fault)
+            if fault.kind == FSYNC_LOST:
+                disk.lies += fault.size
+            elif fault.kind == TORN_WRITE:
+                disk.tears = True
+            return False
         return True
+
+    def _comes(self, kind: str) -> None:
+        fault = next((one for one in self._coming if one.kind == kind), None)
+        if fault is not None:
+            self._coming.remove(fault)
+            self.world.has_fired(fault, self.name)
 
     def spilling(self, session_id: str) -> tuple[m.SpillWork, ...]:
         """The work of spilling that waits, of one session."""
@@ -212,8 +219,8 @@ class JournalStore(SimulatedPort):
         self._go_on()
 
     def _put_aside(self, records: list[Written]) -> None:
-        if self._fail_spills:
-            self._fail_spills -= 1
+        if any(fault.kind == SPILL_FAILS for fault in self._coming):
+            self._comes(SPILL_FAILS)
             raise DiskFailed("the spill file can't be written")
         self._journal.spill(records)
 

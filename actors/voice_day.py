@@ -32,11 +32,12 @@ class CallPlan(NamedTuple):
     refused: str = ""
 
 
-def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, CallPlan]]:
-    """The calls of so long a time, each with when it comes."""
+def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, int, CallPlan]]:
+    """The calls of so long a time, each with when it comes and how long its caller speaks."""
     count = max(1, CALLS_IN_A_DAY * until_ms // (24 * HOUR_MS))
     rushes = [chance.below(until_ms) for _ in range(1 + count // 60)]
-    return [(_arrival(chance, until_ms, rushes), _call(chance)) for _ in range(count)]
+    calls = [(_arrival(chance, until_ms, rushes), _call(chance)) for _ in range(count)]
+    return [(at, SECOND_MS + call.runs * call.gap_ms, call) for at, call in calls]
 
 
 def facts_of(number: int, plan: CallPlan) -> m.Facts:

@@ -8,12 +8,13 @@ after it; a call that no fault came near has to be perfect.
 from typing import Any, Final, NamedTuple
 
 from actors.actor import Actor
+from actors.evidence import UP
 from actors.mailbox import IDLE, STOPPED, Ref
 from actors.model_parts import POISON, Faults
 from actors.session import SessionActor, SessionLimits
 from actors.simulation_plan import SECOND_MS, Fault
 from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, JournalStore
-from actors.simulation_world import HANG, JUMP, KILL, REORDER, SLOW, Broken, World
+from actors.simulation_world import CRASH, HANG, JUMP, KILL, REORDER, SLOW, Broken, World
 from actors.voice_callers import AudioPort, Caller, VoiceCallers
 from actors.voice_parts import Call, Records
 from actors.voice_promises import (
@@ -30,7 +31,7 @@ from actors.voice_promises import (
     told_forward,
     tracks_ended,
 )
-from machines.session import EndReason, VoiceSessionState
+from machines.session import EndReason, SessionResult, VoiceSessionState
 
 LASTING: Final = frozenset({HANG, SLOW, JUMP, KILL, REORDER, DISK_FULL, DISK_SLOW, DISK_HANG})
 AFTERMATH_MS: Final = 150 * SECOND_MS  # how long a fault that is over may still be felt: probes, drains, retries
@@ -51,6 +52,7 @@ _NOTHING_LOST: Final = nothing_lost(0)
 
 class _Trouble(NamedTuple):
     kind: str
+    where: str
     at_ms: int
     until_ms: int
 
@@ -80,6 +82,7 @@ class VoiceWatch:
         self._waiting: dict[str, None] = {}  # calls that are not over, perhaps
         self._looked_at: dict[str, tuple[Caller, Records]] = {}
         self._troubles: list[_Trouble] = []
+        self._healed = limits.restarts.limit
         self._next_deadline = 0
         world.on_fault = self._trouble
 
@@ -136,6 +139,9 @@ class VoiceWatch:
         tables: Any = supervisor.actor
         if left or len(tables.sessions) or len(tables.asked) or tables.outbox.waiting:
             raise Broken("P7 nothing of a session is left", f"{left or 'a row of the supervisor'}")
+        evidence: Any = world.find("supervisor/evidence")
+        if evidence.actor.phase != UP:
+            raise Broken("P4 a store that is back is found out", "evidence takes it for down")
         if armed := system.armed():
             raise Broken("P7 nothing of a session is left", f"a timer of {armed[0][0].name}: {armed[0][1]}")
         verified = self._store.verify()
@@ -186,26 +192,29 @@ class VoiceWatch:
         first = _FIRST_OR_EXCUSED if troubles else _FIRST
         if session_id not in self._store.forgotten and not first((call,), safe_in(spilling)):
             raise Broken("P4 evidence first", f"{_shown(caller)}; on record: {_operations(records)}")
-        if call.result is None:
+        crashes = {trouble.kind for trouble in troubles} <= {CRASH} and len(troubles) <= self._healed
+        if call.answer == "unevidenced" and crashes and not call.stops:
+            raise Broken("P8 crashes turn nobody away", _shown(caller))
+        result = call.result
+        if result is None:
             return
         tracks = (self._media.tracks(session_id), self._speech.tracks(session_id))
         poisoned = any(trouble.kind == POISON for trouble in troubles)
         if not (_CONSERVED_BUT_POISON if poisoned else _CONSERVED)((call,), *tracks):
-            raise Broken("P3 every frame is accounted for", f"{call.result.frames}, sent {call.sent}")
+            raise Broken("P3 every frame is accounted for", f"{result.frames}, sent {call.sent}")
         if not apart((call,)):
-            raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {call.result}")
-        if not troubles:
-            self._perfect(caller, call)
+            raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {result}")
+        if crashes:
+            self._perfect(caller, call, result, [trouble.where for trouble in troubles])
 
-    def _perfect(self, caller: Caller, call: Call) -> None:
-        """P8 the other way round: where no fault came near, nothing may be amiss."""
-        result = call.result
-        assert result is not None
+    def _perfect(self, caller: Caller, call: Call, result: SessionResult, crashed: list[str]) -> None:
+        """P8: where at most a few actors crashed, nothing may be amiss; where they were parts of calls, no audio is lost."""
         kept = result.frames.accounted + dict(result.frames.dropped).get("late", 0) == call.sent
         heard = _NOTHING_LOST((call,), 0) if caller.plan.engine else kept
-        orderly = result.reason in ORDERLY and result.drained and {*call.ended} <= {"durable"}
-        if not (kept and heard and orderly):
-            raise Broken("P8 without faults nothing is amiss", f"{_shown(caller)}; {result}")
+        if not (result.reason in ORDERLY and result.drained and {*call.ended} <= {"durable"}):
+            raise Broken("P8 crashes leave every end drained and durable", f"{_shown(caller)}; {result}")
+        if not (kept and heard) and all(path.count("/") > 1 for path in crashed):
+            raise Broken("P8 a part that crashes loses no audio", f"{_shown(caller)}; {result}")
 
     # --- in time ----------------------------------------------------------------------------------------------------
 
@@ -233,10 +242,10 @@ class VoiceWatch:
                 allowed += trouble.until_ms - trouble.at_ms + RESTARTED_MS
         return allowed
 
-    def _trouble(self, fault: Fault, _: str) -> None:
+    def _trouble(self, fault: Fault, where: str) -> None:
         now = self._world.now_ms
         began = now - fault.size if fault.kind == JUMP else now
-        self._troubles.append(_Trouble(fault.kind, began, now + (fault.size if fault.kind in LASTING else 0)))
+        self._troubles.append(_Trouble(fault.kind, where, began, now + (fault.size if fault.kind in LASTING else 0)))
 
     def _during(self, caller: Caller) -> list[_Trouble]:
         since = caller.asked_ms - AFTERMATH_MS

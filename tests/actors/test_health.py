@@ -1,8 +1,8 @@
 """The health watch: a port that falls silent is told of in time, one that answers never is; explored with crashes at any point,
 and run on virtual time."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import anyio
 import pytest
@@ -12,96 +12,13 @@ import trio.testing
 from actors.actor import PORT, SET_TIMER, Actor, Out
 from actors.health import ASKED, LATE, RESTING, SILENT, Beat, HealthWatch, Heartbeat, PortBack, PortSilent
 from actors.mailbox import Ref
-from actors.model import ActorModel, Scene
-from actors.model_parts import Choice, Faults, Part
+from actors.model import ActorModel
+from actors.model_parts import Faults
 from actors.system import ActorSystem
 from machines.checker import Outcome, check
-
-EVERY, TIMEOUT = 1.0, 5.0
-
+from tests.actors.health_model import EVERY, TIMEOUT, health_model
 
 # --- explored ----------------------------------------------------------------------------------------------------------
-
-
-class Working(NamedTuple):
-    """What a port has to answer, in order, and whether it hangs."""
-
-    waiting: tuple[Heartbeat, ...] = ()
-    hangs: bool = False
-
-
-class Watchable(Part):
-    """A port that answers in order; as a fault it hangs, and may come back."""
-
-    faults = ("hangs",)
-
-    def initial(self) -> Working:
-        return Working()
-
-    def submit(self, state: Working, work: Any) -> Working:
-        return state._replace(waiting=(*state.waiting, work))
-
-    def choices(self, state: Working) -> Iterable[Choice]:
-        if state.hangs:
-            yield Choice("comes back", state._replace(hangs=False), fair=False)
-            return
-        if state.waiting:
-            first, *rest = state.waiting
-            beat = (first.reply_to, Beat(first.number, first.port))
-            yield Choice("answers", state._replace(waiting=tuple(rest)), (beat,), prompt=True)
-        yield Choice("hangs", state._replace(hangs=True), fault="hangs")
-
-
-class Told(NamedTuple):
-    """The ports that are silent as far as was told, and whether something was told that was known."""
-
-    silent: frozenset[str] = frozenset()
-    repeated: bool = False
-
-
-class Board(Part):
-    """Who is told."""
-
-    def initial(self) -> Told:
-        return Told()
-
-    def submit(self, state: Told, work: Any) -> Told:
-        silent = state.silent | {work.port} if isinstance(work, PortSilent) else state.silent - {work.port}
-        return Told(silent, state.repeated or silent == state.silent)
-
-
-def watching(*names: str, **faults: int) -> ActorModel:
-    """A watch of these ports; its promises hold whatever the faults."""
-    ports, board = [Watchable(name) for name in names], Board("board")
-
-    def setup(scene: Scene) -> None:
-        watched = tuple((port.name, scene.port(port)) for port in ports)
-        scene.spawn(HealthWatch(watched, scene.port(board), EVERY, TIMEOUT), "health")
-
-    model = ActorModel("health", setup, parts=[*ports, board], faults=Faults(sum(faults.values()), faults))
-
-    def promise(name: str) -> None:
-        model.leads_to(
-            f"{name}: silence is told",
-            lambda port, _: port.hangs,
-            lambda port, told: name in told.silent or not port.hangs,
-            of=[name, "board"],
-        )
-        model.leads_to(
-            f"{name}: so is its end",
-            lambda port, told: name in told.silent and not port.hangs,
-            lambda port, told: name not in told.silent or port.hangs,
-            of=[name, "board"],
-        )
-        model.always(
-            f"{name}: one heartbeat at a time, and one for each crash",
-            lambda port: len(port.waiting) <= 1 + faults.get("crash", 0) + 2 * faults.get("poison", 0),
-            of=[name],
-        )
-
-    for name in names:
-        promise(name)
-    return model
 
 
 def outcomes(model: ActorModel) -> dict[str, Outcome]:
@@ -114,14 +31,15 @@ def failing(model: ActorModel) -> set[str]:
     return {name for name, outcome in outcomes(model).items() if outcome is not Outcome.HOLDS}
 
 
+def watching(*names: str, **faults: int) -> ActorModel:
+    return health_model(names, faults=Faults(sum(faults.values()), faults))
+
+
 @pytest.mark.parametrize(
-    "faults", [{}, {"hangs": 2}, {"hangs": 1, "crash": 2}, {"hangs": 1, "late": 2}, {"hangs": 1, "poison": 1, "cut": 1}]
+    "faults", [{"hangs": 2}, {"hangs": 1, "crash": 2}, {"hangs": 1, "late": 2}, {"hangs": 1, "poison": 1, "cut": 1}]
 )
 def test_a_port_that_falls_silent_is_told_of_and_so_is_its_return(faults: dict[str, int]) -> None:
-    model = watching("a", **faults)
-    if "hangs" in faults:
-        model.sometimes("it is told", lambda told: bool(told.silent), of=["board"])
-    assert failing(model) == set()
+    assert failing(watching("a", **faults)) == set()
 
 
 def test_of_two_ports_each_is_told_of_for_itself() -> None:
@@ -131,17 +49,13 @@ def test_of_two_ports_each_is_told_of_for_itself() -> None:
     assert failing(model) == set()
 
 
-@pytest.mark.parametrize("faults", [{}, {"crash": 2}, {"poison": 1}, {"late": 1}])
+@pytest.mark.parametrize("faults", [{}, {"crash": 2}, {"poison": 1}, {"cut": 1}, {"late": 1}])
 def test_one_that_answers_is_never_told_of(faults: dict[str, int]) -> None:
-    model = watching("a", "b", **faults)
-    model.always("never silent", lambda told: not told.silent, of=["board"])
-    assert failing(model) == set()
+    assert failing(watching("a", "b", **faults)) == set()
 
 
 def test_two_timers_that_are_late_against_one_answer_are_taken_for_silence() -> None:
-    model = watching("a", late=2)
-    model.always("never silent", lambda told: not told.silent, of=["board"])
-    assert failing(model) == {"never silent"}
+    assert failing(watching("a", late=2)) == {"one that answers is never told of"}
 
 
 def test_news_alternate_and_only_a_crash_of_the_watch_repeats_one() -> None:

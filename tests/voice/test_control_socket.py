@@ -86,7 +86,7 @@ async def test_a_picture_is_there_for_the_asking(make_settings: MakeSettings, ho
         assert [actor.path for actor in whole.system.actors] == [
             actor.path for actor in service.inspect().system.actors
         ]
-        assert (len(part.system.actors), part.system.left_out) == (2, 2)
+        assert (len(part.system.actors), part.system.left_out) == (2, 3)
 
 
 async def test_only_its_user_can_come_in_and_it_goes_with_the_service(make_settings: MakeSettings, home: Path) -> None:

@@ -112,7 +112,11 @@ async def test_a_session_that_was_being_created_has_a_final_record_too(
         async with anyio.create_task_group() as group, service:
             service.get_provider(VoiceProvider.LOCAL).on_session_stopped = stopped.append  # type: ignore[method-assign]
             group.start_soon(creating)
-            while not service._runtime.resources().store_port.writer.statistics().backlog:
+            resources = service._runtime.resources()
+            while not any(
+                resources.store_port.writer.unstored(listing.facts.session_id)
+                for listing in resources.directory.being_created()
+            ):
                 await anyio.lowlevel.checkpoint()  # until its first record is on its way
             wreck(service)
             await anyio.sleep(NEVER)

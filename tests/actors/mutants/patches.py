@@ -17,7 +17,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 COPIED = ("machines", "actors")
-MODELS = "tests/actors/supervision_models.py"
+MODELS = ("tests/actors/supervision_models.py", "tests/actors/health_model.py")
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,9 @@ def copy_with(changes: Mapping[str, str], to: Path) -> Path:
     """A copy of the floors that the model needs, with some files' text replaced."""
     for name in COPIED:
         shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (to / MODELS).parent.mkdir(parents=True)
-    shutil.copy(ROOT / MODELS, to / MODELS)
+    for models in MODELS:
+        (to / models).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / models, to / models)
     for file, text in changes.items():
         (to / file).write_text(text)
     return to
