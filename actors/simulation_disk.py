@@ -31,8 +31,8 @@ class _File:
 class SimulatedDisk:
     """The files of one machine. `now_ms` gives the time.
 
-    Faults: it is full or hangs or is slow until a moment; the next syncs do nothing (`lies`); the next write is torn. `on_fault` is
-    told when one of the last two has come.
+    Faults: it is full or hangs or is slow until a moment; the next syncs do nothing (`lies`); the next write is torn. When
+    one of the last two has come, `on_fault` is told.
     """
 
     def __init__(

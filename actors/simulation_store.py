@@ -137,8 +137,11 @@ class JournalStore(SimulatedPort):
             return f"{lost} was told to be safe and is not in the journal"
         if self._journal.spilled or self._homeless:
             return f"{len(self._journal.spilled)} records are still spilled, {len(self._homeless)} in memory"
-        left = self._journal.ends_of_the_dead()
-        return f"{left[0].request_id} has no final record" if left else ""
+        for session_id, records in self.records.items():
+            last = records.durable[-1:]
+            if last and not (last[0].final or last[0].operation == "session_denied"):
+                return f"{session_id} has no final record: it is {last[0].operation} for ever"
+        return ""
 
     # --- the journal ------------------------------------------------------------------------------------------------
 

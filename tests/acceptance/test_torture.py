@@ -29,7 +29,7 @@ from agentos.core.time import monotonic_ms
 from machines.events import VoiceEventType
 from machines.session import EndReason, VoiceSession, VoiceSessionState
 
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 150
 CALLS = 20
 KILLS_A_ROUND = 10
 FRAME_BYTES = 640

@@ -1,0 +1,113 @@
+"""Days of the voice service in the simulator: full ones, every fault in them, and every promise kept."""
+
+from collections import Counter
+
+import pytest
+
+from actors.simulation import Day, World
+from actors.simulation_plan import HOUR_MS, Chance, Fault, Plan, Visit
+from actors.simulation_runs import run_seeds
+from actors.simulation_world import KILL, POWER
+from actors.voice_day import CALLS_IN_A_DAY, ENDINGS, CallPlan, drawn_calls
+from actors.voice_simulation import FAULTS, voice_simulation
+
+SECOND = 1000
+DAY_MS = 24 * HOUR_MS
+
+
+def follow(*faults: Fault, calls: int = 1, ending: str = "stop", keep_lines: int = 5000) -> Day:
+    """Calls of ten seconds that come every minute, with these faults."""
+    call = CallPlan(5, 100, 2 * SECOND, ending, recording=True, engine=True)
+    visits = tuple([Visit(number, number * 60 * SECOND, 12 * SECOND, call) for number in range(1, calls + 1)])
+    return voice_simulation().follow(Plan(1, HOUR_MS, visits, faults), keep_lines=keep_lines)
+
+
+# --- a day ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_day_has_its_calls_and_faults_and_keeps_every_promise(seed: int) -> None:
+    day = voice_simulation().run(seed)
+    assert day.failure is None
+    assert day.visits == CALLS_IN_A_DAY >= 200
+    assert sum(day.faults.values()) >= 20
+    assert day.steps > 5000
+    assert day.restarts >= 1
+
+
+def test_the_calls_of_a_day_are_of_every_kind_and_a_tenth_speak_frame_by_frame() -> None:
+    calls = [call for seed in range(40) for _, _, call in drawn_calls(Chance(seed, "test"), DAY_MS)]
+    assert {call.ending for call in calls} == {*ENDINGS}
+    assert Counter(call.refused for call in calls).keys() == {"", "policy", "malformed"}
+    assert {call.engine for call in calls} == {call.recording for call in calls} == {True, False}
+    frame_by_frame = sum(call.frames == 1 for call in calls) / len(calls)
+    assert 0.08 < frame_by_frame < 0.12
+
+
+def test_rush_hours_have_calls_beside_each_other() -> None:
+    times = sorted(at for at, _, _ in drawn_calls(Chance(3, "test"), DAY_MS))
+    assert min(after - before for before, after in zip(times, times[20:], strict=False)) < 20 * 60 * SECOND
+    assert all(0 <= at < DAY_MS for at in times)
+
+
+def test_a_short_run_has_its_share_of_calls() -> None:
+    assert len(drawn_calls(Chance(1, "test"), HOUR_MS)) == CALLS_IN_A_DAY // 24
+
+
+# --- one fault -----------------------------------------------------------------------------------------------------------
+
+
+def test_without_faults_a_call_is_drained_and_on_record() -> None:
+    day = follow(calls=3)
+    assert (day.failure, day.faults, day.crashes) == (None, {}, 0)
+    assert sum(" Stop('stopped',500," in line and "supervisor/voice" in line for line in day.lines) == 3
+
+
+@pytest.mark.parametrize("ending", sorted({*ENDINGS}))
+def test_a_call_ends_however_it_ends(ending: str) -> None:
+    assert follow(ending=ending).failure is None
+
+
+@pytest.mark.parametrize("power", ["process", POWER])
+@pytest.mark.parametrize("after_ms", [100, 4000, 11_700])
+def test_a_kill_at_any_time_of_a_call_leaves_it_ended_in_the_journal(power: str, after_ms: int) -> None:
+    day = follow(Fault(3, KILL, 60 * SECOND + after_ms, power, 2000), calls=2)
+    assert day.failure is None
+    assert (day.processes, day.faults) == (2, {KILL: 1})
+
+
+@pytest.mark.parametrize("kind", sorted(FAULTS))
+def test_each_kind_of_fault_comes_to_a_busy_hour_and_breaks_no_promise(kind: str) -> None:
+    of = FAULTS[kind]
+    faults = tuple(
+        [
+            Fault(number, kind, number * 97 * SECOND, of.targets[number % len(of.targets)], size)
+            for number in range(1, 30)
+            for size in [of.smallest + (of.largest - of.smallest) * number // 60]
+        ]
+    )
+    needed = (Fault(99, "disk full", 100 * SECOND, "", 600 * SECOND),) if kind == "spill fails" else ()
+    day = follow(*faults, *needed, calls=55)
+    assert day.failure is None
+    assert day.faults[kind] >= 1
+    assert {*day.faults} == {kind, *[one.kind for one in needed]}
+
+
+# --- many seeds ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_many_days_keep_every_promise_and_have_every_fault() -> None:
+    report = run_seeds(voice_simulation, range(1000, 1100), processes=2)
+    assert report.problem == ""
+    assert min(sum(day.faults.values()) for day in report.days) >= 20
+    assert {*report.faults} == {*FAULTS}
+    assert all(share > 0.2 for share in report.shares.values())
+
+
+def test_the_world_of_a_simulation_is_a_scene() -> None:
+    world = World(Plan(1, 0, (), ()), lambda _: None, ())
+    assert world.find("supervisor") is None
+    world.start()
+    assert world.find("supervisor") is None
