@@ -170,6 +170,9 @@ class ActorModel(ReadableModel):
             self.setup(Scene(turn, stage))
             if not stage.addresses:
                 raise NoInitialState(f"the setup of {self.name!r} spawns no actor")
+            both = {part.name for part in self.parts} & {address.path for address in stage.addresses}
+            if both:
+                raise ModelError(f"a part and an actor have one name: {', '.join(sorted(both))}")
             self._first = self._events.close(turn)
         return (self._first,)
 

@@ -65,7 +65,7 @@ class Views:
         self._unpacked: tuple[bytes, list[int]] = (b"", [])
         self._batches: deque[Batch] = deque(maxlen=2)  # the states before and after some steps
         self._readings: dict[tuple[Read, ...], Reading] = {}
-        self._aspects: dict[Aspect, tuple[dict[int, Hashable], dict[Hashable, Hashable]]] = {}
+        self._aspects: dict[Aspect, dict[int, int]] = {}
         self._places: dict[str, list[int]] = {}
         self._part_names: frozenset[str] = frozenset()
         self._placed = -1
@@ -143,17 +143,15 @@ class Views:
             return self._aspect(batch, read)
         return batch.column(read, self.places(read))
 
-    def _aspect(self, batch: "Batch", aspect: Aspect) -> list[Hashable]:
+    def _aspect(self, batch: "Batch", aspect: Aspect) -> list[int]:
         numbers = batch.column(aspect.thing, self.places(aspect.thing))
-        known, same = self._aspects.setdefault(aspect, ({}, {}))
+        known = self._aspects.setdefault(aspect, {})
         new = set(numbers).difference(known)
         if len(known) + len(new) > KEPT:
             known.clear()
-            same.clear()
             new = set(numbers)
-        for number in new:
-            what = aspect.what(self._thing(aspect.thing, number))
-            known[number] = same.setdefault(what, what)
+        for number in new:  # a value by its number: equal ones of different types are two
+            known[number] = self._stage.values.number(aspect.what(self._thing(aspect.thing, number)))
         return list(map(known.__getitem__, numbers))
 
     def places(self, name: str) -> list[int]:
@@ -164,7 +162,7 @@ class Views:
             self._places = {part.name: [HEAD + number] for number, part in enumerate(stage.parts)}
             self._part_names = frozenset(self._places)
             self._places |= {"@timers": [TIMERS], "@faults": [BUDGETS], "@mistakes": [MISTAKES]}
-            for address in stage.addresses:
+            for address in sorted(stage.addresses, key=lambda address: address.ordinal):  # the latest one comes last
                 self._places.setdefault(address.path, []).append(stage.first_actor + address.number)
         return self._places.get(name, [])
 

@@ -152,6 +152,8 @@ class Findings:
         """An "always_step" failed."""
         self.failed_step[place] = found
         del self._open["always_step"][place]
+        for readings in self._of_steps.values():
+            readings.claims.pop(place, None)
 
     def forget_from(self, size: int) -> None:
         """Take back what was noted of states from `size` on."""

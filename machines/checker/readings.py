@@ -97,8 +97,6 @@ class StepReadings:
                         broken[place] = number
                 except Exception as error:
                     raise raised(claim, error, number) from error
-        for place in broken:
-            del self.claims[place]
         if len(self._good) + len(new) > _MOST_KNOWN:
             self._good.clear()
         self._good |= new
