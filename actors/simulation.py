@@ -67,14 +67,13 @@ class Day(NamedTuple):
 
 
 class PromiseBroken(AssertionError):
-    """A promise does not hold: `seed`, `step` and `promise` say where, `plan` is what it takes, and the text how to see it."""
+    """A promise does not hold: `seed`, `step` and `promise` say where, `plan` is what it takes."""
 
-    def __init__(self, plan: Plan, failure: Failure, command: str = "") -> None:
+    def __init__(self, plan: Plan, failure: Failure) -> None:
         at = f"seed {plan.seed}, step {failure.step:,}, at {failure.at_ms / 1000:,.3f} s"
-        again = f"\nagain: {command}" if command else ""
         faults = "".join([f"\n  {one.at_ms / 1000:,.3f} s: {one.kind} {one.target}" for one in plan.faults])
         visits = f"\n  {len(plan.visits)} visits" if plan.visits else ""
-        super().__init__(f"{failure.promise} ({at})\n  {failure.detail}{visits}{faults}{again}")
+        super().__init__(f"{failure.promise} ({at})\n  {failure.detail}{visits}{faults}")
         self.plan = plan
         self.seed = plan.seed
         self.step = failure.step

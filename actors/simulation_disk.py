@@ -14,11 +14,7 @@ LATENCY_MS: Final = (1, 12)  # of a sync
 
 
 class DiskFailed(Exception):
-    """The disk did not do it. `full` tells whether it is for want of room."""
-
-    def __init__(self, problem: str, *, full: bool = False) -> None:
-        super().__init__(problem)
-        self.full = full
+    """The disk did not do it, or only a part of it."""
 
 
 class _File:
@@ -67,7 +63,7 @@ class SimulatedDisk:
     def write(self, name: str, data: bytes, at: int, *, allocated: bool = False) -> None:
         """Write into the cache. `allocated` room is there even on a full disk. Raises `DiskFailed`, having written a part."""
         if self._now_ms() < self.full_until and not allocated:
-            raise DiskFailed("no space left on the disk", full=True)
+            raise DiskFailed("no space left on the disk")
         if self.tears and data:
             self.tears = False
             self._on_fault(TORN_WRITE)

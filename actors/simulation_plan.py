@@ -40,12 +40,13 @@ class Chance:
 
 
 class FaultKind(NamedTuple):
-    """A kind of fault: what it may hit (classes of actors, or whatever its port knows it by), and how large it may be, which is
-    a time in milliseconds for what lasts."""
+    """A kind of fault: what it may hit (classes of actors, or whatever its port knows it by), how large it may be, which is a
+    time in milliseconds for what lasts, and how many times as often as another it comes."""
 
     targets: tuple[str, ...] = ("",)
     smallest: int = 0
     largest: int = 0
+    share: int = 1
 
 
 class Fault(NamedTuple):
@@ -90,7 +91,7 @@ def drawn_faults(
 ) -> tuple[Fault, ...]:
     """`count` faults of these kinds. Where there are visits, a third of the faults come in the time of one of them, and a third
     about its end: one that meets nobody shows nothing."""
-    names = sorted(kinds)
+    names = [name for name in sorted(kinds) for _ in range(kinds[name].share)]
     drawn: list[tuple[int, str, str, int]] = []
     for _ in range(count):
         name = chance.one_of(names)

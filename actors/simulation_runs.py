@@ -5,7 +5,7 @@ report.problem        # "" if every promise held, and every kind of fault fired 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -134,8 +134,3 @@ def _prepare(make: Make, hours: float) -> None:
 def _run_here(seed: int) -> Day:
     simulation: Simulation = _here["simulation"]
     return simulation.run(seed, _here["hours"])
-
-
-def faults_line(faults: Mapping[str, int]) -> str:
-    """Faults by kind, in one line."""
-    return ", ".join([f"{kind} {count}" for kind, count in faults.items() if count]) or "none"

@@ -48,7 +48,6 @@ class JournalStore(SimulatedPort):
         self.records: dict[str, Records] = {}
         self.acknowledged: dict[str, None] = {}
         self.forgotten: set[str] = set()  # sessions with records that a disk which lied has lost
-        self.recovered = 0
         self._seen: dict[str, Record] = {}  # every record that came, by id: what a journal's lines are shown as
         self._journal = Journal(self.disk)
         self._work: deque[m.Append | m.Probe] = deque()
@@ -240,7 +239,6 @@ class JournalStore(SimulatedPort):
         except DiskFailed:
             self.world.later(RETRY_MS, self._end_the_dead)
             return
-        self.recovered += len(ends)
         self._shown([row.id for row in rows])
         self.acknowledged.update(dict.fromkeys([end.id for end in ends]))
 

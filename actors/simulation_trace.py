@@ -7,6 +7,7 @@ Nothing of it depends on where objects are in memory or on the order of a hash t
 import hashlib
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from msgspec import Struct
@@ -54,6 +55,7 @@ class Trace:
         self.lines: list[str] = []
         self._keep = keep
         self._paths: dict[Ref, str] = {}
+        self._by_kind: dict[type, Callable[[Any, int], str]] = {}
         self._waiting: list[str] = []
         self._digest = hashlib.sha256()
 
@@ -92,32 +94,42 @@ class Trace:
                 self.lines = [*self.lines, *self._waiting][-self._keep :]
             self._waiting.clear()
 
-    def _text(self, value: Any, depth: int) -> str:  # noqa: PLR0911 - one line for each kind of value
+    def _text(self, value: Any, depth: int) -> str:
         kind = value.__class__
         plain = PLAIN.get(kind)
         if plain is not None:
             return plain(value)
-        if kind is tuple:
-            return f"({','.join([self._text(item, depth) for item in value])})"
-        if kind is Ref:
-            return f"<{self.path(value)}>"
-        if isinstance(value, Enum):
-            return repr(value.value)
-        if kind is Timer:
-            return f"Timer({value.key!r},{value.live})"
-        if isinstance(value, Start):
-            return f"Start({value.again})"
-        if isinstance(value, Retry):
-            return f"Retry({self._text(value.message, depth)})"
-        if isinstance(value, SimulatedToken):
-            return f"<token {value.name}>"
-        return self._fields(kind, value, depth)
+        return (self._by_kind.get(kind) or self._learn(kind))(value, depth)
 
-    def _fields(self, kind: type, value: Any, depth: int) -> str:
-        names = _names(kind)
-        if not depth or not names:
-            return kind.__name__
-        return f"{kind.__name__}({','.join([self._text(getattr(value, name), depth - 1) for name in names])})"
+    def _learn(self, kind: type) -> Callable[[Any, int], str]:
+        """What makes the text of values of this type."""
+        text: Callable[[Any, int], str]
+        if kind is tuple:
+            text = self._items
+        elif kind is Ref:
+            text = lambda value, _: f"<{self.path(value)}>"  # noqa: E731 - one of several
+        elif issubclass(kind, Enum):
+            text = lambda value, _: repr(value.value)  # noqa: E731
+        elif kind is Timer:
+            text = lambda value, _: f"Timer({value.key!r},{value.live})"  # noqa: E731
+        elif kind is Start:
+            text = lambda value, _: f"Start({value.again})"  # noqa: E731
+        elif kind is Retry:
+            text = lambda value, depth: f"Retry({self._text(value.message, depth)})"  # noqa: E731
+        elif kind is SimulatedToken:
+            text = lambda value, _: f"<token {value.name}>"  # noqa: E731
+        else:
+            text = partial(self._fields, kind.__name__, _names(kind))
+        self._by_kind[kind] = text
+        return text
+
+    def _items(self, value: tuple[Any, ...], depth: int) -> str:
+        return f"({','.join([self._text(item, depth) for item in value])})"
+
+    def _fields(self, name: str, fields: tuple[str, ...], value: Any, depth: int) -> str:
+        if not depth or not fields:
+            return name
+        return f"{name}({','.join([self._text(getattr(value, field), depth - 1) for field in fields])})"
 
 
 def _names(kind: type) -> tuple[str, ...]:

@@ -21,19 +21,21 @@ from actors.voice_parts import LIMITS, Media, Speech
 from actors.voice_watch import VoiceWatch
 from machines.policy import VoicePolicy
 
-FAULTS_IN_A_DAY: Final = 36.0  # at least twenty of them meet somebody
+FAULTS_IN_A_DAY: Final = 42.0  # at least twenty of them meet somebody
 SIMULATED_LIMITS: Final = replace(LIMITS, account_frames=500)  # ten seconds of audio, as in a real service
 OF_A_CALL: Final = ("SessionActor", "RecorderActor", "TranscriberActor", "QualityActor")
 STEPS_BEFORE: Final = 60  # of its kind of actors, at most, before a crash: as many as a call has
 OF_THE_SERVICE: Final = ("EvidenceActor", "PolicyActor")
 
 FAULTS: Final[dict[str, FaultKind]] = {
-    CRASH: FaultKind((*OF_A_CALL, *OF_A_CALL, *OF_THE_SERVICE, "Supervisor"), 0, 5 * STEPS_BEFORE),
+    CRASH: FaultKind(
+        (*OF_A_CALL, *OF_A_CALL, *OF_A_CALL[:1], *OF_THE_SERVICE, "Supervisor"), 0, 5 * STEPS_BEFORE, share=5
+    ),
     POISON: FaultKind((*OF_A_CALL, *OF_THE_SERVICE), 0, STEPS_BEFORE),
     HANG: FaultKind((*OF_A_CALL, *OF_THE_SERVICE, "Supervisor"), 1000, 40_000),
     SLOW: FaultKind((*OF_A_CALL, *OF_THE_SERVICE, "Supervisor"), 1000, 30_000),
     JUMP: FaultKind(("",), 1000, 900_000),
-    KILL: FaultKind(("process", "process", POWER), 100, 20 * SECOND_MS),
+    KILL: FaultKind(("process", "process", POWER), 100, 20 * SECOND_MS, share=2),
     DUPLICATE: FaultKind(("",), 1, 3000),
     REORDER: FaultKind(("",), 1, 30_000),
     "media": FaultKind(("",), 0, 7),

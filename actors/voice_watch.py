@@ -115,6 +115,8 @@ class VoiceWatch:
                     self._actor(session_id, caller.call, ref)
                 records = self._store.records.get(session_id, NO_RECORDS)
                 last = self._looked_at.get(session_id)
+                if last is None or last[1] is not records:
+                    self._records(session_id, records)
                 if last is None or last[0] is not caller or last[1] is not records:
                     self._looked_at[session_id] = (caller, records)
                     self._look_at(session_id, caller, records)
@@ -156,7 +158,6 @@ class VoiceWatch:
 
     def _look_at(self, session_id: str, caller: Caller, records: Records) -> None:
         call = caller.call
-        self._records(session_id, records)
         if not told_forward((call,)):
             raise Broken("P1 what is told of a session moves forward", _shown(caller))
         if not denied_stays_out((caller.facts,))((call,), denied_in(records), session_id not in self._born):
@@ -232,7 +233,23 @@ class VoiceWatch:
             stopped = caller.stopped_ms
             if stopped and now > self._allowed(stopped, self._stop_ms):
                 raise Broken("P2 whoever asks for the end gets it", f"{session_id}: {_shown(caller)}")
+        self._look_for_forgotten()
         self._next_deadline = now + SECOND_MS
+
+    def _look_for_forgotten(self) -> None:
+        """P4: while evidence takes records and everybody has read their mail, each record that waits is under way."""
+        supervisor, evidence = self._world.find("supervisor"), self._world.find("supervisor/evidence")
+        if supervisor is None or evidence is None or {supervisor.status, evidence.status} != {IDLE}:
+            return
+        keeper: Any = evidence.actor
+        if keeper.phase != UP:
+            return
+        for ref in (supervisor, *[self._refs[name] for name in self._waiting if name in self._refs]):
+            owner: Any = ref.actor
+            if ref.status == IDLE and owner.outbox.waiting and keeper.waiting.get(ref) is None and not _spills(ref):
+                raise Broken(
+                    "P4 no record is forgotten", f"{ref.name} waits for {owner.outbox.waiting[0].draft.operation}"
+                )
 
     def _allowed(self, since_ms: int, base_ms: int) -> int:
         """Until when something may take that was asked for then: longer by what held it up."""
@@ -250,6 +267,13 @@ class VoiceWatch:
     def _during(self, caller: Caller) -> list[_Trouble]:
         since = caller.asked_ms - AFTERMATH_MS
         return [trouble for trouble in self._troubles if trouble.until_ms >= since]
+
+
+def _spills(ref: Ref) -> bool:
+    timer = ref.timers
+    while timer is not None and timer.key != "spill":
+        timer = timer.earlier
+    return timer is not None
 
 
 def _shown(caller: Caller) -> str:
