@@ -109,11 +109,11 @@ class ActorModel(ReadableModel):
         self.setup = setup
         self._memory = TurnMemory(stage) if remember_turns else None
         self._first: bytes | None = None
-        no_mistake, mistakes = self._views.no_mistake, self._views.reading(["@mistakes"])
+        no_mistake, notes = self._views.no_mistake, self._views.reading(["@set_aside"])
         self._claims: list[Property] = [
-            checker.always("every message is handled", no_mistake("unhandled"), reads=mistakes),
-            checker.always("no step raises", no_mistake("raised"), reads=mistakes),
-            checker.always("the system never fails", no_mistake("failed"), reads=mistakes),
+            checker.always("every message is handled", no_mistake("unhandled"), reads=notes),
+            checker.always("no step raises", no_mistake("raised"), reads=notes),
+            checker.always("the system never fails", no_mistake("failed"), reads=notes),
         ]
 
     # --- what is claimed --------------------------------------------------------------------------------------------
@@ -121,7 +121,8 @@ class ActorModel(ReadableModel):
     def always(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `holds` in every state. It is given the things named by `of`, in that order: an actor by its path
         ("supervisor/voice-1") as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@faults" as the
-        number of faults that are left; or one `Aspect` of such a thing."""
+        number of faults that are left, "@set_aside" as (path, message) pairs of the messages that killed their actor twice,
+        "@early" as (path, key) pairs of the timers that came as the fault `LATE`; or one `Aspect` of such a thing."""
         views = self._views
         self._claims.append(checker.always(name, views.condition(holds, of), reads=views.reading(of)))
 

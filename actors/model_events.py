@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from actors.mailbox import READY
 from actors.model_open import Log
 from actors.model_parts import LATE, Choice, Faults
-from actors.model_stage import BUDGETS, HEAD, MISTAKES, QUEUE, STATUS, TIMERS, Address, Stage
+from actors.model_stage import BUDGETS, EARLY, HEAD, NOTES, QUEUE, STATUS, TIMERS, Address, Stage
 from actors.model_turns import NO_STEP, Turn
 from machines.checker.model import ModelError, NotRepeatable
 
@@ -88,7 +88,7 @@ class Events:
     def enabled(self, numbers: list[int]) -> list[Event]:
         """Every event that may come next; also those that are a fault, of whatever kind, while the budget allows any."""
         tuples = self._stage.tuples.values
-        if numbers[MISTAKES] and any(mistake[0] == "failed" for mistake in tuples[numbers[MISTAKES]]):
+        if numbers[NOTES] and any(note[0] == "failed" for note in tuples[numbers[NOTES]]):
             return []
         events: list[Event] = []
         prompt = False
@@ -212,7 +212,7 @@ class Events:
             text = "".join(f", with {other!r} of {addresses[ref].path}" for ref, other in others)
             text += ", before an answer that was due" if fault else ""
             number = self._number(addresses[first].path, f"timer {name!r} comes due{text}", *timers)
-            event = self._timer_events[known] = Event(number, ("timers", timers), fault, timers=timers)
+            event = self._timer_events[known] = Event(number, ("timers", timers, fault), fault, timers=timers)
             self.due[number] = [(addresses[ref].path, key) for ref, key in timers]
             if fault:
                 self.unfair.add(number)
@@ -253,6 +253,8 @@ class Events:
         elif event.timers:
             for ref, key in event.timers:
                 turn.fire(ref, key)
+                if event.fault:
+                    turn.note((EARLY, self._stage.addresses[ref].path, key))
         elif event.actor >= 0:
             turn.queue = deque([event.actor, *(ref for ref in turn.queue if ref != event.actor)])
         return turn

@@ -12,15 +12,19 @@ from actors.model_stage import (
     BODY,
     BUDGETS,
     HEAD,
-    MISTAKES,
+    NOTES,
     STATUS,
     TIMERS,
     Address,
     CoverageKey,
     Stage,
+    early_in,
     message_text,
     mistake_text,
+    mistakes_in,
     phase_text,
+    set_aside_in,
+    value_text,
 )
 from actors.model_turns import CUT_HERE, POISON, Faulty
 from actors.model_views import Seen, Views, mail
@@ -158,7 +162,10 @@ class ReadableModel(Model[bytes, Action]):
         found["timers"] = tuple(
             [(stage.addresses[ref].path, key) for ref, key, _ in stage.tuples.values[numbers[TIMERS]]]
         )
-        found["mistakes"] = tuple(map(mistake_text, stage.tuples.values[numbers[MISTAKES]]))
+        notes = stage.tuples.values[numbers[NOTES]]
+        found["mistakes"] = tuple(map(mistake_text, mistakes_in(notes)))
+        found["set aside"] = tuple([f"{value_text(message)} by {path}" for path, message in set_aside_in(stage, notes)])
+        found["timers early"] = early_in(notes)
         found["asks answered"] = tuple([stage.values.values[token] for token in stage.tuples.values[numbers[ANSWERED]]])
         found |= self.states_of_parts(state)
         for address, cell in self._cells(numbers):

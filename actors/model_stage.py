@@ -34,11 +34,15 @@ from machines.checker.model import ModelError, NotRepeatable, UnhashableState
 T = TypeVar("T")
 
 # What a state is made of: these, then the parts, then the actors, one number each.
-BUDGETS, TIMERS, ANSWERED, QUEUE, MISTAKES, HEAD = range(6)
+BUDGETS, TIMERS, ANSWERED, QUEUE, NOTES, HEAD = range(6)
 
 # A mailbox and its actor, a tuple of these, or a list while it is opened up. As in the real one, a single message has a place
 # of its own, and lanes are there from the second on. CRASHES are counted of those at the top alone.
 BODY, STATUS, SLOT, LANES, DEFERRED, SUSPECT, WATCHERS, CRASHES = range(8)
+
+# Notes that are no mistakes: by which path a message was set aside, and which; whose timer came early, and which.
+SET_ASIDE: Final = "set aside"
+EARLY: Final = "early"
 
 UNBORN_CELL: Final = 0
 NO_CHILDREN: Final[frozenset[tuple[str, int]]] = frozenset()
@@ -384,6 +388,21 @@ def message_text(stage: Stage, message: int) -> str:
     if isinstance(what, Fired):
         return "timer that is void" if message == stage.void else f"timer {what.key!r}"
     return value_text(what)
+
+
+def mistakes_in(notes: tuple[tuple[Any, ...], ...]) -> list[tuple[Any, ...]]:
+    """What no run may have, of all that a state knows of the way to it."""
+    return [note for note in notes if note[0] not in {SET_ASIDE, EARLY}]
+
+
+def set_aside_in(stage: Stage, notes: tuple[tuple[Any, ...], ...]) -> tuple[tuple[str, Any], ...]:
+    """The messages that killed their actor twice: by which path, and what."""
+    return tuple([(note[1], stage.values.values[note[2]]) for note in notes if note[0] == SET_ASIDE])
+
+
+def early_in(notes: tuple[tuple[Any, ...], ...]) -> tuple[tuple[str, str], ...]:
+    """The timers that came due before an answer that a sound port would have given by then: whose, and which."""
+    return tuple([(note[1], note[2]) for note in notes if note[0] == EARLY])
 
 
 def mistake_text(mistake: tuple[Any, ...]) -> str:

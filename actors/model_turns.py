@@ -53,7 +53,8 @@ from actors.model_stage import (
     DEFERRED,
     HEAD,
     LANES,
-    MISTAKES,
+    NOTES,
+    SET_ASIDE,
     SLOT,
     STATUS,
     SUSPECT,
@@ -356,6 +357,7 @@ class Turn(OpenState):
                 if self.log is not None:
                     text = f"{message_text(stage, message)} is set aside, it killed its actor twice"
                     self.log("note", stage.addresses[ref].path, text, "")
+                self.note((SET_ASIDE, stage.addresses[ref].path, message))
             else:
                 if not (isinstance(what, Exited | Shutdown) and self._holds_children(ref)):
                     cell[SUSPECT] = (*(cell[SUSPECT] or ()), message)
@@ -451,10 +453,14 @@ class Turn(OpenState):
             type(stage.values.values[message]).__name__,
             error,
         )
-        if MISTAKES not in self.touched:
-            self.touched.add(MISTAKES)
-            self.reads.append((MISTAKES, self.numbers[MISTAKES]))
         if self.log is not None:
             self.log("note", stage.addresses[ref].path, mistake_text(text), "")
-        known = set(stage.tuples.values[self.numbers[MISTAKES]])
-        self.numbers[MISTAKES] = stage.tuples.number(tuple(sorted(known | {text})))
+        self.note(text)
+
+    def note(self, note: tuple[Any, ...]) -> None:
+        """Keep what a property may have to know of the way to a state: once, however often it came about."""
+        numbers, tuples = self.numbers, self.stage.tuples
+        if NOTES not in self.touched:
+            self.touched.add(NOTES)
+            self.reads.append((NOTES, numbers[NOTES]))
+        numbers[NOTES] = tuples.number(tuple(sorted({*tuples.values[numbers[NOTES]], note})))

@@ -7,7 +7,20 @@ from typing import Any, Final, NamedTuple
 
 from actors.actor import Actor
 from actors.mailbox import HELD, STOPPED, UNBORN
-from actors.model_stage import BODY, BUDGETS, DEFERRED, HEAD, LANES, MISTAKES, SLOT, STATUS, TIMERS, Stage
+from actors.model_stage import (
+    BODY,
+    BUDGETS,
+    DEFERRED,
+    HEAD,
+    LANES,
+    NOTES,
+    SLOT,
+    STATUS,
+    TIMERS,
+    Stage,
+    early_in,
+    set_aside_in,
+)
 from machines.checker.model import ModelError, Reading
 
 KEPT: Final = 4_096  # actors thawed for properties to see, and aspects of things: some hundred bytes each
@@ -83,8 +96,8 @@ class Views:
         """Whether a state has no mistake of this kind."""
 
         def holds(state: bytes) -> bool:
-            number = self.unpack(state)[MISTAKES]
-            return not number or all(mistake[0] != kind for mistake in self._stage.tuples.values[number])
+            number = self.unpack(state)[NOTES]
+            return not number or all(note[0] != kind for note in self._stage.tuples.values[number])
 
         return holds
 
@@ -113,6 +126,10 @@ class Views:
             return tuple([(stage.addresses[ref].path, what) for ref, what, _ in stage.tuples.values[number]])
         if name == "@faults":
             return stage.tuples.values[number][0]
+        if name == "@set_aside":
+            return set_aside_in(stage, stage.tuples.values[number])
+        if name == "@early":
+            return early_in(stage.tuples.values[number])
         if name in self._part_names:
             return stage.values.values[number]
         return self._seen(number)
@@ -161,7 +178,7 @@ class Views:
             self._placed = len(stage.addresses)
             self._places = {part.name: [HEAD + number] for number, part in enumerate(stage.parts)}
             self._part_names = frozenset(self._places)
-            self._places |= {"@timers": [TIMERS], "@faults": [BUDGETS], "@mistakes": [MISTAKES]}
+            self._places |= {"@timers": [TIMERS], "@faults": [BUDGETS], "@set_aside": [NOTES], "@early": [NOTES]}
             for address in sorted(stage.addresses, key=lambda address: address.ordinal):  # the latest one comes last
                 self._places.setdefault(address.path, []).append(stage.first_actor + address.number)
         return self._places.get(name, [])

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from actors import messages as m
+from actors.actor import Exited
 from actors.evidence import DOWN, UP
 from actors.model import ActorModel, Aspect
 from actors.model_parts import CRASH, CUT, LATE, POISON, Faults
@@ -21,7 +22,11 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
     paths = [f"supervisor/{one.session_id}" for one in asked]
     _promise_moves_and_ends(model, asked, paths)
     _promise_records(model, asked, paths)
-    model.always("P3 every frame is accounted for", conserved(model.faults), of=["callers", "media", "speech"])
+    model.always(
+        "P3 every frame is accounted for",
+        conserved,
+        of=["callers", "media", "speech", Aspect("@set_aside", _losses_set_aside)],
+    )
     model.always("P3 without faults nothing is lost", nothing_lost(model.faults.total), of=["callers", "@faults"])
     model.always(
         "P6 nothing crosses from one session to another",
@@ -82,42 +87,46 @@ def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths
         of=["callers", "@faults"],
     )
     living = [Aspect(path, _alive) for path in paths]
-    unknown, known = _unknown(model.faults), Aspect("supervisor", _known)
+    known, aside = Aspect("supervisor", _known), Aspect("@set_aside", _unknown_to_supervisor)
     model.can_always_reach(
         "P2 the end can be reached",
-        lambda callers, known, left, *alive: (
-            all(call.over or unknown(call, known, left) for call in callers) and not any(alive)
+        lambda callers, known, aside, *alive: (
+            all(call.over or _unknown(call, known, aside) for call in callers) and not any(alive)
         ),
-        of=["callers", known, "@faults", *living],
+        of=["callers", known, aside, *living],
     )
     model.leads_to(
         "P2 whoever asks for a session is answered",
         lambda callers, *_: any(call.asked and not call.answer for call in callers),
-        lambda callers, known, left: all(
-            call.answer or not call.asked or unknown(call, known, left) for call in callers
+        lambda callers, known, aside: all(
+            call.answer or not call.asked or _unknown(call, known, aside) for call in callers
         ),
-        of=["callers", known, "@faults"],
+        of=["callers", known, aside],
     )
     model.leads_to(
         "P2 whoever asks for the end gets it",
         lambda callers, *_: any(len(call.ended) < call.stops for call in callers),
-        lambda callers, known, left, *alive: (
-            all((len(call.ended) == call.stops or unknown(call, known, left)) and not call.open for call in callers)
+        lambda callers, known, aside, *alive: (
+            all((len(call.ended) == call.stops or _unknown(call, known, aside)) and not call.open for call in callers)
             and not any(alive)
         ),
-        of=["callers", known, "@faults", *living],
+        of=["callers", known, aside, *living],
     )
 
 
 def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[str]) -> None:
     model.always("P4 evidence first", evidence_first(model.faults.total), of=["callers", Aspect("store", safe_in)])
-    if model.faults.total <= 1 and LATE not in _kinds(model.faults):
+    if model.faults.total <= 1:
         model.always(
             "P4 what is kept is not called lost",
-            lambda callers, unspilled: all(
-                "lost" not in call.ended or call.session_id in unspilled for call in callers
+            lambda callers, unspilled, early: all(
+                "lost" not in call.ended or call.session_id in unspilled or call.session_id in early for call in callers
             ),
-            of=["callers", Aspect("store", lambda store: frozenset(store.unspilled))],
+            of=[
+                "callers",
+                Aspect("store", lambda store: frozenset(store.unspilled)),
+                Aspect("@early", _spills_unheard),
+            ],
         )
     model.always("P4 each record once, in order, one final one, none after it", in_order, of=["store"])
     _promise_memory(model, "P4 no denial is forgotten", "supervisor")
@@ -152,29 +161,30 @@ def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
     if model.faults.total <= 1:
         model.always(
             "P8 one fault fails no call",
-            lambda callers: all(
+            lambda callers, unstoppable: all(
                 call.result is None
                 or call.result.reason is not EndReason.FAILED
-                or (POISON in kinds and call.stops)  # whose stop can't be taken ends as failed
+                or call.session_id in unstoppable  # it ends as failed, by design
                 for call in callers
             ),
-            of=["callers"],
+            of=["callers", Aspect("@set_aside", _stops_set_aside)],
         )
     if model.faults.total <= LIMITS.restarts.limit and kinds <= {CRASH, "cancel"}:
+        whole = Aspect("@set_aside", lambda aside: not aside)  # two crashes on one message are another matter: poison
         model.always(
             "P8 crashes leave every end durable",
-            lambda callers: all({*call.ended} <= {"durable"} for call in callers),
-            of=["callers"],
+            lambda callers, whole: not whole or all({*call.ended} <= {"durable"} for call in callers),
+            of=["callers", whole],
         )
         model.always(
             "P8 crashes leave every end drained",
-            lambda callers: all(call.result is None or call.result.drained for call in callers),
-            of=["callers"],
+            lambda callers, whole: not whole or all(call.result is None or call.result.drained for call in callers),
+            of=["callers", whole],
         )
         model.always(
             "P8 crashes turn nobody away",
-            lambda callers: all(call.answer != "unevidenced" for call in callers),
-            of=["callers"],
+            lambda callers, whole: not whole or all(call.answer != "unevidenced" for call in callers),
+            of=["callers", whole],
         )
         if crashing is not None and crashing <= {*PARTS}:
             model.always("P8 a part that crashes loses no audio", nothing_lost(0), of=["callers", "@faults"])
@@ -198,23 +208,42 @@ def _kinds(faults: Faults) -> set[str]:
     return {kind for kind, limit in faults.kinds.items() if limit}
 
 
-def _unknown(faults: Faults) -> Any:
-    """Whether the supervisor knows nothing of a call that somebody waits for, which only poison excuses. It set the request
-    aside, or, which takes two faults, the news of a stop that its session had set aside; being at the top there is nobody who
-    could answer instead, and who asked learns of it by the deadline of the ask."""
-    poison = POISON in _kinds(faults)
+def _unknown(call: Call, known: frozenset[str] | None, aside: frozenset[str]) -> bool:
+    """Whether the supervisor knows nothing of a call that somebody waits for, which only a message that it set aside excuses:
+    being at the top there is nobody who could answer instead, and who asked learns of it by the deadline of the ask."""
+    return (
+        call.session_id in aside
+        and call.told[-1:] in {(), (VoiceSessionState.STOPPED,)}
+        and not call.open
+        and known is not None
+        and call.session_id not in known
+    )
 
-    def holds(call: Call, known: frozenset[str] | None, left: int) -> bool:
-        return (
-            poison
-            and faults.total - left >= (2 if call.told else 1)
-            and call.told[-1:] in {(), (VoiceSessionState.STOPPED,)}
-            and not call.open
-            and known is not None
-            and call.session_id not in known
-        )
 
-    return holds
+def _unknown_to_supervisor(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+    """The sessions of whose request, or of whose crash on a stop, the supervisor set the news aside."""
+    found = []
+    for path, message in aside:
+        if path == "supervisor" and isinstance(message, m.OpenSession):
+            found.append(message.facts.session_id)
+        elif path == "supervisor" and isinstance(message, Exited) and isinstance(message.dropped, m.Stop):
+            found.append(message.ref.name)
+    return frozenset(found)
+
+
+def _stops_set_aside(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+    """The sessions that set a stop aside."""
+    return frozenset([path.rpartition("/")[2] for path, message in aside if isinstance(message, m.Stop)])
+
+
+def _spills_unheard(early: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    """The sessions that gave up to hear that their last records are spilled."""
+    return frozenset([path.rpartition("/")[2] for path, key in early if key == "spill"])
+
+
+def _losses_set_aside(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+    """The sessions whose transcriber set aside the word that audio was not heard."""
+    return frozenset([path.split("/")[1] for path, message in aside if isinstance(message, m.Unheard)])
 
 
 def _known(supervisor: Any) -> frozenset[str] | None:
@@ -268,31 +297,29 @@ def _forward(before: int, after: int) -> bool:
     return before <= after and (before < len(RANK) or after == before)
 
 
-def conserved(faults: Faults) -> Any:
-    """A loss that the engine told of is declared, unless that word was poison: two faults."""
-    untold = faults.total > 1 and POISON in _kinds(faults)
-
-    def holds(callers: tuple[Call, ...], media: tuple[Track, ...], speech: tuple[Track, ...]) -> bool:
-        for call in callers:
-            if call.result is None:
-                continue
-            account = call.result.frames
-            kept = sum(track.told - track.lost for track in media if track.session_id == call.session_id)
-            own = [track for track in speech if track.session_id == call.session_id]
-            heard = sum(track.told - (0 if untold else track.lost) for track in own)
-            dropped, unheard = dict(account.dropped), dict(account.untranscribed)
-            if (
-                account.accepted != account.accounted + sum(dropped.values())
-                or account.accepted != account.transcribed + sum(unheard.values())
-                or min([0, *dropped.values(), *unheard.values()]) < 0
-                or account.accepted > call.sent
-                or account.accounted > kept
-                or account.transcribed > heard
-            ):
-                return False
-        return True
-
-    return holds
+def conserved(
+    callers: tuple[Call, ...], media: tuple[Track, ...], speech: tuple[Track, ...], untold: frozenset[str] = frozenset()
+) -> bool:
+    """Whether every frame of a call that ended is accounted for. A loss that the engine told of is declared, unless that word
+    was set aside: `untold` are the sessions of which."""
+    for call in callers:
+        if call.result is None:
+            continue
+        account = call.result.frames
+        kept = sum(track.told - track.lost for track in media if track.session_id == call.session_id)
+        own = [track for track in speech if track.session_id == call.session_id]
+        heard = sum(track.told - (0 if call.session_id in untold else track.lost) for track in own)
+        dropped, unheard = dict(account.dropped), dict(account.untranscribed)
+        if (
+            account.accepted != account.accounted + sum(dropped.values())
+            or account.accepted != account.transcribed + sum(unheard.values())
+            or min([0, *dropped.values(), *unheard.values()]) < 0
+            or account.accepted > call.sent
+            or account.accounted > kept
+            or account.transcribed > heard
+        ):
+            return False
+    return True
 
 
 def nothing_lost(total: int) -> Any:

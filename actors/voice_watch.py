@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from actors.actor import Actor
 from actors.evidence import UP
 from actors.mailbox import IDLE, STOPPED, Ref
-from actors.model_parts import POISON, Faults
+from actors.model_parts import POISON
 from actors.session import SessionActor, SessionLimits
 from actors.simulation_plan import SECOND_MS, Fault
 from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, JournalStore
@@ -43,8 +43,6 @@ NO_RECORDS: Final = Records()
 OWN_CHILDREN: Final = {"policy", "evidence"}
 ORDERLY: Final = {EndReason.STOPPED, EndReason.IDLE, EndReason.OVERRUN}
 
-_CONSERVED: Final = conserved(Faults())
-_CONSERVED_BUT_POISON: Final = conserved(Faults(2, {POISON: 2}))
 _FIRST: Final = evidence_first(0)
 _FIRST_OR_EXCUSED: Final = evidence_first(3)
 _NOTHING_LOST: Final = nothing_lost(0)
@@ -201,7 +199,7 @@ class VoiceWatch:
             return
         tracks = (self._media.tracks(session_id), self._speech.tracks(session_id))
         poisoned = any(trouble.kind == POISON for trouble in troubles)
-        if not (_CONSERVED_BUT_POISON if poisoned else _CONSERVED)((call,), *tracks):
+        if not conserved((call,), *tracks, untold=frozenset([session_id] if poisoned else [])):
             raise Broken("P3 every frame is accounted for", f"{result.frames}, sent {call.sent}")
         if not apart((call,)):
             raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {result}")

@@ -873,3 +873,30 @@ def test_properties_read_timers_and_what_is_left_of_the_budget() -> None:
     report = check(model)
     assert report.verdict("a timer is armed").outcome is Outcome.HOLDS
     assert report.verdict("a fault happened").outcome is Outcome.HOLDS
+
+
+@pytest.mark.parametrize(("kinds", "total"), [({POISON: 1}, 1), ({CRASH: 2}, 2)])
+def test_properties_read_which_messages_were_set_aside_and_nothing_of_faults_that_set_none_aside(
+    kinds: dict[str, int], total: int
+) -> None:
+    model = impatient_model(Faults(total, kinds))
+    model.sometimes("its knock is set aside", lambda aside: aside == (("door", Knock()),), of=["@set_aside"])
+    model.always("nothing else is", lambda aside: set(aside) <= {("door", Knock())}, of=["@set_aside"])
+    model.always("not with one crash", lambda aside, left: not aside or left == 0, of=["@set_aside", "@faults"])
+
+    report = check(model)
+    assert {name: report.verdict(name).outcome for name in ("its knock is set aside", "nothing else is")} == {
+        "its knock is set aside": Outcome.HOLDS,
+        "nothing else is": Outcome.HOLDS,
+    }
+    assert report.verdict("not with one crash").outcome is Outcome.HOLDS
+
+
+def test_properties_read_which_timers_came_before_an_answer_that_was_due() -> None:
+    model = door_model(faults=Faults(1, {LATE: 1}))
+    model.sometimes("the door gave up", lambda early: early == (("porter/door", "shut"),), of=["@early"])
+    model.always("by that fault alone", lambda early, left: bool(early) == (left == 0), of=["@early", "@faults"])
+
+    report = check(model)
+    assert report.verdict("the door gave up").outcome is Outcome.HOLDS
+    assert report.verdict("by that fault alone").outcome is Outcome.HOLDS

@@ -94,6 +94,14 @@ def test_a_session_beside_a_refused_one_keeps_every_promise_with_one_fault() -> 
 
 
 @pytest.mark.slow
+def test_a_message_that_two_crashes_set_aside_is_no_excuse_for_anything_else() -> None:
+    report = check(voice_model(faults=Faults(2, {"crash": 2})))
+
+    assert unkept(report) == []
+    assert report.outcome is Outcome.HOLDS
+
+
+@pytest.mark.slow
 def test_two_sessions_never_mix() -> None:
     report = check(voice_model(sessions=2))
 
