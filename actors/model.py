@@ -16,7 +16,7 @@ it is armed (`ANY_TIME`); two may come due at once. All crashes of a run count a
 always 0.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from actors.actor import Actor
@@ -100,6 +100,11 @@ class ActorModel(ReadableModel):
         names = [part.name for part in parts]
         if len(set(names)) != len(names):
             raise ModelError(f"two parts have one name: {', '.join(sorted(names))}")
+        wrong = [name for name in names if name.startswith("@")]
+        if wrong:
+            raise ModelError(
+                f"the name of a part begins with no @, as {wrong[0]!r} does: that is for what every model has"
+            )
         self.fault_kinds = _kinds_of(parts)
         wrong = sorted(set(faults.kinds) - self.fault_kinds) if faults and self.fault_kinds else []
         if wrong:
@@ -109,6 +114,8 @@ class ActorModel(ReadableModel):
         self.setup = setup
         self._memory = TurnMemory(stage) if remember_turns else None
         self._first: bytes | None = None
+        self._of: dict[str, tuple[Read, ...]] = {}  # what each property reads
+        self._may_be_unborn: set[str] = set()
         no_mistake, notes = self._views.no_mistake, self._views.reading(["@set_aside"])
         self._claims: list[Property] = [
             checker.always("every message is handled", no_mistake("unhandled"), reads=notes),
@@ -122,30 +129,33 @@ class ActorModel(ReadableModel):
         """Claim that `holds` in every state. It is given the things named by `of`, in that order: an actor by its path
         ("supervisor/voice-1") as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@faults" as the
         number of faults that are left, "@set_aside" as (path, message) pairs of the messages that killed their actor twice,
-        "@early" as (path, key) pairs of the timers that came as the fault `LATE`; or one `Aspect` of such a thing."""
-        views = self._views
+        "@early" as (path, key) pairs of the timers that came as the fault `LATE`; or one `Aspect` of such a thing.
+
+        A name that is no part, and that no actor has in any state, leaves the property not decided: it may be mistyped. See
+        `may_be_unborn`. Raises `ModelError` for what can't be a name."""
+        views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.always(name, views.condition(holds, of), reads=views.reading(of)))
 
     def always_step(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `holds(*before, *after)` for every step, with the things named by `of` before and after it."""
-        views = self._views
+        views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.always_step(name, views.step_condition(holds, of), reads=views.reading(of)))
 
     def sometimes(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `holds` in some state."""
-        views = self._views
+        views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.sometimes(name, views.condition(holds, of), reads=views.reading(of)))
 
     def can_always_reach(self, name: str, goal: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that from every state one can be reached where `goal` holds."""
-        views = self._views
+        views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.can_always_reach(name, views.condition(goal, of), reads=views.reading(of)))
 
     def leads_to(
         self, name: str, cause: Callable[..., bool], effect: Callable[..., bool], *, of: Sequence[Read]
     ) -> None:
         """Claim that when `cause` holds, `effect` does sooner or later, unless somebody never takes a turn."""
-        views = self._views
+        views, of = self._views, self._read_by(name, of)
         reads = views.reading(of)
         self._claims.append(
             checker.leads_to(name, views.condition(cause, of), views.condition(effect, of), reads=reads)
@@ -153,7 +163,27 @@ class ActorModel(ReadableModel):
 
     def no_deadlock(self, name: str, may_end: Callable[..., bool], *, of: Sequence[Read]) -> None:
         """Claim that `may_end` holds wherever nothing can happen any more."""
-        self._claims.append(checker.no_deadlock(name, self._views.condition(may_end, of)))
+        views, of = self._views, self._read_by(name, of)
+        self._claims.append(checker.no_deadlock(name, views.condition(may_end, of)))
+
+    def may_be_unborn(self, *paths: str) -> None:
+        """Say that it is no mistake if no actor ever has these paths: properties of them may hold all the same."""
+        self._may_be_unborn.update(paths)
+
+    def _read_by(self, claim: str, of: Sequence[Read]) -> tuple[Read, ...]:
+        try:
+            self._of[claim] = self._views.readable(of)
+        except ModelError as error:
+            raise ModelError(f"the property {claim!r}: {error}") from None
+        return self._of[claim]
+
+    def doubts(self) -> Mapping[str, str]:
+        """The properties that read of an actor that never was, by a mistyped name perhaps.
+
+        Raises `NotRepeatable` if a value was changed in place that is part of states."""
+        self._stage.values.look_again()
+        missing = {claim: self._views.missing(of, self._may_be_unborn) for claim, of in self._of.items()}
+        return {claim: doubt for claim, doubt in missing.items() if doubt}
 
     def properties(self) -> Sequence[Property]:
         """All that was claimed, and what is claimed of every model of actors."""
@@ -171,9 +201,6 @@ class ActorModel(ReadableModel):
             self.setup(Scene(turn, stage))
             if not stage.addresses:
                 raise NoInitialState(f"the setup of {self.name!r} spawns no actor")
-            both = {part.name for part in self.parts} & {address.path for address in stage.addresses}
-            if both:
-                raise ModelError(f"a part and an actor have one name: {', '.join(sorted(both))}")
             self._first = self._events.close(turn)
         return (self._first,)
 

@@ -47,6 +47,7 @@ EARLY: Final = "early"
 UNBORN_CELL: Final = 0
 NO_CHILDREN: Final[frozenset[tuple[str, int]]] = frozenset()
 TWICE: Final = 25  # steps of a kind that are taken twice for certain; later only one in so many
+LOOKED_AT: Final = 16  # values that could be changed, each time that a step is taken twice
 BROKEN: Final = -1  # an effect that can't be carried out: the system crashes the actor when it comes to it
 
 Effects = tuple[tuple[int, Any, Any], ...]
@@ -186,7 +187,10 @@ class Stage:
         key = (parent, name, ordinal, body)
         address = self._known.get(key)
         if address is None:
-            address = self._known[key] = Address(len(self.addresses), name, parent, ordinal, body)
+            address = Address(len(self.addresses), name, parent, ordinal, body)
+            if any(part.name == address.path for part in self.parts):
+                raise ModelError(f"a part and an actor have one name: {address.path}")
+            self._known[key] = address
             self.addresses.append(address)
             self.length += 1
             self._taken.append({})
@@ -254,12 +258,17 @@ class Stage:
             raise UnhashableState(f"{kind.__name__} at {what!r}: {error}") from error
         covered = CoverageKey(kind.__name__, phase_text(self.phase(body)), type(what).__name__)
         times = self.times[covered] = self.times.get(covered, 0) + 1
-        if (times <= TWICE or times % TWICE == 0) and self._step(ref, body, message) != first:
-            raise NotRepeatable(
-                f"{kind.__name__} gave two different results for {what!r}; look for a clock, chance, `id()`, the order of a "
-                "set, or a field that is changed in place",
-                state=self.actor(body).freeze(),
-            )
+        if times <= TWICE or times % TWICE == 0:
+            if self._step(ref, body, message) != first:
+                raise NotRepeatable(
+                    f"{kind.__name__} gave two different results for {what!r}; look for a clock, chance, `id()`, the order of "
+                    "a set, or a field that is changed in place",
+                    state=self.actor(body).freeze(),
+                )
+            try:
+                self.values.look_again(LOOKED_AT)
+            except NotRepeatable as error:
+                raise NotRepeatable(f"at or before {kind.__name__}'s step with {what!r}: {error}") from error
         effective = first.body != body or any(op != REFUSE for op, _, _ in first.effects) or bool(first.error)
         if not self.is_own(message):
             self.coverage[covered] = self.coverage.get(covered, False) or effective
@@ -287,6 +296,8 @@ class Stage:
                     actor.timeout(what.key, out)
             else:
                 actor.compiled[phase].get(what.__class__, refused)(actor, what, out)
+        except ModelError:  # of a child that can't be spawned in a model
+            raise
         except Exception as error:  # noqa: BLE001 - any error of a step goes to the supervisor, as in the system
             unexpected = "" if isinstance(error, self.allowed_errors) else "!"
             return Taken(body, (), False, f"{unexpected}{_error_text(error)}", self._for_faults(ref, 0, message))

@@ -1,7 +1,8 @@
 """States of a model of actors as properties see them: actors by path, parts by name, timers, the faults that are left."""
 
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
+from difflib import get_close_matches
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +22,7 @@ from actors.model_stage import (
     early_in,
     set_aside_in,
 )
-from machines.checker.model import ModelError, Reading
+from machines.checker.model import ModelError, Reading, UnhashableState
 
 KEPT: Final = 4_096  # actors thawed for properties to see, and aspects of things: some hundred bytes each
 
@@ -116,8 +117,12 @@ class Views:
         found: list[Any] = []
         for one in of:
             name = one.thing if isinstance(one, Aspect) else one
-            thing = self._thing(name, last_of(numbers, self.places(name)))
-            found.append(one.what(thing) if isinstance(one, Aspect) else thing)
+            number = last_of(numbers, self.places(name))
+            if isinstance(one, Aspect):
+                aspect = self._aspects.get(one, {}).get(number) or self._aspect_of(one, number)
+                found.append(self._stage.values.values[aspect])
+            else:
+                found.append(self._thing(name, number))
         return found
 
     def _thing(self, name: str, number: int) -> Any:
@@ -138,14 +143,47 @@ class Views:
 
     def reading(self, of: Sequence[Read]) -> Reading:
         """What is read in many states; the one function for the same things in the same order."""
-        if not of:
-            raise ModelError("a property must say what it reads: of=[...]")
 
         def read(states: Sequence[bytes]) -> list[Any]:
             columns = [self._column(states, one) for one in of]
             return columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
 
         return self._readings.setdefault(tuple(of), read)
+
+    def readable(self, of: Sequence[Read]) -> tuple[Read, ...]:
+        """`of`, if it can be what a property reads. Raises `ModelError` if not; whether actors have these paths shows later."""
+        if isinstance(of, str | Aspect):
+            raise ModelError(f"`of` is a list, of=[{of!r}] perhaps, and not {of!r}")
+        if not of:
+            raise ModelError("a property must say what it reads: of=[...]")
+        for one in of:
+            name = one.thing if isinstance(one, Aspect) else one
+            if not isinstance(name, str) or (isinstance(one, Aspect) and not callable(one.what)):
+                raise ModelError(f"what is read is a name or an Aspect(name, function), not {one!r}")
+            if isinstance(one, Aspect) and type(one.what).__hash__ is None:
+                raise ModelError(f"the function of an aspect of {name!r} can't be hashed: {one.what!r}")
+            if name.startswith("@") and not self.places(name):
+                known = ", ".join(repr(known) for known in self._names() if known.startswith("@"))
+                raise ModelError(f"there is no {name!r}; there are {known}")
+        return tuple(of)
+
+    def missing(self, of: Sequence[Read], may_be_unborn: Container[str]) -> str:
+        """Which thing that is read never was, as a sentence with the names that are like it; empty if all were."""
+        for one in of:
+            name = one.thing if isinstance(one, Aspect) else one
+            if not self.places(name) and name not in may_be_unborn:
+                like = " or ".join(map(repr, get_close_matches(name, self._names())))
+                meant = f"; did you mean {like}?" if like else f"; there are {', '.join(map(repr, self._names()))}."
+                return (
+                    f"no part is called {name!r} and no actor ever was{meant} "
+                    f"If that is no mistake, say may_be_unborn({name!r})"
+                )
+        return ""
+
+    def _names(self) -> list[str]:
+        """What can be read by name, as far as it was met."""
+        self.places("")
+        return sorted(self._places)
 
     def _column(self, states: Sequence[bytes], read: Read) -> list[Any]:
         """What stands in each of these states for one thing: its number, or the aspect of it."""
@@ -168,8 +206,16 @@ class Views:
             known.clear()
             new = set(numbers)
         for number in new:  # a value by its number: equal ones of different types are two
-            known[number] = self._stage.values.number(aspect.what(self._thing(aspect.thing, number)))
+            known[number] = self._aspect_of(aspect, number)
         return list(map(known.__getitem__, numbers))
+
+    def _aspect_of(self, aspect: Aspect, number: int) -> int:
+        """The number of the aspect of the thing with this number."""
+        found = aspect.what(self._thing(aspect.thing, number))
+        try:
+            return self._stage.values.number(found)
+        except UnhashableState as error:
+            raise TypeError(f"an aspect of {aspect.thing!r} can't be hashed: {found!r}") from error
 
     def places(self, name: str) -> list[int]:
         """Where in a state a thing stands; an actor in several places if it can be spawned in several ways."""

@@ -6,7 +6,7 @@ from actors.model_parts import Faults
 from actors.session import Ports
 from actors.supervisor import ChildFailed, Supervisor
 from actors.voice_parts import LIMITS, Callers, Media, Speech, Store
-from actors.voice_promises import promise
+from actors.voice_promises import PARTS, promise
 from machines.audio import AudioFormat
 from machines.frozen import frozen
 from machines.policy import VoicePolicy
@@ -73,4 +73,10 @@ def voice_model(  # noqa: PLR0913 - each is a choice of its own
         remember_turns=sessions > 1,
     )
     promise(model, asked)
+    for number, one in enumerate(asked, 1):
+        path = f"supervisor/{one.session_id}"
+        if number > sessions - refused:
+            model.may_be_unborn(path)
+        if not frames or number > sessions - refused:  # they come with the first audio
+            model.may_be_unborn(*[f"{path}/{name}" for name in PARTS])
     return model

@@ -81,8 +81,9 @@ def _message(model: Model[Any, Any], report: Report, failing: list[Verdict], fil
     if failing:
         lines.append(markdown(model, report, failing[0]))
     else:
-        undecided = [verdict.name for verdict in report.verdicts if verdict.outcome is Outcome.NOT_DECIDED]
-        lines += [f"NOT DECIDED, which is no pass: {extent(report)}", *(f"  not decided: {name}" for name in undecided)]
+        undecided = [verdict for verdict in report.verdicts if verdict.outcome is Outcome.NOT_DECIDED]
+        lines.append(f"NOT DECIDED, which is no pass: {extent(report)}")
+        lines += [f"  not decided: {verdict.name}: {one_line(verdict.why)}" for verdict in undecided]
     return "\n".join([*lines, *(f"written: {file}" for file in files)])
 
 

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final
 
@@ -113,7 +114,7 @@ def _searched(model: Model[Any, Any], options: Options) -> Report:
         else:
             crew = None if model.one_process else crew_for(options)
             breadth_first(search, crew)
-        verdicts = _verdicts(search)
+        verdicts = _doubted(search, _verdicts(search))
     except KeyboardInterrupt:
         search.stopped_by = "interrupted"
         verdicts = _verdicts(search)
@@ -156,6 +157,20 @@ def _configuration(options: Options, states: int, workers: int) -> dict[str, Any
 
 def _verdicts(search: Search) -> tuple[Verdict, ...]:
     return tuple(_verdict(search, place, claim) for place, claim in enumerate(search.findings.properties))
+
+
+def _doubted(search: Search, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """The verdicts, of which none may rest on a property having been about nothing."""
+    doubts = search.model.doubts()
+    if search.stopped_by or not doubts:
+        return verdicts
+    return tuple([_less_certain(one, doubts[one.name]) if one.name in doubts else one for one in verdicts])
+
+
+def _less_certain(verdict: Verdict, doubt: str) -> Verdict:
+    if verdict.outcome is Outcome.FAILS:
+        return replace(verdict, why=f"{verdict.why}; and {doubt}")
+    return Verdict(verdict.name, verdict.kind, Outcome.NOT_DECIDED, None, doubt)
 
 
 def _verdict(search: Search, place: int, claim: Property) -> Verdict:

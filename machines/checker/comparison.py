@@ -6,6 +6,7 @@ assert not compare(TwoPhaseCommit(3), symmetry=True).differences
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from machines.checker.asking import ask
 from machines.checker.check import check
 from machines.checker.model import Model
 from machines.checker.result import Report
@@ -49,7 +50,7 @@ def false_independence(model: Model[Any, Any], *, max_states: int = 10_000) -> F
     to the same state in either order, whether a property sees the first. What may come of `other` later it does not look at;
     `compare` does, by its effect on the verdicts.
     """
-    holds = [claim.holds for claim in model.properties() if claim.kind != "always_step"]
+    claims = [claim for claim in model.properties() if claim.kind != "always_step"]
     seen = dict.fromkeys(model.initial())
     queue = list(seen)
     for state in queue:
@@ -58,7 +59,10 @@ def false_independence(model: Model[Any, Any], *, max_states: int = 10_000) -> F
             for two, (other, _) in enumerate(found):
                 if one != two and model.independent(state, action, other):
                     why = _dependence(model, action, after, other, found[two][1])
-                    if not why and any(bool(claim(state)) != bool(claim(after)) for claim in holds):
+                    if not why and any(
+                        ask(claim, claim.holds, state) != ask(claim, claim.holds, after, action=action)
+                        for claim in claims
+                    ):
                         why = "a property sees the first one"
                     if why:
                         return FalseClaim(state, action, other, why)

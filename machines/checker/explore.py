@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from time import perf_counter
 from typing import Any, Final, Protocol
 
+from machines.checker.asking import ask, raised
 from machines.checker.findings import Findings, StepFound
 from machines.checker.graph import NO_PARENT, Graph, Key, follow, known_by, lineage
-from machines.checker.model import Model, ModelError, NoInitialState, PropertyRaised, UnhashableState
+from machines.checker.model import Model, ModelError, NoInitialState, UnhashableState
 from machines.checker.options import Options, Progress
 from machines.checker.result import Path, Step
 from machines.checker.selfcheck import SelfCheck
@@ -47,7 +48,7 @@ class Search:
         self.model = model
         self.options = options
         self.key = key
-        self.findings = Findings(model.properties(), self.last_action)
+        self.findings = Findings(model.properties(), self.last_action, self_check=options.self_check)
         bounded = options.strategy == "depth" and options.max_depth is not None
         self.graph = Graph() if self.findings.needs_edges or bounded else None
         self.seen: dict[Any, int] = {}
@@ -162,7 +163,7 @@ def follow_to_step(search: Search, before: Path, found: StepFound) -> Path:
     """A step that is like `found` up to symmetry, from the state in which `before` ends."""
     claims = [search.findings.properties[place] for place, at in search.findings.failed_step.items() if at is found]
     for action, after in search.model.successors(before.last):
-        if any(not claim.holds(before.last, action, after) for claim in claims):
+        if any(not ask(claim, claim.holds, before.last, action, after) for claim in claims):
             return Path(before.initial, (*before.steps, Step(action, after)))
     raise ModelError("a property tells states apart that the canonical form puts together", state=before.last)
 
@@ -229,11 +230,10 @@ def _expand_full(search: Search, states: Sequence[Any], first: int) -> list[Any]
         for action, after in found:
             for place, claim, holds in claims:
                 try:
-                    good = holds(state, action, after)
+                    broken = not holds(state, action, after)
                 except Exception as error:
-                    problem = f"the property {claim.name!r} raised {error!r}"
-                    raise PropertyRaised(problem, state=state, action=action) from error
-                if not good:
+                    raise raised(claim, error, state, action) from error
+                if broken:
                     search.findings.fail_step(place, StepFound(number, action, after))
                     claims = [claim for claim in claims if claim[0] != place]
             kept = after if canonical is None else canonical(after)

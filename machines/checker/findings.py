@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, filterfalse
 from typing import Any, Final, NamedTuple
 
+from machines.checker.asking import raised
 from machines.checker.model import Property, PropertyRaised, Reading
 from machines.checker.readings import MOST_MARKED, StateReadings, StepReadings
 
@@ -29,7 +30,10 @@ class Findings:
     "can_always_reach"; `causes` and `effects` the same for "leads_to".
     """
 
-    def __init__(self, properties: Sequence[Property], last_action: Callable[[int], Any]) -> None:
+    def __init__(
+        self, properties: Sequence[Property], last_action: Callable[[int], Any], *, self_check: bool = False
+    ) -> None:
+        self._self_check = self_check
         self.properties = tuple(properties)
         self.failed: dict[int, int] = {}
         self.failed_step: dict[int, StepFound] = {}
@@ -57,11 +61,11 @@ class Findings:
         if claim.reads is None or claim.kind == "no_deadlock":
             return
         if claim.kind == "always_step":
-            self._of_steps.setdefault(claim.reads, StepReadings(claim.reads)).claims[place] = claim
+            self._of_steps.setdefault(claim.reads, StepReadings(claim, again=self._self_check)).claims[place] = claim
             return
-        alike = self._of_states.setdefault(claim.reads, [StateReadings(claim.reads)])
+        alike = self._of_states.setdefault(claim.reads, [StateReadings(claim, again=self._self_check)])
         if len(alike[-1].marked) + 2 > MOST_MARKED:
-            alike.append(StateReadings(claim.reads))
+            alike.append(StateReadings(claim, again=self._self_check))
         readings = alike[-1]
         if place in self.marks:
             readings.marked.append((claim, claim.holds, self.marks[place]))
@@ -115,7 +119,7 @@ class Findings:
                 self.causes[place].extend(self._all(claim, claim.holds, states, first))
                 self.effects[place].extend(self._all(claim, claim.until, states, first))
         for readings in chain.from_iterable(self._of_states.values()):
-            settled = readings.look(states, lambda *raised: self._raised_at(*raised, states=states, first=first))
+            settled = readings.look(states, lambda *what: self._raised_at(*what, states=states, first=first))
             for place, at in settled.items():
                 self._settle(place, first + at)
 
@@ -132,12 +136,8 @@ class Findings:
         steps = [(at, action, after) for at, some in enumerate(found) for action, after in some]
         afters = [after for _, _, after in steps]
 
-        def raised(claim: Property, error: Exception, number: int) -> Exception:
-            at, action, _ = steps[number]
-            return PropertyRaised(f"the property {claim.name!r} raised {error!r}", state=states[at], action=action)
-
         for readings in self._of_steps.values():
-            for place, number in readings.look(states, steps, afters, raised).items():
+            for place, number in readings.look(states, steps, afters).items():
                 at, action, after = steps[number]
                 self.fail_step(place, StepFound(first + at, action, after))
 
@@ -181,16 +181,14 @@ class Findings:
     def _raised_at(
         self, claim: Property, error: Exception, at: int, *, states: Sequence[Any], first: int
     ) -> PropertyRaised:
-        action = self._last_action(first + at)
-        return PropertyRaised(f"the property {claim.name!r} raised {error!r}", state=states[at], action=action)
+        return raised(claim, error, states[at], self._last_action(first + at))
 
     def _raised(
         self, claim: Property, holds: Callable[[Any], bool], states: Iterable[Any], first: int, error: Exception
     ) -> PropertyRaised:
-        problem = f"the property {claim.name!r} raised {error!r}"
         for number, state in enumerate(states, first):
             try:
-                holds(state)
+                bool(holds(state))
             except Exception:  # noqa: BLE001  whatever it is, this is the state
-                return PropertyRaised(problem, state=state, action=self._last_action(number))
-        return PropertyRaised(f"{problem}, and did not when it was asked again")
+                return raised(claim, error, state, self._last_action(number))
+        return raised(claim, error, None, None, ", and did not when it was asked again")

@@ -27,7 +27,8 @@ class Property(NamedTuple):
     condition: of a state, or of `(before, action, after)` for "always_step". `until` is the goal of "leads_to".
 
     With `reads` the conditions need not be asked of every state: only once, or once in a while, for each reading, and an
-    "always_step" for each pair of readings before and after. Properties that share one `reads` are asked together.
+    "always_step" for each pair of readings before and after, whatever the action. Properties that share one `reads` are asked
+    together. Like states, readings are told apart by `==`.
     """
 
     kind: str
@@ -121,6 +122,14 @@ class Model(Generic[S, A]):
     def properties(self) -> Sequence[Property]:
         """What is claimed of this model."""
         return ()
+
+    def doubts(self) -> Mapping[str, str]:
+        """Asked when a search is over: the properties, by name, that were about nothing in any state that was met, and why.
+
+        When every reachable state was seen, one that does not fail is then not decided, whatever it answered. Raises
+        `ModelError` where it turns out that the states can't be trusted.
+        """
+        return {}
 
     # --- what reductions need; each is optional -----------------------------------------------------------------------
 

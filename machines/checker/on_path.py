@@ -2,6 +2,7 @@
 
 from typing import Any, Final
 
+from machines.checker.asking import ask
 from machines.checker.model import Model, Property
 from machines.checker.result import Path
 
@@ -26,45 +27,48 @@ def holds_on(model: Model[Any, Any], name: str, path: Path) -> bool:
     """
     claim = property_named(model, name)
     states = [path.initial, *(step.state for step in path.steps)]
+    reached = list(zip(states, [None, *path.actions], strict=True))
     if claim.kind == "always":
-        return all(claim.holds(state) for state in states)
+        return all(ask(claim, claim.holds, state, action=action) for state, action in reached)
     if claim.kind == "always_step":
         befores = zip(states, path.steps, strict=False)
-        return all(claim.holds(before, step.action, step.state) for before, step in befores)
+        return all(ask(claim, claim.holds, before, step.action, step.state) for before, step in befores)
     if claim.kind == "sometimes":
-        return any(claim.holds(state) for state in states)
+        return any(ask(claim, claim.holds, state, action=action) for state, action in reached)
     if claim.kind == "no_deadlock":
-        return bool(model.successors(path.last)) or claim.holds(path.last)
+        return bool(model.successors(path.last)) or ask(claim, claim.holds, path.last, action=reached[-1][1])
     if claim.kind == "can_always_reach":
         return _reaches(model, claim, path.last)
-    return _led(model, claim, path, states)
+    return _led(model, claim, path, reached)
 
 
 def _reaches(model: Model[Any, Any], claim: Property, start: Any) -> bool:
-    seen, queue = {start}, [start]
+    seen, queue = {start: None}, [start]
     for state in queue:
-        if claim.holds(state):
+        if ask(claim, claim.holds, state, action=seen[state]):
             return True
-        for _, after in model.successors(state):
+        for action, after in model.successors(state):
             if after not in seen:
                 if len(seen) >= MOST_STATES:
                     return False
-                seen.add(after)
+                seen[after] = action
                 queue.append(after)
     return False
 
 
-def _led(model: Model[Any, Any], claim: Property, path: Path, states: list[Any]) -> bool:
+def _led(model: Model[Any, Any], claim: Property, path: Path, reached: list[tuple[Any, Any]]) -> bool:
     effect = claim.until
     if effect is None:
         raise ValueError(f"the property {claim.name!r} is of the kind leads_to and has no effect to lead to")
     waits = False
-    for state in states:
-        waits = (waits or claim.holds(state)) and not effect(state)
+    for state, action in reached:
+        waits = (waits or ask(claim, claim.holds, state, action=action)) and not ask(
+            claim, effect, state, action=action
+        )
     if path.loop is None:
         enabled = [action for action, _ in model.successors(path.last)]
         return not waits or any(model.is_fair(action) or model.is_strongly_fair(action) for action in enabled)
-    circle = states[path.loop :]
+    circle = [state for state, _ in reached[path.loop :]]
     if not waits or circle[0] != circle[-1] or any(map(effect, circle)):
         return True
     return not _is_fair(model, circle, [step.action for step in path.steps[path.loop :]])

@@ -164,11 +164,14 @@ def _told(pipe: int) -> list[_Row] | None:
 
 def _rows(search: Search, states: Sequence[Any]) -> list[_Row]:
     seen, graph, model = search.seen, search.graph, search.model
-    claims = [(place, claim.holds) for place, claim in search.findings.open_steps.items()]
+    failed = set(search.findings.failed_step)
+    claims = [(place, claim.holds) for place, claim in search.findings.single_steps.items()]
     here: dict[Any, int] = {}
     rows = []
+    taken = []
     for state in states:
         found = model.successors(state)
+        taken.append(found)
         row = _Row(len(found), [], [], [])
         for action, after in found:
             row.broken.extend((place, action, after) for place, holds in claims if not holds(state, action, after))
@@ -184,6 +187,10 @@ def _rows(search: Search, states: Sequence[Any]) -> list[_Row]:
                 label = graph.numbers.get(action)
                 row.edges.append(((action,) if label is None else label, target))
         rows.append(row)
+    search.findings.look_at_steps(states, taken, 0)  # of this process's own
+    for place, broken in search.findings.failed_step.items():
+        if place not in failed:
+            rows[broken.number].broken.append((place, broken.action, broken.after))
     return rows
 
 

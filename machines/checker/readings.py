@@ -1,103 +1,208 @@
 """Properties that tell what they read: asked once for each reading, not for each state.
 
 Most states differ from others in what a property does not look at. All the readings of a batch are taken in one go, and only
-those that were not met lately lead to a question.
+those that were not met lately lead to a question. A sample of the others is asked about too: a property that looks at more than
+it reads would be decided wrongly.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from machines.checker.model import Property, Reading
+from machines.checker.asking import ask, raised
+from machines.checker.model import ModelError, Property, PropertyRaised
 
 _MOST_KNOWN: Final = 4_096  # answers that are kept for a reading; to ask again costs some microseconds
 MOST_MARKED: Final = 8  # that share the bits of one byte
+_AGAIN_FIRST: Final = 100  # states, or steps, that are asked about although their reading is known
+_AGAIN_EACH: Final = 1_000  # after these one in so many
 _BIT: Final = tuple([bytes([byte >> bit & 1 for byte in range(256)]) for bit in range(MOST_MARKED)])
 
 Raised = Callable[[Property, Exception, int], Exception]
-"""What to raise when a property raised at the state or step with this place in its batch."""
+"""What to raise when a property raised at the state with this place in its batch."""
 
 Marked = tuple[Property, Callable[[Any], bool], bytearray]
 """A condition that must be known of every state: whose it is, and a byte for each state."""
 
 
+class Sample:
+    """Which of the states or steps whose reading is known are asked about all the same; none if not `wanted`."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted
+        self._count = 0
+        self._next = _AGAIN_FIRST
+
+    def places(self, read: Sequence[Any], new: AbstractSet[Any]) -> list[int]:
+        """Their places in a batch of which this was read, and this is `new`."""
+        first = self._count
+        self._count += len(read)
+        if not self._wanted or not read or (first >= _AGAIN_FIRST and self._count < self._next):
+            return []
+        if first < _AGAIN_FIRST:
+            return [at for at, one in enumerate(read[: _AGAIN_FIRST - first]) if one not in new or read.index(one) < at]
+        at = len(read) - 1
+        if read[at] in new and read.index(read[at]) == at:
+            return []
+        self._next = self._count + _AGAIN_EACH
+        return [at]
+
+
 class StateReadings:
     """Conditions on states with one `reads`: `claims` that are only asked until they are settled, by their places, and
-    `MOST_MARKED` `marked` ones at most."""
+    `MOST_MARKED` `marked` ones at most. `first` is the first of them, which answers for what they read."""
 
-    def __init__(self, reads: Reading) -> None:
-        self._reads = reads
+    def __init__(self, first: Property, *, again: bool) -> None:
+        self._first = first
+        self._sample = Sample(wanted=again)
         self.claims: dict[int, Property] = {}
         self.marked: list[Marked] = []
         self._answers: dict[Hashable, int] = {}  # to the marked ones: a bit for each
 
-    def look(self, states: Sequence[Any], raised: Raised) -> dict[int, int]:
+    def look(self, states: Sequence[Any], raised_at: Raised) -> dict[int, int]:
         """The claims that are settled by one of these states, each with the first such state's place among them: an "always"
         is broken there, a "sometimes" shown."""
         settled: dict[int, int] = {}
         if not self.claims and not self.marked:
             return settled
-        read = self._reads(states)
-        met = set(read)
+        try:
+            read = _taken(self._first, states)
+            met = set(read)
+        except Exception as error:
+            at = next((at for at, state in enumerate(states) if _unreadable(self._first, state)), None)
+            if at is None:
+                raise _unlike_one_by_one(self._first, error) from error
+            why = _unreadable(self._first, states[at]) or error
+            raise raised_at(self._first, why, at) from why
         new = met.difference(self._answers)
         if new:
             if len(self._answers) + len(new) > _MOST_KNOWN:
                 self._answers.clear()
                 new = met
             for at in sorted(map(read.index, new)):
-                self._answers[read[at]] = self._asked(states[at], at, settled, raised)
+                self._answers[read[at]] = self._asked(states[at], at, settled, raised_at)
         for place in settled:
             del self.claims[place]
+        for at in self._sample.places(read, new):
+            self._ask_again(states[at], at, read[at], raised_at)
         if self.marked:
             row = bytes(map(self._answers.__getitem__, read))
             for bit, (_, _, marks) in zip(_BIT, self.marked, strict=False):
                 marks.extend(row.translate(bit))
         return settled
 
-    def _asked(self, state: Any, at: int, settled: dict[int, int], raised: Raised) -> int:
+    def _ask_again(self, state: Any, at: int, read: Hashable, raised_at: Raised) -> None:
+        for claim in self.claims.values():
+            if _asked(claim, claim.holds, state, at, raised_at) is (claim.kind == "sometimes"):
+                raise _looks_at_more(claim, read, state, None)
+        for number, (claim, holds, _) in enumerate(self.marked):
+            if _asked(claim, holds, state, at, raised_at) != self._answers[read] >> number & 1:
+                raise _looks_at_more(claim, read, state, None)
+
+    def _asked(self, state: Any, at: int, settled: dict[int, int], raised_at: Raised) -> int:
         bits = 0
         for place, claim in self.claims.items():
-            if place not in settled and _asked(claim, claim.holds, state, at, raised) is (claim.kind == "sometimes"):
+            if place not in settled and _asked(claim, claim.holds, state, at, raised_at) is (claim.kind == "sometimes"):
                 settled[place] = at
         for number, (claim, holds, _) in enumerate(self.marked):
-            bits |= _asked(claim, holds, state, at, raised) << number
+            bits |= _asked(claim, holds, state, at, raised_at) << number
         return bits
 
 
-def _asked(claim: Property, holds: Callable[[Any], bool], state: Any, at: int, raised: Raised) -> bool:
+def _asked(claim: Property, holds: Callable[[Any], bool], state: Any, at: int, raised_at: Raised) -> bool:
     try:
         return bool(holds(state))
     except Exception as error:
-        raise raised(claim, error, at) from error
+        raise raised_at(claim, error, at) from error
+
+
+def _taken(claim: Property, states: Sequence[Any]) -> Sequence[Hashable]:
+    """What `claim` reads of each of these states."""
+    reads = claim.reads
+    if reads is None:
+        raise ValueError(f"the property {claim.name!r} does not say what it reads")
+    read = reads(states)
+    if not isinstance(read, list | tuple):
+        read = list(read)
+    if len(read) != len(states):
+        raise ValueError(f"it reads {len(read)} values of {len(states)} states")
+    return read
+
+
+def _unreadable(claim: Property, state: Any) -> Exception | None:
+    """Why what `claim` reads of this state is not to be had, None if it is."""
+    try:
+        read = _taken(claim, [state])
+    except Exception as error:  # noqa: BLE001  whatever it is, it is told
+        return error
+    try:
+        hash(read[0])
+    except TypeError as error:
+        why = TypeError(f"what it reads can't be hashed: {read[0]!r}")
+        why.__cause__ = error
+        return why
+    return None
+
+
+def _looks_at_more(claim: Property, read: Hashable, state: Any, action: Any) -> ModelError:
+    return ModelError(
+        f"the property {claim.name!r} looks at more than it reads: another time when it read {read!r}, it answered otherwise; "
+        "let `reads` give all that it looks at",
+        state=state,
+        action=action,
+    )
+
+
+def _unlike_one_by_one(claim: Property, error: Exception) -> PropertyRaised:
+    return raised(claim, error, None, None, " when it read many states, and did not for any of them alone")
 
 
 class StepReadings:
-    """All conditions on steps with one `reads`, by their places."""
+    """All conditions on steps with one `reads`, by their places. `first` is the first of them, which answers for what they
+    read."""
 
-    def __init__(self, reads: Reading) -> None:
-        self._reads = reads
+    def __init__(self, first: Property, *, again: bool) -> None:
+        self._first = first
+        self._sample = Sample(wanted=again)
         self.claims: dict[int, Property] = {}
         self._good: set[tuple[Hashable, Hashable]] = set()
 
     def look(
-        self, states: Sequence[Any], steps: Sequence[tuple[int, Any, Any]], afters: Sequence[Any], raised: Raised
+        self, states: Sequence[Any], steps: Sequence[tuple[int, Any, Any]], afters: Sequence[Any]
     ) -> dict[int, int]:
         """The claims that are broken by one of these steps, each with the first such step's place among them. A step is the
         place of the state that it begins in, its action and the state after, of which `afters` is the list."""
         if not self.claims:
             return {}
-        before, after = self._reads(states), self._reads(afters)
-        read = list(zip([before[at] for at, _, _ in steps], after, strict=True))
-        new = set(read) - self._good
+        try:
+            before, after = _taken(self._first, states), _taken(self._first, afters)
+            read = list(zip([before[at] for at, _, _ in steps], after, strict=True))
+            new = set(read) - self._good
+        except Exception as error:
+            raise self._unread(states, steps, error) from error
         broken: dict[int, int] = {}
         for number in sorted(map(read.index, new)):
             at, action, state = steps[number]
             for place, claim in self.claims.items():
-                try:
-                    if place not in broken and not claim.holds(states[at], action, state):
-                        broken[place] = number
-                except Exception as error:
-                    raise raised(claim, error, number) from error
+                if place not in broken and not ask(claim, claim.holds, states[at], action, state):
+                    broken[place] = number
+        for number in self._sample.places(read, new):
+            at, action, state = steps[number]
+            for place, claim in self.claims.items():
+                if place not in broken and not ask(claim, claim.holds, states[at], action, state):
+                    raise _looks_at_more(claim, read[number], states[at], action)
         if len(self._good) + len(new) > _MOST_KNOWN:
             self._good.clear()
         self._good |= new
         return broken
+
+    def _unread(self, states: Sequence[Any], steps: Sequence[tuple[int, Any, Any]], error: Exception) -> PropertyRaised:
+        first = self._first
+        ends = {at: state for at, state in enumerate(states) if _unreadable(first, state)}
+        for at, action, after in steps:
+            why = _unreadable(first, states[at]) if at in ends else _unreadable(first, after)
+            if why is not None:
+                return raised(first, why, states[at], action)
+        for state in ends.values():
+            return raised(first, _unreadable(first, state) or error, state, None)
+        return _unlike_one_by_one(first, error)

@@ -17,6 +17,7 @@ preserved too (Gerth, Kuiper, Peled and Penczek, 1999):
 from collections.abc import Container, Sequence
 from typing import Any
 
+from machines.checker.asking import ask
 from machines.checker.model import Model, Property
 from machines.checker.options import Options
 
@@ -29,7 +30,7 @@ class AmpleSets:
 
     def __init__(self, model: Model[Any, Any]) -> None:
         self._model = model
-        self._holds = [claim.holds for claim in model.properties()]
+        self._claims = tuple(model.properties())
 
     def enough(self, state: Any, found: Sequence[tuple[Any, Any]], seen: Container[Any]) -> Sequence[tuple[Any, Any]]:
         """The first action that can be followed alone, else all."""
@@ -38,12 +39,14 @@ class AmpleSets:
             if after in seen:
                 continue
             others = (other for at, (other, _) in enumerate(found) if at != place)
-            if all(independent(state, action, other) for other in others) and not self._is_seen(state, after):
+            if all(independent(state, action, other) for other in others) and not self._is_seen(state, action, after):
                 return (found[place],)
         return found
 
-    def _is_seen(self, before: Any, after: Any) -> bool:
-        return any(bool(holds(before)) != bool(holds(after)) for holds in self._holds)
+    def _is_seen(self, before: Any, action: Any, after: Any) -> bool:
+        return any(
+            ask(claim, claim.holds, before) != ask(claim, claim.holds, after, action=action) for claim in self._claims
+        )
 
 
 def refuse_unsound(options: Options, properties: Sequence[Property]) -> None:

@@ -8,10 +8,15 @@ import random
 from collections.abc import Sequence
 from typing import Any, Final
 
-from machines.checker.model import Model, ModelError, NotRepeatable
+from machines.checker.asking import ask
+from machines.checker.model import Model, ModelError, NotRepeatable, Property
 
 _FIRST: Final = 500  # states that are all asked twice
 _ASKED_IN_DOUBT: Final = 10  # times: chance gives the same twice now and then
+_READ_FIRST: Final = (
+    200  # of these, the ones of which it is also asked whether properties look at nothing but what they read
+)
+_READ_EACH: Final = 1_010  # and after these
 _EACH: Final = 101  # after these one in so many; prime, so that it keeps no step with the model
 
 
@@ -78,16 +83,31 @@ def _not_the_same_again(model: Model[Any, Any], state: Any, one: list[Any], two:
 def ask_symmetry(model: Model[Any, Any], state: Any) -> None:
     """Ask whether the canonical form of `state`, and of what comes after it, is its own. Raises `ModelError`.
 
-    And whether the properties of states can't tell a state from its canonical form, which they must not.
+    And whether the properties can't tell a state from its canonical form, which they must not: those of states hold in both or
+    in neither, and those of steps are broken by as many steps from the one as from the other.
     """
+    of_steps = [claim for claim in model.properties() if claim.kind == "always_step"]
     for action, after in [(None, state), *model.successors(state)]:
         stands = model.canonical(after)
         if model.canonical(stands) != stands:
             raise ModelError("the canonical form has another canonical form", state=after, action=action)
         for claim in model.properties():
-            if claim.kind != "always_step" and bool(claim.holds(after)) != bool(claim.holds(stands)):
+            if claim.kind != "always_step" and (
+                ask(claim, claim.holds, after, action=action) != ask(claim, claim.holds, stands)
+            ):
                 problem = f"the property {claim.name!r} tells a state from its canonical form {stands!r}"
                 raise ModelError(problem, state=after, action=action)
+        for claim in of_steps if stands != after else ():
+            if _broken(model, claim, after) != _broken(model, claim, stands):
+                problem = (
+                    f"the property {claim.name!r} tells steps from a state from those of its canonical form {stands!r}"
+                )
+                raise ModelError(problem, state=after, action=action)
+
+
+def _broken(model: Model[Any, Any], claim: Property, state: Any) -> int:
+    """How many steps from `state` break it."""
+    return sum(not ask(claim, claim.holds, state, action, after) for action, after in model.successors(state))
 
 
 def rebuilt(value: Any) -> Any:

@@ -5,7 +5,8 @@ hypothesis is imported when it is asked for, since only tests have it.
 
 from typing import TYPE_CHECKING, Any
 
-from machines.checker.model import Model, Property, PropertyRaised
+from machines.checker.asking import ask
+from machines.checker.model import Model, Property
 
 if TYPE_CHECKING:
     from hypothesis.stateful import RuleBasedStateMachine
@@ -61,9 +62,5 @@ def state_machine(model: Model[Any, Any]) -> "type[RuleBasedStateMachine]":
 
 
 def _assert(claim: Property, *of: Any) -> None:
-    try:
-        holds = claim.holds(*of)
-    except Exception as error:
-        raise PropertyRaised(f"the property {claim.name!r} raised {error!r}", state=of[-1]) from error
-    if not holds:
+    if not ask(claim, claim.holds, *of):
         raise AssertionError(f"{claim.kind} {claim.name!r} does not hold: {of[-1]!r}")

@@ -11,7 +11,8 @@ from random import Random
 from time import perf_counter
 from typing import Any, Final, NamedTuple
 
-from machines.checker.model import Model, NoInitialState, Property, PropertyRaised, UnhashableState
+from machines.checker.asking import ask
+from machines.checker.model import Model, NoInitialState, Property, UnhashableState
 from machines.checker.on_path import holds_on
 from machines.checker.options import Options, Progress
 from machines.checker.replay import minimise
@@ -116,6 +117,7 @@ class _Walk:
                 if ended:
                     stopped_by = ended
                     break
+            self.model.doubts()  # no walk sees every state, but they must be what they seem
             verdicts = self.verdicts(stopped_by, shorten=True)
         except KeyboardInterrupt:
             stopped_by = "interrupted"
@@ -157,7 +159,7 @@ class _Walk:
             self.transitions += 1
             for place, claim in enumerate(self.properties):
                 asked = claim.kind == "always_step" and place not in self.found
-                if asked and not self.ask(claim, claim.holds, state, action, after):
+                if asked and not ask(claim, claim.holds, state, action, after):
                     self.note(place, Outcome.FAILS, path, steps, "the last step breaks it")
             state = after
             self.visit(path, steps, state, due, waiting)
@@ -168,9 +170,9 @@ class _Walk:
         action = steps[-1].action if steps else None
         for place in due:
             claim = self.properties[place]
-            if self.ask(claim, claim.holds, state, action=action):
+            if ask(claim, claim.holds, state, action=action):
                 waiting.add(place)
-            if place in waiting and claim.until is not None and self.ask(claim, claim.until, state, action=action):
+            if place in waiting and claim.until is not None and ask(claim, claim.until, state, action=action):
                 waiting.discard(place)
         try:
             known = state in self.seen
@@ -184,7 +186,7 @@ class _Walk:
         for place, claim in enumerate(self.properties):
             if place in self.found or claim.kind not in ("always", "sometimes"):
                 continue
-            holds = self.ask(claim, claim.holds, state, action=action)
+            holds = ask(claim, claim.holds, state, action=action)
             if claim.kind == "always" and not holds:
                 self.note(place, Outcome.FAILS, path, steps, "the last state breaks it")
             elif claim.kind == "sometimes" and holds:
@@ -196,19 +198,12 @@ class _Walk:
         for place, claim in enumerate(self.properties):
             if place in self.found:
                 continue
-            if claim.kind == "no_deadlock" and not self.ask(claim, claim.holds, state, action=action):
+            if claim.kind == "no_deadlock" and not ask(claim, claim.holds, state, action=action):
                 self.note(place, Outcome.FAILS, path, steps, "a run ends here")
-            elif claim.kind == "can_always_reach" and not self.ask(claim, claim.holds, state, action=action):
+            elif claim.kind == "can_always_reach" and not ask(claim, claim.holds, state, action=action):
                 self.note(place, Outcome.FAILS, path, steps, "a run ends here, and no goal is reached")
             elif place in waiting:
                 self.note(place, Outcome.FAILS, path, steps, "the run ends and the effect never comes")
-
-    def ask(self, claim: Property, holds: Any, state: Any, *step: Any, action: Any = None) -> bool:
-        try:
-            return bool(holds(state, *step))
-        except Exception as error:
-            problem = f"the property {claim.name!r} raised {error!r}"
-            raise PropertyRaised(problem, state=state, action=step[0] if step else action) from error
 
     def note(self, place: int, outcome: Outcome, path: Path, steps: list[Step], why: str) -> None:
         self.found[place] = _Found(outcome, Path(path.initial, tuple(steps)), why)

@@ -1,4 +1,8 @@
 import dataclasses
+import datetime as dt
+import itertools
+import random
+import uuid
 from typing import Any, NamedTuple
 
 import msgspec
@@ -6,8 +10,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from actors.actor import Exited
+from actors.model_parts import Part
 from actors.model_tables import Table, TupleTable, packed, unpacked
-from machines.checker.model import UnhashableState
+from machines.checker.model import NotRepeatable, UnhashableState
 from machines.frozen import FrozenMap, frozen
 
 
@@ -48,6 +53,56 @@ class Form(BaseModel):
     name: str
 
 
+class Sheet(msgspec.Struct, eq=False):
+    words: str
+
+
+@dataclasses.dataclass(eq=False)
+class Counter:
+    x: int
+
+
+@dataclasses.dataclass(unsafe_hash=True)
+class Trusting:
+    x: int
+
+
+class Box:
+    def __init__(self) -> None:
+        self.x = 1
+
+
+class Slot:
+    __slots__ = ("x",)
+
+
+class Marked(tuple[int, ...]):  # noqa: SLOT001 - that is the point
+    """A tuple with a field of its own."""
+
+
+class ByValue:
+    """Brings its own hash."""
+
+    def __init__(self, x: int) -> None:
+        self.x = x
+
+    def __hash__(self) -> int:
+        return hash(self.x)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByValue) and self.x == other.x
+
+
+class Nobody:
+    """A sentinel: it is itself, and has no fields."""
+
+
+def marked() -> Marked:
+    made = Marked((1, 2))
+    made.more = 3  # type: ignore[attr-defined]
+    return made
+
+
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
@@ -62,6 +117,16 @@ class Form(BaseModel):
         (Draft("hello"), "Draft"),
         (Cursor(1), "Cursor"),
         (Form(name="a"), "Form"),
+        (Sheet("hello"), "Sheet"),
+        (Counter(1), "Counter"),
+        (Trusting(1), "Trusting"),
+        (Box(), "Box"),
+        ((1, Box()), "Box"),
+        (Slot(), "Slot"),
+        (iter([1]), "list_iterator"),
+        (itertools.count(), "count"),
+        (random.Random(1), "Random"),
+        (marked(), "Marked"),
     ],
 )
 def test_a_value_that_could_be_changed_is_refused_and_named(value: Any, kind: str) -> None:
@@ -141,6 +206,84 @@ def test_a_dict_within_an_immutable_value_counts_by_its_content() -> None:
 
     assert table.number(Point({"a": 1})) == table.number(Point({"a": 1}))  # type: ignore[arg-type]
     assert table.number(Point({"a": 1})) != table.number(Point({"a": 2}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [len, random.random, Point, Part("port"), Nobody(), Marked((1, 2)), dt.timedelta(1), uuid.UUID(int=1)],
+)
+def test_what_has_nothing_that_changes_is_taken(value: Any) -> None:
+    table = Table()
+
+    assert table.number((value,)) == table.number((value,))
+    table.look_again()
+
+
+def change_deep(value: Any) -> None:
+    value.x["a"]["b"] = 2
+
+
+def change_list(value: Any) -> None:
+    value.x["a"] = [1]
+
+
+def change_field(value: Any) -> None:
+    value.x = 2
+
+
+def give_field(value: Any) -> None:
+    value[0].x = 2
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (lambda: Point({"a": {"b": 1}}), change_deep),  # type: ignore[arg-type]
+        (lambda: Point({"a": {"b": 1}}), change_list),  # type: ignore[arg-type]
+        (lambda: ByValue(1), change_field),
+        (lambda: (Nobody(),), give_field),
+    ],
+)
+def test_a_value_that_is_changed_in_place_is_noticed(make: Any, change: Any) -> None:
+    table = Table()
+    value = make()
+    number = table.number(value)
+    table.look_again()
+    change(value)
+
+    assert table.number(value) == number  # which is why it must be noticed
+    with pytest.raises(NotRepeatable, match="was changed in place after it had become part of a state"):
+        table.look_again()
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [(lambda: {"a": 1}, lambda it: it.update(a=2)), (lambda: ByValue(1), lambda it: setattr(it, "x", 2))],
+)
+@pytest.mark.parametrize("which", [0, 1])
+def test_it_is_noticed_in_each_of_two_values_that_hold_equal_ones(make: Any, change: Any, which: int) -> None:
+    table = Table()
+    equal = make(), make()
+    values = Point(equal[0]), Metres(equal[1])
+    for value in values:
+        table.number(value)
+    table.look_again()
+    change(equal[which])
+
+    with pytest.raises(NotRepeatable, match="changed in place"):
+        table.look_again()
+
+
+def test_some_are_looked_at_each_time_until_all_were() -> None:
+    table = Table()
+    values = [ByValue(x) for x in range(10)]
+    for value in values:
+        table.number(value)
+    values[7].x = 70
+
+    with pytest.raises(NotRepeatable, match="ByValue"):
+        for _ in range(4):
+            table.look_again(3)
 
 
 def test_an_object_without_fields_of_its_own_is_itself() -> None:

@@ -376,3 +376,45 @@ def test_the_report_says_how_it_was_searched() -> None:
     assert report.configuration["max_states"] == 10
     bound = next(value for name, value in report.configuration.items() if "probability" in name)
     assert bound == pytest.approx(2 * 1 / 2 / 2**64)
+
+
+# ------------------------------------------------------------------------------------------------------------- doubts
+
+
+class Doubtful(Counter):
+    """Says of its properties that they were about nothing."""
+
+    claims = (always("good", lambda state: state >= 0), always("bad", lambda state: state < 5), sometimes("at", bool))
+
+    def doubts(self) -> dict[str, str]:
+        return dict.fromkeys(["good", "bad", "at"], "there is no such thing")
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": "depth"}, {"workers": 2}], ids=str)
+def test_a_property_that_was_about_nothing_is_not_decided_though_every_state_was_seen(options: dict[str, Any]) -> None:
+    report = check(Doubtful(), **options)
+
+    assert report.complete
+    said = {verdict.name: (verdict.outcome, verdict.why, verdict.path is None) for verdict in report.verdicts}
+    assert said == {
+        "good": (Outcome.NOT_DECIDED, "there is no such thing", True),
+        "bad": (Outcome.FAILS, "the last state breaks it; and there is no such thing", False),
+        "at": (Outcome.NOT_DECIDED, "there is no such thing", True),
+    }
+
+
+def test_what_was_not_met_in_a_part_of_the_states_is_no_doubt() -> None:
+    report = check(Doubtful(), max_states=8)
+
+    assert report.verdict("at").outcome is Outcome.HOLDS
+    assert report.verdict("bad").why == "the last state breaks it"
+
+
+@searches
+def test_a_model_that_finds_its_states_not_to_be_trusted_is_no_model(options: dict[str, Any]) -> None:
+    class Spoilt(Counter):
+        def doubts(self) -> dict[str, str]:
+            raise NotRepeatable("a value was changed")
+
+    with pytest.raises(NotRepeatable, match="a value was changed"):
+        check(Spoilt(), **options)

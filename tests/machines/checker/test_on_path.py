@@ -9,6 +9,7 @@ from machines.checker import (
     Outcome,
     Path,
     Property,
+    PropertyRaised,
     Step,
     always,
     always_step,
@@ -113,3 +114,38 @@ def test_the_search_and_the_path_agree() -> None:
 def test_an_unknown_property_is_named_with_those_there_are() -> None:
     with pytest.raises(KeyError, match="no property 'all'; it has: below two, never out"):
         property_named(Ring(), "all")
+
+
+class Asked(Ring):
+    def __init__(self, claim: Property) -> None:
+        super().__init__()
+        self.claim = claim
+
+    def properties(self) -> Sequence[Property]:
+        return [self.claim]
+
+
+def raises_at_two(*of: object) -> bool:
+    if of[-1] == 2:
+        raise RuntimeError("no idea")
+    return False
+
+
+@pytest.mark.parametrize(
+    ("claim", "state", "action"),
+    [
+        (always("it", lambda state: not raises_at_two(state)), 2, "on"),
+        (always_step("it", lambda *step: not raises_at_two(*step)), 1, "on"),
+        (sometimes("it", raises_at_two), 2, "on"),
+        (can_always_reach("it", raises_at_two), 2, None),
+        (leads_to("it", lambda _: True, raises_at_two), 2, "on"),
+        (leads_to("it", raises_at_two, lambda _: True), 2, "on"),
+    ],
+    ids=lambda it: getattr(it, "kind", str(it)),
+)
+def test_a_property_that_raises_on_a_path_is_named_with_the_state_and_the_step(
+    claim: Property, state: int, action: str | None
+) -> None:
+    with pytest.raises(PropertyRaised, match="'it' raised RuntimeError") as caught:
+        holds_on(Asked(claim), "it", Path(0 if action else 2, (Step("on", 1), Step("on", 2)) if action else ()))
+    assert (caught.value.state, caught.value.action) == (state, action)

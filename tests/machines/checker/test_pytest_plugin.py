@@ -149,7 +149,7 @@ def test_not_decided_is_a_failure_and_says_so(runs: pytest.Pytester) -> None:
     result = run(runs, test)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*NOT DECIDED, which is no pass: 3 states,*stopped by max_states", "E *not decided: under five"]
+        ["*NOT DECIDED, which is no pass: 3 states,*stopped by max_states", "E *not decided: under five: *max_states"]
     )
 
 

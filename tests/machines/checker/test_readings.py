@@ -132,3 +132,87 @@ def test_one_that_raises_names_the_state_and_the_step() -> None:
         check(Grid([always("fragile", raises, reads=the_sum)]))
     with pytest.raises(PropertyRaised, match=r"'fragile' raised ZeroDivisionError.*in the state \(2, 0\).*action 'x'"):
         check(Grid([always_step("fragile", lambda _, __, after: raises(after), reads=the_sum)]))
+
+
+# --- readings that can't be had ------------------------------------------------------------------------------------------
+
+
+def raises_at_four(states: Sequence[tuple[int, int]]) -> Sequence[Hashable]:
+    return [1 // (4 - x - y) for x, y in states]
+
+
+def unhashable_at_four(states: Sequence[tuple[int, int]]) -> Sequence[Any]:
+    return [[x, y] if x + y == 4 else x for x, y in states]
+
+
+def too_few_at_four(states: Sequence[tuple[int, int]]) -> Sequence[Hashable]:
+    return [x for x, y in states if x + y != 4]
+
+
+BROKEN = pytest.mark.parametrize(
+    ("reads", "text"),
+    [
+        (raises_at_four, "raised ZeroDivisionError"),
+        (unhashable_at_four, "what it reads can't be hashed: "),
+        (too_few_at_four, "it reads 0 values of 1 states"),
+    ],
+)
+KINDS: list[Any] = [
+    lambda name, reads: always(name, lambda _: True, reads=reads),
+    lambda name, reads: sometimes(name, lambda _: False, reads=reads),
+    lambda name, reads: can_always_reach(name, lambda _: True, reads=reads),
+    lambda name, reads: leads_to(name, lambda _: True, lambda _: True, reads=reads),
+]
+
+
+@BROKEN
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("options", [{}, {"strategy": "depth"}, {"workers": 2}], ids=str)
+def test_what_can_not_be_read_of_a_state_names_the_first_property_the_state_and_the_step(
+    reads: Any, text: str, kind: Any, options: dict[str, Any]
+) -> None:
+    both = [kind("one", reads), kind("two", reads)]
+    with pytest.raises(PropertyRaised, match=f"the property 'one' .*{text}") as caught:
+        check(Grid(both), **options)
+    assert sum(caught.value.state) == 4
+    assert caught.value.action in ("x", "y")
+    assert caught.value.__cause__ is not None
+
+
+@BROKEN
+@pytest.mark.parametrize("options", [{}, {"strategy": "depth"}, {"workers": 2}], ids=str)
+def test_what_can_not_be_read_after_a_step_names_the_step(reads: Any, text: str, options: dict[str, Any]) -> None:
+    both = [always_step(name, lambda *_: True, reads=reads) for name in ("one", "two")]
+    with pytest.raises(PropertyRaised, match=f"the property 'one' .*{text}") as caught:
+        check(Grid(both), **options)
+    assert sum(caught.value.state) == 3
+    assert caught.value.action in ("x", "y")
+
+
+def test_what_can_not_be_read_of_an_initial_state_names_the_step_from_it_or_none() -> None:
+    def never(states: Sequence[Any]) -> Sequence[Hashable]:
+        raise LookupError("nothing there")
+
+    for claim, action in (
+        (always("it", bool, reads=never), None),
+        (always_step("it", lambda *_: True, reads=never), "x"),
+    ):
+        with pytest.raises(PropertyRaised, match="'it' raised LookupError") as caught:
+            check(Grid([claim]))
+        assert (caught.value.state, caught.value.action) == ((0, 0), action)
+
+
+def test_what_can_only_not_be_read_of_many_states_says_so() -> None:
+    def one(states: Sequence[Any]) -> Sequence[Hashable]:
+        (state,) = states
+        return [state]
+
+    with pytest.raises(PropertyRaised, match="when it read many states, and did not for any of them alone"):
+        check(Grid([always("it", lambda _: True, reads=one)]))
+
+
+def test_what_is_read_may_come_from_a_generator() -> None:
+    def lazily(states: Sequence[Any]) -> Any:
+        return (sum(state) for state in states)
+
+    assert told(lazily) == told(None)
