@@ -29,7 +29,9 @@ HELD: Final = 3  # it crashed; mail waits for its supervisor's decision
 STOPPED: Final = 4  # gone; mail becomes a dead letter
 UNBORN: Final = 5  # its spawn was asked for and not carried out; mail becomes a dead letter
 
-CONTROL_BOUND: Final = 10_000  # far above what ever waits in a call; reaching it means that the receiver is stuck
+CONTROL_BOUND: Final = (
+    10_000  # far above what ever waits in a call; reaching its bound means that the receiver is stuck
+)
 AUDIO_BOUND: Final = 3_000  # a minute of single frames
 
 
@@ -246,10 +248,10 @@ def put_back(ref: Ref, message: Any, pool: LanePool) -> None:
     _spread(ref, pool)[lane_of(message)].appendleft(message)
 
 
-def put(ref: Ref, message: Any, pool: LanePool) -> Any:
+def put(ref: Ref, message: Any, pool: LanePool, control_bound: int = CONTROL_BOUND) -> Any:
     """Put `message` behind the mail of its lane; the message that had to go, or EMPTY.
 
-    Raises `MailboxOverflow` when the control lane is full.
+    Raises `MailboxOverflow` when `control_bound` messages are in the control lane.
     """
     if ref.slot is EMPTY:
         ref.slot = message
@@ -259,8 +261,8 @@ def put(ref: Ref, message: Any, pool: LanePool) -> Any:
     gone: Any = EMPTY
     if number == AUDIO and len(lane) >= AUDIO_BOUND:
         gone = lane.popleft()
-    elif number == CONTROL and len(lane) >= CONTROL_BOUND:
-        raise MailboxOverflow(f"{ref.name}: more than {CONTROL_BOUND} control messages wait")
+    elif number == CONTROL and len(lane) >= control_bound:
+        raise MailboxOverflow(f"{ref.name}: more than {control_bound} control messages wait")
     lane.append(message)
     return gone
 

@@ -49,12 +49,14 @@ class Drain(Struct, frozen=True, gc=False):
 
 
 class OpenMedia(Struct, frozen=True):
-    """Port work: begin the account of a session's audio, and its recording when `recording` is set."""
+    """Port work: begin the account of a session's audio, and its recording when `recording` is set. One that can't be slowed
+    goes on whatever waits."""
 
     session_id: str
     audio_format: AudioFormat
     recording: bool
     reply_to: Any
+    can_be_slowed: bool = True
 
 
 class Keep(Struct, frozen=True, gc=False):
@@ -151,10 +153,12 @@ class Abandon(Struct, frozen=True, gc=False):
 
 
 class Heard(Struct, frozen=True, gc=False):
-    """Port fact: the engine has taken every frame below `upto` that was not declared lost."""
+    """Port fact: the engine has taken every frame below `upto` that was not declared lost, `frames` of them since the last such
+    fact."""
 
     lane: ClassVar[int] = CONTROL
     upto: int
+    frames: int
 
 
 class Partial(Struct, frozen=True, gc=False):
@@ -187,6 +191,36 @@ class Finished(Struct, frozen=True, gc=False):
     """Port fact, the last one: every frame is accounted for as heard or unheard and every utterance has been told."""
 
     lane: ClassVar[int] = CONTROL
+
+
+class SpeechSilent(Struct, frozen=True, gc=False):
+    """Port fact: the port, or the worker that has this session, gives no sign of life (`reason` says which). Who finishes need
+    not wait for it; who goes on may: no audio is lost yet."""
+
+    lane: ClassVar[int] = CONTROL
+    reason: str
+
+
+# --- what the parts tell their session -----------------------------------------------------------------------------
+
+
+class PortFailed(Struct, frozen=True, gc=False):
+    """Recorder or transcriber to session: `port` ("media" or "speech") stopped answering, for `reason`."""
+
+    lane: ClassVar[int] = CONTROL
+    port: str
+    reason: str
+
+
+class AudioLost(Struct, frozen=True, gc=False):
+    """Recorder or transcriber to session: `count` frames from `first` on did not get through `port` ("media" or "speech"), for
+    `reason`."""
+
+    lane: ClassVar[int] = CONTROL
+    port: str
+    first: int
+    count: int
+    reason: str
 
 
 class Account(Struct, frozen=True, gc=False):
@@ -231,6 +265,7 @@ class Assessed(Struct, frozen=True):
 class Facts(Struct, frozen=True):
     """What is fixed about a session when it is asked for. Ids and chance are made by whoever asks.
 
+    `can_be_slowed` is False where audio comes in real time whatever we do.
     `secret` is the unguessable part of its evidence ids; `stt_engine` is what will run (None: record only) and
     `fallback` says so when that is not what was asked. `metadata` is a frozen JSON object without any token.
     """
@@ -248,6 +283,7 @@ class Facts(Struct, frozen=True):
     secret: str
     admin_token_valid: bool | None  # None: none was given
     created_at_ms: int
+    can_be_slowed: bool = True
 
 
 class OpenSession(Struct, frozen=True):

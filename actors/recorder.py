@@ -19,6 +19,7 @@ from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
 from actors.messages import (
     Account,
+    AudioLost,
     CloseMedia,
     Drain,
     Facts,
@@ -29,6 +30,7 @@ from actors.messages import (
     MediaLost,
     MediaSilent,
     OpenMedia,
+    PortFailed,
     Recorded,
 )
 from machines.session import RecordingInfo
@@ -37,6 +39,7 @@ OPEN, DRAINING, CLOSED = "open", "draining", "closed"
 NOTHING_YET = Account(upto=0, kept=0, n_bytes=0, digest="", lost=())
 LOST_ON_THE_WAY = "lost_on_the_way"
 MEDIA_SILENT = "media_silent"
+PORT = "media"
 
 
 class RecorderActor(Actor):
@@ -69,7 +72,7 @@ class RecorderActor(Actor):
             Kept: "kept_some",
             MediaLost: "media_lost",
             MediaClosed: IGNORE,
-            MediaSilent: IGNORE,
+            MediaSilent: "port_silent",
         },
         DRAINING: {
             Frames: IGNORE,
@@ -103,7 +106,8 @@ class RecorderActor(Actor):
     def start(self, out: Out) -> None:
         """Open the session's account at the port; a second opening of the same session changes nothing there."""
         facts = self.facts
-        out.port(self.media, OpenMedia(facts.session_id, facts.audio_format, facts.recording, out.me))
+        opening = OpenMedia(facts.session_id, facts.audio_format, facts.recording, out.me, facts.can_be_slowed)
+        out.port(self.media, opening)
 
     def restarted(self, out: Out) -> None:
         """Go on where the journal stands; a run or a close that may not have gone out is handed over again."""
@@ -123,6 +127,7 @@ class RecorderActor(Actor):
             if message.first < self.expected:
                 return
             self._lose(LOST_ON_THE_WAY, message.first - self.expected)
+            out.tell(self.session, AudioLost(PORT, self.expected, message.first - self.expected, LOST_ON_THE_WAY))
         self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.media, Keep(self.facts.session_id, message.first, message.count))
@@ -143,9 +148,14 @@ class RecorderActor(Actor):
             self.told_upto = message.upto
             out.tell(self.session, self.account)
 
-    def media_lost(self, message: MediaLost, _: Out) -> None:
+    def media_lost(self, message: MediaLost, out: Out) -> None:
         """The port could not keep some frames."""
         self._lose(message.reason, message.count)
+        out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
+
+    def port_silent(self, _: MediaSilent, out: Out) -> None:
+        """The port does not answer, and nothing is lost by that as long as frames can wait: it is noted."""
+        out.tell(self.session, PortFailed(PORT, MEDIA_SILENT))
 
     def closed(self, message: MediaClosed, out: Out) -> None:
         """The recording is closed: tell the session the final account."""
@@ -160,6 +170,7 @@ class RecorderActor(Actor):
         missing = self.expected - self.account.kept - total(self.account.lost)
         if missing:
             self._lose(MEDIA_SILENT, missing)
+        out.tell(self.session, PortFailed(PORT, MEDIA_SILENT))
         out.tell(self.session, Recorded(self.account, None))
 
     def _lose(self, reason: str, frames: int) -> None:

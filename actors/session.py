@@ -28,6 +28,7 @@ from actors.messages import (
     Abandon,
     Account,
     Assessed,
+    AudioLost,
     Changed,
     Closed,
     CloseMedia,
@@ -41,6 +42,7 @@ from actors.messages import (
     Frames,
     NotDurable,
     Opened,
+    PortFailed,
     Recorded,
     Routes,
     Spill,
@@ -100,13 +102,27 @@ class Ports(Struct, frozen=True):
     store: Any
 
 
+class Loss(Struct, frozen=True):
+    """A run of losses at one port for one reason: `frames` from frame `first` on, below `upto`, perhaps with others between
+    them that got through. `grew` is set when it became longer since the last account; a run that did not is over."""
+
+    port: str
+    reason: str
+    first: int
+    upto: int
+    frames: int
+    grew: bool = True
+
+
 class Parts(Struct, frozen=True):
-    """The children of a session, and when each crashed."""
+    """The children of a session, when each crashed, the ports that are on record as failed, and the losses that are not yet."""
 
     recorder: Ref
     transcriber: Ref | None
     quality: Ref
     crashes: tuple[tuple[Ref, CrashLog], ...] = ()
+    failed_ports: tuple[str, ...] = ()
+    losses: tuple[Loss, ...] = ()
 
 
 class Ending(Struct, frozen=True):
@@ -166,6 +182,8 @@ class SessionActor(Actor):
             Spilled: IGNORE,
             Routes: "reroute",
             Account: IGNORE,
+            AudioLost: IGNORE,
+            PortFailed: IGNORE,
             Recorded: IGNORE,
             Transcribed: IGNORE,
             Assessed: IGNORE,
@@ -180,6 +198,8 @@ class SessionActor(Actor):
             Spilled: IGNORE,
             Routes: "reroute",
             Account: "accounted",
+            AudioLost: "audio_lost",
+            PortFailed: "port_failed",
             Recorded: IGNORE,
             Transcribed: IGNORE,
             Assessed: IGNORE,
@@ -194,6 +214,8 @@ class SessionActor(Actor):
             Spilled: IGNORE,
             Routes: "reroute",
             Account: "accounted_at_end",
+            AudioLost: "audio_lost",
+            PortFailed: "port_failed",
             Recorded: "recorded",
             Transcribed: "transcribed",
             Assessed: "assessed",
@@ -208,6 +230,8 @@ class SessionActor(Actor):
             Spilled: "spilled",
             Routes: "reroute",
             Account: IGNORE,
+            AudioLost: IGNORE,
+            PortFailed: IGNORE,
             Recorded: IGNORE,
             Transcribed: IGNORE,
             Assessed: IGNORE,
@@ -342,6 +366,49 @@ class SessionActor(Actor):
             ("dropped", FrozenDict(message.lost)),
         )
         self._commit(out, "audio_accounted", ACTIVE, detail=detail)
+        self._record_losses(out)
+
+    def audio_lost(self, message: AudioLost, _: Out) -> None:
+        """A part tells of lost audio, which it has in its account: one record is made of all that belongs together."""
+        parts = self.parts
+        if parts is None:
+            return
+        first, upto, frames = message.first, message.first + message.count, message.count
+        others = []
+        for loss in parts.losses:
+            if (loss.port, loss.reason) == (message.port, message.reason):
+                first, upto, frames = min(first, loss.first), max(upto, loss.upto), frames + loss.frames
+            else:
+                others.append(loss)
+        self.parts = replace(parts, losses=(*others, Loss(message.port, message.reason, first, upto, frames)))
+
+    def _record_losses(self, out: Out, *, last: bool = False) -> None:
+        """Put losses into evidence that have gone on for no longer, or, at the end, all: a run of many is one record."""
+        parts = self.parts
+        if parts is None or not parts.losses:
+            return
+        going_on = tuple(replace(loss, grew=False) for loss in parts.losses if loss.grew and not last)
+        for loss in parts.losses:
+            if last or not loss.grew:
+                detail = (
+                    ("port", loss.port),
+                    ("reason", loss.reason),
+                    ("first_frame", loss.first),
+                    ("upto_frame", loss.upto),
+                    ("frames", loss.frames),
+                )
+                self._commit(out, "audio_lost", self.phase, detail=detail, failed=True)
+        self.parts = replace(parts, losses=going_on)
+
+    def port_failed(self, message: PortFailed, out: Out) -> None:
+        """A port stopped answering: on record, once for each port in a call, and told to those who listen."""
+        parts = self.parts
+        if parts is None or message.port in parts.failed_ports:
+            return
+        self.parts = replace(parts, failed_ports=(*parts.failed_ports, message.port))
+        detail = (("port", message.port), ("reason", message.reason))
+        self._commit(out, "port_failed", self.phase, detail=detail, failed=True)
+        self._emit(out, ERROR, ("part", message.port), ("reason", message.reason))
 
     def part_exited(self, message: Exited, out: Out) -> None:
         """A part crashed: restart it, or end the call when it crashes too often. One that ended by itself is done."""
@@ -506,6 +573,7 @@ class SessionActor(Actor):
 
     def _stopped(self, out: Out, trigger: str) -> None:
         """Drained or not: everything is released now, and the final record goes out."""
+        self._record_losses(out, last=True)
         self.phase = SESSION.fire(self.phase, trigger)
         out.cancel_timer("drain")
         if not self._ending().told_drain:
@@ -614,8 +682,9 @@ class SessionActor(Actor):
         detail: tuple[tuple[str, Any], ...] = (),
         result: SessionResult | None = None,
         then: tuple[Effect, ...] = (),
+        failed: bool = False,
     ) -> None:
-        status = SUCCEEDED
+        status = NOT_SUCCEEDED if failed else SUCCEEDED
         ending = self.ending
         if ending is not None and (ending.reason is FAILED or ending.reason is UNEVIDENCED):
             status = NOT_SUCCEEDED

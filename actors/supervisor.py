@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from actors.actor import PORT, REPLY, Actor, Effect, Exited, Gone, Out
 from actors.evidence import EvidenceActor
-from actors.mailbox import Ref
+from actors.mailbox import CONTROL_BOUND, Ref
 from actors.messages import (
     Abandon,
     Changed,
@@ -53,6 +53,12 @@ from machines.session import EndReason, FrameAccount, SessionResult, VoiceSessio
 V = TypeVar("V")
 
 GIVEN_CHANCES = 2  # crashes while ending as failed, after which the supervisor ends the session itself
+
+
+def control_bound(sessions: int, restarts: int) -> int:
+    """How many control messages may wait at one actor of a service with so many sessions: of each a request or a record, which
+    is sent again whenever the store is back or evidence begins again, and a spill. They come all at once when it does."""
+    return CONTROL_BOUND + sessions * (3 + restarts)
 
 
 class Entry(Struct, frozen=True):

@@ -151,11 +151,19 @@ class ActorSystem:
     """A set of actors and the dispatcher that runs them, on asyncio (uvloop too) and on trio.
 
     `clock` gives seconds and defaults to the clock of the loop that `run` is started in; `budget` is the number of steps
-    of one drain. Until `run` has started, `tell` and `spawn` work and timers wait.
+    of one drain, `control_bound` how many control messages may wait at one actor before that counts as its failure: more
+    than all who tell it things can have under way. Until `run` has started, `tell` and `spawn` work and timers wait.
     """
 
-    def __init__(self, *, clock: Callable[[], float] | None = None, budget: int = BUDGET) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] | None = None,
+        budget: int = BUDGET,
+        control_bound: int = CONTROL_BOUND,
+    ) -> None:
         self.budget = budget
+        self.control_bound = control_bound
         self._out = Out(Ref)
         self._ready: deque[Ref] = deque()
         self._busy = FREE
@@ -484,7 +492,7 @@ class ActorSystem:
             self._letter(ref, message, "stopped")
             return
         try:
-            gone = put(ref, message, self._pool)
+            gone = put(ref, message, self._pool, self.control_bound)
         except MailboxOverflow as error:
             self._letter(ref, message, "overflow")
             if ref.status != HELD:
@@ -615,9 +623,9 @@ class ActorSystem:
 
     def _postpone(self, ref: Ref, message: Any, _: None) -> None:
         deferred = ref.seldom.deferred
-        if len(deferred) >= CONTROL_BOUND:
+        if len(deferred) >= self.control_bound:
             self._letter(ref, message, "overflow")
-            raise MailboxOverflow(f"{ref.name}: more than {CONTROL_BOUND} messages are deferred")
+            raise MailboxOverflow(f"{ref.name}: more than {self.control_bound} messages are deferred")
         deferred.append(message)
 
     def _refuse(self, ref: Ref, message: Any, _: None) -> None:

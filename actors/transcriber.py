@@ -5,6 +5,10 @@
     DONE       the transcript is complete and the session has it
 
 The port knows frames by their numbers, so that handing a run over again after a crash transcribes it once.
+
+A port that falls silent, or a worker that does, ends no call: nothing is lost while frames wait. But who wants the end of a
+call need not wait out the drain deadline for it: the transcriber declares what was not heard, and answers with the text that
+it has.
 """
 
 from typing import Any
@@ -12,6 +16,8 @@ from typing import Any
 from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
 from actors.messages import (
+    Abandon,
+    AudioLost,
     Drain,
     Emit,
     Facts,
@@ -22,6 +28,8 @@ from actors.messages import (
     Heard,
     Listen,
     Partial,
+    PortFailed,
+    SpeechSilent,
     Transcribed,
     Unheard,
     Utterance,
@@ -30,36 +38,39 @@ from actors.recorder import LOST_ON_THE_WAY, counted, total
 from machines.events import VoiceEventType
 
 OPEN, DRAINING, DONE = "open", "draining", "done"
+PORT = "speech"
 
 
 class TranscriberActor(Actor):
     """Hands frames to the engine and collects what it hears.
 
-    `expected` is the next frame number, `last_run` the first one of the run handed over last; `unheard` counts frames by
-    reason, `texts` are the finished utterances in order.
+    `expected` is the next frame number, `last_run` the first one of the run handed over last; `heard` are the frames that the
+    port told of as heard, `unheard` counts those it told of as lost, by reason; `texts` are the finished utterances in order.
     """
 
-    __slots__ = ("directory", "expected", "facts", "last_run", "phase", "session", "stt", "texts", "unheard")
+    __slots__ = ("directory", "expected", "facts", "heard", "last_run", "phase", "session", "stt", "texts", "unheard")
     wiring = ("session", "stt", "directory", "facts")
-    state = ("phase", "expected", "last_run", "unheard", "texts")
+    state = ("phase", "expected", "last_run", "heard", "unheard", "texts")
     journal = state
     handles = {
         OPEN: {
             Frames: "frames",
             Drain: "drain",
-            Heard: IGNORE,
+            Heard: "heard_some",
             Partial: "partial",
             Utterance: "utterance",
             Unheard: "lost",
+            SpeechSilent: "port_silent",
             Finished: IGNORE,  # an engine finishes when it was asked to, and then this is draining
         },
         DRAINING: {
             Frames: IGNORE,
             Drain: IGNORE,
-            Heard: IGNORE,
+            Heard: "heard_some",
             Partial: "partial",
             Utterance: "utterance",
             Unheard: "lost",
+            SpeechSilent: "given_up",
             Finished: "finished",
         },
         DONE: {
@@ -69,6 +80,7 @@ class TranscriberActor(Actor):
             Partial: IGNORE,
             Utterance: IGNORE,
             Unheard: IGNORE,
+            SpeechSilent: IGNORE,
             Finished: IGNORE,
         },
     }
@@ -79,7 +91,7 @@ class TranscriberActor(Actor):
         self.directory = directory
         self.facts = facts
         self.phase = OPEN
-        self.expected = self.last_run = 0
+        self.expected = self.last_run = self.heard = 0
         self.unheard: tuple[tuple[str, int], ...] = ()
         self.texts: tuple[str, ...] = ()
 
@@ -107,6 +119,7 @@ class TranscriberActor(Actor):
             if message.first < self.expected:
                 return
             self.unheard = counted(self.unheard, LOST_ON_THE_WAY, message.first - self.expected)
+            out.tell(self.session, AudioLost(PORT, self.expected, message.first - self.expected, LOST_ON_THE_WAY))
         self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.stt, Hear(self.facts.session_id, message.first, message.count))
@@ -115,6 +128,10 @@ class TranscriberActor(Actor):
         """No more frames follow."""
         self.phase = DRAINING
         out.port(self.stt, Finish(self.facts.session_id))
+
+    def heard_some(self, message: Heard, _: Out) -> None:
+        """The outcome of more frames is known."""
+        self.heard += message.frames
 
     def partial(self, message: Partial, out: Out) -> None:
         """A preview for those who listen."""
@@ -140,10 +157,25 @@ class TranscriberActor(Actor):
         self.unheard = counted(self.unheard, message.reason, message.count)
         payload = (("reason", message.reason), ("first_frame", message.first), ("frames", message.count))
         out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.ERROR, (("part", "stt"), *payload)))
+        out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
+
+    def port_silent(self, message: SpeechSilent, out: Out) -> None:
+        """The port does not answer, and nothing is lost by that as long as frames can wait: it is noted."""
+        out.tell(self.session, PortFailed(PORT, message.reason))
 
     def finished(self, _: Finished, out: Out) -> None:
         """Everything handed over was heard or declared: tell the session the whole text."""
         self.phase = DONE
+        self._tell(out)
+
+    def given_up(self, message: SpeechSilent, out: Out) -> None:
+        """The port does not answer: what was not heard is declared, and nobody wants to know any more what the engine says."""
+        self.phase = DONE
+        missing = self.expected - self.heard - total(self.unheard)
+        if missing:
+            self.unheard = counted(self.unheard, message.reason, missing)
+        out.port(self.stt, Abandon(self.facts.session_id))
+        out.tell(self.session, PortFailed(PORT, message.reason))
         self._tell(out)
 
     def tell_again(self, _: Drain, out: Out) -> None:

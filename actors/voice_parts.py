@@ -239,7 +239,8 @@ def record_of(draft: m.Draft) -> Record:
 
 class Track(NamedTuple):
     """One session's audio at a port: where its facts go, `got` frames below `upto` taken, `told` of them answered for, `lost`
-    of these not kept; whether the end was asked for, and whether the port has fallen silent."""
+    of these not kept; whether the end was asked for, and whether the port has fallen silent, whether that was `noticed`, and is
+    still to be said to who `asks` for the end."""
 
     session_id: str
     reply_to: Any
@@ -249,6 +250,8 @@ class Track(NamedTuple):
     lost: int = 0
     ending: bool = False
     silent: bool = False
+    noticed: bool = False
+    asks: bool = False
     over: bool = False
     recording: bool = False
 
@@ -279,6 +282,21 @@ class _AudioPort(Part):
         track = self._track(state, work.session_id) or Track(work.session_id, None, recording=recording)
         return state if track.over else self._with(state, track._replace(reply_to=work.reply_to))
 
+    def _silences(self, state: Any, track: Track, news: Any) -> Iterator[Choice]:
+        """How the port falls silent, what the health watch has it say then, and its return."""
+        fault = self.name
+        if not track.silent:
+            fallen = track._replace(silent=True)
+            yield self._choice("falls silent", state, fallen, (), fault)
+            noticed = fallen._replace(noticed=True, asks=False)
+            yield self._choice("falls silent, and it is noticed", state, noticed, (news,), fault)
+            return
+        if track.noticed and track.asks:
+            yield self._choice("is known to be silent", state, track._replace(asks=False), (news,))
+        if track.noticed:
+            back = self._with(state, track._replace(silent=False, noticed=False, asks=False))
+            yield Choice("answers again", back, fair=False)
+
     def _choice(self, label: str, state: Any, track: Track, facts: tuple[Any, ...], fault: str = "") -> Choice:
         text = f"{label} ({track.session_id})" if len(state) > 1 else label
         tells = tuple([(track.reply_to, fact) for fact in facts])
@@ -297,15 +315,21 @@ class Media(_AudioPort):
         if isinstance(work, m.Keep):
             return self._taken(state, work)
         track = self._track(state, work.session_id)
-        return state if track is None or track.over else self._with(state, track._replace(ending=True))
+        return (
+            state if track is None or track.over else self._with(state, track._replace(ending=True, asks=track.noticed))
+        )
 
     def choices(self, state: Any) -> Iterable[Choice]:
         """Tell what was kept, and the end; or lose it; or say nothing any more."""
         for track in state:
-            if track.silent or track.over:
+            if track.over:
                 continue
             told = track._replace(told=track.got)
             count = track.got - track.told
+            if track.silent or count or track.ending:
+                yield from self._silences(state, track, m.MediaSilent())
+            if track.silent:
+                continue
             kept = m.Kept(track.upto, count, count * FRAME_BYTES, 0.25, 0.5, 0, 0, f"sha of {track.got - track.lost}")
             if track.ending:
                 samples = (track.got - track.lost) * 320
@@ -318,13 +342,6 @@ class Media(_AudioPort):
             if count:
                 lost = m.MediaLost(track.upto - count, count, "disk_full")
                 yield self._choice("loses", state, told._replace(lost=track.lost + count), (lost,), "media")
-            if count or track.ending:
-                yield self._choice("falls silent", state, track._replace(silent=True), (), "media")
-            if track.ending:
-                silent = (m.MediaSilent(),)
-                yield self._choice(
-                    "falls silent, and it is noticed", state, track._replace(silent=True), silent, "media"
-                )
 
 
 class Speech(_AudioPort):
@@ -341,23 +358,26 @@ class Speech(_AudioPort):
         track = self._track(state, work.session_id)
         if track is None or track.over:
             return state
-        return self._with(state, track._replace(ending=True, over=isinstance(work, m.Abandon)))
+        return self._with(state, track._replace(ending=True, asks=track.noticed, over=isinstance(work, m.Abandon)))
 
     def choices(self, state: Any) -> Iterable[Choice]:
         """Tell what was heard, and the end; or lose it; or say nothing any more."""
         for track in state:
-            if track.silent or track.over:
+            if track.over:
                 continue
             told = track._replace(told=track.got)
             count = track.got - track.told
+            if track.silent or count or track.ending:
+                yield from self._silences(state, track, m.SpeechSilent("speech_silent"))
+            if track.silent:
+                continue
+            heard = m.Heard(track.upto, count)
             words = m.Utterance(f"words below {track.upto}", 0, 20 * track.upto)
             if track.ending:
-                facts = (m.Partial("wor"), words, m.Finished()) if count else (m.Finished(),)
+                facts = (m.Partial("wor"), words, heard, m.Finished()) if count else (m.Finished(),)
                 yield self._choice("finishes", state, told._replace(over=True), facts)
             elif count:
-                yield self._choice("hears", state, told, (m.Partial("wor"), words))
+                yield self._choice("hears", state, told, (m.Partial("wor"), words, heard))
             if count:
                 lost = m.Unheard(track.upto - count, count, "worker_died")
                 yield self._choice("loses a worker", state, told._replace(lost=track.lost + count), (lost,), "speech")
-            if count or track.ending:
-                yield self._choice("falls silent", state, track._replace(silent=True), (), "speech")

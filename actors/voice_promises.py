@@ -15,6 +15,13 @@ from machines.session import (
 
 RANK = {state: rank for rank, state in enumerate(VoiceSessionState)}
 PARTS = ("recorder", "transcriber", "quality")
+OF_PORTS = {
+    "disk_full": "audio_lost",
+    "worker_died": "audio_lost",
+    "media_silent": "port_failed",
+    "speech_silent": "port_failed",
+}
+"""What is on record of frames that a port did not take, by the reason in the account."""
 
 
 def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
@@ -55,6 +62,8 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
             of=[_call(one.session_id), Aspect(path, _stopped)],
         )
     _promise_recovery(model, paths)
+    if model.faults.total <= 1:
+        _promise_ports(model)
     model.sometimes(
         "a call is opened", lambda callers: any(call.answer == "opened" for call in callers), of=["callers"]
     )
@@ -199,6 +208,34 @@ def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
                 ),
                 of=[path, "@faults"],
             )
+
+
+def _promise_ports(model: ActorModel) -> None:
+    """What holds of a port that fails while nothing else does."""
+    model.always(
+        "P8 a port whose silence is noticed holds up no end",
+        lambda callers, *ports: all(
+            call.result is None or call.result.drained
+            for call in callers
+            for track in (*ports[0], *ports[1])
+            if track.noticed and track.session_id == call.session_id
+        ),
+        of=["callers", "media", "speech"],
+    )
+    model.always(
+        "P4 what a port lost, and that it failed, is on record",
+        lambda callers, recorded: all(
+            (call.session_id, operation) in recorded
+            for call in callers
+            if call.result is not None
+            for reason in {**call.result.frames.dropped, **call.result.frames.untranscribed}
+            if (operation := OF_PORTS.get(reason))
+        ),
+        of=[
+            "callers",
+            Aspect("store", lambda store: frozenset((record.session_id, record.operation) for record in store.durable)),
+        ],
+    )
 
 
 def _kinds(faults: Faults) -> set[str]:

@@ -16,7 +16,7 @@ import pytest
 from actors import messages as m
 from actors.actor import Actor, Exited, Gone, Out
 from actors.evidence import EvidenceActor
-from actors.mailbox import CONTROL, Ref
+from actors.mailbox import CONTROL, CONTROL_BOUND, Ref
 from actors.policy import PolicyActor
 from actors.quality import QualityActor
 from actors.recorder import RecorderActor
@@ -110,9 +110,10 @@ class World:
         policy: VoicePolicy | None = None,
         break_at: frozenset[int] = frozenset(),
         inline: bool = True,
+        control_bound: int = CONTROL_BOUND,
     ) -> None:
         self.now = 0.0
-        self.system = ActorSystem(clock=lambda: self.now)
+        self.system = ActorSystem(clock=lambda: self.now, control_bound=control_bound)
         self.store, self.spill_ok = "up", True
         self.media_answers = self.stt_answers = True
         self.break_at = break_at
@@ -307,7 +308,7 @@ class World:
             if first < upto:
                 stream["upto"] = upto
                 stream["heard"] += range(first, upto)
-                return [(stream["to"], m.Partial("he")), (stream["to"], m.Heard(upto))]
+                return [(stream["to"], m.Partial("he")), (stream["to"], m.Heard(upto, upto - first))]
         elif isinstance(work, m.Finish):
             stream["done"] = True
             return [(stream["to"], m.Utterance("hello", 0, 400)), (stream["to"], m.Finished())]

@@ -72,7 +72,8 @@ def test_the_recorder_hands_runs_over_by_number(recorder: RecorderActor) -> None
 
 
 def test_a_hole_is_counted_and_an_old_run_is_not_handed_over(recorder: RecorderActor) -> None:
-    assert effects(recorder, m.Frames(2, 3, 1920, 1)) == [(PORT, MEDIA, m.Keep("voice-1", 2, 3))]
+    hole = (TELL, SESSION, m.AudioLost("media", 0, 2, "lost_on_the_way"))
+    assert effects(recorder, m.Frames(2, 3, 1920, 1)) == [hole, (PORT, MEDIA, m.Keep("voice-1", 2, 3))]
     assert recorder.account.lost == (("lost_on_the_way", 2),)
     assert effects(recorder, m.Frames(0, 2, 1280, 1)) == []
     assert recorder.expected == 5
@@ -110,7 +111,8 @@ def test_a_recorder_that_closes_gives_a_silent_port_up_and_declares_what_it_has_
     )
     done = effects(recorder, m.MediaSilent())
     lost = (("disk_full", 1), ("lost_on_the_way", 2), ("media_silent", 4))
-    assert done == [(TELL, SESSION, m.Recorded(m.Account(5, 2, 1280, "d", lost), None))]
+    failed = (TELL, SESSION, m.PortFailed("media", "media_silent"))
+    assert done == [failed, (TELL, SESSION, m.Recorded(m.Account(5, 2, 1280, "d", lost), None))]
     assert recorder.phase == CLOSED
     for late in (kept(9, 4), m.MediaClosed(None, "late"), m.MediaSilent()):
         assert effects(recorder, late) == []
@@ -119,13 +121,18 @@ def test_a_recorder_that_closes_gives_a_silent_port_up_and_declares_what_it_has_
 
 def test_a_silent_port_that_has_dealt_with_everything_costs_no_frame(recorder: RecorderActor) -> None:
     done = effects(recorder, m.Frames(0, 3, 1920, 1), kept(3, 3), m.Drain(), m.MediaSilent())
-    assert done == [(TELL, SESSION, m.Recorded(m.Account(3, 3, 1920, "d", ()), None))]
+    assert done[1:] == [(TELL, SESSION, m.Recorded(m.Account(3, 3, 1920, "d", ()), None))]
 
 
-def test_a_recorder_that_goes_on_waits_for_a_silent_port(recorder: RecorderActor) -> None:
+def test_a_recorder_that_goes_on_waits_for_a_silent_port_and_says_that_it_failed(recorder: RecorderActor) -> None:
     before = recorder.freeze()
-    assert effects(recorder, m.MediaSilent()) == []
+    assert effects(recorder, m.MediaSilent()) == [(TELL, SESSION, m.PortFailed("media", "media_silent"))]
     assert recorder.freeze() == before
+
+
+def test_what_the_media_port_lost_is_told_to_the_session(recorder: RecorderActor) -> None:
+    done = effects(recorder, m.Frames(0, 3, 1920, 1), m.MediaLost(1, 2, "disk_full"))
+    assert done == [(TELL, SESSION, m.AudioLost("media", 1, 2, "disk_full"))]
 
 
 def test_after_a_crash_the_recorder_opens_and_hands_its_last_run_over_again(recorder: RecorderActor) -> None:
@@ -185,10 +192,50 @@ def test_a_preview_is_told_and_kept_nowhere(transcriber: TranscriberActor) -> No
 
 
 def test_what_no_engine_will_hear_is_declared(transcriber: TranscriberActor) -> None:
-    (event,) = effects(transcriber, m.Frames(1, 9, 5760, 1), m.Unheard(4, 2, "worker_died"))
+    event, told = effects(transcriber, m.Frames(1, 9, 5760, 1), m.Unheard(4, 2, "worker_died"))
     assert event[2].event_type is VoiceEventType.ERROR
+    assert told == (TELL, SESSION, m.AudioLost("speech", 4, 2, "worker_died"))
     done = effects(transcriber, m.Drain(), m.Finished())
     assert done == [(TELL, SESSION, m.Transcribed("", 7, (("lost_on_the_way", 1), ("worker_died", 2))))]
+
+
+def test_a_transcriber_that_finishes_gives_a_silent_port_up_and_declares_what_was_not_heard(
+    transcriber: TranscriberActor,
+) -> None:
+    effects(
+        transcriber,
+        m.Frames(1, 9, 5760, 1),
+        m.Utterance("go", 0, 40),
+        m.Heard(4, 3),
+        m.Unheard(6, 2, "worker_died"),
+        m.Drain(),
+    )
+    done = effects(transcriber, m.SpeechSilent("speech_silent"))
+    unheard = (("lost_on_the_way", 1), ("speech_silent", 4), ("worker_died", 2))
+    told = (TELL, SESSION, m.Transcribed("go", 3, unheard))
+    assert done == [
+        (PORT, STT, m.Abandon("voice-1")),
+        (TELL, SESSION, m.PortFailed("speech", "speech_silent")),
+        told,
+    ]
+    for late in (m.Heard(10, 4), m.Utterance("on", 40, 60), m.Finished(), m.SpeechSilent("speech_silent")):
+        assert effects(transcriber, late) == []
+    assert effects(transcriber, m.Drain()) == [told]
+
+
+def test_a_silent_port_that_has_heard_everything_costs_no_frame(transcriber: TranscriberActor) -> None:
+    done = effects(transcriber, m.Frames(0, 3, 1920, 1), m.Heard(3, 3), m.Drain(), m.SpeechSilent("worker_silent"))
+    assert done[-1] == (TELL, SESSION, m.Transcribed("", 3, ()))
+
+
+def test_a_transcriber_that_goes_on_waits_for_a_silent_port_and_says_that_it_failed(
+    transcriber: TranscriberActor,
+) -> None:
+    before = transcriber.freeze()
+    assert effects(transcriber, m.SpeechSilent("speech_silent")) == [
+        (TELL, SESSION, m.PortFailed("speech", "speech_silent"))
+    ]
+    assert transcriber.freeze() == before
 
 
 def test_a_session_that_asks_again_is_told_again(transcriber: TranscriberActor) -> None:

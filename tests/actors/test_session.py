@@ -54,6 +54,73 @@ def test_nobody_is_told_of_a_session_before_its_creation_is_durable(world: Any, 
     assert world.directory.log == []
 
 
+def recorded(world: Any, operation: str) -> list[dict[str, Any]]:
+    """What the records of an operation say, in order."""
+    return [dict(draft.detail) for draft in world.records.values() if draft.operation == operation]
+
+
+def part(world: Any, name: str) -> Any:
+    """The address of a part of the session."""
+    return next(ref for ref, _ in world.system.refs() if ref.name == name)
+
+
+def test_a_run_of_losses_is_one_record_when_it_is_over_or_the_call_ends(world: Any) -> None:
+    world.open()
+    world.frames(10)
+    recorder, transcriber = part(world, "recorder"), part(world, "transcriber")
+    for first in (10, 12, 20):
+        world.tell(recorder, m.MediaLost(first, 2, "backlog"))
+    world.frames(60)  # an account, and the run may go on
+    assert recorded(world, "audio_lost") == []
+    world.tell(recorder, m.MediaLost(60, 5, "backlog"))
+    world.frames(60)  # it went on
+    assert recorded(world, "audio_lost") == []
+    world.frames(60)
+    run = {"port": "media", "reason": "backlog", "first_frame": 10, "upto_frame": 65, "frames": 11}
+    assert recorded(world, "audio_lost") == [run]
+    world.tell(recorder, m.MediaLost(100, 1, "backlog"))
+    world.tell(transcriber, m.Unheard(7, 3, "worker_died"))
+    world.stop()
+    again = run | {"first_frame": 100, "upto_frame": 101, "frames": 1}
+    heard = {"port": "speech", "reason": "worker_died", "first_frame": 7, "upto_frame": 10, "frames": 3}
+    assert recorded(world, "audio_lost") == [run, again, heard]
+    assert world.operations()[-1] == "session_stopped"
+
+
+def test_a_port_that_stops_answering_is_on_record_once_in_a_call_and_told(world: Any) -> None:
+    world.open()
+    world.frames(10)
+    world.stt_answers = False
+    for _ in range(2):
+        world.tell(part(world, "transcriber"), m.SpeechSilent("speech_silent"))
+        world.settle()
+    assert recorded(world, "port_failed") == [{"port": "speech", "reason": "speech_silent"}]
+    told = [
+        work for work in world.directory.log if isinstance(work, m.Emit) and work.event_type is VoiceEventType.ERROR
+    ]
+    assert [dict(work.payload) for work in told] == [{"part": "speech", "reason": "speech_silent"}]
+
+
+def test_a_call_that_ends_beside_a_silent_speech_port_does_not_wait_and_declares_what_was_not_heard(world: Any) -> None:
+    world.open()
+    world.frames(10)
+    world.stt_answers = False
+    world.frames(5)
+    ended = world.stop()
+    assert not ended.answered
+    world.tell(part(world, "transcriber"), m.SpeechSilent("speech_silent"))
+    world.settle()
+    assert ended.value == m.Ended("voice-1", durable=True, spilled=False)
+    assert world.stt.log[-1] == m.Abandon("voice-1")
+    world.stt_answers = True
+    world.settle()
+    result = world.check_ended()
+    assert result.drained
+    assert (result.frames.transcribed, result.frames.untranscribed) == (10, {"speech_silent": 5})
+    operations = ["session_created", "session_active", "session_stopping", "port_failed", "session_stopped"]
+    assert world.operations() == operations
+
+
 def test_without_an_engine_a_session_only_records_and_says_so(world: Any) -> None:
     world.open(stt_engine=None)
     world.frames(4)

@@ -8,8 +8,9 @@ import pytest
 from actors import messages as m
 from actors.actor import Exited
 from actors.evidence import EvidenceActor
+from actors.mailbox import AUDIO_BOUND, CONTROL_BOUND
 from actors.policy import PolicyActor
-from actors.supervisor import ChildFailed, Supervisor
+from actors.supervisor import ChildFailed, Supervisor, control_bound
 from actors.system import SystemFailed
 from machines.communication import RequestStatus
 from machines.policy import VoicePolicy
@@ -60,6 +61,28 @@ def test_sessions_get_new_routes_when_the_store_is_back_and_send_what_they_have(
     world.advance(2)
     assert [world.operations(f"voice-{n}")[-1] for n in (1, 2)] == ["session_active"] * 2
     assert world.supervisor.actor.routes.epoch == 2
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_when_the_store_is_back_evidence_has_room_for_what_all_sessions_send_again_at_once(
+    new_world: Any, *, enough: bool
+) -> None:
+    sessions = AUDIO_BOUND + 200  # up to that many nobody looks at the bound
+    bound = control_bound(sessions, 3) - CONTROL_BOUND if enough else sessions - 100
+    world = new_world(control_bound=bound)
+    names = [f"voice-{number}" for number in range(sessions)]
+    for name in names:
+        world.open(name)
+    world.store = "down"
+    for name in names:
+        world.frames(1, name, settle=False)
+    world.settle()
+    world.store = "up"
+    world.advance(5)
+    in_store = [world.operations(name) for name in names[-3:]]
+    assert (in_store == [["session_created", "session_active"]] * 3) is enough
+    assert (world.system.statistics().dead_letters == {}) is enough
+    assert (world.system.statistics().crashes == 0) is enough
 
 
 def test_evidence_that_crashes_is_restarted_and_asked_again(new_world: Any) -> None:

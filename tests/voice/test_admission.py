@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from actors.supervisor import control_bound
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider
 from agentos.core.communication.voice.admission import (
     SAMPLE_SECONDS,
@@ -25,9 +26,11 @@ PATIENCE = 30
 MakeSettings = Callable[..., VoiceSettings]
 
 
-def refusal(admission: Admission, load: Load, sessions: int = 0) -> Overloaded | None:
+def refusal(
+    admission: Admission, load: Load, sessions: int = 0, ports: tuple[str, ...] = ("media", "speech")
+) -> Overloaded | None:
     try:
-        admission.check(sessions, load)
+        admission.check(sessions, load, ports)
     except Overloaded as error:
         return error
     return None
@@ -84,6 +87,15 @@ def test_what_is_short_is_named_with_a_hint_when_to_try_again(
     assert error is not None
     assert str(error) == says
     assert says.endswith(f"{error.retry_after_seconds:g} s")
+
+
+def test_a_silent_port_refuses_only_calls_that_need_it(admission: Admission) -> None:
+    speech, both = Load(silent_ports=("speech",)), Load(silent_ports=("speech", "media"))
+    assert refusal(admission, speech, ports=("media",)) is None
+    assert "the speech port does not answer" in str(refusal(admission, speech))
+    only = str(refusal(admission, both, ports=("media",)))
+    assert "the media port" in only
+    assert "speech" not in only
 
 
 @pytest.mark.parametrize("field", ["loop_lag_seconds", "mailbox_age_seconds", "memory_bytes"])
@@ -175,3 +187,8 @@ async def test_a_service_whose_loop_stays_late_refuses_calls_until_it_does_not(m
             while service.statistics().load.loop_lag_seconds > 0.1:
                 await anyio.sleep(SAMPLE_SECONDS)
         await create()
+
+
+def test_a_service_has_room_for_what_all_its_sessions_may_send_at_once(make_settings: MakeSettings) -> None:
+    service = AsyncVoiceService(make_settings(max_sessions=50_000, restart_limit=7))
+    assert service._runtime.system.control_bound == control_bound(50_000, 7) > 8 * 50_000

@@ -2,13 +2,14 @@
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.messages import Frames
-from agentos.core.communication.voice.audio.door import Door, DoorLock
+from agentos.core.communication.voice.audio.door import Door, DoorLock, GivenUp
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
 from agentos.core.communication.voice.resources import MEDIA, STT
 from machines.audio import AudioEncoding, AudioFormat
@@ -18,7 +19,14 @@ FRAME = 640
 MULAW = AudioFormat(encoding=AudioEncoding.MULAW, sample_rate=8_000)
 
 
-def make_door(told: list[Frames], *, ports: int = 1, limit: int = 100, audio_format: AudioFormat | None = None) -> Door:
+def make_door(
+    told: list[Frames],
+    *,
+    ports: int = 1,
+    limit: int = 100,
+    audio_format: AudioFormat | None = None,
+    can_be_slowed: bool = True,
+) -> Door:
     return Door(
         "voice-1",
         audio_format or AudioFormat(),
@@ -27,6 +35,7 @@ def make_door(told: list[Frames], *, ports: int = 1, limit: int = 100, audio_for
         max_chunk=10 * FRAME,
         deliver=lambda _, frames: told.append(frames),
         lock=DoorLock(),
+        can_be_slowed=can_be_slowed,
     )
 
 
@@ -182,6 +191,75 @@ def test_a_chunk_larger_than_the_bound_gets_in_alone() -> None:
     door = make_door(told, limit=2)
     assert door.offer(bytes(5 * FRAME))
     assert not door.offer(bytes(FRAME))
+
+
+def test_a_session_that_cannot_be_slowed_always_gets_in_and_its_oldest_audio_goes_first() -> None:
+    told: list[Frames] = []
+    door = make_door(told, ports=2, limit=3, can_be_slowed=False)
+    for at in range(3):
+        door.offer(bytes([at]) * FRAME)
+    assert door.take(STT, 0) == b"\0" * FRAME
+    assert door.take(STT, 1) == b"\1" * FRAME
+    for at in range(3, 5):
+        assert door.offer(bytes([at]) * FRAME)
+    for first in (0, 1):
+        with pytest.raises(GivenUp):
+            door.take(MEDIA, first)
+    assert [door.take(MEDIA, first) for first in (2, 3, 4)] == [bytes([at]) * FRAME for at in (2, 3, 4)]
+    assert [door.take(STT, first) for first in (2, 3, 4)] == [bytes([at]) * FRAME for at in (2, 3, 4)]
+    assert [frames.first for frames in told] == [0, 1, 2, 3, 4], "every frame is told, also those that were given up"
+    assert door.accepted == 5
+
+
+@given(
+    st.integers(1, 8),
+    st.lists(st.one_of(st.tuples(st.just("speak"), st.integers(1, 6)), st.tuples(st.just("fetch"), st.integers(1, 4)))),
+)
+def test_of_a_session_that_cannot_be_slowed_every_frame_is_fetched_or_given_up_and_few_wait(
+    limit: int, steps: list[tuple[str, int]]
+) -> None:
+    told: list[Frames] = []
+    door = make_door(told, limit=limit, can_be_slowed=False)
+    fetched: list[int] = []
+    given_up: list[int] = []
+    at = largest = 0
+
+    def fetch(frames: Frames) -> None:
+        numbers = range(frames.first, frames.first + frames.count)
+        try:
+            data = door.take(MEDIA, frames.first)
+        except GivenUp:
+            given_up.extend(numbers)
+            return
+        assert data == b"".join(bytes([number % 251]) * FRAME for number in numbers)
+        fetched.extend(numbers)
+
+    for kind, count in (*steps, ("fetch", len(steps) * 6)):
+        if kind == "speak":
+            numbers = range(door.accepted, door.accepted + count)
+            assert door.offer(b"".join(bytes([number % 251]) * FRAME for number in numbers))
+            largest = max(largest, count)
+        else:
+            before = len(given_up)
+            for frames in told[at : at + count]:
+                fetch(frames)
+            at = min(len(told), at + count)
+            assert given_up[before:] == sorted(given_up[before:])
+    assert sorted(fetched + given_up) == list(range(door.accepted))
+    assert fetched == sorted(fetched)
+
+
+def test_a_session_that_cannot_be_slowed_keeps_no_more_than_its_bound_and_its_newest_run() -> None:
+    told: list[Frames] = []
+    door = make_door(told, ports=2, limit=4, can_be_slowed=False)
+    for _ in range(1000):
+        door.offer(bytes(FRAME))
+    door.offer(bytes(7 * FRAME))
+    waiting = 0
+    for frames in told:
+        with suppress(GivenUp):
+            waiting += len(door.take(MEDIA, frames.first)) // FRAME
+    assert waiting == 7
 
 
 def test_a_run_can_be_fetched_once() -> None:

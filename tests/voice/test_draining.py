@@ -74,8 +74,10 @@ class TestTheAsyncService:
             async with service, anyio.create_task_group() as group:
                 assert service.ready
                 running = await create(service)
+                assert not service.inspect().closing
                 group.start_soon(service.drain)
                 await until(lambda: not service.ready)
+                assert service.inspect().closing
                 with pytest.raises(Draining, match="another process"):
                     await create(service)
                 await service.dispatch_audio_chunk(running, SECOND)

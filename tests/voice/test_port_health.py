@@ -9,13 +9,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from actors.health import PortBack, PortSilent
-from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession
+from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession, resources
 from agentos.core.communication.voice.errors import Overloaded
 from agentos.core.communication.voice.port_health import PortHealth
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.recordings import RecordingWriter
+from agentos.core.communication.voice.stt.port import SttPort
 
 MakeSettings = Callable[..., VoiceSettings]
+Records = Callable[..., list[dict[str, Any]]]
 PATIENCE = 30  # seconds, for what must come; no test waits so long
 SECOND = bytes(32_000)
 QUICK = {"heartbeat_seconds": 0.05, "heartbeat_timeout_seconds": 1}
@@ -49,9 +51,47 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     disk.go_on()
 
 
-async def create(service: AsyncVoiceService) -> VoiceSession:
+class Turns:
+    """The turns of the speech port; while they hang, what was handed over waits."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._hanging = False
+        self._waiting: list[tuple[SttPort, Any]] = []
+        turn = SttPort._turn
+
+        def turned(port: SttPort, now: float) -> None:
+            if self._hanging:
+                self._waiting += [(port, step) for step in port._inbox]
+                port._inbox.clear()
+            else:
+                turn(port, now)
+
+        monkeypatch.setattr(SttPort, "_turn", turned)
+
+    def hang(self) -> None:
+        self._hanging = True
+
+    def go_on(self) -> None:
+        self._hanging = False
+        waiting, self._waiting = self._waiting, []
+        for port, (step, arguments) in waiting:
+            port._post(step, *arguments)
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    return Turns(monkeypatch)
+
+
+async def create(service: AsyncVoiceService, engine: STTProvider = STTProvider.WHISPER) -> VoiceSession:
     metadata = {"recording_enabled": True}
-    return await service.create_session("project", VoiceProvider.LOCAL, STTProvider.WHISPER, metadata)
+    return await service.create_session("project", VoiceProvider.LOCAL, engine, metadata)
+
+
+def failed_ports(records: Records, session_id: str) -> list[tuple[str, str]]:
+    """Which ports are on record as failed in a session, and why."""
+    said = [one["response_summary"] for one in records(session_id) if one["operation"] == "port_failed"]
+    return [(one["port"], one["reason"]) for one in said]
 
 
 async def wait_for(condition: Callable[[], object]) -> None:
@@ -103,7 +143,7 @@ async def test_a_disk_that_hangs_is_noticed_new_calls_are_refused_and_taken_agai
 @pytest.mark.anyio
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_call_that_ends_does_not_wait_for_a_disk_that_hangs_and_declares_what_it_has_not(
-    make_settings: MakeSettings, disk: Disk, when: str
+    make_settings: MakeSettings, disk: Disk, records: Records, when: str
 ) -> None:
     settings = make_settings(**QUICK, stop_timeout_seconds=10 * PATIENCE)
     async with AsyncVoiceService(settings) as service:
@@ -124,6 +164,76 @@ async def test_a_call_that_ends_does_not_wait_for_a_disk_that_hangs_and_declares
     frames = ended.result.frames
     assert (frames.accepted, frames.accounted, frames.dropped) == (100, 50, {"media_silent": 50})
     assert (frames.recorded, ended.result.recording) == (0, None)
+    assert failed_ports(records, session.session_id) == [("media", "media_silent")]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_call_that_ends_does_not_wait_for_a_speech_port_that_hangs_and_declares_what_was_not_heard(
+    make_settings: MakeSettings, turns: Turns, records: Records, when: str
+) -> None:
+    settings = make_settings(**QUICK, stop_timeout_seconds=10 * PATIENCE, stt_workers=1)
+    async with AsyncVoiceService(settings) as service:
+        session = await create(service, STTProvider.POCKETSPHINX)
+        await service.dispatch_audio_chunk(session.session_id, SECOND)
+        await wait_for(lambda: service.statistics().stt.frames_under_way + service.statistics().stt.heard_frames == 50)
+        turns.hang()
+        await service.dispatch_audio_chunk(session.session_id, SECOND)
+        if when == "after":
+            await wait_for(lambda: silent(service))
+        with anyio.fail_after(PATIENCE):
+            assert await service.stop_session(session.session_id)
+        ended = await service.get_session(session.session_id)
+        turns.go_on()
+        await wait_for(lambda: not silent(service) and not service.statistics().stt.streams)
+    assert ended is not None
+    assert ended.result is not None
+    frames = ended.result.frames
+    assert ended.result.drained
+    assert (frames.accepted, frames.recorded, frames.dropped) == (100, 100, {})
+    assert frames.untranscribed == {"speech_silent": 100 - frames.transcribed}
+    assert frames.transcribed <= 50
+    assert failed_ports(records, session.session_id) == [("speech", "speech_silent")]
+
+
+@pytest.mark.anyio
+async def test_while_the_speech_port_is_silent_only_calls_that_are_not_transcribed_are_taken_and_then_all_again(
+    make_settings: MakeSettings, turns: Turns
+) -> None:
+    async with AsyncVoiceService(make_settings(**QUICK, stt_workers=1)) as service:
+        turns.hang()
+        await wait_for(lambda: refusing(service) == ("speech",))
+        with pytest.raises(Overloaded, match="the speech port does not answer"):
+            await create(service, STTProvider.POCKETSPHINX)
+        recorded = await create(service)
+        assert recorded.stt_engine == "none"
+        await service.dispatch_audio_chunk(recorded.session_id, SECOND)
+        assert await service.stop_session(recorded.session_id)
+        turns.go_on()
+        await wait_for(lambda: refusing(service) == ())
+        heard = await create(service, STTProvider.POCKETSPHINX)
+        await service.dispatch_audio_chunk(heard.session_id, SECOND)
+        assert await service.stop_session(heard.session_id)
+        ended = await service.get_session(heard.session_id)
+    assert ended is not None
+    assert ended.result is not None
+    assert (ended.result.frames.transcribed, ended.result.frames.untranscribed) == (50, {})
+
+
+@pytest.mark.anyio
+async def test_a_thread_that_hangs_at_the_very_end_is_left_alone_and_the_log_says_so(
+    make_settings: MakeSettings, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resources, "CLOSING_GRACE_SECONDS", 0.1)
+    settings = make_settings(heartbeat_seconds=0, stop_timeout_seconds=0.1)
+    with capture_logs() as logs:
+        async with AsyncVoiceService(settings) as service:
+            session = await create(service)
+            disk.hang()
+            await service.dispatch_audio_chunk(session.session_id, SECOND)
+            assert await service.stop_session(session.session_id)
+    said = [line["port"] for line in logs if line["event"] == "port_abandoned"]
+    assert said == ["media"]
 
 
 @pytest.mark.anyio

@@ -413,7 +413,7 @@ def picture() -> dict[str, Any]:
         },
         "ports": {
             "media": {
-                **dict.fromkeys(("sessions", "frames", "batches", "stray_frames", "errors"), 0),
+                **dict.fromkeys(("sessions", "frames", "batches", "stray_frames", "given_up_frames", "errors"), 0),
                 "queued_frames": 40,
             },
             "media_waiting_seconds": 2.5,

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from actors.health import Beat, Heartbeat, PortBack, PortSilent
 from actors.messages import CloseMedia, Hear, Keep, Kept, MediaClosed, MediaLost, MediaSilent, OpenMedia
 from agentos.core.communication.voice.audio import mulaw
+from agentos.core.communication.voice.audio.batch import Batch
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.audio.meter import measure
 from agentos.core.communication.voice.storage.recordings import RecordingWriter, recover
@@ -50,6 +51,7 @@ class Desk:
                 "recordings": recordings,
                 "kind": "flac",
                 "segment_seconds": 1,
+                "backlog_frames": 1500,
                 "pace_ms": 5,
                 **options,
             }
@@ -190,6 +192,138 @@ def test_reports_come_at_most_once_in_so_many_frames(tmp_path: Path) -> None:
     assert all(fact.frames >= 10 for fact in kept[:-1])
     assert sum(fact.frames for fact in kept) == 95
     assert desk.port.close(WAIT_SECONDS)
+
+
+class Held:
+    """Keeps the port's thread from its next batch until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._free = Event()
+        self._free.set()
+        deal = MediaPort._deal_with_queue
+
+        def dealt(port: MediaPort) -> int:
+            assert self._free.wait(WAIT_SECONDS)
+            return deal(port)
+
+        monkeypatch.setattr(MediaPort, "_deal_with_queue", dealt)
+
+    def hold(self) -> None:
+        self._free.clear()
+
+    def go_on(self) -> None:
+        self._free.set()
+
+
+def open_live(desk: Desk, data: bytes) -> None:
+    """A recorded session `s` that can't be slowed."""
+    desk.audio["s"] = (MONO, data)
+    desk.port.submit(OpenMedia("s", MONO, True, "s", can_be_slowed=False))
+
+
+def lost(desk: Desk) -> list[tuple[int, int, str]]:
+    return [(fact.first, fact.count, fact.reason) for fact in desk.facts["s"] if isinstance(fact, MediaLost)]
+
+
+def test_while_the_thread_is_held_up_the_oldest_of_a_session_that_cannot_be_slowed_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    desk = Desk(tmp_path, backlog_frames=20)
+    data = noise(100)
+    desk.port.start()
+    open_live(desk, data)
+    desk.keep("s", 0, 10)
+    until(lambda: desk.room.get("s") == 10)
+    held.hold()
+    for first in range(10, 70, 5):
+        desk.keep("s", first, 5)
+    assert desk.port.statistics().given_up_frames == 60 - 20
+    assert desk.port.statistics().queued_frames == 60
+    held.go_on()
+    desk.keep("s", 70, 30)
+    desk.close("s")
+    closed = desk.until("s", MediaClosed)
+    told = lost(desk)
+    assert {reason for _, _, reason in told} == {"backlog"}
+    assert told[0][0] == 10
+    gone = {number for first, count, _ in told for number in range(first, first + count)}
+    heard = b"".join(bytes(640) if at in gone else data[at * 640 : (at + 1) * 640] for at in range(100))
+    assert recorded(closed) == heard, "silence stands where the oldest was, and what follows is in its place"
+    assert closed.recording.gaps == tuple((first * 320, count * 320) for first, count, _ in told)
+    assert sum(fact.frames for fact in desk.facts["s"] if isinstance(fact, Kept)) == 100 - len(gone)
+    until(lambda: desk.room.get("s") == 100)
+    assert desk.port.statistics().queued_frames == 0
+    assert desk.port.close(WAIT_SECONDS)
+
+
+def test_a_run_of_drops_is_one_declaration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Held(monkeypatch)
+    held.hold()
+    desk = Desk(tmp_path, backlog_frames=10)
+    desk.port.start()
+    open_live(desk, noise(500))
+    for first in range(500):
+        desk.keep("s", first, 1)
+    held.go_on()
+    desk.close("s")
+    desk.until("s", MediaClosed)
+    assert len(lost(desk)) <= 2  # the thread may have taken one batch before it was held
+    assert lost(desk)[-1][0] + lost(desk)[-1][1] == 490
+    assert desk.port.close(WAIT_SECONDS)
+
+
+def test_a_session_that_can_be_slowed_is_never_dropped_by_the_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(monkeypatch)
+    held.hold()
+    desk = Desk(tmp_path, backlog_frames=10)
+    desk.port.start()
+    data = noise(100)
+    desk.open("s", data)
+    desk.keep("s", 0, 100)
+    held.go_on()
+    desk.close("s")
+    assert recorded(desk.until("s", MediaClosed)) == data
+    assert desk.port.close(WAIT_SECONDS)
+
+
+@given(
+    keep=st.integers(1, 30),
+    runs=st.lists(
+        st.tuples(st.integers(1, 12), st.sampled_from(["bytes", "bytes", "bytes", "gone", "hole"])), max_size=25
+    ),
+)
+def test_of_what_waits_every_frame_has_its_bytes_or_a_reason_and_no_more_than_the_bound_have_bytes(
+    keep: int, runs: list[tuple[int, str]]
+) -> None:
+    batch = Batch([])
+    data = bytes(at % 251 for at in range(400) for _ in range(640))
+    first = given_up = 0
+    reasons: dict[int, str] = {}
+    for count, kind in runs:
+        if kind != "hole":
+            there = data[first * 640 : (first + count) * 640] if kind == "bytes" else None
+            batch.keep(Keep("s", first, count), there, "" if kind == "bytes" else "missing")
+            reasons |= dict.fromkeys(range(first, first + count), "" if kind == "bytes" else "missing")
+            given_up += batch.give_up_oldest("s", keep)
+        first += count
+    head = batch.runs.get("s")
+    waiting = [] if head is None else [head, *(head.more or ())]
+    found: dict[int, str] = {}
+    with_bytes = 0
+    for run in waiting:
+        found |= dict.fromkeys(range(run.first, run.first + run.frames), run.reason)
+        if run.parts is not None:
+            assert b"".join(run.parts) == data[run.first * 640 : (run.first + run.frames) * 640]
+            with_bytes += run.frames
+    assert list(found) == list(reasons), "in order, and none twice"
+    assert with_bytes == min(keep, sum(reason == "" for reason in reasons.values()))
+    dropped = [number for number, reason in found.items() if reason == "backlog"]
+    assert len(dropped) == given_up
+    assert dropped == [number for number, reason in reasons.items() if reason == ""][:given_up], "the oldest"
+    assert len(waiting) <= 2 * sum(kind != "bytes" for _, kind in runs) + 2
 
 
 def test_a_hole_in_the_numbers_is_a_gap_in_the_recording(desk: Desk) -> None:

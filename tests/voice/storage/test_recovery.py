@@ -291,6 +291,17 @@ def test_without_a_recording_the_last_account_is_the_account(left: Home) -> None
     assert detail["recovered"]["last_account"] == {"upto_frame": 100, **known}
 
 
+@pytest.mark.parametrize("recording", [False, True])
+def test_losses_beyond_what_the_port_had_dealt_with_make_no_negative_count(left: Home, recording: bool) -> None:
+    of = session(state=ACTIVE, recording_enabled=recording)
+    known = {"accounted": 60, "bytes": 60 * 640, "digest": "x", "dropped": {"lost_on_the_way": 40}}
+    left.leave(of, record(of, 3, "audio_accounted", upto_frame=60, **known))
+    if recording:
+        left.write(of, sound(60))
+    frames = left.result(of).frames
+    assert (frames.accepted, frames.accounted, frames.dropped) == (100, 60, {"lost_on_the_way": 40})
+
+
 def test_a_recording_is_finished_and_accounted_to_its_last_byte(left: Home) -> None:
     of = session(state=ACTIVE, recording_enabled=True, stt_engine="none")
     begin = hashlib.sha256(sound(100)).hexdigest()

@@ -101,6 +101,7 @@ class Call:
         for fact in self.facts:
             if isinstance(fact, Heard):
                 assert fact.upto > upto, "heard goes forward"
+                assert fact.frames == fact.upto - upto - len(lost & set(range(upto, fact.upto))), "each is heard once"
                 upto = fact.upto
             if isinstance(fact, Unheard):
                 assert fact.count > 0
@@ -126,7 +127,7 @@ class Desk:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.calls: dict[str, Call] = {}
-        self.port = SttPort(take=self._take, tell=self._tell, room=self._room, **settings)
+        self.port = SttPort(take=self._take, tell=self._tell, post=self._tell, room=self._room, **settings)
 
     def call(self, session_id: str = "voice-1") -> Call:
         self.calls[session_id] = Call(self.port, session_id)

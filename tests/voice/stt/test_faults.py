@@ -9,7 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.messages import Finish, Finished, Unheard, Utterance
+from actors.health import PortBack, PortSilent
+from actors.messages import Abandon, Finish, Finished, SpeechSilent, Unheard, Utterance
 from agentos.core.communication.voice.stt import port as port_module
 from agentos.core.communication.voice.stt.port import SttPort
 from agentos.core.time import monotonic_ms
@@ -107,6 +108,33 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(desk: Any, scripted: P
 
 
 @pytest.mark.anyio
+async def test_a_session_that_ends_need_not_wait_for_a_worker_that_is_silent(desk: Any, scripted: Path) -> None:
+    async with desk(silent_after_seconds=0.5) as at:
+        call, other = at.call("voice-1"), at.call("voice-2")
+        for one in (call, other):
+            one.listen(STTProvider.GOOGLE)
+            one.say(frames(0.5))
+            await one.until(lambda one=one: one.room == 25)
+        (pid,) = at.port.statistics().worker_pids
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            call.say(frames(0.5))
+            other.say(frames(0.5))
+            at.port.submit(Finish("voice-1"))
+            await call.until(lambda: bool(call.of(SpeechSilent)))
+            at.port.submit(Abandon("voice-1"))  # as its transcriber does
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        await other.until(lambda: other.room == 50)  # the worker had its own time, which was not over
+        at.port.submit(Finish("voice-2"))
+        await other.finished()
+        assert call.of(SpeechSilent) == [SpeechSilent("worker_silent")]
+        assert not other.of(SpeechSilent)
+        assert other.unheard == {}
+        assert at.port.statistics().workers_hung == 0
+
+
+@pytest.mark.anyio
 async def test_a_worker_without_work_may_be_silent(desk: Any, scripted: Path) -> None:
     async with desk(hang_timeout_seconds=0.2) as at:
         call, other = at.call(), at.call("voice-2-wait")
@@ -144,6 +172,24 @@ async def test_the_oldest_is_given_up_when_the_engine_cannot_keep_up(desk: Any, 
         assert accounted(at) == call.handed_over == call.room
         # The times of what was heard are those of the call, not of what the engine got.
         assert call.of(Utterance)[-1].end_ms == call.handed_over * 20
+
+
+@pytest.mark.anyio
+async def test_while_no_turn_is_taken_the_oldest_bytes_of_a_call_go_and_are_declared_later(
+    desk: Any, scripted: Path
+) -> None:
+    async with desk(backlog_frames=100) as at:
+        call = at.call()
+        call.listen(STTProvider.GOOGLE)
+        at.port.take_news(PortSilent("speech"))
+        call.say(frames(10))  # nobody else gets a turn meanwhile
+        call.say(frames(0.1))
+        at.port.take_news(PortBack("speech"))
+        at.port.submit(Finish("voice-1"))
+        await call.finished()
+        assert call.unheard == {"backlog": 505 - 100}
+        assert call.of(Unheard)[0].first == 0
+        assert accounted(at) == call.handed_over == call.room
 
 
 @pytest.mark.anyio

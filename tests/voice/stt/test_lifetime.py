@@ -45,8 +45,8 @@ async def main():
             finished.set()
 
     port = SttPort(
-        take=lambda session, first, count: audio[first * 640 : (first + count) * 640], tell=tell, room=lambda *_: None,
-        workers=1, start_timeout_seconds=40, hang_timeout_seconds=30, backlog_frames=1500,
+        take=lambda session, first, count: audio[first * 640 : (first + count) * 640], tell=tell, post=tell,
+        room=lambda *_: None, workers=1, start_timeout_seconds=40, hang_timeout_seconds=30, backlog_frames=1500,
     )
     async with anyio.create_task_group() as tasks:
         await tasks.start(port.run)

@@ -7,7 +7,7 @@ last sample said.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from resource import getpagesize
@@ -98,21 +98,23 @@ class Admission:
         }
         self._refusing: set[str] = set()
 
-    def check(self, sessions: int, load: Load) -> None:
-        """Raises `Overloaded`, which says what is short and when to try again, when there is no room beside `sessions`."""
+    def check(self, sessions: int, load: Load, ports: Collection[str]) -> None:
+        """Raises `Overloaded`, which says what is short and when to try again, when there is no room beside `sessions`, or
+        one of the `ports` that the call needs is silent."""
         if sessions >= self._max_sessions:
             problem = f"{self._max_sessions} sessions are running, the most that may"
             raise Overloaded(problem, retry_after_seconds=RETRY_SECONDS["sessions"])
+        silent = tuple(port for port in load.silent_ports if port in ports)
         measured = {
             "loop": load.loop_lag_seconds,
             "mailboxes": load.mailbox_age_seconds,
             "memory": load.memory_bytes,
-            "ports": len(load.silent_ports),
+            "ports": len(silent),
         }
         self._refusing = {what for what, value in measured.items() if value > self._bound(what)}
         for what, value in measured.items():
             if what in self._refusing:
-                problem = _problem(what, value, self._limits[what], load.silent_ports)
+                problem = _problem(what, value, self._limits[what], silent)
                 raise Overloaded(problem, retry_after_seconds=RETRY_SECONDS[what])
 
     def _bound(self, what: str) -> float:

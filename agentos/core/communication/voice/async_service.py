@@ -34,7 +34,7 @@ from agentos.core.communication.voice.past_sessions import reading
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
-from agentos.core.communication.voice.request import make_facts, read_request
+from agentos.core.communication.voice.request import make_facts, ports_of, read_request
 from agentos.core.communication.voice.runtime import ServiceRuntime
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
@@ -174,9 +174,10 @@ class AsyncVoiceService:
         )
         self._check_provider(provider)
         token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
-        facts = make_facts(request, settings, admin_token_valid=token_valid)
+        slow = self._providers[provider].can_be_slowed
+        facts = make_facts(request, settings, admin_token_valid=token_valid, can_be_slowed=slow)
         resources = self._runtime.resources_for_a_call()
-        self._admission.check(len(resources.directory), resources.meter.load)
+        self._admission.check(len(resources.directory), resources.meter.load, ports_of(facts))
         resources.directory.expect(facts, self._door(facts))
         try:
             answer = await self._runtime.ask(
@@ -204,8 +205,9 @@ class AsyncVoiceService:
         """Hand a chunk of audio to a session; it is accepted when this returns.
 
         A chunk may have any size up to `max_chunk_bytes`, bytes in the session's audio format; what is no whole frame waits
-        for the next. When the session has no room, this waits up to `dispatch_timeout_seconds`. It does not yield to the
-        loop when there is room, so a tight loop over a file should.
+        for the next. When the session has no room, this waits up to `dispatch_timeout_seconds`. Where the provider's far end
+        can't be slowed there always is room: the oldest audio that waits inside goes for it, declared as `backlog`. It does not
+        yield to the loop when there is room, so a tight loop over a file should.
 
         Raises `SessionNotFound` or `InvalidState` naming the state (both a `ValueError`), `InvalidRequest`, `Overloaded`
         (nothing of the chunk was accepted).
@@ -379,6 +381,7 @@ class AsyncVoiceService:
             ports=1 if facts.stt_engine is None else 2,
             limit=int(self.settings.backlog_seconds * FRAMES_PER_SECOND),
             max_chunk=self.settings.max_chunk_bytes,
+            can_be_slowed=facts.can_be_slowed,
             deliver=self._deliver(),
             lock=self._door_lock,
         )

@@ -49,9 +49,9 @@ class PortsPicture:
 class ServicePicture:
     """A service at one moment.
 
-    `instance` names it among the services of its home; `pid` is its process. `closing` is True once it takes no more calls.
-    `sessions` counts those that run by state; "opening" are asked for and not there yet. `system` has every actor with its
-    mail, restarts and timers, and the last dead letters. Times are aware UTC.
+    `instance` names it among the services of its home; `pid` is its process. `closing` is True once it takes no more calls,
+    also while it drains. `sessions` counts those that run by state; "opening" are asked for and not there yet. `system` has
+    every actor with its mail, restarts and timers, and the last dead letters. Times are aware UTC.
     """
 
     instance: str

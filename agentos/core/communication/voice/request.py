@@ -84,8 +84,11 @@ def choose_engine(asked: STTProvider, settings: VoiceSettings) -> tuple[STTProvi
     return None, reason
 
 
-def make_facts(request: SessionRequest, settings: VoiceSettings, *, admin_token_valid: bool | None) -> Facts:
-    """The facts of a new session, with fresh ids. `admin_token_valid` is None when no token was given.
+def make_facts(
+    request: SessionRequest, settings: VoiceSettings, *, admin_token_valid: bool | None, can_be_slowed: bool = True
+) -> Facts:
+    """The facts of a new session, with fresh ids. `admin_token_valid` is None when no token was given; `can_be_slowed` is the
+    provider's.
 
     Raises `STTUnavailable` as `choose_engine` does.
     """
@@ -104,7 +107,14 @@ def make_facts(request: SessionRequest, settings: VoiceSettings, *, admin_token_
         secret=secrets.token_hex(12),
         admin_token_valid=admin_token_valid,
         created_at_ms=utc_now_ms(),
+        can_be_slowed=can_be_slowed,
     )
+
+
+def ports_of(facts: Facts) -> tuple[str, ...]:
+    """The ports that a call needs, by the names that the health watch knows: every call's audio is digested and measured by the
+    media port, recorded or not; speech is for those that are transcribed."""
+    return ("media",) if facts.stt_engine is None else ("media", "speech")
 
 
 def _without_token(metadata: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:

@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from threading import Lock
 
+import structlog
+
 from actors.health import HealthWatch
 from actors.mailbox import Ref
 from actors.session import Ports, SessionLimits
@@ -29,6 +31,8 @@ from machines.audio import FRAMES_PER_SECOND
 from machines.policy import VoicePolicy
 from machines.restart import Intensity
 from machines.session import VoiceSession
+
+log = structlog.get_logger(__name__)
 
 MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
 PROBE_SECONDS = 1.0  # how often a store that is down is tried again
@@ -67,18 +71,21 @@ class ServiceResources:
             recordings=settings.recordings,
             kind=settings.recording_format,
             segment_seconds=settings.recording_segment_seconds,
+            backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND),
         )
         self.media.start()
         self.stt = SttPort(
             take=partial(self.directory.take, STT),
             room=partial(self.directory.room, STT),
             tell=system.tell,
+            post=system.post,
             workers=settings.stt_workers,
             start_timeout_seconds=settings.stt_start_timeout_seconds,
             hang_timeout_seconds=settings.stt_hang_timeout_seconds,
+            silent_after_seconds=settings.heartbeat_timeout_seconds if settings.heartbeat_seconds else float("inf"),
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
         )
-        self.health = PortHealth({"media": self.media.take_news})
+        self.health = PortHealth({"media": self.media.take_news, "speech": self.stt.take_news})
         self.meter = Meter(
             lambda: Progress(*system.progress()), self._media_progress, silent_ports=lambda: self.health.silent
         )
@@ -135,12 +142,18 @@ class ServiceResources:
         return Progress(media.frames, media.queued_frames)
 
     def close(self) -> None:
-        """End the threads and close the files; blocks, bounded. Once more, from any thread, it waits until that is done."""
+        """End the threads and close the files; blocks, up to `CLOSING_GRACE_SECONDS` for each of the three, and then leaves a
+        thread alone that hangs, which the log says. Once more, from any thread, it waits until that is done."""
         with self._closing:
             if not self._closed:
-                self._recovery.close(CLOSING_GRACE_SECONDS)
-                self.media.close(CLOSING_GRACE_SECONDS)
-                self.store_port.close(CLOSING_GRACE_SECONDS, then=self._close_store)
+                ended = {
+                    "recovery": self._recovery.close(CLOSING_GRACE_SECONDS),
+                    "media": self.media.close(CLOSING_GRACE_SECONDS),
+                    "store": self.store_port.close(CLOSING_GRACE_SECONDS, then=self._close_store),
+                }
+                for name, in_time in ended.items():
+                    if not in_time:
+                        log.error("port_abandoned", port=name, after_seconds=CLOSING_GRACE_SECONDS)
                 self._closed = True
 
     def _close_store(self) -> None:

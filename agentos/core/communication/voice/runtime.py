@@ -9,6 +9,7 @@ from anyio.abc import TaskStatus
 
 from actors.mailbox import Ref
 from actors.messages import Ended, Stop
+from actors.supervisor import control_bound
 from actors.system import ActorSystem, AskTimeout, SystemFailed, Token
 from agentos.core.communication.voice.control_socket import ControlSocket
 from agentos.core.communication.voice.directory import Directory, Listing
@@ -30,7 +31,7 @@ class ServiceRuntime:
     def __init__(
         self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: SessionHook
     ) -> None:
-        self.system = ActorSystem()
+        self.system = ActorSystem(control_bound=control_bound(settings.max_sessions, settings.restart_limit))
         self.supervisor: Ref
         self._settings = settings
         self._policy = policy
@@ -92,7 +93,7 @@ class ServiceRuntime:
                     self.supervisor = resources.spawn_supervisor(self.system, self._policy)
                     resources.spawn_health_watch(self.system)
                     self._resources = resources
-                    self._inspector = ServiceInspector(self.system, resources, lambda: self._closed)
+                    self._inspector = ServiceInspector(self.system, resources, lambda: not self.ready)
                     group.start_soon(self._inspector.run)
                     if self._settings.control_socket == "on":
                         await start(group, ControlSocket(self._inspector, self._settings.home).run)

@@ -50,7 +50,7 @@ def _summary(picture: ServicePicture) -> Table:
         "media": _port(
             media.queued_frames,
             ports.media_waiting_seconds,
-            f"{media.frames:,} frames done, {media.errors} errors",
+            f"{media.frames:,} frames done, {media.given_up_frames:,} given up, {media.errors} errors",
             silent="media" in ports.silent,
         ),
         "stt": _port(

@@ -145,7 +145,8 @@ class VoiceSettings(BaseSettings):
         gt=0,
         le=600,
         description="Audio of one session that may wait inside for recorder and transcriber; beyond it, chunks wait at "
-        "the door. It bounds the memory of a session: a megabyte in the default format.",
+        "the door, or, from providers that can't be slowed, take the place of the oldest. It bounds the memory of a session: a "
+        "megabyte in the default format.",
     )
     max_sessions: int = Field(
         default=10_000,
@@ -256,8 +257,9 @@ class VoiceSettings(BaseSettings):
         default=5,
         gt=0,
         le=600,
-        description="A port that gives none for so long counts as failed until it does: new sessions are refused as overload, "
-        "and a recording that is being closed is not waited for. Longer than a busy disk holds a write up.",
+        description="A port that gives none for so long counts as failed until it does: new sessions that need it are refused "
+        "as overload, and a session that ends does not wait for it, nor for a speech-to-text worker that answers nothing for "
+        "so long. Longer than a busy disk holds a write up.",
     )
 
     restart_limit: int = Field(

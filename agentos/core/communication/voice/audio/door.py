@@ -7,6 +7,7 @@ thread: what is no whole frame yet waits for the next chunk.
 
 from collections import deque
 from collections.abc import Callable
+from sys import maxsize
 from threading import Condition, RLock
 from typing import Any
 
@@ -17,6 +18,13 @@ from machines.audio import AudioFormat
 from machines.session import VoiceSessionState
 
 OPEN_STATES = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
+
+
+BACKLOG = "backlog"  # the reason that a port gives for it
+
+
+class GivenUp(KeyError):
+    """The run was given up at the door, for newer audio of a session that can't be slowed."""
 
 
 class DoorLock:
@@ -33,13 +41,14 @@ class DoorLock:
 class _Shelf:
     """What one port still has to fetch. Nearly always that is nothing or one run, so the one has a place of its own.
 
-    `dealt` counts the frames that the port has fetched and dealt with, `lost` those that it will never ask for.
+    `dealt` counts the frames that the port has fetched and dealt with, `lost` those that it will never ask for. Of the frames
+    below `given_up` none is here any more.
     """
 
-    __slots__ = ("count", "data", "dealt", "first", "lost", "more")
+    __slots__ = ("count", "data", "dealt", "first", "given_up", "lost", "more")
 
     def __init__(self) -> None:
-        self.first = self.count = self.dealt = self.lost = 0
+        self.first = self.count = self.dealt = self.lost = self.given_up = 0
         self.data: bytes | None = None
         self.more: deque[tuple[int, int, bytes]] | None = None
 
@@ -56,7 +65,7 @@ class _Shelf:
             self.lost += self.count
             self._next()
         if self.data is None or self.first != first:
-            raise KeyError(first)
+            raise GivenUp(first) if first < self.given_up else KeyError(first)
         data = self.data
         if self.more is None:
             self.data = None
@@ -64,9 +73,16 @@ class _Shelf:
             self._next()
         return data
 
+    def give_up_oldest(self, before: int) -> None:
+        """Give up the runs that begin before this frame, but not the newest one."""
+        while self.more and self.first < before:
+            self._next()
+            self.given_up = self.first
+
     def clear(self) -> None:
         """Forget everything."""
         self.data = self.more = None
+        self.given_up = 0
 
     def _next(self) -> None:
         if self.more:
@@ -82,12 +98,17 @@ class Door:
     by its number. `deliver` puts a message into the mailbox at `ref`, and is called in the order of the frames; `ref` is set
     when the session is there. All doors of a service share one `lock`.
 
+    A session that can't be slowed (`can_be_slowed` is False) always has room. Of what its ports have not fetched the oldest
+    runs go first, as soon as more than `limit` frames wait; a port that asks for them learns that they were given up. What a
+    port has fetched, it bounds itself.
+
     Nearly all that is here runs for every frame of every session, and with a thousand sessions most of its cost is memory
     that is not in the cache. So it touches little: few objects, few fields, a look at the ports' progress only when the room
     that was there at the last look is used up, and locks taken without a `with`, which doubles their price.
     """
 
     __slots__ = (
+        "_can_be_slowed",
         "_carry",
         "_deliver",
         "_frame_bytes",
@@ -116,6 +137,7 @@ class Door:
         max_chunk: int,
         deliver: Callable[[Any, Frames], None],
         lock: DoorLock,
+        can_be_slowed: bool = True,
     ) -> None:
         self.session_id = session_id
         self.state = VoiceSessionState.CREATED
@@ -128,7 +150,8 @@ class Door:
         self._max_chunk = max_chunk
         self._carry = b""
         self._next = 0
-        self._known_room = limit  # frames below this number surely have room
+        self._can_be_slowed = can_be_slowed
+        self._known_room = limit if can_be_slowed else maxsize  # frames below this number surely have room
         self._shelves = tuple(_Shelf() for _ in range(ports))
         self._lock = lock
         self._waiting = 0
@@ -215,7 +238,7 @@ class Door:
     def take(self, port: int, first: int) -> bytes:
         """The bytes of the run that begins with frame `first`, for `port`; a run can be fetched once.
 
-        Raises `KeyError` when it was fetched before, or the door is closed.
+        Raises `KeyError` when it was fetched before, or the door is closed; `GivenUp` when it had to go for newer audio.
         """
         mutex = self._lock.mutex
         mutex.acquire()
@@ -249,6 +272,8 @@ class Door:
                 shelf.first, shelf.count, shelf.data = first, count, data
             else:
                 shelf.put_behind(first, count, data)
+                if not self._can_be_slowed:
+                    shelf.give_up_oldest(self._next - self._limit)
         self.last_ms = now = monotonic_ms()
         self._deliver(self.ref, Frames(first, count, len(data), now))
 

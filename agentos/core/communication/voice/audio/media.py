@@ -16,13 +16,14 @@ from time import sleep
 from typing import Any, NamedTuple
 
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
 from actors.health import Beat, Heartbeat, PortBack, PortSilent
 from actors.messages import CloseMedia, Keep, Kept, MediaClosed, MediaLost, MediaSilent, OpenMedia
 from agentos.core.communication.voice.audio import mulaw
+from agentos.core.communication.voice.audio.batch import Batch, Handed
 from agentos.core.communication.voice.audio.convert import to_pcm16
+from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
 from agentos.core.communication.voice.audio.meter import FrameLevels, frame_levels
 from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingKind, RecordingWriter
 from agentos.core.time import monotonic_ms
@@ -33,6 +34,7 @@ _LARGE_RUN_FRAMES = 10  # a run this long is worth no waiting for more
 _LARGEST_FORMAT = AudioFormat(sample_rate=48_000, channels=8)
 _TOGETHER = 64  # sessions; more would hold the interpreter lock for too long at once, fewer cost more each
 _BREATH_SECONDS = 0.0002
+MISSING = "missing"
 _ASLEEP, _PACING, _WORKING = range(3)
 
 
@@ -50,6 +52,8 @@ class MediaStatistics:
     """Batches that they were dealt with in."""
     stray_frames: int
     """Frames for a session that isn't open, or that had been dealt with before; they were ignored."""
+    given_up_frames: int
+    """Frames of sessions that can't be slowed, given up for newer ones while too many waited."""
     errors: int
     """Writes that the disk refused, and callbacks that raised."""
 
@@ -60,62 +64,6 @@ class _Run(NamedTuple):
     first: int
     frames: int
     data: bytes
-
-
-class _Handed(Struct, gc=False):
-    """Successive frames of one session as they were handed over: `size` bytes each, in `parts`; None when they are gone.
-
-    `more` holds the runs that do not continue this one. It is none of the collector's business (`gc=False`), and the lists
-    are used again: thousands of these live for a moment only, and would make the collector walk through everything else
-    again and again.
-    """
-
-    first: int
-    frames: int
-    size: int
-    parts: list[bytes] | None
-    more: "list[_Handed] | None" = None
-
-
-class _Batch:
-    """What was handed over since the thread last came for it. Runs are put together here, as they come: one frame at a
-    time costs the thread five times as much later. `free` are lists for their parts."""
-
-    __slots__ = ("_free", "closes", "heartbeats", "opens", "runs")
-
-    def __init__(self, free: list[list[bytes]]) -> None:
-        self._free = free
-        self.opens: list[OpenMedia] = []
-        self.runs: dict[str, _Handed] = {}
-        self.closes: list[str] = []
-        self.heartbeats: list[Heartbeat] = []
-
-    def __bool__(self) -> bool:
-        return bool(self.runs or self.opens or self.closes or self.heartbeats)
-
-    def keep(self, work: Keep, data: bytes | None) -> None:
-        """Add frames, to the run before them where they continue it."""
-        run = self.runs.get(work.session_id)
-        if run is None:
-            self.runs[work.session_id] = self._handed(work, data)
-            return
-        last = run if run.more is None else run.more[-1]
-        count = work.count
-        goes_on = work.first == last.first + last.frames
-        if goes_on and data is not None and last.parts is not None and len(data) == count * last.size:
-            last.frames += count
-            last.parts.append(data)
-        elif run.more is None:
-            run.more = [self._handed(work, data)]
-        else:
-            run.more.append(self._handed(work, data))
-
-    def _handed(self, work: Keep, data: bytes | None) -> _Handed:
-        if data is None:
-            return _Handed(work.first, work.count, 0, None)
-        parts = self._free.pop() if self._free else []
-        parts.append(data)
-        return _Handed(work.first, work.count, len(data) // work.count, parts)
 
 
 class _Account:
@@ -165,13 +113,15 @@ class MediaPort:
     segments of `segment_seconds`.
 
     Every frame is in exactly one of: a `Kept`, by its count; a `MediaLost`, when it was to be recorded and the disk
-    refused (reason `disk_full` or `write_failed`; later frames are tried again) or its bytes were gone (`missing`).
+    refused (reason `disk_full` or `write_failed`; later frames are tried again) or its bytes were gone (`missing`, or `backlog`
+    when they had to go for newer ones: the oldest of a session that can't be slowed, while more than `backlog_frames` of it
+    wait for the thread).
     `Kept` comes at most once in `report_every_frames` frames of a session, and once before `MediaClosed`. The digest is
     the SHA-256 of all kept bytes in order. While there is little to do, frames are gathered for `pace_ms`; the end of a
     session doesn't wait for that.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings of their own, all named
         self,
         *,
         take: Callable[[str, int, int], bytes],
@@ -180,6 +130,7 @@ class MediaPort:
         kind: RecordingKind,
         segment_seconds: int,
         room: Callable[[str, int], None],
+        backlog_frames: int,
         report_every_frames: int = 10,
         pace_ms: int = 200,
     ) -> None:
@@ -191,16 +142,18 @@ class MediaPort:
         self._recordings = recordings
         self._kind: RecordingKind = kind
         self._segment_seconds = segment_seconds
+        self._backlog = backlog_frames
         self._report_every_frames = report_every_frames
         self._pace_ms = pace_ms
         self._handover = Lock()
         self._free: list[list[bytes]] = []
-        self._batch = _Batch(self._free)
+        self._batch = Batch(self._free)
         self._wake = Semaphore(0)
         self._breathed_ms = 0
         self._doing = _WORKING
         self._urgent = False
         self._silent = False
+        self._unslowed: set[str] = set()  # the sessions among them that can't be slowed
         self._recorders: dict[str, Any] = {}  # of sessions that have not ended here
         self._closing_at_ms: int | None = None
         self._thread = Thread(target=self._run, name="agentos-voice-media", daemon=True)
@@ -208,6 +161,7 @@ class MediaPort:
         self._endings: deque[tuple[_Account, Generator[None, None, RecordingInfo | None]]] = deque()
         self._seals: deque[tuple[_Account, Generator[None, None, None]]] = deque()
         self._submitted = 0  # written by the loop's thread only
+        self._given_up = 0
         self._dealt_with = 0  # these by the port's thread only
         self._batches = 0
         self._stray = 0
@@ -220,23 +174,28 @@ class MediaPort:
     def submit(self, work: OpenMedia | Keep | CloseMedia | Heartbeat) -> None:
         """Hand work over; never blocks and never tells. For one thread, the loop's.
 
-        Frames whose bytes `take` no longer has (it raises `LookupError`) are told as lost, reason `missing`.
+        Frames whose bytes `take` no longer has (it raises `LookupError`) are told as lost, reason `missing`, or `backlog` when
+        it raises `GivenUp`.
         """
         if type(work) is Keep:
+            reason = ""
             try:
                 data: bytes | None = self._take(work.session_id, work.first, work.count)
+            except GivenUp:
+                data, reason = None, BACKLOG
+                self._given_up += work.count
             except LookupError:
-                data = None
+                data, reason = None, MISSING
             self._submitted += work.count
             self._handover.acquire()  # a `with` takes twice as long, and this runs for every frame
             try:
-                self._batch.keep(work, data)
+                self._batch.keep(work, data, reason)
+                if self._unslowed and work.session_id in self._unslowed:
+                    self._given_up += self._batch.give_up_oldest(work.session_id, self._backlog)
             finally:
                 self._handover.release()
         elif isinstance(work, OpenMedia):
-            with self._handover:
-                self._batch.opens.append(work)
-                self._recorders[work.session_id] = work.reply_to
+            self._begin(work)
         elif isinstance(work, CloseMedia):
             with self._handover:
                 self._batch.closes.append(work.session_id)
@@ -254,6 +213,13 @@ class MediaPort:
             )
         if self._doing == _ASLEEP:
             self._rouse()
+
+    def _begin(self, work: OpenMedia) -> None:
+        with self._handover:
+            self._batch.opens.append(work)
+            self._recorders[work.session_id] = work.reply_to
+            if not work.can_be_slowed:
+                self._unslowed.add(work.session_id)
 
     def take_news(self, news: PortSilent | PortBack) -> None:
         """Learn what the health watch found: whether the thread gives a sign of life. For the loop's thread.
@@ -291,6 +257,7 @@ class MediaPort:
             frames=self._dealt_with,
             batches=self._batches,
             stray_frames=self._stray,
+            given_up_frames=self._given_up,
             errors=self._errors,
         )
 
@@ -339,7 +306,7 @@ class MediaPort:
     def _deal_with_queue(self) -> int:
         """Everything that is queued now; the length of the longest run in it, in frames."""
         with self._handover:
-            batch, self._batch = self._batch, _Batch(self._free)
+            batch, self._batch = self._batch, Batch(self._free)
         if not batch:
             return 0
         for work in batch.opens:
@@ -356,7 +323,7 @@ class MediaPort:
             self._call(self._post, heartbeat.reply_to, Beat(heartbeat.number, heartbeat.port))
         return longest
 
-    def _deal_with(self, sessions: list[tuple[str, _Handed]]) -> int:
+    def _deal_with(self, sessions: list[tuple[str, Handed]]) -> int:
         """What was handed over of some sessions; the longest run, in frames."""
         kept: list[tuple[_Account, _Run]] = []
         dealt: list[tuple[str, int]] = []
@@ -398,7 +365,7 @@ class MediaPort:
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to
 
-    def _new_part(self, account: _Account, handed: _Handed) -> _Run | None:
+    def _new_part(self, account: _Account, handed: Handed) -> _Run | None:
         """The part of a run that was not dealt with before; None when there is none, or its bytes are gone."""
         data = self._bytes_of(handed)
         known = max(0, min(handed.frames, account.upto - handed.first))
@@ -409,11 +376,11 @@ class MediaPort:
         account.upto = first + count
         rest = data[known * account.frame_bytes :] if data is not None and known else data
         if not rest or len(rest) % account.sample_bytes:
-            self._lose(account, first, count, "missing")
+            self._lose(account, first, count, handed.reason or MISSING)
             return None
         return _Run(first, count, rest)
 
-    def _bytes_of(self, handed: _Handed) -> bytes | None:
+    def _bytes_of(self, handed: Handed) -> bytes | None:
         """All bytes of a run in one; its list is free again."""
         parts = handed.parts
         if parts is None:
@@ -549,6 +516,7 @@ class MediaPort:
         del self._accounts[account.session_id]
         with self._handover:
             self._recorders.pop(account.session_id, None)
+            self._unslowed.discard(account.session_id)
         self._call(self._post, account.reply_to, MediaClosed(recording, account.digest.hexdigest()))
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:

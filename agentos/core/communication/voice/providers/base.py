@@ -12,6 +12,12 @@ class IVoiceProvider(ABC):
     the service; what they raise is logged and does not disturb the call.
     """
 
+    @property
+    def can_be_slowed(self) -> bool:
+        """Whether its far end sends on only as fast as we take it. Audio of one that can't be slowed is never held back: when
+        too much waits inside, the oldest goes first."""
+        return True
+
     @abstractmethod
     def get_session_metadata(self) -> dict[str, Any]:
         """What the provider can do: `transport`, `risk_level`, `supports_recording`, `external_dependencies`, …"""

@@ -22,6 +22,11 @@ class TwilioProvider(IVoiceProvider):
             "TWILIO_TWIML_APP_SID": settings.twilio_twiml_app_sid,
         }
 
+    @property
+    def can_be_slowed(self) -> bool:
+        """Twilio's media stream is live: it sends on whatever we do."""
+        return False
+
     def get_session_metadata(self) -> dict[str, Any]:
         """What a telephone call is like."""
         return {

@@ -180,7 +180,9 @@ def frames_of(session: VoiceSession, account: dict[str, Any], recording: Kept) -
     died with the process, so no frame counts as transcribed, whatever utterances are known.
     """
     dropped: dict[str, int] = dict(account.get("dropped", {}))
-    accepted, accounted = int(account.get("upto_frame", 0)), int(account.get("accounted", 0))
+    accounted = int(account.get("accounted", 0))
+    # Frames that were lost on their way to the media port may be in the account before the port has come so far.
+    accepted = max(int(account.get("upto_frame", 0)), accounted + sum(dropped.values()))
     n_bytes, digest = int(account.get("bytes", 0)), str(account.get("digest", ""))
     recorded = 0
     if session.recording_enabled and recording.state != "unreadable":

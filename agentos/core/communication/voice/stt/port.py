@@ -16,9 +16,11 @@ import anyio
 import anyio.lowlevel
 import structlog
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec import Struct
 
-from actors.health import Beat, Heartbeat
-from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
+from actors.health import Beat, Heartbeat, PortBack, PortSilent
+from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, SpeechSilent, Unheard, Utterance
+from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.process import WorkerProcess
 from agentos.core.communication.voice.stt.protocol import (
@@ -44,14 +46,23 @@ WORKER_DIED: Final = "worker_died"
 WORKER_HUNG: Final = "worker_hung"
 ENGINE_FAILED: Final = "engine_failed"
 NO_WORKERS: Final = "no_workers"
-BACKLOG: Final = "backlog"
 MISSING: Final = "missing"
 LATE: Final = "late"
+SPEECH_SILENT: Final = "speech_silent"
+WORKER_SILENT: Final = "worker_silent"
 
 _HEARD_EVERY_FRAMES: Final = 25
 _GIVE_UP_FRAMES: Final = 50  # a second: one declaration for many frames
 
 Work = Listen | Hear | Finish | Abandon | Heartbeat
+
+
+class _Handed(Struct, gc=False):
+    """The bytes of a run that waits for a turn; None when they are gone, for `reason`."""
+
+    frames: int
+    data: bytes | None
+    reason: str = ""
 
 
 class SttPort:
@@ -62,13 +73,18 @@ class SttPort:
     bytes of frames, in `submit`; `room(session_id, n_frames)` says that so many of them were decoded or given up. A
     session that finds no worker free waits for one.
 
+    While turns are not taken, what is handed over of a session is bounded by `backlog_frames` too: the oldest bytes go first.
+
     Reasons of `Unheard`: `worker_died` and `worker_hung` (no answer for `hang_timeout_seconds`; while a process starts or an
     engine loads, `start_timeout_seconds`) for what a lost worker had of a session; `engine_failed` for all that comes after
     more crashes than `intensity` allows, for a whole window; `backlog` for the oldest when more than `backlog_frames` of a
-    session wait; `missing` when the bytes were gone; `late` for frames after `Finish`; `no_workers` when `workers` is 0.
+    session wait, and for what `take` says was given up (`GivenUp`); `missing` when the bytes were gone; `late` for frames
+    after `Finish`; `no_workers` when `workers` is 0.
     A worker that was lost is replaced after a pause, and the streams go on with the frames that still wait.
 
-    A `Heartbeat` is answered in the next turn, with `Beat`: turns are taken. Workers have deadlines of their own.
+    A `Heartbeat` is answered in the next turn, with `Beat`: turns are taken. Workers have deadlines of their own; but a session
+    that ends need not wait so long: `SpeechSilent` (reason `worker_silent`) is told when its worker has owed an answer for
+    `silent_after_seconds`.
 
     `executable` is the Python that runs the workers. All calls are for the loop's thread.
     """
@@ -78,11 +94,13 @@ class SttPort:
         *,
         take: Callable[[str, int, int], bytes],
         tell: Callable[[Any, object], None],
+        post: Callable[[Any, object], None],
         room: Callable[[str, int], None],
         workers: int,
         start_timeout_seconds: float,
         hang_timeout_seconds: float,
         backlog_frames: int,
+        silent_after_seconds: float = float("inf"),
         streams_per_worker: int = 8,
         intensity: Intensity = Intensity(5, 60.0),  # noqa: B008 - an immutable tuple
         executable: str = sys.executable,
@@ -94,10 +112,12 @@ class SttPort:
             )
         self._take = take
         self._tell = tell
+        self._post_fact = post
         self._room = room
         self._limit = workers
         self._start_timeout = start_timeout_seconds
         self._hang_timeout = hang_timeout_seconds
+        self._silent_after = silent_after_seconds
         self._backlog = backlog_frames
         self._streams_per_worker = streams_per_worker
         self._intensity = intensity
@@ -105,6 +125,9 @@ class SttPort:
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._news: anyio.Event | None = None
         self._closed = False
+        self._silent = False
+        self._transcribers: dict[str, Any] = {}  # of sessions that have not ended here
+        self._unread: dict[str, deque[_Handed]] = {}  # what came since the port is silent
         self._tasks: TaskGroup | None = None
         self._streams: dict[str, Stream] = {}
         self._touched: dict[str, Stream] = {}  # those that may have something to send or to tell
@@ -128,10 +151,14 @@ class SttPort:
         if type(work) is Hear:
             self._post(self._hear, work, self._fetch(work))
         elif isinstance(work, Listen):
+            self._transcribers[work.session_id] = work.reply_to
             self._post(self._listen, work)
         elif isinstance(work, Finish):
             self._post(self._finish, work)
+            if self._silent and work.session_id in self._transcribers:
+                self._post_fact(self._transcribers[work.session_id], SpeechSilent(SPEECH_SILENT))
         elif isinstance(work, Abandon):
+            self._transcribers.pop(work.session_id, None)
             self._post(self._abandon, work)
         elif isinstance(work, Heartbeat):
             self._post(self._tell, work.reply_to, Beat(work.number, work.port))
@@ -139,6 +166,18 @@ class SttPort:
             raise TypeError(
                 f"the speech-to-text port takes Listen, Hear, Finish, Abandon and Heartbeat, not {type(work).__name__}"
             )
+
+    def take_news(self, news: PortSilent | PortBack) -> None:
+        """Learn what the health watch found: whether turns are taken.
+
+        While they are not, `SpeechSilent` (reason `speech_silent`) goes to the transcriber of each session through `post`,
+        now and with its `Finish`: one that finishes need not wait. What was handed over is dealt with when turns go on.
+        """
+        self._silent = isinstance(news, PortSilent)
+        self._unread.clear()
+        if self._silent:
+            for transcriber in list(self._transcribers.values()):
+                self._post_fact(transcriber, SpeechSilent(SPEECH_SILENT))
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; that is how the port is closed.
@@ -188,11 +227,24 @@ class SttPort:
         if self._news is not None:
             self._news.set()
 
-    def _fetch(self, work: Hear) -> bytes | None:
+    def _fetch(self, work: Hear) -> _Handed:
         try:
-            return self._take(work.session_id, work.first, work.count)
+            handed = _Handed(work.count, self._take(work.session_id, work.first, work.count))
+        except GivenUp:
+            return _Handed(work.count, None, BACKLOG)
         except LookupError:
-            return None
+            return _Handed(work.count, None, MISSING)
+        if self._silent:
+            self._bound(work.session_id, handed)
+        return handed
+
+    def _bound(self, session_id: str, newest: _Handed) -> None:
+        """Turns are not taken: let go of a session's oldest bytes, but not of the newest, when too many wait."""
+        unread = self._unread.setdefault(session_id, deque())
+        unread.append(newest)
+        while len(unread) > 1 and sum([handed.frames for handed in unread]) > self._backlog:
+            oldest = unread.popleft()
+            oldest.data, oldest.reason = None, BACKLOG
 
     def _listen(self, work: Listen) -> None:
         stream = self._streams.get(work.session_id)
@@ -203,21 +255,22 @@ class SttPort:
         stream = Stream(work, Breaker(self._intensity))
         self._streams[work.session_id] = self._homeless[work.session_id] = stream
 
-    def _hear(self, work: Hear, data: bytes | None) -> None:
+    def _hear(self, work: Hear, handed: _Handed) -> None:
+        data, fetched = handed.data, handed.reason != MISSING
         stream = self._streams.get(work.session_id)
         known = work.count if stream is None else max(0, min(work.count, stream.expected - work.first))
         self._stray += known
-        if data is not None and known:
+        if fetched and known:
             self._room(work.session_id, known)
         if stream is None or known == work.count:
             return
         first, count = work.first + known, work.count - known
         self._touched[work.session_id] = stream
         if stream.finishing or data is None:
-            if data is not None:
+            if fetched:
                 self._room(work.session_id, count)
             stream.expected = first + count
-            self._lose(stream, [Run(first, count)], MISSING if data is None else LATE)
+            self._lose(stream, [Run(first, count)], handed.reason or LATE)
             return
         stream.hand_over(Audio(first, count, data[known * stream.frame_bytes :]))
         if stream.queued > self._backlog:
@@ -318,6 +371,12 @@ class SttPort:
                 self._serve(stream, now)
 
     def _check_on(self, worker: WorkerAccount, now: float) -> None:
+        if now >= worker.silent_at(self._silent_after) and (waiting := worker.waited_for()):
+            if worker.doubted:
+                for stream in waiting:
+                    stream.told_silent = True
+                    self._tell(stream.reply_to, SpeechSilent(WORKER_SILENT))
+            worker.doubted = True
         if now < worker.deadline(self._start_timeout, self._hang_timeout):
             return
         if worker.hung:
@@ -412,15 +471,16 @@ class SttPort:
     def _tell_heard(self, stream: Stream) -> None:
         if stream.settled > stream.told:
             stream.told = stream.settled
-            self._tell(stream.reply_to, Heard(stream.settled))
+            self._tell(stream.reply_to, Heard(stream.settled, stream.take_untold()))
 
     def _forget(self, stream: Stream) -> None:
-        for streams in (self._streams, self._homeless, self._touched):
+        for streams in (self._streams, self._homeless, self._touched, self._transcribers):
             streams.pop(stream.session_id, None)
 
     def _next_deadline(self, now: float) -> float:
         """When the next turn is due, should nothing happen: whatever was still to come at the last one, at `now`."""
         deadlines = [worker.deadline(self._start_timeout, self._hang_timeout) for worker in self._workers]
+        deadlines += [worker.silent_at(self._silent_after) for worker in self._workers if worker.waited_for()]
         for stream in self._homeless.values():
             at = max(stream.breaker.not_before, self._engines[stream.engine].not_before)
             if at > now:

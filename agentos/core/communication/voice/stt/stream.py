@@ -36,6 +36,7 @@ class Stream:
         "_queue",
         "_unanswered",
         "_under_way",
+        "_untold",
         "audio_format",
         "breaker",
         "end_sent",
@@ -50,6 +51,7 @@ class Stream:
         "session_id",
         "settled",
         "told",
+        "told_silent",
         "under_way",
         "worker",
     )  # fmt: skip
@@ -69,6 +71,8 @@ class Stream:
         self.expected = 0  # the frame behind the last one that was handed over
         self.settled = 0  # every frame below is settled or lost
         self.told = 0  # up to which that was told
+        self.told_silent = False
+        self._untold = 0  # settled frames that were not told
         self.queued = 0
         self.under_way = 0
         self._queue: deque[Audio] = deque()
@@ -123,6 +127,12 @@ class Stream:
             if done < run.frames:
                 self._under_way.appendleft(Run(run.first + done, run.frames - done))
         self.under_way -= count
+        self._untold += count
+        return count
+
+    def take_untold(self) -> int:
+        """How many frames were settled since this was asked last."""
+        count, self._untold = self._untold, 0
         return count
 
     def lose_worker(self) -> tuple[list[Run], int]:

@@ -26,6 +26,7 @@ class WorkerAccount:
     opening: set[int] = field(default_factory=set)
     ready: bool = False
     suspect: bool = False
+    doubted: bool = False
     hung: bool = False
 
     def send(self, request: Request, now: float) -> None:
@@ -39,7 +40,7 @@ class WorkerAccount:
     def answered(self, answer: Answer, now: float) -> None:
         """Note that it has answered."""
         self.since = now
-        self.suspect = False
+        self.suspect = self.doubted = False
         if not isinstance(answer, Opened | Progress | Broken):
             self.ready = True
             return
@@ -47,6 +48,16 @@ class WorkerAccount:
         self.owed[answer.stream] -= 1
         if isinstance(answer, Broken) or self.owed[answer.stream] <= 0:
             del self.owed[answer.stream]
+
+    def silent_at(self, silent_after: float) -> float:
+        """When a call that ends need not wait for it any longer: one that is ready, and has answered nothing for so long."""
+        if not self.ready or not self.owed or self.opening:
+            return float("inf")
+        return self.since + silent_after + (SUSPECT_SECONDS if self.doubted else 0.0)
+
+    def waited_for(self) -> list[Stream]:
+        """The streams that end, and were not told that they need not wait."""
+        return [stream for stream in self.streams.values() if stream.finishing and not stream.told_silent]
 
     def deadline(self, start_timeout: float, hang_timeout: float) -> float:
         """When it has to have answered, as things stand."""
