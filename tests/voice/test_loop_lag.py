@@ -81,6 +81,7 @@ async def test_a_loop_that_was_held_up_is_seen_on_the_real_clock(anyio_backend: 
 
     async with anyio.create_task_group() as group:
         group.start_soon(lag.measure)
-        await anyio.lowlevel.checkpoint()
+        for _ in range(2):  # trio may take this task before the other in the first round
+            await anyio.lowlevel.checkpoint()
         await hold()
     assert lag.statistics().max_ms >= held_ms - 20
