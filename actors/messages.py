@@ -284,6 +284,23 @@ class Facts(Struct, frozen=True):
     admin_token_valid: bool | None  # None: none was given
     created_at_ms: int
     can_be_slowed: bool = True
+    resumable: bool = False
+
+
+class Resumption(Struct, frozen=True):
+    """What is durable of a session whose process died, and what another process goes on with.
+
+    `state` is where evidence has it, `number` that of its next record. `account` says what became of its frames: those below
+    `upto` are not expected again. `heard` is its transcript so far. `age_seconds` is the time since it was asked for. `detail`
+    goes into the record of its resumption.
+    """
+
+    state: VoiceSessionState
+    number: int
+    account: Account
+    heard: Transcribed
+    age_seconds: float
+    detail: tuple[tuple[str, Any], ...] = ()
 
 
 class OpenSession(Struct, frozen=True):
@@ -292,6 +309,16 @@ class OpenSession(Struct, frozen=True):
     lane: ClassVar[int] = CONTROL
     token: Any
     facts: Facts
+
+
+class ResumeSession(Struct, frozen=True):
+    """To the supervisor: go on with this session, which has its verdict, and reply `Opened` or `Unevidenced` to `token`."""
+
+    lane: ClassVar[int] = CONTROL
+    token: Any
+    facts: Facts
+    verdict: PolicyVerdict
+    resumption: Resumption
 
 
 class Evaluate(Struct, frozen=True):

@@ -46,12 +46,14 @@ class RecorderActor(Actor):
     """Hands frames to the media port and counts.
 
     `expected` is the next frame number, `last_run` the first one of the run handed over last; `account` is what became of
-    the frames so far, and `told_upto` where the last one told to the session ended.
+    the frames so far, and `told_upto` where the last one told to the session ended. `before` is the account of the frames that
+    another process had, which died.
     """
 
     __slots__ = (
         "account",
         "account_frames",
+        "before",
         "expected",
         "facts",
         "last_run",
@@ -62,7 +64,7 @@ class RecorderActor(Actor):
         "session",
         "told_upto",
     )
-    wiring = ("session", "quality", "media", "facts", "account_frames")
+    wiring = ("session", "quality", "media", "facts", "account_frames", "before")
     state = ("phase", "expected", "last_run", "account", "told_upto", "recording")
     journal = state
     handles = {
@@ -92,15 +94,24 @@ class RecorderActor(Actor):
         },
     }
 
-    def __init__(self, session: Ref, quality: Ref, media: Any, facts: Facts, account_frames: int) -> None:
+    def __init__(
+        self,
+        session: Ref,
+        quality: Ref,
+        media: Any,
+        facts: Facts,
+        account_frames: int,
+        before: Account = NOTHING_YET,
+    ) -> None:
         self.session = session
         self.quality = quality
         self.media = media
         self.facts = facts
         self.account_frames = account_frames
+        self.before = before
         self.phase = OPEN
-        self.expected = self.last_run = self.told_upto = 0
-        self.account = NOTHING_YET
+        self.expected = self.last_run = self.told_upto = before.upto
+        self.account = before
         self.recording: RecordingInfo | None = None
 
     def start(self, out: Out) -> None:

@@ -4,6 +4,8 @@ Its phases are the states of `machines.session.SESSION`, and every move is fired
 
     CREATED    its creation is made durable, then whoever asked is told. The first audio spawns recorder, transcriber and
                quality. Without evidence of its creation it ends as if it had never been.
+               One that another process left when it died goes on in ACTIVE, when the record of that is durable; without
+               it, it is left as it was found.
     ACTIVE     frames are passed on to the three as they come. A part that crashes is restarted within its intensity.
     STOPPING   frames accepted before the stop are still passed on, later ones are declared late. When all have come, or
                half the time is over, the parts drain. A timer ends this state whether or not they do.
@@ -44,6 +46,7 @@ from actors.messages import (
     Opened,
     PortFailed,
     Recorded,
+    Resumption,
     Routes,
     Spill,
     Spilled,
@@ -54,10 +57,11 @@ from actors.messages import (
 from actors.outbox import NO_RECORDS, Outbox
 from actors.quality import QualityActor
 from actors.recorder import LOST_ON_THE_WAY, NOTHING_YET, RecorderActor, counted, total
-from actors.transcriber import TranscriberActor
+from actors.transcriber import NOTHING_HEARD, TranscriberActor
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
 from machines.frozen import FrozenDict
+from machines.recovery import RESUME
 from machines.restart import CrashLog, Intensity
 from machines.session import (
     END_TRIGGER,
@@ -74,6 +78,7 @@ from machines.session import (
 # Looking a member up in its enum costs as much as a whole effect, its value twice that; here they are looked up once.
 CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
 NOT_OPENED = "stopped before its creation was durable"
+PROCESS_DIED = "process_died"  # why frames were lost, or not transcribed
 FAILED, UNEVIDENCED, IDLE, OVERRUN = EndReason.FAILED, EndReason.UNEVIDENCED, EndReason.IDLE, EndReason.OVERRUN
 ERROR = VoiceEventType.ERROR
 SUCCEEDED, NOT_SUCCEEDED = RequestStatus.SUCCESS, RequestStatus.FAILED
@@ -149,7 +154,7 @@ class SessionActor(Actor):
     """One session; see the module.
 
     `opened` is set once its creation is durable and told; `account` is the recorder's last word; `idle_mark` is the frame
-    number at which the idle timer was armed.
+    number at which the idle timer was armed. With `resumption` it goes on with what another process left.
     """
 
     __slots__ = (
@@ -165,11 +170,12 @@ class SessionActor(Actor):
         "parts",
         "phase",
         "ports",
+        "resumption",
         "routes",
         "token",
         "verdict",
     )
-    wiring = ("facts", "verdict", "limits", "ports", "first_routes", "token")
+    wiring = ("facts", "verdict", "limits", "ports", "first_routes", "token", "resumption")
     state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "account", "idle_mark", "opened")
     journal = state
     handles = {
@@ -194,7 +200,7 @@ class SessionActor(Actor):
             Stop: "stop",
             Fail: "fail",
             Durable: "durable",
-            NotDurable: IGNORE,
+            NotDurable: "not_created",
             Spilled: IGNORE,
             Routes: "reroute",
             Account: "accounted",
@@ -247,6 +253,7 @@ class SessionActor(Actor):
         ports: Ports,
         first_routes: Routes,
         token: Any,
+        resumption: Resumption | None = None,
     ) -> None:
         self.facts = facts
         self.verdict = verdict
@@ -254,25 +261,30 @@ class SessionActor(Actor):
         self.ports = ports
         self.first_routes = first_routes
         self.token = token
-        self.phase = CREATED
-        self.accepted = self.idle_mark = 0
-        self.outbox = NO_RECORDS
+        self.resumption = resumption
+        self.phase = CREATED if resumption is None else resumption.state
+        self.account = NOTHING_YET if resumption is None else resumption.account
+        self.accepted = self.idle_mark = self.account.upto
+        self.outbox = NO_RECORDS if resumption is None else Outbox((), resumption.number)
         self.routes = first_routes
         self.parts: Parts | None = None
         self.ending: Ending | None = None
-        self.account = NOTHING_YET
         self.opened = False
 
     # --- CREATED ---------------------------------------------------------------------------------------------------
 
     def start(self, out: Out) -> None:
-        """Make the creation durable; only then is anybody told of the session."""
-        self._commit(out, "session_created", CREATED, then=self._news(out, CREATED))
+        """Make the creation durable, or that it goes on; only then is anybody told of the session."""
+        if self.resumption is None:
+            self._commit(out, "session_created", CREATED, then=self._news(out, CREATED))
+        else:
+            self.phase = SESSION.fire(self.phase, RESUME)
+            self._commit(out, "session_resumed", ACTIVE, detail=self.resumption.detail, then=self._news(out, ACTIVE))
         out.set_timer("evidence", self.limits.evidence_seconds)
 
     def restarted(self, out: Out) -> None:
         """Go on where the journal stands: arm what the state needs and send again what was not acknowledged."""
-        if self.outbox.next_number == 1:
+        if self.outbox.next_number == (1 if self.resumption is None else self.resumption.number):
             self.start(out)
             return
         self.outbox.send_again(out, self.routes.evidence)
@@ -293,7 +305,7 @@ class SessionActor(Actor):
         else:
             out.set_timer("evidence", self.limits.evidence_seconds)
         if self.opened and not self.outbox.waiting:
-            if self.phase is CREATED:
+            if self.phase is CREATED or self.resumption is not None:
                 out.reply(self.token, Opened(self.facts.session_id))
             out.release(self._news(out, self.phase))
 
@@ -314,14 +326,22 @@ class SessionActor(Actor):
         if self.ending is None:
             out.cancel_timer("evidence")
             self._arm(out)
+            if self.resumption is not None:
+                self._spawn_parts(out)
+                self._emit(out, ERROR, ("part", "process"), ("error", PROCESS_DIED), ("restarted", True))
             out.reply(self.token, Opened(self.facts.session_id))
 
     def not_created(self, message: NotDurable, out: Out) -> None:
-        """The creation could not be made durable: there is no session."""
+        """The creation could not be made durable: there is no session. Or nobody goes on with it here."""
         if not self.opened and self.outbox.is_under_way(message.number):
             self._refuse(message.error, out, perhaps=message.perhaps)
 
     def _refuse(self, error: str, out: Out, *, perhaps: bool) -> None:
+        if self.resumption is not None:
+            out.reply(self.token, Unevidenced(error))
+            self.outbox = Outbox((), self.outbox.next_number)
+            self._leave(out)
+            return
         out.reply(self.token, Unevidenced(error))
         self.phase = SESSION.fire(self.phase, END_TRIGGER[UNEVIDENCED])
         self.ending = Ending(UNEVIDENCED, self.accepted, error=error)
@@ -655,16 +675,23 @@ class SessionActor(Actor):
 
     def _arm(self, out: Out) -> None:
         self.idle_mark = self.accepted
+        seconds = self.limits.max_seconds
+        if self.resumption is not None:
+            seconds = max(0.0, seconds - self.resumption.age_seconds)
         out.set_timer("idle", self.limits.idle_seconds)
-        out.set_timer("overrun", self.limits.max_seconds)
+        out.set_timer("overrun", seconds)
 
     def _spawn_parts(self, out: Out) -> None:
         facts, ports = self.facts, self.ports
         quality = out.spawn(QualityActor(out.me, ports.directory, facts.session_id), "quality")
-        recorder = out.spawn(RecorderActor(out.me, quality, ports.media, facts, self.limits.account_frames), "recorder")
+        account, heard = NOTHING_YET, NOTHING_HEARD
+        if self.resumption is not None:
+            account, heard = self.resumption.account, self.resumption.heard
+        account_frames = self.limits.account_frames
+        recorder = out.spawn(RecorderActor(out.me, quality, ports.media, facts, account_frames, account), "recorder")
         transcriber = None
         if facts.stt_engine is not None:
-            transcriber = out.spawn(TranscriberActor(out.me, ports.stt, ports.directory, facts), "transcriber")
+            transcriber = out.spawn(TranscriberActor(out.me, ports.stt, ports.directory, facts, heard), "transcriber")
         self.parts = Parts(recorder, transcriber, quality)
 
     def _part_name(self, ref: Ref) -> str:

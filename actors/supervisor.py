@@ -37,6 +37,7 @@ from actors.messages import (
     Judged,
     NotDurable,
     OpenSession,
+    ResumeSession,
     Routes,
     Stop,
     Unevidenced,
@@ -100,6 +101,7 @@ class Supervisor(Actor):
     journal = state
     handles = {
         OpenSession: "open_session",
+        ResumeSession: "resume_session",
         Judged: "judged",
         Durable: "durable",
         NotDurable: "not_durable",
@@ -184,7 +186,19 @@ class Supervisor(Actor):
     def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
         facts = asked.facts
         actor = SessionActor(facts, verdict, self.limits, self.ports, self._routes(), asked.token)
-        ref = out.spawn(actor, facts.session_id)
+        self._enter(facts, verdict, out.spawn(actor, facts.session_id))
+
+    def resume_session(self, message: ResumeSession, out: Out) -> None:
+        """Spawn a session that another process left; it was judged there. There is at most one of it."""
+        facts, verdict = message.facts, message.verdict
+        if facts.session_id in self.sessions:
+            out.reply(message.token, Unevidenced("it is being resumed already"))
+            return
+        routes = self._routes()
+        actor = SessionActor(facts, verdict, self.limits, self.ports, routes, message.token, message.resumption)
+        self._enter(facts, verdict, out.spawn(actor, facts.session_id))
+
+    def _enter(self, facts: Facts, verdict: PolicyVerdict, ref: Ref) -> None:
         self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
         self.owners = self.owners.with_item(ref, facts.session_id)
 

@@ -39,6 +39,7 @@ from machines.events import VoiceEventType
 
 OPEN, DRAINING, DONE = "open", "draining", "done"
 PORT = "speech"
+NOTHING_HEARD = Transcribed(text="", heard=0, unheard=())
 
 
 class TranscriberActor(Actor):
@@ -46,10 +47,23 @@ class TranscriberActor(Actor):
 
     `expected` is the next frame number, `last_run` the first one of the run handed over last; `heard` are the frames that the
     port told of as heard, `unheard` counts those it told of as lost, by reason; `texts` are the finished utterances in order.
+    `before` is what another process had heard, which died.
     """
 
-    __slots__ = ("directory", "expected", "facts", "heard", "last_run", "phase", "session", "stt", "texts", "unheard")
-    wiring = ("session", "stt", "directory", "facts")
+    __slots__ = (
+        "before",
+        "directory",
+        "expected",
+        "facts",
+        "heard",
+        "last_run",
+        "phase",
+        "session",
+        "stt",
+        "texts",
+        "unheard",
+    )
+    wiring = ("session", "stt", "directory", "facts", "before")
     state = ("phase", "expected", "last_run", "heard", "unheard", "texts")
     journal = state
     handles = {
@@ -85,15 +99,19 @@ class TranscriberActor(Actor):
         },
     }
 
-    def __init__(self, session: Ref, stt: Any, directory: Any, facts: Facts) -> None:
+    def __init__(
+        self, session: Ref, stt: Any, directory: Any, facts: Facts, before: Transcribed = NOTHING_HEARD
+    ) -> None:
         self.session = session
         self.stt = stt
         self.directory = directory
         self.facts = facts
+        self.before = before
         self.phase = OPEN
-        self.expected = self.last_run = self.heard = 0
-        self.unheard: tuple[tuple[str, int], ...] = ()
-        self.texts: tuple[str, ...] = ()
+        self.expected = self.last_run = before.heard + total(before.unheard)
+        self.heard = before.heard
+        self.unheard = before.unheard
+        self.texts: tuple[str, ...] = (before.text,) if before.text else ()
 
     def start(self, out: Out) -> None:
         """Open a stream at the engine; a second opening of the same session changes nothing there."""

@@ -77,11 +77,13 @@ SESSION = Lifecycle(
         Move("idle", _S.CREATED, _S.STOPPING, "no audio ever came"),
         Move("overrun", _S.CREATED, _S.STOPPING, "the longest allowed duration is over"),
         Move("recover", _S.CREATED, _S.STOPPING, "its process died before any audio"),
+        Move("resume", _S.CREATED, _S.ACTIVE, "its process died before any audio; another one goes on with it"),
         Move("stop", _S.ACTIVE, _S.STOPPING, "asked to stop"),
         Move("fail", _S.ACTIVE, _S.STOPPING, "a part failed more often than it may be restarted"),
         Move("idle", _S.ACTIVE, _S.STOPPING, "no audio for too long"),
         Move("overrun", _S.ACTIVE, _S.STOPPING, "the longest allowed duration is over"),
         Move("recover", _S.ACTIVE, _S.STOPPING, "its process died"),
+        Move("resume", _S.ACTIVE, _S.ACTIVE, "its process died; another one goes on with it"),
         Move("drained", _S.STOPPING, _S.STOPPED, "recorder and transcriber have drained"),
         Move("drain_expired", _S.STOPPING, _S.STOPPED, "the drain deadline has passed"),
     ],
@@ -109,7 +111,8 @@ class FrameAccount(Value, frozen=True):
 
     `accounted` frames went into the digest and, with recording on, into the file (`recorded`). `dropped` and
     `untranscribed` count frames by reason. The last frame may be short; `leftover_bytes` is the part of a sample that was
-    left at the very end. `digest` is the SHA-256 of all accounted bytes in order.
+    left at the very end. `digest` is the SHA-256 of all accounted bytes in order; of a call that another process resumed
+    without a recording to read them from, that of the digest in its `session_resumed` record and the bytes behind it.
     """
 
     accepted: int = 0
@@ -166,7 +169,8 @@ class VoiceSession(BaseModel):
     """A frozen snapshot of one voice session.
 
     `created_at` and `last_activity_at` are aware UTC. `stt_provider` is the engine that was asked for, `stt_engine` the one
-    that runs ("none" when the session only records). `result` is there once the session is STOPPED.
+    that runs ("none" when the session only records). `resumable` says that its caller comes back when the process dies.
+    `result` is there once the session is STOPPED.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -185,6 +189,7 @@ class VoiceSession(BaseModel):
     stt_engine: str = "none"
     audio_format: AudioFormat = AudioFormat()
     recording_enabled: bool = False
+    resumable: bool = False
     result: SessionResult | None = None
 
     @field_validator("metadata", mode="after")

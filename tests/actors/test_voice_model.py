@@ -22,6 +22,7 @@ from actors.voice_model import facts, voice_model
 from actors.voice_parts import Media
 from machines.checker import Outcome, Report, check
 from machines.checker.coverage import Coverage
+from tests.actors.resumption_model import deaths, resumed_model
 
 KINDS = ("crash", "poison", "cut", "late", "cancel", "store", "spill", "media", "speech")
 ONE_OF_ANY_KIND = Faults(1, dict.fromkeys(KINDS, 1))
@@ -47,6 +48,9 @@ def test_the_model_of_every_run_keeps_every_promise_and_meets_every_message_in_e
     report = check(model)
     covered = Coverage()
     covered.add(model.coverage())
+    resumed = resumed_model(deaths(voice_model(frames=1))[-1], faults=ONE_OF_ANY_KIND)
+    assert check(resumed).complete
+    covered.add(resumed.coverage())
 
     assert unkept(report) == []
     assert report.outcome is Outcome.HOLDS

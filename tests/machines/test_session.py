@@ -30,15 +30,17 @@ LEGAL = {
     (State.CREATED, "idle"): State.STOPPING,
     (State.CREATED, "overrun"): State.STOPPING,
     (State.CREATED, "recover"): State.STOPPING,
+    (State.CREATED, "resume"): State.ACTIVE,
     (State.ACTIVE, "stop"): State.STOPPING,
     (State.ACTIVE, "fail"): State.STOPPING,
     (State.ACTIVE, "idle"): State.STOPPING,
     (State.ACTIVE, "overrun"): State.STOPPING,
     (State.ACTIVE, "recover"): State.STOPPING,
+    (State.ACTIVE, "resume"): State.ACTIVE,
     (State.STOPPING, "drained"): State.STOPPED,
     (State.STOPPING, "drain_expired"): State.STOPPED,
 }
-TRIGGERS = ("audio", "stop", "fail", "idle", "overrun", "recover", "drained", "drain_expired")
+TRIGGERS = ("audio", "stop", "fail", "idle", "overrun", "recover", "resume", "drained", "drain_expired")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 

@@ -512,7 +512,7 @@ def test_what_a_dead_process_left_is_told_and_ended(tmp_path: Path, home: Path) 
     with running("call", tone(tmp_path / "long.wav", 60), "--stt", "whisper_local", "--record") as process:
         wait_for(lambda: "active" in run_here("sessions").stdout)  # before, there may be no table to read
         assert told("sessions", run=run_here)["unowned"] == []
-        assert told("recover", run=run_here) == {"recovered": [], "owned": 1, "problems": []}
+        assert told("recover", run=run_here) == {"recovered": [], "owned": 1, "problems": [], "resumable": []}
         process.kill()
         process.wait(LIMIT_SECONDS)
     [session_id] = told("sessions", run=run_here)["unowned"]

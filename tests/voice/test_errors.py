@@ -14,6 +14,7 @@ from agentos.core.communication.voice.errors import (
     InvalidRequest,
     InvalidState,
     LocksUnavailable,
+    NotResumable,
     Overloaded,
     PolicyDenied,
     ProviderNotConfigured,
@@ -51,6 +52,12 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         ValueError,
         {"session_id": "voice-1", "state": VoiceSessionState.STOPPING},
         "session 'voice-1' is STOPPING: it takes no more audio",
+    ),
+    (
+        NotResumable("voice-1", VoiceSessionState.STOPPED, "it has ended"),
+        InvalidState,
+        {"session_id": "voice-1", "state": VoiceSessionState.STOPPED},
+        "session 'voice-1' is STOPPED: it has ended",
     ),
     (
         PolicyDenied(VERDICT, session_id="voice-1"),

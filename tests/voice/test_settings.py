@@ -48,6 +48,7 @@ DEFAULTS = {
     "account_seconds": 10,
     "spill_max_bytes": 4_194_304,
     "store_busy_timeout_seconds": 2,
+    "resume_window_seconds": 0,
     "recovery_interval_seconds": 30,
     "heartbeat_seconds": 1,
     "heartbeat_timeout_seconds": 5,

@@ -21,7 +21,8 @@ from agentos.core.communication.voice.storage.ownership import (
     sessions_of_the_living,
 )
 from agentos.core.communication.voice.storage.recordings import RecordingWriter
-from agentos.core.communication.voice.storage.recovery import Recovery, RecurringRecovery
+from agentos.core.communication.voice.storage.recovery import Recovery
+from agentos.core.communication.voice.storage.recurring_recovery import RecurringRecovery
 from agentos.core.communication.voice.storage.remains import PASSED_EVENTS
 from agentos.core.communication.voice.storage.segments import RecordingError
 from agentos.core.communication.voice.storage.spill import SpillFile

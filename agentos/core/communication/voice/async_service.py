@@ -22,6 +22,7 @@ from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
+    NotResumable,
     PolicyDenied,
     ProviderNotConfigured,
     SessionNotFound,
@@ -35,6 +36,7 @@ from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.request import make_facts, ports_of, read_request
+from agentos.core.communication.voice.resuming import ResumedSession, Resuming, check_first_frame
 from agentos.core.communication.voice.runtime import ServiceRuntime
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
@@ -148,12 +150,14 @@ class AsyncVoiceService:
         *,
         audio_format: AudioFormat | None = None,
         admin_token: str | None = None,
+        resumable: bool = False,
     ) -> VoiceSession:
         """Open a session; it is there when its creation is durable in evidence.
 
         `metadata` is a JSON object; the keys `sensitive_data`, `international_call`, `recording_enabled`,
         `requires_data_access` (booleans), `from_number` and `admin_token` mean something to the policy. Recording is off
-        unless `recording_enabled` asks for it. `admin_token`, here or in the metadata, is checked and never stored.
+        unless `recording_enabled` asks for it. `admin_token`, here or in the metadata, is checked and never stored. A
+        `resumable` session can be gone on with after its process died, with `resume`, for `resume_window_seconds`.
 
         Raises `InvalidRequest` (a `ValueError`) naming the field, `ProviderNotConfigured` (a `ValueError`) naming the
         variable, `STTUnavailable` (a `ValueError`), `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded`
@@ -171,13 +175,16 @@ class AsyncVoiceService:
             metadata=metadata,
             audio_format=audio_format,
             admin_token=admin_token,
+            resumable=resumable,
         )
         self._check_provider(provider)
         token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
         slow = self._providers[provider].can_be_slowed
         facts = make_facts(request, settings, admin_token_valid=token_valid, can_be_slowed=slow)
         resources = self._runtime.resources_for_a_call()
-        self._admission.check(len(resources.directory), resources.meter.load, ports_of(facts))
+        self._admission.check(
+            len(resources.directory), resources.meter.load, ports_of(transcribed=facts.stt_engine is not None)
+        )
         resources.directory.expect(facts, self._door(facts))
         try:
             answer = await self._runtime.ask(
@@ -200,6 +207,41 @@ class AsyncVoiceService:
             raise PolicyDenied(answer.verdict, session_id=facts.session_id)
         problem = resources.store_port.unrecordable(facts.session_id)
         raise EvidenceUnavailable(answer.error) if problem is None else Unrecordable(problem)
+
+    async def resume(self, session_id: str, *, first_frame: int = 0) -> ResumedSession:
+        """Go on with a session of a process that died: its id, its account, its transcript, its recording and its evidence.
+
+        The reply names the first frame that is expected: what comes next is that one. `first_frame` is the earliest that the
+        caller can still send; what is lost before it, from the last durable frame on, is a gap that is declared, and silence in
+        the recording. So a caller that keeps nothing gives the number of frames that it had sent. Bytes of a frame that was not
+        whole are forgotten.
+
+        Cancelled, it goes on; who comes again is told that the session runs. Raises `SessionNotFound`, `NotResumable` (an
+        `InvalidState`) naming the state, `InvalidRequest` naming the field, `Overloaded` and `Draining` as for a new session,
+        `EvidenceUnavailable` and `StoreError`, after which it can be tried again in time, `ServiceClosed`.
+        """
+        resources = self._runtime.resources_for_a_call()
+        _check_id(session_id)
+        check_first_frame(first_frame, self.settings)
+        listing = resources.directory.listing(session_id)
+        if listing is not None and listing.session is not None:
+            raise NotResumable(session_id, listing.session.state, "it runs here")
+        waiting = resources.recovery.awaited.session(session_id)
+        slow = True
+        if waiting is not None:
+            self._check_provider(waiting.provider)
+            slow = self._providers[waiting.provider].can_be_slowed
+            needed = ports_of(transcribed=waiting.stt_engine != "none")
+            self._admission.check(len(resources.directory), resources.meter.load, needed)
+        resuming = Resuming(self._runtime, resources, self.settings, self._door, can_be_slowed=slow)
+        return await resuming.resumed(session_id, first_frame)
+
+    async def list_resumable_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
+        """The sessions of processes that died which wait to be resumed here, as they were left, newest first."""
+        _check_filter(project_id, None)
+        found = self._runtime.resources().recovery.awaited.resumable()
+        chosen = [session for session in found if project_id in (None, session.project_id)]
+        return sorted(chosen, key=lambda session: (session.created_at, session.session_id), reverse=True)
 
     async def dispatch_audio_chunk(self, session_id: str, audio_data: bytes) -> None:
         """Hand a chunk of audio to a session; it is accepted when this returns.
@@ -231,15 +273,17 @@ class AsyncVoiceService:
         """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
 
         Returns True when the session is STOPPED and its final record durable, or when it had been stopped before (a second
-        stop changes nothing); False when this service has no such session. Raises `InvalidRequest` for an id that is no
+        stop changes nothing); False when this service has no such session. One that waits to be resumed is ended as recovered.
+        Raises `InvalidRequest` for an id that is no
         string, `EvidenceNotDurable` when the session has ended but its final record is not in the store yet, `ServiceClosed`
         when the service failed meanwhile, which has ended the session too. Stopping is never refused.
         """
         resources = self._runtime.resources()
-        if not isinstance(session_id, str) or not session_id:
-            raise InvalidRequest(f"session_id must be a non-empty string, got {session_id!r}", field="session_id")
+        _check_id(session_id)
         listing = resources.directory.listing(session_id)
         if listing is None:
+            if await reading(resources.recovery.end_awaited, session_id):
+                return True
             session = await self.get_session(session_id)
             return session is not None and session.state is VoiceSessionState.STOPPED
         ended = await self._runtime.stop(listing)
@@ -374,7 +418,7 @@ class AsyncVoiceService:
         listing = self._runtime.listing(session_id)
         return listing.door if listing is not None else None
 
-    def _door(self, facts: Facts) -> Door:
+    def _door(self, facts: Facts, first: int = 0) -> Door:
         return Door(
             facts.session_id,
             facts.audio_format,
@@ -384,6 +428,7 @@ class AsyncVoiceService:
             can_be_slowed=facts.can_be_slowed,
             deliver=self._deliver(),
             lock=self._door_lock,
+            first=first,
         )
 
     def _deliver(self) -> Callable[[Ref, Frames], None]:
@@ -408,6 +453,11 @@ class AsyncVoiceService:
                 return await reading(self._runtime.resources().tokens.valid, token.get_secret_value())
         except OSError as error:  # also a timeout
             raise EvidenceUnavailable(str(error) or "it does not answer") from error
+
+
+def _check_id(session_id: object) -> None:
+    if not isinstance(session_id, str) or not session_id:
+        raise InvalidRequest(f"session_id must be a non-empty string, got {session_id!r}", field="session_id")
 
 
 def _check_filter(project_id: object, state: object) -> None:

@@ -36,16 +36,18 @@ _News = tuple[VoiceEventType, tuple[tuple[str, Any], ...]]  # an event's type an
 class Listing:
     """One running session: its address, its door, its snapshot and its events."""
 
-    __slots__ = ("door", "events", "facts", "listeners", "next_number", "ref", "session", "unwanted")
+    __slots__ = ("door", "events", "facts", "known", "listeners", "next_number", "ref", "session", "settle", "unwanted")
 
-    def __init__(self, facts: Facts, door: Door) -> None:
+    def __init__(self, facts: Facts, door: Door, known: VoiceSessionState | None = None, next_number: int = 1) -> None:
         self.facts = facts
+        self.known = known  # what another process had told of it
         self.door = door
         self.ref: Ref | None = None
         self.session: VoiceSession | None = None
+        self.settle: Callable[[bool], None] | None = None  # who resumes it is told whether it goes on
         self.unwanted = False  # whoever asked for it is gone
         self.events: deque[VoiceEvent] = deque(maxlen=KEPT_EVENTS)
-        self.next_number = 1
+        self.next_number = next_number
         self.listeners: list[Callable[[VoiceEvent | None], None]] = []
 
 
@@ -54,7 +56,7 @@ class Directory:
 
     `keep_events` gets every event that is to be kept, to store it.
     `on_started` and `on_stopped` are called in the loop's thread with the session's snapshot, when it has been told to be
-    CREATED and STOPPED.
+    CREATED, or ACTIVE when it was resumed, and STOPPED.
     """
 
     def __init__(
@@ -76,6 +78,19 @@ class Directory:
     def expect(self, facts: Facts, door: Door) -> None:
         """Make room for a session that is asked for; nobody sees it until its creation is durable."""
         self._listings[facts.session_id] = Listing(facts, door)
+
+    def expect_again(
+        self,
+        facts: Facts,
+        door: Door,
+        known: VoiceSessionState,
+        next_number: int,
+        settle: Callable[[bool], None],
+    ) -> None:
+        """Make room for a session that is to be resumed: `known` was told of it, its next event gets `next_number`. `settle` is
+        called once, with whether it goes on."""
+        listing = self._listings[facts.session_id] = Listing(facts, door, known, next_number)
+        listing.settle = settle
 
     def forget(self, session_id: str) -> None:
         """The session that was expected did not come to be."""
@@ -200,6 +215,7 @@ class Directory:
             stt_engine="none" if facts.stt_engine is None else facts.stt_engine.value,
             audio_format=facts.audio_format,
             recording_enabled=facts.recording,
+            resumable=facts.resumable,
             result=result,
         )
 
@@ -212,7 +228,7 @@ class Directory:
         listing = self._listings.get(session_id)
         if listing is None:
             return
-        before = None if listing.session is None else listing.session.state
+        before = listing.known if listing.session is None else listing.session.state
         for event_type, payload in _events_of(work, before):
             self._emit(Emit(session_id, event_type, payload))
         session = self.snapshot(work.facts, work.state, work.verdict, work.result)
@@ -225,16 +241,22 @@ class Directory:
             listing.door.ref = work.route
             if listing.door.state in OPEN_STATES:  # a door that was closed stays closed, whatever news comes late
                 listing.door.state = work.state
+        first = listing.session is None
         listing.session = session
+        if first and listing.settle is not None:
+            listing.settle(True)
         if work.state is not VoiceSessionState.STOPPED:
-            if before is None:
+            if first:
                 self._tell(self._on_started, session)
         else:
             self._remove(session_id)
             self._tell(self._on_stopped, session)
 
     def _remove(self, session_id: str) -> None:
-        for listener in tuple(self._listings.pop(session_id).listeners):
+        listing = self._listings.pop(session_id)
+        if listing.session is None and listing.settle is not None:
+            listing.settle(False)
+        for listener in tuple(listing.listeners):
             listener(None)
         if not self._listings:
             waiting, self._on_empty = self._on_empty, []

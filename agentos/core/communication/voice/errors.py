@@ -80,6 +80,11 @@ class InvalidState(VoiceError, ValueError):
         self.state = state
 
 
+class NotResumable(InvalidState):
+    """The session can't be resumed by this service: it has ended, runs, is in the hands of another process or another call, or
+    its time is over. Nothing was changed. `state` is where evidence has it."""
+
+
 class PolicyDenied(VoiceError, PermissionError):
     """The policy refused the request; no session was made. `verdict` says why, and what would help.
 
@@ -108,10 +113,10 @@ def no_room(session_id: str) -> Overloaded:
 
 
 class EvidenceUnavailable(VoiceError, OSError):
-    """The evidence store can't make a record durable, so the request was refused and no session was made."""
+    """The evidence store can't make a record durable, so the request was refused: no session was made, or none resumed."""
 
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"the evidence store is not available ({problem}); no session was made")
+    def __init__(self, problem: str, consequence: str = "no session was made") -> None:
+        super().__init__(f"the evidence store is not available ({problem}); {consequence}")
 
 
 class StoreError(VoiceError, OSError):

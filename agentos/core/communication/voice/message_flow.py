@@ -39,7 +39,7 @@ _PORTS: Final[Mapping[str, str]] = {
     "stt": f"{_VOICE}.stt.port",
     "store": f"{_VOICE}.storage.port",
 }
-_SERVICE_MODULES: Final = (f"{_VOICE}.async_service", f"{_VOICE}.runtime", f"{_VOICE}.audio.door")
+_SERVICE_MODULES: Final = (f"{_VOICE}.async_service", f"{_VOICE}.runtime", f"{_VOICE}.resuming", f"{_VOICE}.audio.door")
 _KNOWN_TO_SERVICE: Final = (Supervisor, SessionActor)  # the one it spawned, and the route that `Changed` brings
 _EFFECTS: Final = {"tell": "TELL", "port": "PORT", "reply": "REPLY", "spawn": "SPAWN"}
 

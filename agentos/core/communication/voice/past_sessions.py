@@ -72,4 +72,4 @@ class PastSessions:
             return SessionNotFound(session_id)
         if session.state is VoiceSessionState.STOPPED:
             return InvalidState(session_id, session.state)
-        return InvalidState(session_id, session.state, "another process runs it, or ended without stopping it")
+        return InvalidState(session_id, session.state, "another process runs it, or died")

@@ -35,9 +35,10 @@ class SessionRequest(NamedTuple):
     metadata: Mapping[str, Any]
     audio_format: AudioFormat
     admin_token: SecretStr | None
+    resumable: bool = False
 
 
-def read_request(
+def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all named
     policy: VoicePolicy,
     settings: VoiceSettings,
     *,
@@ -47,6 +48,7 @@ def read_request(
     metadata: Mapping[str, Any] | None,
     audio_format: AudioFormat | None,
     admin_token: str | None,
+    resumable: bool = False,
 ) -> SessionRequest:
     """The request that these arguments make. Raises `InvalidRequest`, naming the field, for any that is not valid."""
     in_metadata, rest = _without_token(metadata)
@@ -56,6 +58,7 @@ def read_request(
         raise InvalidRequest("admin_token must be a string", field=TOKEN_KEY)
     if audio_format is not None and not isinstance(audio_format, AudioFormat):
         raise InvalidRequest(f"audio_format must be an AudioFormat, got {audio_format!r}", field="audio_format")
+    _check_resumable(resumable, settings)
     valid, problem = policy.validate_session_params(project_id, provider, stt_provider, given)
     if not valid:
         raise InvalidRequest(problem, field=problem.split("[")[0].split(" ")[0])
@@ -65,7 +68,9 @@ def read_request(
         )
         raise InvalidRequest(problem, field="project_id")
     secret = None if token is None else SecretStr(token)
-    return SessionRequest(project_id, provider, stt_provider, frozen(given), audio_format or AudioFormat(), secret)
+    return SessionRequest(
+        project_id, provider, stt_provider, frozen(given), audio_format or AudioFormat(), secret, resumable
+    )
 
 
 def choose_engine(asked: STTProvider, settings: VoiceSettings) -> tuple[STTProvider | None, str]:
@@ -108,13 +113,22 @@ def make_facts(
         admin_token_valid=admin_token_valid,
         created_at_ms=utc_now_ms(),
         can_be_slowed=can_be_slowed,
+        resumable=request.resumable,
     )
 
 
-def ports_of(facts: Facts) -> tuple[str, ...]:
+def ports_of(*, transcribed: bool) -> tuple[str, ...]:
     """The ports that a call needs, by the names that the health watch knows: every call's audio is digested and measured by the
     media port, recorded or not; speech is for those that are transcribed."""
-    return ("media",) if facts.stt_engine is None else ("media", "speech")
+    return ("media", "speech") if transcribed else ("media",)
+
+
+def _check_resumable(resumable: object, settings: VoiceSettings) -> None:
+    if not isinstance(resumable, bool):
+        raise InvalidRequest(f"resumable must be True or False, got {resumable!r}", field="resumable")
+    if resumable and not settings.resume_window_seconds:
+        problem = "resumable needs a window to come back in: set AGENTOS_VOICE_RESUME_WINDOW_SECONDS"
+        raise InvalidRequest(problem, field="resumable")
 
 
 def _without_token(metadata: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:

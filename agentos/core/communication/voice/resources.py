@@ -22,7 +22,8 @@ from agentos.core.communication.voice.port_health import PortHealth
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.ownership import Ownership
 from agentos.core.communication.voice.storage.port import StorePort
-from agentos.core.communication.voice.storage.recovery import Recovery, RecurringRecovery
+from agentos.core.communication.voice.storage.recovery import Recovery
+from agentos.core.communication.voice.storage.recurring_recovery import RecurringRecovery
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
@@ -89,12 +90,19 @@ class ServiceResources:
         self.meter = Meter(
             lambda: Progress(*system.progress()), self._media_progress, silent_ports=lambda: self.health.silent
         )
-        self._recovery = RecurringRecovery(
-            Recovery(self.store, settings.recordings, settings.recording_format),
+        self.recovery = Recovery(
+            self.store,
+            settings.recordings,
+            settings.recording_format,
+            resume_window_seconds=settings.resume_window_seconds,
+        )
+        self._recurring = RecurringRecovery(
+            self.recovery,
             settings.recovery_interval_seconds,
             before=partial(self.store_port.writer.flush, TAKE_IN_SECONDS),
+            sign=self._ownership.sign if settings.resume_window_seconds else None,
         )
-        self._recovery.start()
+        self._recurring.start()
         self._settings = settings
         self._closing = Lock()
         self._closed = False
@@ -147,7 +155,7 @@ class ServiceResources:
         with self._closing:
             if not self._closed:
                 ended = {
-                    "recovery": self._recovery.close(CLOSING_GRACE_SECONDS),
+                    "recovery": self._recurring.close(CLOSING_GRACE_SECONDS),
                     "media": self.media.close(CLOSING_GRACE_SECONDS),
                     "store": self.store_port.close(CLOSING_GRACE_SECONDS, then=self._close_store),
                 }

@@ -30,6 +30,7 @@ from agentos.core.communication.voice.async_service import AsyncVoiceService, Se
 from agentos.core.communication.voice.errors import ServiceClosed, no_room
 from agentos.core.communication.voice.inspection import ServicePicture
 from agentos.core.communication.voice.providers.base import IVoiceProvider
+from agentos.core.communication.voice.resuming import ResumedSession
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from machines.audio import AudioFormat
@@ -125,15 +126,30 @@ class VoiceService:
         *,
         audio_format: AudioFormat | None = None,
         admin_token: str | None = None,
+        resumable: bool = False,
     ) -> VoiceSession:
         """Open a session; see `AsyncVoiceService.create_session`."""
 
         async def call(service: AsyncVoiceService) -> VoiceSession:
             return await service.create_session(
-                project_id, provider, stt_provider, metadata, audio_format=audio_format, admin_token=admin_token
+                project_id,
+                provider,
+                stt_provider,
+                metadata,
+                audio_format=audio_format,
+                admin_token=admin_token,
+                resumable=resumable,
             )
 
         return self._call(call)
+
+    def resume(self, session_id: str, *, first_frame: int = 0) -> ResumedSession:
+        """Go on with a session of a process that died; see `AsyncVoiceService.resume`."""
+        return self._call(lambda service: service.resume(session_id, first_frame=first_frame))
+
+    def list_resumable_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
+        """The sessions that wait to be resumed here, newest first."""
+        return self._call(lambda service: service.list_resumable_sessions(project_id))
 
     def dispatch_audio_chunk(self, session_id: str, audio_data: bytes) -> None:
         """Hand a chunk of audio to a session; it is in its queue when this returns.

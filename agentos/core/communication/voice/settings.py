@@ -247,6 +247,14 @@ class VoiceSettings(BaseSettings):
         "starts, too.",
     )
 
+    resume_window_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description="How long the sessions of a process that died wait for their callers to come back to another one, from its "
+        "last sign of life; only those that were created as `resumable`. 0: they are ended at once.",
+    )
+
     heartbeat_seconds: float = Field(
         default=1,
         ge=0,

@@ -47,8 +47,9 @@ class _Shelf:
 
     __slots__ = ("count", "data", "dealt", "first", "given_up", "lost", "more")
 
-    def __init__(self) -> None:
-        self.first = self.count = self.dealt = self.lost = self.given_up = 0
+    def __init__(self, dealt: int) -> None:
+        self.first = self.count = self.lost = self.given_up = 0
+        self.dealt = dealt
         self.data: bytes | None = None
         self.more: deque[tuple[int, int, bytes]] | None = None
 
@@ -96,7 +97,8 @@ class Door:
 
     `limit` is the number of frames that may wait inside, in the slower of the ports, of which there are `ports`, each known
     by its number. `deliver` puts a message into the mailbox at `ref`, and is called in the order of the frames; `ref` is set
-    when the session is there. All doors of a service share one `lock`.
+    when the session is there. All doors of a service share one `lock`. The first frame gets the number `first`: those below
+    came in through a door of another process.
 
     A session that can't be slowed (`can_be_slowed` is False) always has room. Of what its ports have not fetched the oldest
     runs go first, as soon as more than `limit` frames wait; a port that asks for them learns that they were given up. What a
@@ -127,7 +129,7 @@ class Door:
         "state",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - nearly all of them named
         self,
         session_id: str,
         audio_format: AudioFormat,
@@ -138,6 +140,7 @@ class Door:
         deliver: Callable[[Any, Frames], None],
         lock: DoorLock,
         can_be_slowed: bool = True,
+        first: int = 0,
     ) -> None:
         self.session_id = session_id
         self.state = VoiceSessionState.CREATED
@@ -149,10 +152,10 @@ class Door:
         self._limit = limit
         self._max_chunk = max_chunk
         self._carry = b""
-        self._next = 0
+        self._next = first
         self._can_be_slowed = can_be_slowed
-        self._known_room = limit if can_be_slowed else maxsize  # frames below this number surely have room
-        self._shelves = tuple(_Shelf() for _ in range(ports))
+        self._known_room = first + limit if can_be_slowed else maxsize  # frames below this number surely have room
+        self._shelves = tuple(_Shelf(first) for _ in range(ports))
         self._lock = lock
         self._waiting = 0
         self._waiters: tuple[Callable[[], None], ...] = ()

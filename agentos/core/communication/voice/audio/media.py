@@ -58,6 +58,14 @@ class MediaStatistics:
     """Writes that the disk refused, and callbacks that raised."""
 
 
+class Carried(NamedTuple):
+    """The audio of a session that another process had, up to frame `upto`: its `digest`, and the recording to go on with."""
+
+    upto: int
+    digest: "hashlib._Hash"
+    writer: RecordingWriter | None
+
+
 class _Run(NamedTuple):
     """Successive frames of one session with their bytes; the last of the `frames` perhaps short."""
 
@@ -155,6 +163,7 @@ class MediaPort:
         self._silent = False
         self._unslowed: set[str] = set()  # the sessions among them that can't be slowed
         self._recorders: dict[str, Any] = {}  # of sessions that have not ended here
+        self._carried: dict[str, Carried] = {}  # of sessions that are about to go on here
         self._closing_at_ms: int | None = None
         self._thread = Thread(target=self._run, name="agentos-voice-media", daemon=True)
         self._accounts: dict[str, _Account] = {}
@@ -220,6 +229,16 @@ class MediaPort:
             self._recorders[work.session_id] = work.reply_to
             if not work.can_be_slowed:
                 self._unslowed.add(work.session_id)
+
+    def carry_on(self, session_id: str, carried: Carried) -> None:
+        """Begin with this when the session is opened; from any thread."""
+        with self._handover:
+            self._carried[session_id] = carried
+
+    def let_go(self, session_id: str) -> Carried | None:
+        """Take back what was to be carried on, if the session was not opened; from any thread."""
+        with self._handover:
+            return self._carried.pop(session_id, None)
 
     def take_news(self, news: PortSilent | PortBack) -> None:
         """Learn what the health watch found: whether the thread gives a sign of life. For the loop's thread.
@@ -361,7 +380,11 @@ class MediaPort:
     def _open(self, work: OpenMedia) -> None:
         account = self._accounts.get(work.session_id)
         if account is None:
-            self._accounts[work.session_id] = _Account(work)
+            account = self._accounts[work.session_id] = _Account(work)
+            carried = self.let_go(work.session_id)
+            if carried is not None:
+                account.upto = account.told = carried.upto
+                account.digest, account.writer = carried.digest, carried.writer
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to
 

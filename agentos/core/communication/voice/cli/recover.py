@@ -14,20 +14,33 @@ from machines.session import VoiceSession
 def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
     """End every session whose process is dead, with evidence that says so, and finish its recording.
 
-    Sessions of living processes are not touched. A running service does the same by itself.
+    Sessions of living processes are not touched, nor those that may still be resumed. A running service does the same by
+    itself.
     """
     del json_output
     settings = settings_of(home)
     report = RecoveryReport((), 0, ())
     if settings.database.exists():
         with VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
-            report = Recovery(store, settings.recordings, settings.recording_format).run()
+            recovery = Recovery(
+                store,
+                settings.recordings,
+                settings.recording_format,
+                resume_window_seconds=settings.resume_window_seconds,
+            )
+            try:
+                report = recovery.run()
+            finally:
+                recovery.close()
     data = {
         "recovered": [session.model_dump(mode="json") for session in report.recovered],
         "owned": report.owned,
         "problems": list(report.problems),
+        "resumable": [session.session_id for session in report.resumable],
     }
-    summary = Text(f"sessions ended: {len(report.recovered)}; running in living processes: {report.owned}")
+    waiting = f"; waiting to be resumed: {len(report.resumable)}" if report.resumable else ""
+    ended, owned = len(report.recovered), report.owned
+    summary = Text(f"sessions ended: {ended}; running in living processes: {owned}{waiting}")
     rows = (_row(session) for session in report.recovered)
     found = (table(("session", "created", "project", "frames", "recording"), rows),) if report.recovered else ()
     problem = "; ".join(report.problems)

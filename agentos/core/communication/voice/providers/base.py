@@ -27,7 +27,7 @@ class IVoiceProvider(ABC):
         """Whether the provider can be used as it is configured, and if not, which setting is missing or wrong."""
 
     def on_session_created(self, session_id: str, metadata: Mapping[str, Any]) -> None:  # noqa: B027 - optional
-        """A session of this provider was created, and its creation is durable."""
+        """A session of this provider was created, or resumed by this process, and the record of that is durable."""
 
     def on_session_stopped(self, session_id: str) -> None:  # noqa: B027 - optional
         """A session of this provider has stopped."""

@@ -66,6 +66,21 @@ class Ownership:
         descriptor = _locked(path)
         return None if descriptor is None else cls(descriptor, path)
 
+    def sign(self) -> None:
+        """Leave a sign of life. Raises `StoreError`."""
+        try:
+            if self._descriptor is not None:
+                os.utime(self._descriptor)
+        except OSError as error:
+            raise failed(self._path, error) from error
+
+    def signed_ms(self) -> int:
+        """When the owner left its last sign of life, in milliseconds since the epoch. Raises `StoreError`."""
+        try:
+            return 0 if self._descriptor is None else os.fstat(self._descriptor).st_mtime_ns // 1_000_000
+        except OSError as error:
+            raise failed(self._path, error) from error
+
     def release(self) -> None:
         """Give the lock up and remove its file: nothing of this owner is left. A second time does nothing."""
         descriptor, self._descriptor = self._descriptor, None
@@ -79,7 +94,10 @@ class Ownership:
             os.close(descriptor)
 
     def forget(self) -> None:
-        """Close the file and leave the lock as it is: in a forked child it is the parent's."""
+        """Close the file and leave it where it is: whoever looks next finds a dead owner with its last sign of life.
+
+        In a forked child the lock is the parent's, and stays.
+        """
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)

@@ -21,6 +21,7 @@ from machines.session import EndReason, VoiceSessionState
 log = structlog.get_logger(__name__)
 
 FIRST_STATES = (None, VoiceSessionState.CREATED)  # of the records that whoever asks for a session waits for
+RESUMED = "session_resumed"  # the record with which a session becomes this process's own
 HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
 
 
@@ -176,7 +177,7 @@ class StorePort:
             },
             created_at=utc_now(),
         )
-        return Entry(record, session)
+        return Entry(record, session, takes_over=draft.operation == RESUMED)
 
     # --- from the writer's threads ---------------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ the segments that the manifest names or the joined file, whole. `recover` finish
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -24,6 +24,7 @@ from agentos.core.communication.voice.storage.segments import (
     RecordingError,
     RecordingKind,
     copy_samples,
+    cut_segment,
     make_private_folder,
     mend_segment,
     recording_error,
@@ -50,7 +51,11 @@ class _Segment(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """The complete segments of a recording, in order, and the silence in them."""
+    """The complete segments of a recording, in order, and the silence in it, of which a part may lie behind them.
+
+    `full` is how many samples a segment has that was filled up to its end, of those that follow the last ones here; None in a
+    recording of one process, whose segments say it themselves.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,6 +65,7 @@ class _Manifest(BaseModel):
     channels: int
     segments: tuple[_Segment, ...] = ()
     gaps: tuple[tuple[int, int], ...] = ()
+    full: int | None = None
 
     @property
     def samples(self) -> int:
@@ -73,7 +79,7 @@ class _Manifest(BaseModel):
             samples=self.samples,
             seconds=self.samples / self.sample_rate,
             segments=len(self.segments),
-            gaps=self.gaps,
+            gaps=_gaps_below(self.samples, self.gaps),
         )
 
 
@@ -109,6 +115,8 @@ class RecordingWriter:
         self._live: LiveSegment | None = None
         self._segments: list[_Segment] = []
         self._gaps: list[tuple[int, int]] = []
+        self._older = 0  # so many segments are of other processes, and have any length
+        self._begin = 0  # the sample behind them
         self._sealed = 0  # so many segments, from the first on, are durable
         self._samples = 0
         self._manifest_due = False
@@ -116,6 +124,57 @@ class RecordingWriter:
         self._fresh = True
         self.segment_failures = 0
         """How often a complete segment could not be encoded or entered in the manifest; its samples are kept as WAV."""
+
+    @classmethod
+    def reopen(
+        cls,
+        folder: Path,
+        audio_format: AudioFormat,
+        *,
+        kind: RecordingKind,
+        segment_seconds: int,
+        first_frame: int = 0,
+    ) -> Self | None:
+        """Go on with the recording that a crash left in `folder`, with sealing deferred; None when nothing is there, and
+        nothing is to be said of it.
+
+        What there is ends with its last whole frame. When `first_frame` is beyond it, what is between them is a gap from now
+        on, which a crash does not undo. Raises `RecordingError` as `recover` does, and when the recording is finished.
+        """
+        try:
+            manifest = _read_manifest(folder / _MANIFEST)
+            if manifest is not None and (folder / f"recording.{manifest.kind}").exists():
+                raise FileExistsError(17, "the recording is finished", str(folder))
+            _tidy(folder, manifest)
+            manifest = _with_the_rest(folder, manifest, kind)
+            manifest = None if manifest is None else _in_whole_frames(folder, manifest, audio_format)
+            if manifest is None and not first_frame:
+                return None
+            if manifest is None:
+                rate, channels = audio_format.sample_rate, audio_format.channels
+                manifest = _Manifest(kind=kind, sample_rate=rate, channels=channels)
+            make_private_folder(folder)
+        except OSError as error:
+            raise recording_error(error, folder) from error
+        writer = cls(folder, audio_format, kind=manifest.kind, segment_seconds=segment_seconds, defer_sealing=True)
+        writer._go_on_behind(manifest, first_frame * audio_format.frame_samples)
+        return writer
+
+    def _go_on_behind(self, manifest: _Manifest, start: int) -> None:
+        self._segments = list(manifest.segments)
+        # What lies behind the end was the gap of somebody who did not come to go on.
+        self._gaps = list(_gaps_below(manifest.samples, manifest.gaps))
+        self._older = self._sealed = len(manifest.segments)
+        self._begin = self._samples = manifest.samples
+        if start > self._samples:
+            self._gaps = _united([*self._gaps, (self._samples, start - self._samples)])
+        self._fresh = False
+        self._write_manifest()  # from now on segments have this process's length
+
+    @property
+    def segments(self) -> list[Path]:
+        """The files that hold what was written, in order, but the one that is being filled."""
+        return [self._folder / segment.file for segment in self._segments]
 
     @property
     def next_frame(self) -> int:
@@ -132,7 +191,7 @@ class RecordingWriter:
             samples=samples,
             seconds=samples / self._format.sample_rate,
             segments=len(self._segments) + (self._live is not None),
-            gaps=tuple(self._gaps),
+            gaps=_gaps_below(samples, self._gaps),
         )
 
     def write(self, first_frame: int, pcm: bytes) -> None:
@@ -152,13 +211,13 @@ class RecordingWriter:
         data = memoryview(pcm if plain else samples.astype("<i2", copy=False).tobytes())
         while data:
             live = self._live_segment(start)
-            offset = start % self._segment_samples
+            offset = (start - self._begin) % self._segment_samples
             part = data[: (self._segment_samples - offset) * self._sample_bytes]
             live.write(offset * self._sample_bytes, part)
             self._skip_to(start)
             self._samples = start = start + len(part) // self._sample_bytes
             data = data[len(part) :]
-            if start % self._segment_samples == 0:
+            if (start - self._begin) % self._segment_samples == 0:
                 self._complete_segment()
 
     def close(self) -> RecordingInfo | None:
@@ -217,25 +276,25 @@ class RecordingWriter:
 
     def _manifest(self) -> _Manifest:
         sealed = self._segments[: self._sealed]
-        end = sum(segment.samples for segment in sealed)
         return _Manifest(
             kind=self._kind,
             sample_rate=self._format.sample_rate,
             channels=self._format.channels,
             segments=tuple(sealed),
-            gaps=tuple((first, min(count, end - first)) for first, count in self._gaps if first < end),
+            gaps=tuple(self._gaps),
+            full=self._segment_samples if self._older else None,
         )
 
     def _live_segment(self, start: int) -> LiveSegment:
         """The segment that sample `start` belongs to; those before it are filled up with silence and sealed."""
-        index = start // self._segment_samples
+        index = self._older + (start - self._begin) // self._segment_samples
         while True:
             if self._live is None:
                 self._live = self._new_segment()
             if len(self._segments) == index:
                 return self._live
             self._live.extend(self._segment_samples * self._sample_bytes)
-            self._skip_to((len(self._segments) + 1) * self._segment_samples)
+            self._skip_to(self._begin_of(len(self._segments) + 1))
             self._complete_segment()
 
     def _new_segment(self) -> LiveSegment:
@@ -247,13 +306,13 @@ class RecordingWriter:
         path = self._folder / f"{len(self._segments):06d}.wav"
         return LiveSegment(path, self._format.sample_rate, self._format.channels)
 
+    def _begin_of(self, index: int) -> int:
+        return self._begin + (index - self._older) * self._segment_samples
+
     def _skip_to(self, start: int) -> None:
         """What lies before `start` and was not written is silence, and a gap."""
         if start > self._samples:
-            first, count = self._samples, start - self._samples
-            if self._gaps and sum(self._gaps[-1]) == first:
-                first, count = self._gaps[-1][0], self._gaps.pop()[1] + count
-            self._gaps.append((first, count))
+            self._gaps = _united([*self._gaps, (self._samples, start - self._samples)])
             self._samples = start
 
     def _complete_segment(self) -> None:
@@ -269,7 +328,7 @@ class RecordingWriter:
                 live.close()
             except RecordingError:
                 self.segment_failures += 1
-            samples = self._samples - len(self._segments) * self._segment_samples
+            samples = self._samples - self._begin_of(len(self._segments))
             self._segments.append(_Segment(file=live.path.name, samples=samples))
 
     def _enter(self, segment: _Segment, plain: Path) -> None:
@@ -378,16 +437,36 @@ def _with_the_rest(folder: Path, manifest: _Manifest | None, kind: RecordingKind
     if manifest is None:
         manifest = _Manifest(kind=kind, sample_rate=left[last].sample_rate, channels=left[last].channels)
     segments, gaps = list(manifest.segments), list(manifest.gaps)
-    full = max([segment.samples for segment in segments] + [plain.samples for plain in left.values()])
+    full = manifest.full or max([segment.samples for segment in segments] + [plain.samples for plain in left.values()])
+    start = manifest.samples
     for number in range(len(segments), last + 1):
         file = folder / f"{number:06d}.wav"
         samples = left[number].samples if number in left else 0
         if samples < full and number < last:  # a power cut took its end, or all of it, but not what came behind
             _fill_up(file, manifest, samples, full)
-            gaps.append((number * full + samples, full - samples))
+            gaps.append((start + samples, full - samples))
             samples = full
+        start += samples
         segments.append(_Segment(file=file.name, samples=samples))
-    manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(gaps)})
+    manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(_united(gaps))})
+    replace_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def _in_whole_frames(folder: Path, manifest: _Manifest, audio_format: AudioFormat) -> _Manifest:
+    """The manifest, durable, without the part of a frame at the end: whoever goes on sends that frame again."""
+    if not manifest.segments:
+        return manifest
+    last = manifest.segments[-1]
+    beyond = min(last.samples, manifest.samples % audio_format.frame_samples)
+    if not beyond or not last.file.endswith(".wav"):
+        return manifest
+    there = last.samples - beyond
+    rest = (_Segment(file=last.file, samples=there),) if there else ()
+    end = manifest.samples - beyond
+    gaps = _gaps_below(end, manifest.gaps)
+    manifest = manifest.model_copy(update={"segments": (*manifest.segments[:-1], *rest), "gaps": gaps})
+    cut_segment(folder / last.file, Plain(manifest.sample_rate, manifest.channels, there))
     replace_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
 
@@ -402,6 +481,22 @@ def _left_segments(folder: Path, manifest: _Manifest | None) -> dict[int, Plain]
             if plain is not None:
                 left[int(file.stem)] = plain
     return left
+
+
+def _united(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same silence in as few gaps as can be, in order."""
+    found: list[tuple[int, int]] = []
+    for gap in sorted(gaps):
+        if found and gap[0] <= sum(found[-1]):
+            first = found[-1][0]
+            found[-1] = (first, max(sum(found[-1]), sum(gap)) - first)
+        else:
+            found.append(gap)
+    return found
+
+
+def _gaps_below(end: int, gaps: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    return tuple([(first, min(count, end - first)) for first, count in gaps if first < end])
 
 
 def _fill_up(file: Path, manifest: _Manifest, there: int, samples: int) -> None:

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import soundfile  # type: ignore[import-untyped]
 
+from actors.session import PROCESS_DIED
 from agentos.core.communication.voice.storage.segments import BLOCK_SAMPLES, recording_error
 from agentos.core.communication.voice.storage.store import Entry
 from agentos.core.time import utc_now, utc_now_ms
@@ -31,7 +33,6 @@ from machines.session import (
     VoiceSessionState,
 )
 
-PROCESS_DIED: Final = "process_died"  # why frames were lost, or not transcribed
 PASSED_EVENTS: Final = 1_000_000_000  # more than the dead process can have told without keeping them
 _REASON: Final = EndReason.RECOVERED
 
@@ -63,7 +64,7 @@ class Remains:
     def account(self) -> dict[str, Any] | None:
         """The last account of its audio that is in evidence."""
         for record in reversed(self.records):
-            if record.operation == "audio_accounted" and record.response_summary is not None:
+            if record.operation in _ACCOUNTS and record.response_summary is not None:
                 return {name: record.response_summary[name] for name in _ACCOUNT if name in record.response_summary}
         return None
 
@@ -71,8 +72,7 @@ class Remains:
         """The entries that move it to STOPPED, as its machine allows, with what a listener is to read of it."""
         result = self._result(recording)
         entries: list[Entry] = []
-        session, told, number = self.session, _News(self), self._next_number()
-        told.catch_up()
+        session, told, number = self.session, _News(self), self.next_number
         for move in end_of_dead_session(session.state):
             detail: dict[str, Any] = {"reason": _REASON.value}
             if move.final:
@@ -91,15 +91,33 @@ class Remains:
         entries[0] = Entry(entries[0].record, entries[0].session, (*told.missed, *entries[0].events))
         return entries
 
-    def _next_number(self) -> int:
+    @property
+    def next_number(self) -> int:
+        """The number of the session's next record."""
         numbers = [number for record in self.records if isinstance(number := record.metadata.get("number"), int)]
         return max(numbers, default=0) + 1
 
-    def _record(self, operation: str, number: int, session: VoiceSession, detail: dict[str, Any]) -> EvidenceRecord:
+    @property
+    def secret(self) -> str:
+        """What the ids of its records have in common."""
         known = next((secret for record in self.records if (secret := secret_of(record.id)) is not None), None)
+        return known or self.session.session_id
+
+    @property
+    def transcript(self) -> str:
+        """The finished utterances that were kept."""
+        texts = [str(e.payload["text"]) for e in self.events if e.event_type is VoiceEventType.STT_FINAL]
+        return " ".join(filter(None, texts))
+
+    def untold(self) -> tuple[tuple[VoiceEvent, ...], int]:
+        """The events of moves in evidence that were not kept, and a number for the next one, behind all that were told."""
+        news = _News(self)
+        return tuple(news.missed), news.next_number
+
+    def _record(self, operation: str, number: int, session: VoiceSession, detail: dict[str, Any]) -> EvidenceRecord:
         latest = self.records[-1] if self.records else None
         return EvidenceRecord(
-            id=record_id(known or session.session_id, None if session.result is not None else number),
+            id=record_id(self.secret, None if session.result is not None else number),
             request_id=session.session_id,
             connector_type=ConnectorType.CUSTOM,
             operation=operation,
@@ -116,17 +134,18 @@ class Remains:
         )
 
     def _result(self, recording: Kept) -> SessionResult:
-        texts = [str(e.payload["text"]) for e in self.events if e.event_type is VoiceEventType.STT_FINAL]
         return SessionResult(
             reason=_REASON,
             drained=False,
             frames=frames_of(self.session, self.account or {}, recording),
-            transcript=" ".join(filter(None, texts)),
+            transcript=self.transcript,
             recording=recording.info,
             stopped_at=utc_now(),
         )
 
 
+_ACTIVE: Final = ("session_active", "session_resumed")
+_ACCOUNTS: Final = ("audio_accounted", "session_resumed")
 _ACCOUNT: Final = ("upto_frame", "accounted", "bytes", "digest", "dropped")
 
 
@@ -135,12 +154,17 @@ class _News:
 
     def __init__(self, remains: Remains) -> None:
         self._session = remains.session
-        self._active = any(record.operation == "session_active" for record in remains.records)
+        self._active = any(record.operation in _ACTIVE for record in remains.records)
         self._told = {(event.event_type, event.payload.get("state")) for event in remains.events}
         self._number = max((event.number for event in remains.events), default=0) + PASSED_EVENTS
         self.missed: list[VoiceEvent] = []
+        self._catch_up()
 
-    def catch_up(self) -> None:
+    @property
+    def next_number(self) -> int:
+        return self._number + 1
+
+    def _catch_up(self) -> None:
         """The moves that are in evidence, and that no kept event tells of."""
         if all(kind is not VoiceEventType.SESSION_STARTED for kind, _ in self._told):
             created, engine = VoiceSessionState.CREATED.value, self._session.stt_engine
@@ -220,17 +244,20 @@ def _on_disk(audio_format: AudioFormat, info: RecordingInfo | None) -> tuple[int
     return there, there - -(-silent // frame), info.samples - silent
 
 
-def kept_steps(remains: Remains, info: RecordingInfo) -> Generator[None, None, Kept]:
-    """Read a finished recording, a block at a time, and hold it against the last account.
+def kept_steps(
+    remains: Remains, info: RecordingInfo, files: Sequence[Path] | None = None, digest: "hashlib._Hash | None" = None
+) -> Generator[None, None, Kept]:
+    """Read a finished recording, or one that lies in `files`, a block at a time, and hold it against the last account.
 
-    What came as mu-law is not digested, because two of its codes are one sample. Raises `RecordingError`.
+    The samples without gaps are also fed to `digest`, where given. What came as mu-law is not digested, because two of its
+    codes are one sample. Raises `RecordingError`.
     """
     if remains.session.audio_format.encoding is not AudioEncoding.PCM_S16LE:
         return Kept("whole", info)
     account = remains.account or {}
-    whole, begin = hashlib.sha256(), hashlib.sha256()
+    whole, begin = digest or hashlib.sha256(), hashlib.sha256()
     left = known = int(account.get("bytes", 0))
-    for block in _sounding(info):
+    for block in _sounding(info, [Path(info.path)] if files is None else files):
         whole.update(block)
         begin.update(block[:left])
         left -= min(left, len(block))
@@ -239,19 +266,17 @@ def kept_steps(remains: Remains, info: RecordingInfo) -> Generator[None, None, K
     return Kept("whole" if same or left else "differs", info, whole.hexdigest())
 
 
-def _sounding(info: RecordingInfo) -> Iterator[bytes]:
+def _sounding(info: RecordingInfo, files: Sequence[Path]) -> Iterator[bytes]:
     """The samples of a recording without its gaps, a block at a time."""
-    gaps = [*info.gaps, (info.samples, 0)]
     at = 0
-    try:
-        with soundfile.SoundFile(info.path) as file:
-            for first, count in gaps:
-                while at < first:
-                    block = file.read(min(BLOCK_SAMPLES, first - at), dtype="int16", always_2d=True)
-                    if not len(block):
-                        return
+    for path in files:
+        try:
+            with soundfile.SoundFile(path) as file:
+                while len(block := file.read(BLOCK_SAMPLES, dtype="int16", always_2d=True)):
+                    heard = np.ones(len(block), bool)
+                    for first, count in info.gaps:
+                        heard[max(0, first - at) : max(0, first + count - at)] = False
                     at += len(block)
-                    yield block.astype("<i2", copy=False).tobytes()
-                at = file.seek(first + count) if first + count < info.samples else info.samples
-    except (RuntimeError, OSError) as error:  # libsndfile's own errors are RuntimeErrors
-        raise recording_error(error, Path(info.path)) from error
+                    yield block[heard].astype("<i2", copy=False).tobytes()
+        except (RuntimeError, OSError) as error:  # libsndfile's own errors are RuntimeErrors
+            raise recording_error(error, path) from error

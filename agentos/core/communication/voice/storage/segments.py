@@ -135,6 +135,19 @@ def mend_segment(path: Path, samples: int = 0) -> Plain | None:
     return None
 
 
+def cut_segment(path: Path, plain: Plain) -> None:
+    """Take away what a segment of plain samples has beyond `plain.samples`, durably; the file, when nothing is left."""
+    if not plain.samples:
+        path.unlink()
+        return
+    data_bytes = plain.samples * 2 * plain.channels
+    with path.open("r+b") as file:
+        file.truncate(WAV_HEADER_BYTES + data_bytes)
+        file.write(wav_header(plain.sample_rate, plain.channels, data_bytes))
+        file.flush()
+        os.fsync(file.fileno())
+
+
 class LiveSegment:
     """A segment that is being filled: a WAV file whose header says its length only once it is closed."""
 

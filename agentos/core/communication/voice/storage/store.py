@@ -52,11 +52,15 @@ class BadEntry(VoiceError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What becomes durable together: one evidence record, the session as it then was, and the events that tell of it."""
+    """What becomes durable together: one evidence record, the session as it then was, and the events that tell of it.
+
+    With `takes_over` the session belongs to whoever stores it from then on.
+    """
 
     record: EvidenceRecord
     session: VoiceSession | None = None
     events: tuple[VoiceEvent, ...] = ()
+    takes_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,7 @@ class _Encoded(NamedTuple):
     text: str
     session: dict[str, Any] | None
     events: list[dict[str, Any]]
+    takes_over: bool
 
 
 _STATES = [state.value for state in VoiceSessionState]  # in the order a session goes through them
@@ -112,6 +117,7 @@ def _session_upsert() -> Insert:
 _ADD_RECORD = _compiled(sqlite.insert(schema.evidence))
 _ADD_EVENT = _compiled(sqlite.insert(schema.events).on_conflict_do_nothing())
 _UPSERT_SESSION = _compiled(_session_upsert())
+_TAKE_OVER = "UPDATE sessions SET owner = :owner WHERE session_id = :session_id"
 
 
 class VoiceStore:
@@ -159,8 +165,8 @@ class VoiceStore:
         Each record is linked to the chain; its session snapshot replaces an earlier one, never a later one (a STOPPED
         session stays STOPPED); its events are added. What `machines.ledger` keeps out is skipped as a whole: an entry whose
         record id is already stored, so that a retry is harmless, and one behind its session's final record. New sessions
-        belong to `owner`, if given, and keep it. Raises `BadEntry` (naming the record) before anything is written, or
-        `StoreError`.
+        belong to `owner`, if given, and keep it until an entry takes them over. Raises `BadEntry` (naming the record) before
+        anything is written, or `StoreError`.
         """
         encoded = [self._encoded(entry, self._owner if owner is None else owner) for entry in entries]
         if not encoded:
@@ -173,6 +179,7 @@ class VoiceStore:
             rows: list[dict[str, Any]] = []
             snapshots: list[dict[str, Any]] = []
             events: list[dict[str, Any]] = []
+            taken: list[dict[str, Any]] = []
             found = links(records, known, Head() if head is None else Head(head.seq, head.hash))
             for item, row in zip(encoded, found, strict=True):
                 if row is None:
@@ -180,11 +187,15 @@ class VoiceStore:
                 rows.append(row._asdict())
                 if item.session is not None:
                     snapshots.append(item.session)
+                    if item.takes_over:
+                        taken.append({name: item.session[name] for name in ("owner", "session_id")})
                 events += item.events
             if rows:
                 connection.exec_driver_sql(_ADD_RECORD, rows)
             if snapshots:
                 connection.exec_driver_sql(_UPSERT_SESSION, snapshots)
+            if taken:
+                connection.exec_driver_sql(_TAKE_OVER, taken)
             if events:
                 connection.exec_driver_sql(_ADD_EVENT, events)
 
@@ -347,7 +358,7 @@ class VoiceStore:
             text = canonical_json(record)
             text.encode()  # a lone surrogate is legal in str, but neither in UTF-8 nor in the chain
             session = None if entry.session is None else _session_row(entry.session, owner)
-            return _Encoded(record, text, session, [_event_row(event) for event in entry.events])
+            return _Encoded(record, text, session, [_event_row(event) for event in entry.events], entry.takes_over)
         except BadEntry as error:
             raise BadEntry(record.id, error.problem) from error
         except (TypeError, ValueError, RecursionError) as error:
