@@ -623,7 +623,7 @@ class SessionActor(Actor):
             return
         if self.opened and result is not None:
             out.release(self._news(out, STOPPED, result))
-        self._gone(out, durable=True, spilled=False)
+        out.tell(out.me, Durable(self.outbox.next_number - 1))  # and leave then: a stop may have come while it was held
 
     def final_durable(self, message: Durable, out: Out) -> None:
         """When the last record is in, all is said."""

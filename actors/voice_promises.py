@@ -261,7 +261,7 @@ def _unknown_to_supervisor(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]
     """The sessions of whose request, or of whose crash on a stop, the supervisor set the news aside."""
     found = []
     for path, message in aside:
-        if path == "supervisor" and isinstance(message, m.OpenSession):
+        if path == "supervisor" and isinstance(message, m.OpenSession | m.ResumeSession):
             found.append(message.facts.session_id)
         elif path == "supervisor" and isinstance(message, Exited) and isinstance(message.dropped, m.Stop):
             found.append(message.ref.name)

@@ -27,6 +27,7 @@ VERDICT = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="OK", metadat
 OTHERWISE = (
     "P3 without faults nothing is lost",  # some of it is lost before it begins
     "P4 who is on record has an end on record",  # who is refused has none, and waits on
+    "P4 what a port lost, and that it failed, is on record",  # what was lost before is in the record of its resumption
 )
 
 
@@ -149,6 +150,15 @@ def resumed_model(
         "P4 who is refused has no end on record, and waits on",
         lambda callers, store: (
             callers[0].answer != "unevidenced" or total > 1 or not any(record.final for record in store.durable)
+        ),
+        of=["callers", "store"],
+    )
+    model.always(
+        "P4 what a port loses from then on is on record",
+        lambda callers, store: (
+            callers[0].result is None
+            or callers[0].result.frames.dropped.get("disk_full", 0) <= left.lost
+            or any(record.operation == "audio_lost" for record in store.durable[len(left.records) :])
         ),
         of=["callers", "store"],
     )
