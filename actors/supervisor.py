@@ -181,7 +181,7 @@ class Supervisor(Actor):
             detail=detail,
         )
         closed = (PORT, self.ports.directory, Closed(message.session_id))
-        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, (denied, closed))
+        self.outbox = self.outbox.commit(out, self._routes().evidence, draft, (closed, denied))
 
     def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
         facts = asked.facts
@@ -225,7 +225,7 @@ class Supervisor(Actor):
             return  # the end of a session waits until the store is back
         error = Unevidenced(message.error)
         replies = tuple([(REPLY, token, error) for op, token, _ in waiting.then if op == REPLY])
-        self.released = (*replies, (PORT, self.ports.directory, Closed(waiting.draft.facts.session_id)))
+        self.released = ((PORT, self.ports.directory, Closed(waiting.draft.facts.session_id)), *replies)
         out.release(self.released)
         self.outbox = self.outbox.dropped(out, self._routes().evidence)
 

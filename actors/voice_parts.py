@@ -37,9 +37,9 @@ class Call(NamedTuple):
     """One session as callers and directory know it.
 
     `answer` is what the asking came to ("opened", "denied", "unevidenced"). `told` are the states that the directory was told,
-    each once; `closed` is set by the word to close the door, `route` is where audio goes. `sent` frames have been let in;
-    `stops` were asked for, `cancels` of them by the host, and `ended` has for each answered one as what the end was told:
-    "durable", "spilled" or "lost".
+    each once; `closed` is set by the word to close the door, `route` is where audio goes. `sent` frames have been let in,
+    `owed` of them before the first stop; `stops` were asked for, `cancels` of them by the host, and `ended` has for each
+    answered one as what the end was told: "durable", "spilled" or "lost".
     """
 
     session_id: str
@@ -50,6 +50,7 @@ class Call(NamedTuple):
     open: bool = False
     closed: bool = False
     sent: int = 0
+    owed: int = 0
     stops: int = 0
     cancels: int = 0
     ended: tuple[str, ...] = ()
@@ -116,12 +117,13 @@ class Callers(Part):
         if call.route is None or call.told[-1:] == (VoiceSessionState.STOPPED,):
             return
         token = self.token(("stop", session_id, call.stops))
+        owed = call.owed if call.stops else call.sent
         if call.stops - call.cancels < self.stops:
             stop = m.Stop(EndReason.STOPPED, call.sent, token)
-            yield "stops", call._replace(stops=call.stops + 1), (call.route, stop), ""
+            yield "stops", call._replace(stops=call.stops + 1, owed=owed), (call.route, stop), ""
         if call.cancels < 2:
             stop = m.Stop(EndReason.SHUTDOWN, call.sent, token)
-            after = call._replace(stops=call.stops + 1, cancels=call.cancels + 1)
+            after = call._replace(stops=call.stops + 1, cancels=call.cancels + 1, owed=owed)
             yield ("is cancelled again" if call.cancels else "is cancelled"), after, (call.route, stop), "cancel"
 
 

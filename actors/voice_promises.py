@@ -1,19 +1,34 @@
 """The promises of the voice service as properties of its model: P1 to P7 by name, and P8, that they hold whatever fails."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from actors import messages as m
 from actors.actor import Exited
 from actors.evidence import DOWN, UP
 from actors.model import ActorModel, Aspect
 from actors.model_parts import CRASH, CUT, LATE, POISON, Faults
-from actors.voice_parts import FRAME_BYTES, LIMITS, Call, Record, Records, Track, call_of, owner_of
+from actors.voice_conditions import (
+    RANK,
+    all_own,
+    apart,
+    conserved,
+    denied_in,
+    denied_stays_out,
+    evidence_first,
+    in_order,
+    nothing_lost,
+    recording_told,
+    safe_in,
+    told_forward,
+    told_why,
+    tracks_ended,
+)
+from actors.voice_parts import LIMITS, Call, Records, call_of, owner_of
 from machines.session import (
     EndReason,
     VoiceSessionState,
 )
 
-RANK = {state: rank for rank, state in enumerate(VoiceSessionState)}
 PARTS = ("recorder", "transcriber", "quality")
 OF_PORTS = {
     "disk_full": "audio_lost",
@@ -34,6 +49,11 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
         conserved,
         of=["callers", "media", "speech", Aspect("@set_aside", _losses_set_aside)],
     )
+    if model.faults.total <= 1:
+        silent = Aspect(
+            "store", lambda store: frozenset(one.session_id for one in store.durable if one.operation == "port_failed")
+        )
+        model.always("P3 a recording that was closed is in the result", recording_told, of=["callers", "media", silent])
     model.always("P3 without faults nothing is lost", nothing_lost(model.faults.total), of=["callers", "@faults"])
     model.always(
         "P6 nothing crosses from one session to another",
@@ -69,6 +89,14 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
     )
     model.sometimes("audio is kept", lambda media: any(track.told for track in media), of=["media"])
     model.sometimes(
+        "a call that has fallen silent ends",
+        lambda callers: any(
+            call.result is not None and call.result.reason is EndReason.IDLE and call.result.frames.accounted
+            for call in callers
+        ),
+        of=["callers"],
+    )
+    model.sometimes(
         "a call ends drained, with its audio",
         lambda callers: any(
             call.result is not None and call.result.drained and call.result.frames.accounted for call in callers
@@ -95,6 +123,7 @@ def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths
         ),
         of=["callers", "@faults"],
     )
+    model.always("P2 who is told of an end is told why", told_why, of=["callers"])
     living = [Aspect(path, _alive) for path in paths]
     known, aside = Aspect("supervisor", _known), Aspect("@set_aside", _unknown_to_supervisor)
     model.can_always_reach(
@@ -300,15 +329,6 @@ def _settled(actor: Any) -> bool:
     return bool(actor.alive and not actor.held and not actor.unread)
 
 
-def told_forward(callers: tuple[Call, ...]) -> bool:
-    """Whether the states that listeners were told come in their order, each once."""
-    return all(
-        RANK[earlier] < RANK[later]
-        for call in callers
-        for earlier, later in zip(call.told, call.told[1:], strict=False)
-    )
-
-
 def _alive(actor: Any) -> bool:
     return bool(actor.alive)
 
@@ -334,97 +354,6 @@ def _forward(before: int, after: int) -> bool:
     return before <= after and (before < len(RANK) or after == before)
 
 
-def conserved(
-    callers: tuple[Call, ...], media: tuple[Track, ...], speech: tuple[Track, ...], untold: frozenset[str] = frozenset()
-) -> bool:
-    """Whether every frame of a call that ended is accounted for. A loss that the engine told of is declared, unless that word
-    was set aside: `untold` are the sessions of which."""
-    for call in callers:
-        if call.result is None:
-            continue
-        account = call.result.frames
-        kept = sum(track.told - track.lost for track in media if track.session_id == call.session_id)
-        own = [track for track in speech if track.session_id == call.session_id]
-        heard = sum(track.told - (0 if call.session_id in untold else track.lost) for track in own)
-        dropped, unheard = dict(account.dropped), dict(account.untranscribed)
-        if (
-            account.accepted != account.accounted + sum(dropped.values())
-            or account.accepted != account.transcribed + sum(unheard.values())
-            or min([0, *dropped.values(), *unheard.values()]) < 0
-            or account.accepted > call.sent
-            or account.accounted > kept
-            or account.transcribed > heard
-        ):
-            return False
-    return True
-
-
-def nothing_lost(total: int) -> Any:
-    """While all of the budget of faults is left, every frame that was let in is kept and heard, or declared late."""
-
-    def holds(callers: tuple[Call, ...], left: int) -> bool:
-        return left < total or all(
-            call.result is None
-            or (
-                call.result.frames.accounted == call.result.frames.transcribed
-                and call.result.frames.accounted + dict(call.result.frames.dropped).get("late", 0) == call.sent
-            )
-            for call in callers
-        )
-
-    return holds
-
-
-class Safe(NamedTuple):
-    """What a store keeps: each session's states on record, the sessions with a final record, in the store and anywhere, those
-    whose last records it was given up to keep, and those that were denied."""
-
-    states: frozenset[tuple[str, Any]]
-    final: frozenset[str]
-    kept: frozenset[str]
-    given_up: frozenset[str]
-    denied: frozenset[str]
-
-
-def safe_in(store: Records) -> Safe:
-    """What a store keeps of the records that it was given."""
-    final = frozenset([record.session_id for record in store.durable if record.final])
-    spilling = [owner_of(work) for work in store.waiting if isinstance(work, m.SpillWork)]
-    return Safe(
-        frozenset([(record.session_id, record.state) for record in (*store.durable, *store.spilled)]),
-        final,
-        final | {record.session_id for record in store.spilled if record.final},
-        frozenset([*store.unspilled, *spilling]),
-        denied_in(store),
-    )
-
-
-def denied_in(store: Records) -> frozenset[str]:
-    """The sessions whose denial is on record."""
-    return frozenset([record.session_id for record in store.durable if record.operation == "session_denied"])
-
-
-def evidence_first(total: int) -> Any:
-    """When not even the spill file takes the last records, the end is told all the same, and as lost. One fault can do that
-    only at the spill file; of several, one may take away the word that the records should go there."""
-
-    def holds(callers: tuple[Call, ...], store: Safe) -> bool:
-        for call in callers:
-            excused = call.session_id in store.given_up or (total > 1 and not {"durable", "spilled"} & {*call.ended})
-            lost = excused and (total > 2 or call.told[-1:] == (VoiceSessionState.STOPPED,))
-            if (
-                any((call.session_id, state) not in store.states for state in call.told if not lost)
-                or ("durable" in call.ended and call.session_id not in store.final)
-                or ("spilled" in call.ended and call.session_id not in store.kept)
-                or (call.answer == "opened" and (call.session_id, VoiceSessionState.CREATED) not in store.states)
-                or (call.answer == "denied" and call.session_id not in store.denied)
-            ):
-                return False
-        return True
-
-    return holds
-
-
 def _promise_memory(model: ActorModel, name: str, path: str) -> None:
     """Claim that what an owner has in its outbox is under way: at the store, or with a timer that will ask after it."""
     model.always(
@@ -446,23 +375,6 @@ def _is_asked_by(work: Any, path: str) -> bool:
     return not isinstance(work, m.Probe) and bool(work.owner.path == path)
 
 
-ORDER = ("session_created", "session_active", "session_stopping", "session_stopped")
-
-
-def in_order(store: Records) -> bool:
-    """Whether each record is there once, a session's in their order, and none behind its final one."""
-    ids = [record.record_id for record in store.durable]
-    by_session: dict[str, list[Record]] = {}
-    for record in store.durable:
-        by_session.setdefault(record.session_id, []).append(record)
-    for records in by_session.values():
-        places = [ORDER.index(record.operation) for record in records if record.operation in ORDER]
-        finals = [record.final for record in records]
-        if places != sorted(set(places)) or True in finals[:-1]:
-            return False
-    return len(set(ids)) == len(ids)
-
-
 def _end_on_record(session_id: str) -> Any:
     """Whether a session that is gone may be, by what the store has of it."""
 
@@ -479,53 +391,9 @@ def _end_on_record(session_id: str) -> Any:
     return holds
 
 
-def denied_stays_out(asked: tuple[m.Facts, ...]) -> Any:
-    """Who may not have a session has none, whatever else is there."""
-    unauthorized = {one.session_id for one in asked if one.metadata.get("requires_data_access")}
-
-    def holds(callers: tuple[Call, ...], recorded: frozenset[str], *unborn: bool) -> bool:
-        denied = unauthorized | recorded | {call.session_id for call in callers if call.answer == "denied"}
-        return all(
-            call.session_id not in denied
-            or (never_born and not call.told and not call.open and call.answer != "opened")
-            for call, never_born in zip(callers, unborn, strict=True)
-        )
-
-    return holds
-
-
-def all_own(store: Records) -> bool:
-    """Whether every record carries the secret of its own session."""
-    return all(f"-of-{record.session_id}-" in record.record_id for record in (*store.durable, *store.spilled))
-
-
-def apart(callers: tuple[Call, ...]) -> bool:
-    """Whether the results of calls can be of their own audio."""
-    return all(
-        call.result is None
-        or (
-            call.result.frames.bytes == call.result.frames.accounted * FRAME_BYTES
-            and _is_own(call.result.transcript, call.sent)
-        )
-        for call in callers
-    )
-
-
-def _is_own(transcript: str, sent: int) -> bool:
-    """Whether it is what the engine can have heard of so many frames: words below one number after another."""
-    below = [int(word) for word in transcript.split() if word.isdecimal()]
-    told = " ".join([f"words below {upto}" for upto in below])
-    return transcript == told and below == sorted({*below}) and all(0 < upto <= sent for upto in below)
-
-
 def _timers_of(path: str) -> Any:
     return lambda timers: any(owner == path or owner.startswith(f"{path}/") for owner, _ in timers)
 
 
 def _lists(session_id: str) -> Any:
     return lambda supervisor: _settled(supervisor) and session_id in supervisor.sessions
-
-
-def tracks_ended(session_id: str) -> Any:
-    """Whether an audio port knows that a session is over."""
-    return lambda tracks: all(track.ending or track.over for track in tracks if track.session_id == session_id)

@@ -16,8 +16,7 @@ from actors.simulation_plan import SECOND_MS, Fault
 from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, JournalStore
 from actors.simulation_world import CRASH, HANG, JUMP, KILL, REORDER, SLOW, Broken, World
 from actors.voice_callers import AudioPort, Caller, VoiceCallers
-from actors.voice_parts import Call, Records
-from actors.voice_promises import (
+from actors.voice_conditions import (
     RANK,
     all_own,
     apart,
@@ -31,6 +30,7 @@ from actors.voice_promises import (
     told_forward,
     tracks_ended,
 )
+from actors.voice_parts import Call, Records
 from machines.session import EndReason, SessionResult, VoiceSessionState
 
 LASTING: Final = frozenset({HANG, SLOW, JUMP, KILL, REORDER, DISK_FULL, DISK_SLOW, DISK_HANG})

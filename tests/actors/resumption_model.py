@@ -13,9 +13,10 @@ from actors.model_parts import Faults
 from actors.recorder import counted
 from actors.session import PROCESS_DIED, Ports
 from actors.supervisor import ChildFailed, Supervisor
+from actors.voice_conditions import RANK
 from actors.voice_model import PROBE_SECONDS, facts
 from actors.voice_parts import FRAME_BYTES, LIMITS, Call, Callers, Media, Record, Records, Speech, Store, Track
-from actors.voice_promises import RANK, promise
+from actors.voice_promises import promise
 from machines.checker import check
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.policy import VoicePolicy
