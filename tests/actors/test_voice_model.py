@@ -42,6 +42,7 @@ def unkept(report: Report) -> list[tuple[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_model_of_every_run_keeps_every_promise_and_meets_every_message_in_every_state() -> None:
     """One session that hears two frames, a request that is refused before it or after, and one fault of any kind."""
     model = voice_model(sessions=2, refused=1, in_turn=True, frames=2, faults=ONE_OF_ANY_KIND)

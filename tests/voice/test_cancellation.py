@@ -195,7 +195,7 @@ class Checks:
                 thread.join(0.1)  # idle threads of the loop's pool end with the loop, a moment later
         assert left == set(), cut
         assert open_files() - self.files == set(), cut
-        assert children() == self.children, cut
+        assert children() - self.children == set(), cut  # one that an earlier test left may end meanwhile
 
     def _threads_left(self) -> set[threading.Thread]:
         left = set(threading.enumerate()) - self.threads
@@ -234,7 +234,7 @@ def test_cancelled_at_a_spread_of_turns(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("again", [0, 1, 3, 8, 21])
+@pytest.mark.parametrize("again", [0, 3, 21])
 @pytest.mark.parametrize(("loop", "pierced"), [("asyncio", False), ("asyncio", True), ("trio", False)])
 def test_cancelled_at_every_turn(
     loop: str, again: int, pierced: bool, tmp_path: Path, make_settings: MakeSettings
