@@ -331,7 +331,7 @@ def test_json_is_one_object_with_the_choices_of_each_path(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nothing"], "'nothing' is no model: give `voice`, or yours as module:attribute"),
+        (["nothing"], "'nothing' is no model: give `voice` or `stream`, or yours as module:attribute"),
         (["a b:c"], "is no model"),
         (["no_such_module:model"], "can't import no_such_module: ModuleNotFoundError"),
         (["unfinished:Model"], "can't import unfinished: SyntaxError"),

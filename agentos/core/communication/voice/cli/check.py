@@ -35,7 +35,7 @@ from machines.checker.text import changes
 
 VOICE: Final = "voice"
 
-_NAMES: Final = {VOICE: "actors.voice_model:voice_model"}
+_NAMES: Final = {VOICE: "actors.voice_model:voice_model", "stream": "machines.stream_model:stream_model"}
 _CODES: Final = {checker.Outcome.HOLDS: OK, checker.Outcome.FAILS: FAILS, checker.Outcome.NOT_DECIDED: NOT_DECIDED}
 _STYLES: Final = {"ok": "green", "FAIL": "bold red", "?": "yellow"}
 
@@ -47,7 +47,7 @@ Kind = Annotated[
 
 def check(  # noqa: PLR0913 - each is an option of the command
     model: Annotated[
-        str, Parameter(help="`voice`, or a model of your own as module:attribute, an object or what makes one.")
+        str, Parameter(help="`voice`, `stream`, or a model of your own as module:attribute, an object or what makes one.")
     ] = VOICE,
     /,
     *,
@@ -133,7 +133,8 @@ def _model(name: str, given: Mapping[str, Any]) -> _Made:
     target = _NAMES.get(name, name)
     module, colon, attribute = target.partition(":")
     if not (colon and module and attribute.isidentifier() and all(map(str.isidentifier, module.split(".")))):
-        raise InputError(f"{name!r} is no model: give `{VOICE}`, or yours as module:attribute")
+        ours = " or ".join(f"`{one}`" for one in _NAMES)
+        raise InputError(f"{name!r} is no model: give {ours}, or yours as module:attribute")
     found = imported(module, attribute)
     imports: tuple[str, ...] = (f"from {module} import {attribute}",)
     if isinstance(found, Model):

@@ -1,0 +1,265 @@
+"""What is said on a browser stream, sub-protocol `agentos-voice.v1`: JSON text both ways, and audio as binary messages.
+
+A text message is one of the classes below: its `type` names it, fields that it does not have are refused, and so are values
+of another type. Frames are counted in 20 ms of the session's audio, from 0, through all connections of a session; a
+limit is an exclusive upper bound.
+
+A binary message is audio, with a header of 12 bytes, big-endian, before the payload:
+
+    0  u8   1, for audio          2  u16  count of frames, from 1       8  u32  media time, ms
+    1  u8   flags: 1 = last       4  u32  number of the first frame     12      payload
+
+The media time is the sender's capture clock at the first sample; it never falls. Where a message says `last` the audio ends;
+its last frame may be short.
+"""
+
+from collections.abc import Callable
+from struct import Struct as Layout
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from machines.session import VoiceSessionState
+
+SUBPROTOCOL: Final = "agentos-voice.v1"
+AUDIO: Final = 1
+LAST: Final = 1
+HEADER: Final = Layout(">BBHII")
+MAX_FRAME: Final = 2**32 - 1
+
+M = TypeVar("M")
+
+FrameNumber = Annotated[int, Meta(ge=0, le=MAX_FRAME)]
+Count = Annotated[int, Meta(ge=1, le=MAX_FRAME)]
+Milliseconds = Annotated[int, Meta(ge=0)]
+Credential = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class StreamCode:
+    """The close codes of a stream, the WebSocket's own (1000 to 1011) and those of this protocol.
+
+    After those in `COME_BACK` the session stands as it was and the client comes back with its resume token.
+    """
+
+    DONE = 1000
+    GOING_AWAY = 1001
+    LOST = 1006  # never sent: the connection broke
+    FAULT = 1011
+    MALFORMED = 4400
+    UNAUTHENTICATED = 4401
+    ENDED = 4404
+    NO_COMMON_FORMAT = 4406
+    TOO_SLOW = 4408
+    FENCED = 4409
+    REPLAYED = 4410
+    OUT_OF_ORDER = 4411
+    WRONG_SIZE = 4412
+    TOO_LARGE = 4413
+    BEYOND_LIMIT = 4414
+    TOO_MANY = 4429
+    UNAVAILABLE = 4503
+
+
+COME_BACK: Final = frozenset(
+    {
+        1005,
+        1012,
+        1013,
+        StreamCode.GOING_AWAY,
+        StreamCode.LOST,
+        StreamCode.FAULT,
+        StreamCode.TOO_SLOW,
+        StreamCode.TOO_MANY,
+        StreamCode.UNAVAILABLE,
+    }
+)
+
+
+class StreamViolation(Exception):
+    """What the other side sent breaks the protocol, or can't be granted. The session stays as it was before.
+
+    `code` is the close code, `reason` a sentence of at most 123 bytes, as WebSocket close reasons are.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason.encode()[:123].decode(errors="ignore")
+
+
+# --- formats -------------------------------------------------------------------------------------------------------
+
+
+class StreamFormat(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How the audio is written: PCM of 16 bit little-endian, or one Opus packet a message, which has a rate of its own."""
+
+    encoding: Literal["pcm_s16le", "mulaw", "opus"]
+    sample_rate: Annotated[int, Meta(ge=8_000, le=48_000)]
+    channels: Annotated[int, Meta(ge=1, le=8)] = 1
+
+
+# --- from the client -----------------------------------------------------------------------------------------------
+
+
+class Hello(Struct, frozen=True, tag_field="type", tag="hello", forbid_unknown_fields=True, omit_defaults=True):
+    """The first message: with a `ticket` a new stream, with a `resume` token one that goes on.
+
+    `formats` are those that the client can send, best first. Of a stream that goes on, `first` is the oldest frame that
+    the client can still send and `next` the number of its next new one. `attempt` counts the client's connections, so that
+    a hello that was long under way does not fence a newer one. `events` is the number of the last event it has seen.
+    """
+
+    formats: Annotated[tuple[StreamFormat, ...], Meta(min_length=1, max_length=16)]
+    attempt: Count
+    ticket: Credential | UnsetType = UNSET
+    resume: Credential | UnsetType = UNSET
+    first: FrameNumber = 0
+    next: FrameNumber = 0
+    events: Annotated[int, Meta(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if (self.ticket is UNSET) is (self.resume is UNSET):
+            raise ValueError("hello has either a ticket or a resume token")
+        if self.first > self.next:
+            raise ValueError("first is the oldest frame kept, and not above next")
+        if self.resume is UNSET and self.next:
+            raise ValueError("a stream begins with frame 0")
+
+
+class Gap(Struct, frozen=True, tag_field="type", tag="gap", forbid_unknown_fields=True):
+    """The client lost these frames: its ring was full (`ring`), or they were never captured (`capture`)."""
+
+    first: FrameNumber
+    count: Count
+    reason: Literal["ring", "capture"]
+
+
+class End(Struct, frozen=True, tag_field="type", tag="end", forbid_unknown_fields=True):
+    """No more audio: the frames below `upto` are all there are. The session is stopped."""
+
+    upto: FrameNumber
+
+
+class Pong(Struct, frozen=True, tag_field="type", tag="pong", forbid_unknown_fields=True):
+    """The answer to a ping."""
+
+    id: int
+
+
+class Audio(Struct, frozen=True, gc=False):
+    """A binary message: `count` frames from `first` on, captured from `media_ms` on; `last` when no more follow."""
+
+    first: int
+    count: int
+    media_ms: int
+    last: bool
+    payload: bytes
+
+
+# --- from the server -----------------------------------------------------------------------------------------------
+
+
+class Welcome(Struct, frozen=True, tag_field="type", tag="welcome", forbid_unknown_fields=True):
+    """The stream is open. `resume` is the token for next time; the one before is void.
+
+    `expected` is the next frame that the session has not taken; those below `durable` outlive the server's process;
+    those below `limit` may be sent now. `heartbeat_ms` is the longest time in which the server says nothing.
+    """
+
+    session_id: str
+    resume: str
+    format: StreamFormat
+    expected: FrameNumber
+    durable: FrameNumber
+    limit: FrameNumber
+    state: VoiceSessionState
+    verdict: dict[str, Any]
+    heartbeat_ms: Annotated[int, Meta(ge=1)]
+    max_message_bytes: Annotated[int, Meta(ge=1)]
+
+
+class Ack(Struct, frozen=True, tag_field="type", tag="ack", forbid_unknown_fields=True):
+    """The session has taken the frames below `received`; see `Welcome` for the others."""
+
+    received: FrameNumber
+    durable: FrameNumber
+    limit: FrameNumber
+
+
+class Event(Struct, frozen=True, tag_field="type", tag="event", forbid_unknown_fields=True):
+    """Something happened in the session, as `VoiceEvent` tells it."""
+
+    number: int
+    event: str
+    timestamp_ms: Milliseconds
+    payload: dict[str, Any]
+
+
+class Ping(Struct, frozen=True, tag_field="type", tag="ping", forbid_unknown_fields=True):
+    """Asks for a pong with the same `id`."""
+
+    id: int
+
+
+class Bye(Struct, frozen=True, tag_field="type", tag="bye", forbid_unknown_fields=True):
+    """The session has ended; the server closes now. `reason` is why it ended."""
+
+    state: VoiceSessionState
+    reason: str
+
+
+FromClient = Hello | Gap | End | Pong
+FromServer = Welcome | Ack | Event | Ping | Bye
+
+encode: Final = msgspec.json.Encoder().encode
+_decode_client: Final[Callable[[str | bytes], FromClient]] = msgspec.json.Decoder(FromClient).decode
+_decode_server: Final[Callable[[str | bytes], FromServer]] = msgspec.json.Decoder(FromServer).decode
+
+
+def read_from_client(text: str | bytes) -> FromClient:
+    """A text message of a client. Raises `StreamViolation` for anything that is none."""
+    return _read(_decode_client, text)
+
+
+def read_from_server(text: str | bytes) -> FromServer:
+    """A text message of a server. Raises `StreamViolation` for anything that is none."""
+    return _read(_decode_server, text)
+
+
+def read_audio(data: bytes) -> Audio:
+    """A binary message. Raises `StreamViolation` for anything that is none; of the payload it only says that there is one."""
+    if len(data) <= HEADER.size:
+        raise StreamViolation(
+            StreamCode.MALFORMED, f"a binary message has a header of {HEADER.size} bytes and a payload"
+        )
+    kind, flags, count, first, media_ms = HEADER.unpack_from(data)
+    if kind != AUDIO or flags & ~LAST or not count or first + count > MAX_FRAME:
+        raise StreamViolation(StreamCode.MALFORMED, "the header of a binary message is not that of audio")
+    return Audio(first, count, media_ms, bool(flags), data[HEADER.size :])
+
+
+def write_audio(audio: Audio) -> bytes:
+    """The binary message."""
+    return HEADER.pack(AUDIO, LAST if audio.last else 0, audio.count, audio.first, audio.media_ms) + audio.payload
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of all text messages, those of the client and those of the server."""
+    shapes, components = msgspec.json.schema_components(
+        (FromClient, FromServer),
+        ref_template="#/$defs/{name}",
+    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": SUBPROTOCOL,
+        "$defs": {**components, "FromClient": shapes[0], "FromServer": shapes[1]},
+        "anyOf": [{"$ref": "#/$defs/FromClient"}, {"$ref": "#/$defs/FromServer"}],
+    }
+
+
+def _read(decode: Callable[[str | bytes], M], text: str | bytes) -> M:
+    try:
+        return decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise StreamViolation(StreamCode.MALFORMED, f"not a message of {SUBPROTOCOL}: {error}") from None
