@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.health import PortBack, PortSilent
+from actors.health import Heartbeat, PortBack, PortSilent
 from actors.messages import Abandon, Finish, Finished, SpeechSilent, Unheard, Utterance
 from agentos.core.communication.voice.stt import port as port_module
 from agentos.core.communication.voice.stt.port import SttPort
@@ -23,6 +23,16 @@ SILENCE = bytes(640 * 40)
 
 def frames(seconds: float) -> bytes:
     return bytes(int(seconds * 50) * 640)
+
+
+class Beats:
+    """Where the signs of life go."""
+
+    def __init__(self) -> None:
+        self.facts: list[object] = []
+
+    def told(self, fact: object) -> None:
+        self.facts.append(fact)
 
 
 def accounted(at: Any) -> int:
@@ -83,6 +93,32 @@ async def test_a_pause_that_ends_between_a_turn_and_its_wait_is_noticed(
         at.port.submit(Finish("voice-1"))
         await call.finished()
         assert slept
+
+
+@pytest.mark.anyio
+async def test_a_worker_that_hangs_with_nothing_to_do_is_replaced_before_there_is_work(
+    desk: Any, scripted: Path
+) -> None:
+    async with desk(hang_timeout_seconds=60, silent_after_seconds=2) as at:
+        call = at.call()
+        call.listen(STTProvider.GOOGLE)
+        call.say(frames(0.5))
+        await call.until(lambda: call.room == 25)
+        (pid,) = at.port.statistics().worker_pids
+        beats = Beats()
+        at.port.submit(Heartbeat(1, "speech", beats))
+        await call.until(lambda: bool(beats.facts))
+        assert at.port.statistics().worker_pids == (pid,), "one that lives says so"
+        os.kill(pid, signal.SIGSTOP)
+        at.port.submit(Heartbeat(2, "speech", beats))
+        await call.until(lambda: at.port.statistics().workers_hung == 1)
+        call.say(frames(0.5))
+        at.port.submit(Finish("voice-1"))
+        await call.finished()
+
+        assert set(call.unheard) <= {"worker_hung"}, "what it had taken and not told"
+        assert accounted(at) == call.handed_over == call.room
+        assert not _exists(pid)
 
 
 @pytest.mark.anyio

@@ -47,7 +47,8 @@ Kind = Annotated[
 
 def check(  # noqa: PLR0913 - each is an option of the command
     model: Annotated[
-        str, Parameter(help="`voice`, `stream`, or a model of your own as module:attribute, an object or what makes one.")
+        str,
+        Parameter(help="`voice`, `stream`, or a model of your own as module:attribute, an object or what makes one."),
     ] = VOICE,
     /,
     *,

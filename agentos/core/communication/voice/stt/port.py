@@ -82,9 +82,9 @@ class SttPort:
     after `Finish`; `no_workers` when `workers` is 0.
     A worker that was lost is replaced after a pause, and the streams go on with the frames that still wait.
 
-    A `Heartbeat` is answered in the next turn, with `Beat`: turns are taken. Workers have deadlines of their own; but a session
-    that ends need not wait so long: `SpeechSilent` (reason `worker_silent`) is told when its worker has owed an answer for
-    `silent_after_seconds`.
+    A `Heartbeat` is answered in the next turn, with `Beat`: turns are taken. It makes workers that owe nothing show that they
+    live, within `silent_after_seconds`. Those that work have deadlines of their own; but a session that ends need not wait so
+    long: `SpeechSilent` (reason `worker_silent`) is told when its worker has owed an answer for `silent_after_seconds`.
 
     `executable` is the Python that runs the workers. All calls are for the loop's thread.
     """
@@ -118,6 +118,7 @@ class SttPort:
         self._start_timeout = start_timeout_seconds
         self._hang_timeout = hang_timeout_seconds
         self._silent_after = silent_after_seconds
+        self._patience = (start_timeout_seconds, hang_timeout_seconds, min(hang_timeout_seconds, silent_after_seconds))
         self._backlog = backlog_frames
         self._streams_per_worker = streams_per_worker
         self._intensity = intensity
@@ -161,7 +162,7 @@ class SttPort:
             self._transcribers.pop(work.session_id, None)
             self._post(self._abandon, work)
         elif isinstance(work, Heartbeat):
-            self._post(self._tell, work.reply_to, Beat(work.number, work.port))
+            self._post(self._beat, work)
         else:
             raise TypeError(
                 f"the speech-to-text port takes Listen, Hear, Finish, Abandon and Heartbeat, not {type(work).__name__}"
@@ -277,6 +278,11 @@ class SttPort:
             # Some more than needed, so that one declaration is for many frames.
             self._give_up_queue(stream, BACKLOG, keep=self._backlog - min(_GIVE_UP_FRAMES, self._backlog // 4))
 
+    def _beat(self, work: Heartbeat) -> None:
+        self._tell(work.reply_to, Beat(work.number, work.port))
+        for worker in self._workers:
+            worker.ask(_now())
+
     def _finish(self, work: Finish) -> None:
         stream = self._streams.get(work.session_id)
         if stream is not None:
@@ -377,7 +383,7 @@ class SttPort:
                     stream.told_silent = True
                     self._tell(stream.reply_to, SpeechSilent(WORKER_SILENT))
             worker.doubted = True
-        if now < worker.deadline(self._start_timeout, self._hang_timeout):
+        if now < worker.deadline(*self._patience):
             return
         if worker.hung:
             self._ended(worker, "it can't be killed")
@@ -479,7 +485,7 @@ class SttPort:
 
     def _next_deadline(self, now: float) -> float:
         """When the next turn is due, should nothing happen: whatever was still to come at the last one, at `now`."""
-        deadlines = [worker.deadline(self._start_timeout, self._hang_timeout) for worker in self._workers]
+        deadlines = [worker.deadline(*self._patience) for worker in self._workers]
         deadlines += [worker.silent_at(self._silent_after) for worker in self._workers if worker.waited_for()]
         for stream in self._homeless.values():
             at = max(stream.breaker.not_before, self._engines[stream.engine].not_before)

@@ -52,8 +52,16 @@ class Drop(Struct, frozen=True, tag="drop"):
     stream: int
 
 
+class Ping(Struct, frozen=True, tag="ping"):
+    """To the worker: show that you live. Answered by `Alive`."""
+
+
 class Ready(Struct, frozen=True, tag="ready"):
     """From the worker, once: it takes work."""
+
+
+class Alive(Struct, frozen=True, tag="alive"):
+    """From the worker: it has nothing else to do than to answer a `Ping`."""
 
 
 class Opened(Struct, frozen=True, tag="opened"):
@@ -93,8 +101,8 @@ class Broken(Struct, frozen=True, tag="broken"):
     error: str
 
 
-Request = Open | Feed | End | Drop
-Answer = Ready | Opened | Progress | Broken
+Request = Open | Feed | End | Drop | Ping
+Answer = Ready | Alive | Opened | Progress | Broken
 
 _encoder: Final = msgspec.msgpack.Encoder()
 

@@ -16,6 +16,7 @@ from actors.messages import Word
 from agentos.core.communication.voice.audio.convert import Converter
 from agentos.core.communication.voice.stt.base import SAMPLE_RATE, Engine, FinalText, PartialText, Result, make_engine
 from agentos.core.communication.voice.stt.protocol import (
+    Alive,
     Answer,
     Broken,
     Drop,
@@ -25,6 +26,7 @@ from agentos.core.communication.voice.stt.protocol import (
     Open,
     Opened,
     PacketReader,
+    Ping,
     Progress,
     Ready,
     Request,
@@ -129,6 +131,9 @@ class Worker:
 
     def do(self, request: Request) -> None:
         """Carry out one request and answer it. What is asked of a stream that is not there means nothing."""
+        if isinstance(request, Ping):
+            self._answer(Alive())
+            return
         try:
             if isinstance(request, Open):
                 self._open(request)

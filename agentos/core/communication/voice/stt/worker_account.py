@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agentos.core.communication.voice.stt.process import WorkerProcess
-from agentos.core.communication.voice.stt.protocol import Answer, Broken, Drop, Opened, Progress, Request
+from agentos.core.communication.voice.stt.protocol import (
+    Alive,
+    Answer,
+    Broken,
+    Drop,
+    End,
+    Feed,
+    Open,
+    Opened,
+    Ping,
+    Progress,
+)
 from agentos.core.communication.voice.stt.stream import Stream
 
 SUSPECT_SECONDS: Final = 0.25  # an answer may be in the pipe already, when it was this process that slept
@@ -25,22 +36,31 @@ class WorkerAccount:
     owed: Counter[int] = field(default_factory=Counter)  # answers, by stream number
     opening: set[int] = field(default_factory=set)
     ready: bool = False
+    asked: bool = False
     suspect: bool = False
     doubted: bool = False
     hung: bool = False
 
-    def send(self, request: Request, now: float) -> None:
+    def send(self, request: Open | Feed | End | Drop, now: float) -> None:
         """Send a request; every one but `Drop` is owed an answer."""
         if not isinstance(request, Drop):
-            if self.ready and not self.owed:
+            if self.ready and not self.owed and not self.asked:
                 self.since = now
             self.owed[request.stream] += 1
         self.process.send(request)
+
+    def ask(self, now: float) -> None:
+        """Have it show that it lives, when it owes nothing that would show it."""
+        if self.ready and not self.owed and not self.asked and not self.hung:
+            self.since, self.asked = now, True
+            self.process.send(Ping())
 
     def answered(self, answer: Answer, now: float) -> None:
         """Note that it has answered."""
         self.since = now
         self.suspect = self.doubted = False
+        if isinstance(answer, Alive):
+            self.asked = False
         if not isinstance(answer, Opened | Progress | Broken):
             self.ready = True
             return
@@ -59,11 +79,13 @@ class WorkerAccount:
         """The streams that end, and were not told that they need not wait."""
         return [stream for stream in self.streams.values() if stream.finishing and not stream.told_silent]
 
-    def deadline(self, start_timeout: float, hang_timeout: float) -> float:
-        """When it has to have answered, as things stand."""
+    def deadline(self, start_timeout: float, hang_timeout: float, silent_after: float) -> float:
+        """When it has to have answered, as things stand. One that has nothing to do can answer sooner than one that decodes."""
         if self.hung:
             return self.since + _KILL_SECONDS
         if self.ready and not self.owed:
-            return float("inf")
+            return (
+                self.since + silent_after + (SUSPECT_SECONDS if self.suspect else 0.0) if self.asked else float("inf")
+            )
         patience = hang_timeout if self.ready and not self.opening else start_timeout
         return self.since + patience + (SUSPECT_SECONDS if self.suspect else 0.0)
