@@ -44,7 +44,7 @@ class World:
         self.directory = Directory(
             keep_events=self.kept.extend,
             on_started=self.started.append,
-            on_stopped=self.stopped.append,
+            on_stopped=lambda session, events: self.stopped.append(session),
         )
         request = read_request(
             VoicePolicy(),

@@ -1,10 +1,10 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 import anyio.to_thread
@@ -18,6 +18,7 @@ from actors.system import AskTimeout, SystemStatistics
 from agentos.core.communication.voice.admission import Admission, Load
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.audio.media import MediaStatistics
+from agentos.core.communication.voice.call_traces import CallTraces
 from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
@@ -48,6 +49,9 @@ from machines.events import VoiceEvent, VoiceEventType
 from machines.policy import VoicePolicy
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatistics:
@@ -66,15 +70,23 @@ class AsyncVoiceService:
 
     Either `async with AsyncVoiceService() as service:`, or, in a task group of the host's own,
     `await task_group.start(service.run)` and `await service.aclose()` at the end. `settings` default to the environment;
-    `policy` to the rules of the specification. A service runs once.
+    `policy` to the rules of the specification. With an OpenTelemetry `tracer_provider` of the host's (extra `otel`) each call
+    makes one trace when it ends. A service runs once.
 
     Its methods are for the loop that it runs in. A cancelled call changes nothing that was not asked for: a session whose
     creation is cancelled is stopped again, a stop that is cancelled goes on.
     """
 
-    def __init__(self, settings: VoiceSettings | None = None, *, policy: VoicePolicy | None = None) -> None:
+    def __init__(
+        self,
+        settings: VoiceSettings | None = None,
+        *,
+        policy: VoicePolicy | None = None,
+        tracer_provider: "TracerProvider | None" = None,
+    ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
+        self._traces = None if tracer_provider is None else CallTraces(tracer_provider)
         self._providers: dict[VoiceProvider, IVoiceProvider] = {
             VoiceProvider.LOCAL: LocalProvider(),
             VoiceProvider.TWILIO: TwilioProvider(self.settings),
@@ -444,8 +456,12 @@ class AsyncVoiceService:
     def _started(self, session: VoiceSession) -> None:
         self._providers[session.provider].on_session_created(session.session_id, session.metadata)
 
-    def _stopped(self, session: VoiceSession) -> None:
-        self._providers[session.provider].on_session_stopped(session.session_id)
+    def _stopped(self, session: VoiceSession, events: Sequence[VoiceEvent]) -> None:
+        try:
+            self._providers[session.provider].on_session_stopped(session.session_id)
+        finally:
+            if self._traces is not None:
+                self._traces.ended(session, events)
 
     async def _token_valid(self, token: SecretStr) -> bool:
         try:

@@ -6,7 +6,7 @@ Actors hand it `Changed` when the record of a move is durable (of the end also w
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -56,7 +56,7 @@ class Directory:
 
     `keep_events` gets every event that is to be kept, to store it.
     `on_started` and `on_stopped` are called in the loop's thread with the session's snapshot, when it has been told to be
-    CREATED, or ACTIVE when it was resumed, and STOPPED.
+    CREATED, or ACTIVE when it was resumed, and STOPPED; `on_stopped` with its events too, the last `KEPT_EVENTS` of them.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Directory:
         *,
         keep_events: Callable[[tuple[VoiceEvent, ...]], None],
         on_started: Callable[[VoiceSession], None],
-        on_stopped: Callable[[VoiceSession], None],
+        on_stopped: Callable[[VoiceSession, Sequence[VoiceEvent]], None],
     ) -> None:
         self._keep_events = keep_events
         self._on_started = on_started
@@ -250,7 +250,7 @@ class Directory:
                 self._tell(self._on_started, session)
         else:
             self._remove(session_id)
-            self._tell(self._on_stopped, session)
+            self._tell(self._on_stopped, session, tuple(listing.events))
 
     def _remove(self, session_id: str) -> None:
         listing = self._listings.pop(session_id)
@@ -286,9 +286,9 @@ class Directory:
         for listener in tuple(listing.listeners):
             listener(event)
 
-    def _tell(self, listener: Callable[[VoiceSession], None], session: VoiceSession) -> None:
+    def _tell(self, listener: Callable[..., None], session: VoiceSession, *more: object) -> None:
         try:
-            listener(session)
+            listener(session, *more)
         except Exception:  # a host's hook must not disturb the call
             log.exception("a provider's hook failed", session_id=session.session_id)
 

@@ -2,7 +2,7 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from threading import Lock
@@ -29,6 +29,7 @@ from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.stt.port import SttPort
 from machines.audio import FRAMES_PER_SECOND
+from machines.events import VoiceEvent
 from machines.policy import VoicePolicy
 from machines.restart import Intensity
 from machines.session import VoiceSession
@@ -43,6 +44,7 @@ CLOSING_GRACE_SECONDS = 5.0  # for files and threads, after the last session has
 
 Files = tuple[Ownership, VoiceStore, SpillFile]
 SessionHook = Callable[[VoiceSession], None]
+EndedHook = Callable[[VoiceSession, Sequence[VoiceEvent]], None]
 
 
 class ServiceResources:
@@ -54,7 +56,7 @@ class ServiceResources:
         settings: VoiceSettings,
         system: ActorSystem,
         on_started: SessionHook,
-        on_stopped: SessionHook,
+        on_stopped: EndedHook,
     ) -> None:
         self._ownership, self.store, spill = files
         self.tokens = TokenStore(self.store)

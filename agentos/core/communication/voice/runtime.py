@@ -16,7 +16,12 @@ from agentos.core.communication.voice.directory import Directory, Listing
 from agentos.core.communication.voice.errors import Draining, ServiceClosed, SessionNotFound, StopNotConfirmed
 from agentos.core.communication.voice.fatal import end_at_once, end_without_actors
 from agentos.core.communication.voice.inspection import ServiceInspector
-from agentos.core.communication.voice.resources import CLOSING_GRACE_SECONDS, ServiceResources, SessionHook
+from agentos.core.communication.voice.resources import (
+    CLOSING_GRACE_SECONDS,
+    EndedHook,
+    ServiceResources,
+    SessionHook,
+)
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.shelter import close_sheltered, open_files, start
 from machines.policy import VoicePolicy
@@ -26,10 +31,11 @@ CUT_OFF_PROBLEM = "the tasks of the voice service were cancelled"
 
 
 class ServiceRuntime:
-    """Runs the sessions of one service, once. `on_started` and `on_stopped` get the snapshots of sessions that did."""
+    """Runs the sessions of one service, once. `on_started` and `on_stopped` get the snapshots of sessions that did, and
+    `on_stopped` their events."""
 
     def __init__(
-        self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: SessionHook
+        self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: EndedHook
     ) -> None:
         self.system = ActorSystem(control_bound=control_bound(settings.max_sessions, settings.restart_limit))
         self.supervisor: Ref

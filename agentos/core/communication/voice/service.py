@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.from_thread
@@ -37,6 +37,9 @@ from machines.audio import AudioFormat
 from machines.events import VoiceEvent
 from machines.policy import VoicePolicy
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 __all__ = ["AsyncVoiceService", "ServiceStatistics", "VoiceService"]
 
@@ -61,12 +64,19 @@ class VoiceService:
     then: sessions are stopped, evidence and recordings are flushed.
 
     In a thread that runs an event loop its methods work, but they block that loop, and a warning says so once. The errors
-    that its methods raise are those of `AsyncVoiceService`.
+    that its methods raise are those of `AsyncVoiceService`, and so is `tracer_provider`.
     """
 
-    def __init__(self, settings: VoiceSettings | None = None, *, policy: VoicePolicy | None = None) -> None:
+    def __init__(
+        self,
+        settings: VoiceSettings | None = None,
+        *,
+        policy: VoicePolicy | None = None,
+        tracer_provider: "TracerProvider | None" = None,
+    ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
+        self._tracer_provider = tracer_provider
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._portal: anyio.from_thread.BlockingPortal | None = None
@@ -305,7 +315,7 @@ class VoiceService:
                 ready.set_exception(error)
 
     async def _main(self, ready: "Future[None]") -> None:
-        service = _ThreadedService(self.settings, policy=self.policy)
+        service = _ThreadedService(self.settings, policy=self.policy, tracer_provider=self._tracer_provider)
         async with anyio.from_thread.BlockingPortal() as portal:
             try:
                 async with service:
