@@ -321,6 +321,14 @@ class ResumeSession(Struct, frozen=True):
     resumption: Resumption
 
 
+class Unawaited(Struct, frozen=True, gc=False):
+    """To the supervisor: nobody waits for the answer about this session any more. If nothing is known of it, because its
+    request was set aside as a dead letter, the directory is told `Closed`."""
+
+    lane: ClassVar[int] = CONTROL
+    session_id: str
+
+
 class Evaluate(Struct, frozen=True):
     """To the policy actor: judge this request and tell `Judged` to `reply_to`."""
 

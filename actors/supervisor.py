@@ -40,6 +40,7 @@ from actors.messages import (
     ResumeSession,
     Routes,
     Stop,
+    Unawaited,
     Unevidenced,
 )
 from actors.outbox import Outbox
@@ -102,6 +103,7 @@ class Supervisor(Actor):
     handles = {
         OpenSession: "open_session",
         ResumeSession: "resume_session",
+        Unawaited: "unawaited",
         Judged: "judged",
         Durable: "durable",
         NotDurable: "not_durable",
@@ -197,6 +199,13 @@ class Supervisor(Actor):
         routes = self._routes()
         actor = SessionActor(facts, verdict, self.limits, self.ports, routes, message.token, message.resumption)
         self._enter(facts, verdict, out.spawn(actor, facts.session_id))
+
+    def unawaited(self, message: Unawaited, out: Out) -> None:
+        """Who asked has gone. A request that was set aside would keep its room for ever; any other one is told of as always."""
+        session_id = message.session_id
+        refused = any(waiting.draft.facts.session_id == session_id for waiting in self.outbox.waiting)
+        if session_id not in self.asked and session_id not in self.sessions and not refused:
+            out.port(self.ports.directory, Closed(session_id))
 
     def _enter(self, facts: Facts, verdict: PolicyVerdict, ref: Ref) -> None:
         self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))

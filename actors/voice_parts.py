@@ -39,7 +39,7 @@ class Call(NamedTuple):
     `answer` is what the asking came to ("opened", "denied", "unevidenced"). `told` are the states that the directory was told,
     each once; `closed` is set by the word to close the door, `route` is where audio goes. `sent` frames have been let in,
     `owed` of them before the first stop; `stops` were asked for, `cancels` of them by the host, and `ended` has for each
-    answered one as what the end was told: "durable", "spilled" or "lost".
+    answered one as what the end was told: "durable", "spilled" or "lost". Who asked may be `gone` before there is an answer.
     """
 
     session_id: str
@@ -55,6 +55,7 @@ class Call(NamedTuple):
     cancels: int = 0
     ended: tuple[str, ...] = ()
     result: SessionResult | None = None
+    gone: bool = False
 
     @property
     def over(self) -> bool:
@@ -111,6 +112,9 @@ class Callers(Part):
         if not call.asked:
             message = m.OpenSession(self.token(("open", session_id)), facts)
             yield "asks", call._replace(asked=True), (self.supervisor, message), ""
+        elif not (call.answer or call.told or call.gone):
+            unawaited = m.Unawaited(session_id)
+            yield "waits no longer", call._replace(gone=True), (self.supervisor, unawaited), "cancel"
         if call.open and call.sent < self.frames:
             frames = m.Frames(call.sent, 1, FRAME_BYTES, 20 * call.sent)
             yield "speaks", call._replace(sent=call.sent + 1), (call.route, frames), ""

@@ -142,6 +142,12 @@ def _promise_moves_and_ends(model: ActorModel, asked: tuple[m.Facts, ...], paths
         of=["callers", known, aside],
     )
     model.leads_to(
+        "P7 what nobody waits for keeps no room",
+        lambda callers: any(map(_keeps_room, callers)),
+        lambda callers: not any(map(_keeps_room, callers)),
+        of=["callers"],
+    )
+    model.leads_to(
         "P2 whoever asks for the end gets it",
         lambda callers, *_: any(len(call.ended) < call.stops for call in callers),
         lambda callers, known, aside, *alive: (
@@ -272,6 +278,11 @@ def _kinds(faults: Faults) -> set[str]:
     if faults.total and not faults.kinds:
         return {CRASH, POISON, CUT, LATE, "cancel", "store", "spill", "media", "speech"}
     return {kind for kind, limit in faults.kinds.items() if limit}
+
+
+def _keeps_room(call: Call) -> bool:
+    """Whether the directory has a place for a session that nobody was told of, and nobody waits for."""
+    return call.gone and not call.told and not call.closed
 
 
 def _unknown(call: Call, known: frozenset[str] | None, aside: frozenset[str]) -> bool:

@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
+from actors.system import AskTimeout
 from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import (
     AsyncVoiceService,
@@ -40,6 +43,7 @@ from agentos.core.communication.voice.errors import (
     InvalidRequest,
     InvalidState,
     NotResumable,
+    ServiceClosed,
     SessionNotFound,
 )
 from agentos.core.communication.voice.settings import load_settings
@@ -614,15 +618,87 @@ async def test_a_service_that_drains_resumes_nothing(home: Path) -> None:
     check_home(home)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(("end", "refusal"), [("aclose", ServiceClosed), ("drain", (Draining, ServiceClosed))])
+async def test_a_service_that_ends_while_a_session_is_made_ready_leaves_it_to_another_one(
+    anyio_backend: Any, home: Path, monkeypatch: pytest.MonkeyPatch, end: str, refusal: Any
+) -> None:
+    session_id = die_in_a_call(anyio_backend[0], settled=True)
+    begun, let_on = threading.Event(), threading.Event()
+
+    async def resuming() -> None:
+        with pytest.raises(refusal):
+            await service.resume(session_id)
+
+    with anyio.fail_after(PATIENCE):
+        async with AsyncVoiceService() as service, anyio.create_task_group() as group:
+            await wait_for_it(service)
+            recovery = service._runtime.resources().recovery
+            restored = recovery.restored
+
+            def slowly(*arguments: Any) -> Any:
+                found = restored(*arguments)
+                begun.set()
+                let_on.wait(PATIENCE)
+                return found
+
+            monkeypatch.setattr(recovery, "restored", slowly)
+            group.start_soon(resuming)
+            await anyio.to_thread.run_sync(begun.wait)
+            group.start_soon(getattr(service, end))
+            await until(lambda: not service.ready)
+            let_on.set()
+    assert "resumed" not in moves(home, session_id)
+    with anyio.fail_after(PATIENCE):
+        async with AsyncVoiceService() as service:
+            await result_or_waiting(service, session_id)
+    check_home(home)
+
+
+async def result_or_waiting(service: AsyncVoiceService, session_id: str) -> None:
+    """Wait until the session has ended, or waits to be resumed here."""
+    while await result_or_none(service, session_id) is None and not await service.list_resumable_sessions():
+        await anyio.sleep(0.001)
+
+
+@pytest.mark.anyio
+async def test_who_is_not_answered_in_time_finds_it_running_or_waiting(
+    anyio_backend: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session_id = die_in_a_call(anyio_backend[0], settled=True)
+    async with AsyncVoiceService() as service:
+        await wait_for_it(service)
+        ask = service._runtime.system.ask
+
+        async def too_short(ref: Any, make: Any, _: float) -> Any:
+            return await ask(ref, make, 0.0)
+
+        async def set_aside(ref: Any, make: Any, _: float) -> Any:
+            raise AskTimeout
+
+        for lost, waits in ((set_aside, True), (too_short, False)):
+            monkeypatch.setattr(service._runtime.system, "ask", lost)
+            with pytest.raises(EvidenceUnavailable, match="goes on as soon as"):
+                await service.resume(session_id)
+            with anyio.fail_after(PATIENCE):
+                while not (await service.list_resumable_sessions() if waits else await service.list_active_sessions()):
+                    await anyio.sleep(0.001)
+        monkeypatch.setattr(service._runtime.system, "ask", ask)
+        assert await service.list_resumable_sessions() == []
+        assert (await stopped(service, session_id)).reason is EndReason.STOPPED
+    assert moves(home, session_id).count("resumed") == 1
+    check_home(home)
+
+
 @pytest.mark.trio
 async def test_a_recording_that_is_not_what_evidence_says_is_ended_and_not_gone_on_with(home: Path) -> None:
     session_id = die_in_a_call(settled=True)
     async with AsyncVoiceService() as service:
         await wait_for_it(service)
         folder = home / "recordings" / session_id
-        segment = next(path for path in (folder / "000000.wav", folder / "000000.flac") if path.exists())
-        sound, rate = soundfile.read(segment, dtype="int16")
-        soundfile.write(segment, sound[::-1], rate, subtype="PCM_16")
+        for segment in folder.glob("000000.*"):  # it may have died while it made one of the other
+            sound, rate = soundfile.read(segment, dtype="int16")
+            soundfile.write(segment, sound[::-1], rate, subtype="PCM_16")
         with pytest.raises(NotResumable, match="not what evidence says"):
             await service.resume(session_id)
         assert (await result_of(service, session_id)).reason is EndReason.RECOVERED

@@ -22,6 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService
 
 with VoiceService() as service:
+    print("ready", flush=True)
+    sys.stdin.readline()
+
     def call(number):
         session = service.create_session(sys.argv[1], VoiceProvider.LOCAL, STTProvider.WHISPER, {"number": number})
         for _ in range(10):
@@ -69,6 +72,13 @@ def verify(home: Path) -> int:
 
 def test_their_calls_make_one_chain(home: Path) -> None:
     both = [start(MANY_CALLS, project) for project in ("one", "two")]  # the home and its tables are new to both
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go on\n")
+        process.stdin.flush()
     for process in both:
         process.communicate(timeout=PATIENCE)
     assert [process.returncode for process in both] == [0, 0]

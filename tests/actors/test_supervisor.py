@@ -44,6 +44,35 @@ def test_a_denial_that_cannot_be_made_durable_is_refused_all_the_same(
     assert isinstance(world.ask(facts("voice-2", metadata=RISKY)).value, m.Denied)
 
 
+def test_of_a_request_that_was_set_aside_the_directory_is_told_once_nobody_waits_for_it(
+    new_world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    with new_world().crashing(Supervisor, frozenset({2, 4})):  # the request, and when it is tried again
+        world = new_world()
+        token = world.ask(facts())
+    assert (token.answered, world.system.dead_letters[0].kind) == (False, "OpenSession")
+    assert world.directory.log == []
+    world.tell(world.supervisor, m.Unawaited("voice-1"))
+    assert world.directory.log == [m.Closed("voice-1")]
+
+
+def test_a_request_that_is_under_way_stays_it_when_nobody_waits_for_it(
+    world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    opened, refused = (
+        world.ask(facts("voice-1"), settle=False),
+        world.ask(facts("voice-2", metadata=RISKY), settle=False),
+    )
+    for session_id in ("voice-1", "voice-2"):
+        world.tell(world.supervisor, m.Unawaited(session_id))
+    assert world.directory.log == []
+    world.settle()
+    assert isinstance(opened.value, m.Opened)
+    assert isinstance(refused.value, m.Denied)
+    assert m.Closed("voice-1") not in world.directory.log
+    assert world.directory.log.count(m.Closed("voice-2")) == 1
+
+
 def test_denials_are_told_in_the_order_in_which_they_were_asked_for(world: Any, facts: Callable[..., m.Facts]) -> None:
     tokens = [world.ask(facts(f"voice-{n}", metadata=RISKY), settle=False) for n in range(3)]
     world.settle()

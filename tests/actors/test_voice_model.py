@@ -52,11 +52,21 @@ def test_the_model_of_every_run_keeps_every_promise_and_meets_every_message_in_e
     resumed = resumed_model(deaths(voice_model(frames=1))[-1], faults=ONE_OF_ANY_KIND)
     assert check(resumed).complete
     covered.add(resumed.coverage())
+    set_aside = voice_model(frames=0, stops=0, faults=Faults(2, {"poison": 1, "cancel": 1}))
+    assert check(set_aside).complete
+    covered.add(set_aside.coverage())
 
     assert unkept(report) == []
     assert report.outcome is Outcome.HOLDS
     assert covered.rows
     assert [tuple(row[:3]) for row in covered.uncovered] == []
+
+
+@pytest.mark.parametrize("fault", ["poison", "crash", "cut", "store"])
+def test_a_request_that_nobody_waits_for_keeps_no_room_whatever_becomes_of_it(fault: str) -> None:
+    faults = Faults(2, {"cancel": 1, fault: 1})
+    for refused in (0, 1):
+        assert unkept(check(voice_model(frames=0, stops=0, refused=refused, faults=faults))) == []
 
 
 def test_a_refused_request_keeps_every_promise_with_one_fault_of_any_kind() -> None:

@@ -11,7 +11,10 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from actors.actor import Out
 from actors.mailbox import HELD
+from actors.messages import OpenSession
+from actors.supervisor import Supervisor
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     STTProvider,
@@ -21,6 +24,7 @@ from agentos.core.communication.voice import (
     runtime,
 )
 from agentos.core.communication.voice.errors import (
+    EvidenceUnavailable,
     InvalidRequest,
     InvalidState,
     Overloaded,
@@ -239,6 +243,26 @@ async def test_no_more_sessions_than_may_run(make_settings: MakeSettings) -> Non
             await create(service)
         await service.stop_session(session.session_id)
         await create(service)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["until it is over", "not at all"])
+async def test_a_request_that_kills_the_supervisor_twice_keeps_no_room(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    def poison(supervisor: Supervisor, message: OpenSession, out: Out) -> None:
+        raise RuntimeError("poison")
+
+    tables = {phase: {**table, OpenSession: poison} for phase, table in Supervisor.compiled.items()}
+    monkeypatch.setattr(Supervisor, "compiled", tables)
+    async with AsyncVoiceService(make_settings(create_timeout_seconds=500 if gone else 0.1)) as service:
+        if gone:
+            with anyio.move_on_after(0.1):
+                await create(service)
+        else:
+            with pytest.raises(EvidenceUnavailable, match="in time"):
+                await create(service)
+        assert service.statistics().sessions == 0
+        assert service.statistics().actors.dead_letters == {"killed its actor twice": 1}
 
 
 async def test_an_idle_session_ends_by_itself(make_settings: MakeSettings, records: Records) -> None:
@@ -480,6 +504,22 @@ class TestEnding:
         assert len(errors) == 1
         self._created_is_stopped(records)
         verified()
+
+    async def test_nobody_goes_on_waiting_for_an_actor_that_never_answers(
+        self, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(runtime, "CLOSING_GRACE_SECONDS", 0.1)
+        settings = make_settings(stop_timeout_seconds=0.1, evidence_timeout_seconds=0.1, create_timeout_seconds=500)
+
+        async def creating() -> None:
+            with pytest.raises(ServiceClosed):
+                await create(service)
+
+        with anyio.fail_after(PATIENCE):
+            async with anyio.create_task_group() as group, AsyncVoiceService(settings) as service:
+                service._runtime.supervisor.status = HELD
+                group.start_soon(creating)
+                await its_sessions(service, there=True)
 
     async def test_by_whoever_asked_for_the_session_going_away(
         self, make_settings: MakeSettings, records: Records, verified: Verified

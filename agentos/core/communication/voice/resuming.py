@@ -24,6 +24,7 @@ from machines.session import VoiceSession
 log = structlog.get_logger(__name__)
 
 NOT_RESUMED = "the session was not resumed, and still waits to be"
+UNDECIDED = "the session goes on as soon as its record is durable, or waits to be resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,8 @@ class Resuming:
     async def resumed(self, session_id: str, first_frame: int) -> ResumedSession:
         """The session, as it goes on here.
 
-        Raises as `Recovery.restored` does, `EvidenceUnavailable` when its record can't be made durable, `ServiceClosed`.
+        Raises as `Recovery.restored` does, `EvidenceUnavailable` when its record can't be made durable, `Draining`,
+        `ServiceClosed`.
         """
         with anyio.CancelScope(shield=True):
             session = await self._go_on(restored := await self._restored(session_id, first_frame))
@@ -77,13 +79,15 @@ class Resuming:
 
     async def _restored(self, session_id: str, first_frame: int) -> Restored:
         try:
-            return await anyio.to_thread.run_sync(self._restore, session_id, first_frame)
+            restored = await anyio.to_thread.run_sync(self._restore, session_id, first_frame)
+            self._runtime.resources_for_a_call()  # closed meanwhile: nobody would answer
         except BaseException:
-            with self._lock:  # cancelled past every shield: the thread goes on, or has just ended
+            with self._lock:  # or cancelled past every shield: the thread goes on, or has just ended
                 self._given_up = True
                 if self._claimed:
                     self._resources.recovery.awaited.give_back(session_id)
             raise
+        return restored
 
     def _restore(self, session_id: str, first_frame: int) -> Restored:
         recovery = self._resources.recovery
@@ -109,12 +113,15 @@ class Resuming:
                 lambda token: ResumeSession(token, facts, restored.verdict, resumption),
                 max(settings.create_timeout_seconds, 2 * settings.evidence_timeout_seconds),
             )
-            problem = "" if isinstance(answer, Opened) else answer.error
         except AskTimeout:
-            problem = "it did not answer in time"
-        if problem:
+            self._runtime.no_longer_awaited(session_id)
+            raise EvidenceUnavailable("it did not answer in time", UNDECIDED) from None
+        except BaseException:
+            self._runtime.no_longer_awaited(session_id)
+            raise
+        if not isinstance(answer, Opened):
             resources.directory.forget(session_id)
-            raise EvidenceUnavailable(problem, NOT_RESUMED)
+            raise EvidenceUnavailable(answer.error, NOT_RESUMED)
         session = resources.directory.session(session_id) or await resources.past.session(session_id)
         if session is None:
             raise SessionNotFound(session_id)

@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from actors.mailbox import Ref
-from actors.messages import Ended, Stop
+from actors.messages import Ended, Stop, Unawaited
 from actors.supervisor import control_bound
 from actors.system import ActorSystem, AskTimeout, SystemFailed, Token
 from agentos.core.communication.voice.control_socket import ControlSocket
@@ -51,7 +51,8 @@ class ServiceRuntime:
         self._inspector: ServiceInspector | None = None
         self._failure: str | None = None
         self._cut_off = False  # by a cancellation that no shield held off
-        self._waits: set[anyio.CancelScope] = set()  # for the actors; over when their system fails
+        self._actors_ended = False
+        self._waits: set[anyio.CancelScope] = set()  # for the actors; over when they have ended
 
     # --- its life --------------------------------------------------------------------------------------------------
 
@@ -138,8 +139,8 @@ class ServiceRuntime:
     ) -> None:
         """Run the actors until `scope` is cancelled: the sessions still need them when the host has cancelled the service.
 
-        When the actor system fails, or its task is cancelled past every shield, nobody goes on waiting for an actor, and the
-        service takes no more calls.
+        When it is over nobody goes on waiting for an actor. When the actor system fails, or its task is cancelled past every
+        shield, the service takes no more calls.
         """
         try:
             with scope:
@@ -148,9 +149,11 @@ class ServiceRuntime:
             self._cut_off = not isinstance(error, SystemFailed)
             self._failure = CUT_OFF_PROBLEM if self._cut_off else str(error)
             self._closed = True
+            raise
+        finally:
+            self._actors_ended = True
             for waiting in self._waits:
                 waiting.cancel()
-            raise
 
     def close(self) -> None:
         """Have `run` stop every session and end."""
@@ -180,7 +183,7 @@ class ServiceRuntime:
 
     async def _stop_all(self, resources: ServiceResources) -> None:
         """Stop what runs, all at once, within the deadlines that each session has."""
-        with self._unless_actors_fail(), anyio.move_on_after(self._stop_seconds()):
+        with self._while_actors_run(), anyio.move_on_after(self._stop_seconds()):
             async with anyio.create_task_group() as group:
                 for session in resources.directory.sessions():
                     listing = resources.directory.listing(session.session_id)
@@ -253,15 +256,15 @@ class ServiceRuntime:
         return ended
 
     async def ask(self, ref: Ref, make: Callable[[Token], object], seconds: float) -> Any:
-        """The answer of an actor. Raises `AskTimeout`, and `ServiceClosed` as soon as the actor system has failed."""
-        if self._failure is None:
-            with self._unless_actors_fail():
+        """The answer of an actor. Raises `AskTimeout`, and `ServiceClosed` as soon as the actors have ended."""
+        if not self._actors_ended:
+            with self._while_actors_run():
                 return await self.system.ask(ref, make, seconds)
-        raise self._failed(self._failure or "")
+        raise ServiceClosed if self._failure is None else self._failed(self._failure)
 
     @contextmanager
-    def _unless_actors_fail(self) -> Iterator[None]:
-        """The block is left as soon as the actor system fails."""
+    def _while_actors_run(self) -> Iterator[None]:
+        """The block is left as soon as the actors have ended."""
         with anyio.CancelScope() as scope:
             self._waits.add(scope)
             try:
@@ -286,3 +289,9 @@ class ServiceRuntime:
         ref = self._resources.directory.abandon(session_id)
         if ref is not None:
             self.system.tell(ref, Stop(EndReason.STOPPED, 0))
+        else:
+            self.no_longer_awaited(session_id)
+
+    def no_longer_awaited(self, session_id: str) -> None:
+        """Nobody waits for the answer about this session: if its request was set aside, it leaves the directory."""
+        self.system.tell(self.supervisor, Unawaited(session_id))
