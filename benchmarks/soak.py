@@ -34,7 +34,9 @@ MEMORY_FILES = "/dev/shm" if Path("/dev/shm").is_dir() else None
 FRAMES = bytes(640 * 3)
 SECOND = bytes(32_000)
 BLOCKS, BYTES = 0.1, 256.0  # what a session may leave and still count as nothing: one thing in ten sessions
-TAKEN_AT_ONCE = 2 * 2**20  # bytes that the allocator takes from the system in steps: in a short run one step is no slope
+TAKEN_AT_ONCE = (
+    2 * 2**20
+)  # bytes that the allocator takes from the system in steps: in a short run one step is no slope
 
 
 class InUse(NamedTuple):

@@ -11,9 +11,11 @@ import pytest
 
 if TYPE_CHECKING:
     from machines.checker.assertion import Folder
-    from machines.checker.coverage import Coverage
+    from machines.checker.coverage import Coverage, CoverageRow
     from machines.checker.model import Model
     from machines.checker.result import Report
+
+WORKER_ROWS = "agentos_voice_model_coverage"
 
 _runs: "list[_Run]" = []  # the last one is under way; a test of a plugin has a run in a run
 
@@ -64,6 +66,18 @@ class _Run:
 
         self.coverage = self.coverage or Coverage()
         self.coverage.add_model(model)
+
+    def take(self, rows: "Iterable[Iterable[Any]]") -> None:
+        """Note what was seen in another process."""
+        from machines.checker.coverage import Coverage, CoverageRow  # noqa: PLC0415 - as the module says
+
+        self.coverage = self.coverage or Coverage()
+        self.coverage.add(CoverageRow(*row) for row in rows)
+
+    @property
+    def rows(self) -> "tuple[CoverageRow, ...]":
+        """What the models have covered."""
+        return self.coverage.rows if self.coverage else ()
 
     @property
     def shortfall(self) -> str:
@@ -156,9 +170,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     return (yield)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended: what its models have covered belongs to the whole run."""
+    rows = getattr(node, "workeroutput", {}).get(WORKER_ROWS, ())
+    if rows:
+        _runs[-1].take(rows)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that passed when its models cover too little."""
+    """Fail a run that passed when its models cover too little; a worker of pytest-xdist tells the run what they cover."""
+    told: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if told is not None:
+        told[WORKER_ROWS] = [tuple(row) for row in _runs[-1].rows]
+        return
     passed = session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}
     if passed and _runs[-1].shortfall and not session.config.option.collectonly:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

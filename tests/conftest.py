@@ -4,6 +4,7 @@ leave nothing behind."""
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,18 @@ IN_CI = bool(os.environ.get("CI"))
 
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True, derandomize=IN_CI)
 hypothesis.settings.load_profile("project")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All cores for a whole run; one file, or one test of it, runs in this process."""
+    if any(".py" in argument for argument in config.args):
+        return 0
+    return len(os.sched_getaffinity(0))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):  # a worker ignores it, and so would every process that a test starts
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

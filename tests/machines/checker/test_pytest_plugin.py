@@ -259,3 +259,13 @@ def test_it_is_an_entry_point_that_imports_neither_the_checker_nor_the_service()
         check=True,
     )
     assert done.stdout.split() == ["machines", name]
+
+
+def test_what_the_workers_of_a_run_cover_is_put_together(runs: pytest.Pytester) -> None:
+    runs.makepyfile(test_other=PASSING, test_more=PASSING)
+    options = ("-p", "no:cacheprovider", "-n", "2", "--model-coverage-fail-under")
+    runs.makepyfile(test_it=PASSING)
+    found = runs.runpytest_subprocess(*LOADED, *options, "50")
+    assert found.ret == pytest.ExitCode.OK
+    found.stdout.fnmatch_lines(["*model coverage*", "counter *2 *50.0%*54"])
+    assert runs.runpytest_subprocess(*LOADED, *options, "60").ret == pytest.ExitCode.TESTS_FAILED
