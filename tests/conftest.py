@@ -16,6 +16,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 import uvloop
 
 IN_CI = bool(os.environ.get("CI"))
@@ -40,6 +41,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=40, help="how often the torture kills a process (40)")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test that is marked `alone` runs in a process that has no thread but its own; a worker has one more."""
+    if not hasattr(pyfuncitem.config, "workerinput") or pyfuncitem.get_closest_marker("alone") is None:
+        return None
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "", pyfuncitem.nodeid]
+    done = subprocess.run(command, cwd=pyfuncitem.config.rootpath, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
+
+
 @pytest.fixture(
     scope="module",
     params=[
@@ -62,6 +74,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("AGENTOS_VOICE_HOME", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A command that a test runs in this process says how the process logs."""
+    yield
+    structlog.reset_defaults()
 
 
 GRACE_SECONDS = 5.0  # what a test ended may take so long to be gone: a thread its last lines, the kernel a dead process

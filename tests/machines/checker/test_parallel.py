@@ -43,11 +43,14 @@ class Everything(TwoPhaseCommit):
         ]
 
 
+pytestmark = pytest.mark.alone  # beside other threads no process is forked
+
+
 @pytest.fixture(autouse=True)
-def alone() -> None:
-    """Beside other threads no process is forked; those that an earlier test left idle end by themselves within seconds."""
+def no_other_thread(request: pytest.FixtureRequest) -> None:
+    """Those that an earlier test left idle end by themselves within seconds."""
     for thread in threading.enumerate():
-        if thread is not threading.current_thread():
+        if thread is not threading.current_thread() and not hasattr(request.config, "workerinput"):
             thread.join(20)
 
 
