@@ -96,7 +96,8 @@ def check(ended: VoiceSession | None, accepted: int, given_up: int, said: list[d
     assert sum(samples for _, samples in recording.gaps) == given_up * 320
     (one,) = said
     assert (one["port"], one["reason"], one["frames"]) == ("media", "backlog", given_up)
-    assert one["upto_frame"] - one["first_frame"] == given_up
+    # What the thread already had when it was held up may lie in between, and was kept.
+    assert given_up <= one["upto_frame"] - one["first_frame"] <= given_up + BOUND
 
 
 @pytest.mark.anyio
