@@ -6,10 +6,11 @@ over.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
 from actors import messages as m
+from actors.recorder import NOTHING_YET
 from actors.simulation_disk import SimulatedDisk
 from actors.voice_parts import Record
 from machines.evidence import ChainRow, Verification, canonical_json, link, record_id, secret_of, verify
@@ -22,6 +23,18 @@ JOURNAL: Final = "journal"
 SPILL: Final = "spill"
 GENERATION: Final = 1
 HEADER: Final = 8  # bytes before the frames of the spill file: its generation
+
+
+class Left(NamedTuple):
+    """What the records of a session say of it that has no final one: its secret, where it stands, the number of its next
+    record, whether its caller may come back, the last account of its audio, and the id of the record that says whose it is."""
+
+    secret: str
+    state: VoiceSessionState
+    number: int
+    resumable: bool
+    account: m.Account
+    owned_by: str
 
 
 class Journal:
@@ -73,24 +86,36 @@ class Journal:
         """Walk the chain as it stands in the file."""
         return verify(row for row, _ in self._whole_links())
 
-    def ends_of_the_dead(self, living: Iterable[str] = ()) -> list[Written]:
-        """The records that end every session of earlier processes that has no final one; `living` are this process's."""
-        states: dict[str, tuple[str, VoiceSessionState | None, int]] = {}
+    def left(self) -> dict[str, Left]:
+        """Every session that has records and no final one."""
+        found: dict[str, Left | None] = {}
         for text in (*[row.record for row in self.rows], *[record.text for record in self.spilled]):
             record = json.loads(text)
-            session_id, secret = record["request_id"], secret_of(record["id"]) or ""
-            if record["metadata"]["final"] or record["operation"] == "session_denied":
-                states[session_id] = (secret, None, 0)
-            elif session_id not in states or states[session_id][1] is not None:
-                told = VoiceSessionState(record["response_summary"]["state"])
-                states[session_id] = (secret, told, record["metadata"]["number"])
+            session_id, operation, summary = record["request_id"], record["operation"], record["response_summary"]
+            if record["metadata"]["final"] or operation == "session_denied":
+                found[session_id] = None
+            elif session_id not in found or found[session_id] is not None:
+                before = found.get(session_id)
+                account = NOTHING_YET if before is None else before.account
+                found[session_id] = Left(
+                    secret_of(record["id"]) or "",
+                    VoiceSessionState(summary["state"]),
+                    record["metadata"]["number"] + 1,
+                    record["metadata"]["resumable"],
+                    _account(summary["account"]) if "account" in summary else account,
+                    record["id"] if before is None or operation == "session_resumed" else before.owned_by,
+                )
+        return {session_id: left for session_id, left in found.items() if left is not None}
+
+    def ends_of_the_dead(self, living: Collection[str] = ()) -> list[Written]:
+        """The records that end every session of earlier processes that has no final one; `living` are not to be ended."""
         ended: list[Written] = []
-        for session_id, (secret, state, number) in states.items():
-            open_state = VoiceSessionState.STOPPED if state is None or session_id in living else state
-            for after, move in enumerate(end_of_dead_session(open_state), number + 1):
+        for session_id, left in self.left().items():
+            moves = () if session_id in living else end_of_dead_session(left.state)
+            for number, move in enumerate(moves, left.number):
                 detail = {"reason": EndReason.RECOVERED.value}
                 ended.append(
-                    _record(session_id, secret, None if move.final else after, move.operation, move.state, detail)
+                    _record(session_id, left.secret, None if move.final else number, move.operation, move.state, detail)
                 )
         return ended
 
@@ -138,8 +163,14 @@ def written(draft: m.Draft) -> Written:
     """A draft as the record of it."""
     facts = draft.facts
     number = None if draft.result is not None else draft.number
-    detail = {"status": draft.status.value}
-    return _record(facts.session_id, facts.secret, number, draft.operation, draft.state, detail)
+    detail: dict[str, Any] = {"status": draft.status.value}
+    told = dict(draft.detail)
+    if "upto_frame" in told and "accounted" in told:
+        names = ("upto_frame", "accounted", "bytes", "digest")
+        detail["account"] = [*[told[name] for name in names], sorted(dict(told["dropped"]).items())]
+    return _record(
+        facts.session_id, facts.secret, number, draft.operation, draft.state, detail, resumable=facts.resumable
+    )
 
 
 def _record(
@@ -148,7 +179,9 @@ def _record(
     number: int | None,
     operation: str,
     state: VoiceSessionState | None,
-    detail: dict[str, str],
+    detail: dict[str, Any],
+    *,
+    resumable: bool = False,
 ) -> Written:
     known = record_id(secret, number)
     record = {
@@ -156,7 +189,7 @@ def _record(
         "request_id": session_id,
         "operation": operation,
         "response_summary": {"state": None if state is None else state.value, **detail},
-        "metadata": {"number": number or 0, "final": number is None},
+        "metadata": {"number": number or 0, "final": number is None, "resumable": resumable},
     }
     return Written(known, session_id, canonical_json(record))
 
@@ -164,3 +197,8 @@ def _record(
 def _written(text: str) -> Written:
     record = json.loads(text)
     return Written(record["id"], record["request_id"], text)
+
+
+def _account(fields: list[Any]) -> m.Account:
+    upto, kept, n_bytes, digest, lost = fields
+    return m.Account(upto, kept, n_bytes, digest, tuple([(reason, frames) for reason, frames in lost]))

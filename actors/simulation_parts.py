@@ -55,6 +55,15 @@ class SimulatedPort:
         return None
 
 
+class _Answering:
+    """An answer that is under way; one that comes `soon` has to, and anything else may take its time."""
+
+    __slots__ = ("soon",)
+
+    def __init__(self, soon: bool) -> None:  # noqa: FBT001 - the only thing that there is to say
+        self.soon = soon
+
+
 class PartPort(SimulatedPort):
     """A `Part` as a port. `key_of(work)` tells which of several independent states the work belongs to."""
 
@@ -71,7 +80,7 @@ class PartPort(SimulatedPort):
         self.states: dict[Any, Any] = {}
         self._key_of = key_of
         self._prompt_ms = prompt_ms
-        self._busy: dict[Any, int] = {}  # which of its answers is under way
+        self._busy: dict[Any, _Answering] = {}
         self._wanted: list[Fault] = []  # faults that had nothing to hit so far
         self._tokens: dict[Any, SimulatedToken] = {}
         part.token = self._token  # type: ignore[method-assign,assignment]
@@ -116,25 +125,30 @@ class PartPort(SimulatedPort):
         return False
 
     def _go_on(self, key: Any) -> None:
-        if key in self._busy:
+        busy = self._busy.get(key)
+        if busy is not None and busy.soon:
             return
         choices = list(self.part.choices(self.states[key]))
-        if self._wanted and self._fail(key, choices):
+        if busy is None and self._wanted and self._fail(key, choices):
             return
         sound = [choice for choice in choices if not choice.fault]
-        if not sound:
+        soon = any(choice.prompt for choice in sound)
+        if not sound or (busy is not None and not soon):
             return
         chance = self.world.chance
         choice = chance.one_of(sound)
-        if not choice.fair and chance.happens(1 / 4):
-            return  # it need never happen
-        low, high = self._prompt_ms if choice.prompt else FREE_MS
-        number = self._busy[key] = self._busy.get(key, 0) + 1
-        self.world.later(chance.between(low, high), lambda: self._answer(key, number, choice.label))
+        if not choice.fair and chance.happens(1 / 4):  # it need never happen: what has to still does
+            sound = [choice for choice in sound if choice.fair]
+            if not sound:
+                return
+            choice = chance.one_of(sound)
+        low, high = self._prompt_ms if soon else FREE_MS
+        answering = self._busy[key] = _Answering(soon)
+        self.world.later(chance.between(low, high), lambda: self._answer(key, answering, choice.label))
 
-    def _answer(self, key: Any, number: int, label: str) -> None:
-        if self._busy.get(key) != number:
-            return
+    def _answer(self, key: Any, answering: "_Answering", label: str) -> None:
+        if self._busy.get(key) is not answering:
+            return  # something was to be said sooner
         del self._busy[key]
         sound = [choice for choice in self.part.choices(self.states[key]) if not choice.fault]
         chosen = next((choice for choice in sound if choice.label == label), None) or next(iter(sound), None)

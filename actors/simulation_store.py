@@ -10,16 +10,18 @@ from typing import Any, Final
 
 from actors import messages as m
 from actors.simulation_disk import FSYNC_LOST, TORN_WRITE, DiskFailed, SimulatedDisk
-from actors.simulation_journal import Journal, written
+from actors.simulation_journal import Journal, Left, written
 from actors.simulation_parts import SimulatedPort
 from actors.simulation_plan import Fault, FaultKind
 from actors.simulation_world import Broken, World
 from actors.voice_parts import Record, Records, record_of
 from machines.evidence import Verification
 from machines.ledger import Written
+from machines.recovery import AwaitingResume, ms_to_resume
 
 BATCH: Final = 512
 RETRY_MS: Final = 1000
+RESUME_WINDOW_MS: Final = 30_000
 
 DISK_FULL, DISK_SLOW, DISK_HANG = "disk full", "disk slow", "disk hang"
 SPILL_FAILS = "spill fails"
@@ -37,7 +39,8 @@ class JournalStore(SimulatedPort):
     """The store of a simulated voice service.
 
     `records` are what promises look at, by session. `acknowledged` are the ids of those that somebody was told are durable;
-    that none of them is lost is watched here, where the disk is read back.
+    that none of them is lost is watched here, where the disk is read back. `awaited` are the sessions of dead processes whose
+    callers may come back.
     """
 
     kinds = tuple(OF_THE_DISK)
@@ -49,6 +52,9 @@ class JournalStore(SimulatedPort):
         self.acknowledged: dict[str, None] = {}
         self.forgotten: set[str] = set()  # sessions with records that a disk which lied has lost
         self._seen: dict[str, Record] = {}  # every record that came, by id: what a journal's lines are shown as
+        self.awaited = AwaitingResume()
+        self._written_by: dict[str, int] = {}  # which process a record is of, by its id
+        self._died_ms: dict[int, int] = {}  # when each process died
         self._journal = Journal(self.disk)
         self._work: deque[m.Append | m.Probe] = deque()
         self._in_flight: list[m.Append | m.Probe] = []
@@ -70,12 +76,15 @@ class JournalStore(SimulatedPort):
         self.disk.lied = False
         self._show()
         if self.world.processes > 1:
+            self._await()
             self._end_the_dead()
 
     def died(self, *, power: bool) -> None:
         """What was in memory is gone; with `power`, so is what was not synced."""
         if power:
             self.disk.crash()
+        self._died_ms[self.world.processes] = self.world.now_ms
+        self.awaited = AwaitingResume()
         self._work.clear()
         self._in_flight = []
         self._to_spill.clear()
@@ -94,6 +103,7 @@ class JournalStore(SimulatedPort):
         self._work.append(work)
         if isinstance(work, m.Append):
             self._seen[work.draft.record_id] = record_of(work.draft)
+            self._written_by[work.draft.record_id] = self.world.processes
         self._go_on()
 
     def suffer(self, fault: Fault) -> bool:
@@ -229,9 +239,11 @@ class JournalStore(SimulatedPort):
     # --- after a death ----------------------------------------------------------------------------------------------
 
     def _end_the_dead(self) -> None:
-        """As the real recovery: what nobody owns is ended, once the disk lets it."""
-        living = self._living()
-        ends = self._journal.ends_of_the_dead(living)
+        """As the real recovery: what nobody owns is ended, once the disk lets it; later what nobody came back for."""
+        now, awaited = self.world.now_ms, self.awaited
+        due = awaited.due_at(now)
+        waiting = [session_id for session_id, _ in awaited.sessions.items() if session_id not in due]
+        ends = self._journal.ends_of_the_dead([*self._own(), *waiting])
         if not ends and not self._journal.spilled:
             return
         try:
@@ -239,12 +251,42 @@ class JournalStore(SimulatedPort):
         except DiskFailed:
             self.world.later(RETRY_MS, self._end_the_dead)
             return
+        for session_id in sorted(due):
+            self.awaited = self.awaited.without(session_id)
         self._shown([row.id for row in rows])
         self.acknowledged.update(dict.fromkeys([end.id for end in ends]))
 
-    def _living(self) -> set[str]:
-        supervisor = self.world.find("supervisor")
-        return set() if supervisor is None else {child.name for child in supervisor.children()}
+    def _await(self) -> None:
+        """Wait for the callers of dead processes that may come back."""
+        now = self.world.now_ms
+        for session_id, left in self._journal.left().items():
+            owner = self._written_by[left.owned_by]
+            silent = now - self._died_ms[owner]
+            ms = ms_to_resume(left.state, wished=left.resumable, window_ms=RESUME_WINDOW_MS, silent_ms=silent)
+            if ms:
+                self.awaited = self.awaited.with_session(session_id, str(owner), now + ms)
+                self.world.later(ms, self._end_the_dead)
+
+    def claim(self, session_id: str) -> Left | None:
+        """What is left of a session whose caller has come back, which is its own from now on; None when it is too late."""
+        claimed = self.awaited.claimed(session_id) if session_id in self.awaited.open_at(self.world.now_ms) else None
+        if claimed is None:
+            return None
+        self.awaited = claimed
+        return self._journal.left()[session_id]
+
+    def settle(self, session_id: str, *, goes_on: bool) -> None:
+        """What became of a claim: the session goes on, or waits again."""
+        awaited = self.awaited
+        self.awaited = awaited.without(session_id) if goes_on else awaited.given_back(session_id)
+        if not goes_on:
+            self.world.later(RESUME_WINDOW_MS, self._end_the_dead)
+
+    def _own(self) -> list[str]:
+        """The open sessions of this process."""
+        left = self._journal.left().items()
+        mine = [session_id for session_id, one in left if self._written_by[one.owned_by] == self.world.processes]
+        return [session_id for session_id in mine if session_id not in self.awaited.sessions]
 
     # --- what promises see ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from actors.simulation_trace import Trace
 LARGEST_BUDGET: Final = 48  # steps of one drain: what is left over waits while other things happen
 GOES_ON: Final = 3 / 4  # how often a drain that was cut goes on before anything else
 HALF_EFFECTS: Final = 4  # a crash, or a kill, comes after fewer effects of its step than that
-CRASHES: Final = 1 + HALF_EFFECTS  # ways to crash at a step: before it, and after each number of effects
+CRASHES: Final = 1 + HALF_EFFECTS  # ways to crash at a step: in it, and after each number of effects
 MINUTE_MS: Final = 60_000
 AFTER_MS: Final = 4 * HOUR_MS  # for all that is under way at the end of a run
 STEPS_A_MINUTE: Final = 100_000  # a busy minute has a tenth of it: more is an exchange without end
@@ -317,6 +317,8 @@ class World:
         if fault is not None:
             self._hit(fault, ref, message)
         step(actor, message, out)
+        if fault is not None and fault.kind == CRASH and _effects_done(fault) is None:
+            raise Crashed
         self.touched("@actor", ref)
         try:
             for monitor in self.monitors:
@@ -383,8 +385,6 @@ class World:
         elif fault.kind == POISON:
             self._poisoned = message
             raise Crashed
-        elif _effects_done(fault) is None:
-            raise Crashed
 
 
 def _steps_before(fault: Fault) -> int:
@@ -393,7 +393,7 @@ def _steps_before(fault: Fault) -> int:
 
 
 def _effects_done(fault: Fault) -> int | None:
-    """After how many effects of its step a crash comes; None: before it has done anything."""
+    """After how many effects of its step a crash comes; None: within it, when it has changed the actor and none is out."""
     done = fault.size % CRASHES
     return done - 1 if done else None
 

@@ -1,27 +1,35 @@
 """The callers of a simulated day, and the directory that tells them what became of their calls."""
 
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from actors import messages as m
 from actors.model_parts import Answer, Part
 from actors.simulation_parts import PartPort, SimulatedPort
 from actors.simulation_plan import SECOND_MS, Fault, FaultKind
+from actors.simulation_store import JournalStore
 from actors.simulation_trace import SimulatedToken
 from actors.simulation_world import World
 from actors.voice_day import CallPlan, facts_of
 from actors.voice_parts import FRAME_BYTES, Call, Track, informed
+from actors.voice_returning import APPROVED, OnDisk, on_disk, resumption
 from machines.session import EndReason, VoiceSessionState
 
 CANCEL, CUT_CONNECTION = "cancel", "connection cut"
 OF_CALLERS: Final = {CANCEL: FaultKind(("",), 0, 7), CUT_CONNECTION: FaultKind(("",), 0, 7)}
 RETRY_MS: Final = 2 * SECOND_MS  # a caller who reaches nobody tries again so much later
 TRIES: Final = 20
+BACK_MS: Final = (500, 45 * SECOND_MS)  # after a death; some come too late
+CAN_SEND_AGAIN: Final = 250  # frames that a caller keeps
+BEFORE_THE_END: Final = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
 
 
 class Caller(NamedTuple):
     """One call of the day: its plan, and how it stands. `left` is set once the caller knows that the line is dead: its process
-    died, or nobody was ever reached. `process` is the one that it reached; `asked_ms` and `stopped_ms` are when it asked for
-    its session, and first for its end. One that is `quiet` was cut off."""
+    died and it does not come back, or nobody was ever reached. `process` is the one that it reached; `born_ms`, `asked_ms` and
+    `stopped_ms` are when it asked for its session first and last, and first for its end. One that is `quiet` was cut off, and
+    one that `hung_up` waits for no answer. One that is `away` will come back; one that did began with the account `begun`, and
+    has frames to send `again`."""
 
     plan: CallPlan
     facts: m.Facts
@@ -32,6 +40,11 @@ class Caller(NamedTuple):
     stopped_ms: int = 0
     left: bool = False
     quiet: bool = False
+    hung_up: bool = False
+    away: bool = False
+    begun: m.Account | None = None
+    again: int = 0
+    born_ms: int = 0
 
     @property
     def over(self) -> bool:
@@ -48,13 +61,47 @@ class VoiceCallers(SimulatedPort):
         super().__init__(world, name)
         self.callers: dict[str, Caller] = {}
         self.supervisor: Any = None
+        self.store: JournalStore
+        self.media: AudioPort
 
     def died(self, *, power: bool) -> None:
-        """Every line is dead."""
+        """Every line is dead; some callers come back."""
         self.supervisor = None
         for session_id, caller in self.callers.items():
-            if not caller.call.over:
-                self._set(session_id, caller._replace(left=True, call=caller.call._replace(open=False)))
+            if not caller.over and not caller.away:
+                away = self._comes_back(caller)
+                call = caller.call._replace(open=False)
+                self._set(session_id, caller._replace(left=not away, away=away, call=call))
+                if away:
+                    self.world.later(
+                        self.world.chance.between(*BACK_MS), partial(self._come_back, session_id, TRIES), outside=True
+                    )
+
+    def _comes_back(self, caller: Caller) -> bool:
+        under_way = any(caller.call.told[-1:] == (state,) for state in BEFORE_THE_END)
+        return caller.plan.resumable and under_way and not caller.stopped_ms and not caller.quiet
+
+    def _come_back(self, session_id: str, tries: int) -> None:
+        """Go on with the session, if a process has it and it is not too late."""
+        caller, world = self.callers[session_id], self.world
+        if self.supervisor is None and tries:
+            world.later(RETRY_MS, partial(self._come_back, session_id, tries - 1), outside=True)
+            return
+        left = None
+        if self.supervisor is not None and session_id not in self.store.forgotten:
+            left = self.store.claim(session_id)
+        if left is None:
+            self._set(session_id, caller._replace(left=True, away=False))
+            return
+        sent, now = caller.call.sent, world.now_ms
+        begin = resumption(left, self.media.on_disk.get(session_id), sent - CAN_SEND_AGAIN, now - caller.born_ms)
+        account = begin.account
+        self.media.carry_on(caller.facts, account)
+        call = Call(session_id, asked=True, told=caller.call.told, sent=account.upto)
+        again = max(0, sent - account.upto)
+        back = caller._replace(call=call, process=world.processes, asked_ms=now, away=False, begun=account, again=again)
+        self._set(session_id, back)
+        world.tell(self.supervisor, m.ResumeSession(self._token("open", session_id), caller.facts, APPROVED, begin))
 
     def visit(self, number: int, what: Any) -> None:
         """Somebody calls."""
@@ -97,7 +144,8 @@ class VoiceCallers(SimulatedPort):
                 self._set(session_id, caller._replace(left=True))
             return
         asked = caller.call._replace(asked=True)
-        self._set(session_id, caller._replace(process=world.processes, asked_ms=world.now_ms, call=asked))
+        now = world.now_ms
+        self._set(session_id, caller._replace(process=world.processes, asked_ms=now, born_ms=now, call=asked))
         token = self._token("open", session_id)
         world.tell(self.supervisor, m.OpenSession(token, caller.facts))
 
@@ -105,6 +153,11 @@ class VoiceCallers(SimulatedPort):
         caller = self.callers[session_id]
         after = informed(caller.call, news)
         self._set(session_id, caller._replace(call=after))
+        if after.answer and not caller.call.answer and session_id in self.store.awaited.sessions:
+            self.store.settle(session_id, goes_on=after.answer == "opened")
+            if after.answer != "opened":
+                self.media.let_go(session_id)
+                self._set(session_id, self.callers[session_id]._replace(left=True))
         if after.answer == "opened" and not caller.call.answer:
             self.world.later(self.world.chance.between(1, 1500), lambda: self._speak(session_id))
 
@@ -113,12 +166,13 @@ class VoiceCallers(SimulatedPort):
         call, plan = caller.call, caller.plan
         if not call.open or caller.quiet or caller.left:
             return
-        if caller.runs >= plan.runs:
+        if caller.runs >= plan.runs and not caller.again:
             self._finish(session_id)
             return
-        frames = m.Frames(call.sent, plan.frames, plan.frames * FRAME_BYTES, world.now_ms)
-        call = call._replace(sent=call.sent + plan.frames)
-        self._set(session_id, caller._replace(call=call, runs=caller.runs + 1))
+        count = caller.again or plan.frames
+        frames = m.Frames(call.sent, count, count * FRAME_BYTES, world.now_ms)
+        call = call._replace(sent=call.sent + count)
+        self._set(session_id, caller._replace(call=call, runs=caller.runs + (not caller.again), again=0))
         world.carry(call.route, frames)
         world.later(plan.gap_ms, lambda: self._speak(session_id))
 
@@ -142,9 +196,10 @@ class VoiceCallers(SimulatedPort):
         if call.route is None or call.told[-1:] == (VoiceSessionState.STOPPED,) or caller.left:
             return
         token = self._token("stop", session_id, call.stops) if answered else None
-        call = call._replace(stops=call.stops + answered, cancels=call.cancels + cancels, open=False)
-        stopped_ms = caller.stopped_ms or world.now_ms
-        self._set(session_id, caller._replace(call=call, stopped_ms=stopped_ms))
+        owed = call.owed if caller.stopped_ms else call.sent
+        call = call._replace(stops=call.stops + answered, cancels=call.cancels + cancels, owed=owed, open=False)
+        stopped_ms, hung_up = caller.stopped_ms or world.now_ms, caller.hung_up or not answered
+        self._set(session_id, caller._replace(call=call, stopped_ms=stopped_ms, hung_up=hung_up))
         world.tell(call.route, m.Stop(reason, call.sent, token))
 
     def _token(self, *key: Any) -> SimulatedToken:
@@ -162,18 +217,34 @@ class VoiceCallers(SimulatedPort):
 
 
 class AudioPort(PartPort):
-    """An audio port of one process: as the part of the model, with a track for each session, which a death ends."""
+    """An audio port of one process: as the part of the model, with a track for each session, which a death ends. `on_disk` is
+    what deaths have left of recordings."""
 
     def __init__(self, world: World, part: Part) -> None:
         super().__init__(world, part, lambda work: work.session_id)
+        self.on_disk: dict[str, OnDisk] = {}
 
     def begin(self) -> None:
         """Nothing is left of an earlier process."""
 
     def died(self, *, power: bool) -> None:
-        """Its threads are gone with the process."""
+        """Its threads are gone with the process; what they wrote is not."""
+        for session_id in self.states:
+            for track in self.tracks(session_id):
+                if track.recording and not track.over:
+                    self.on_disk[session_id] = on_disk(track, self.world.chance, power=power)
         self.states.clear()
         self._busy.clear()
+
+    def carry_on(self, facts: m.Facts, account: m.Account) -> None:
+        """Before its session goes on: a track that has what is accounted for."""
+        kept = account.kept
+        track = Track(facts.session_id, None, account.upto, kept, kept, recording=facts.recording)
+        self.states[facts.session_id] = (track,)
+
+    def let_go(self, session_id: str) -> None:
+        """Its session did not go on."""
+        self.states.pop(session_id, None)
 
     def tracks(self, session_id: str) -> tuple[Track, ...]:
         """What it has of a session."""

@@ -12,6 +12,13 @@ ASKED_FOR = {
     EndReason.SHUTDOWN: lambda call: call.cancels > 0,
 }
 """The reasons that callers give for an end, and whether a call was asked to end for them."""
+OF_PORTS = {
+    "disk_full": "audio_lost",
+    "worker_died": "audio_lost",
+    "media_silent": "port_failed",
+    "speech_silent": "port_failed",
+}
+"""What is on record of frames that a port did not take, by the reason in the account."""
 ORDER = ("session_created", "session_active", "session_stopping", "session_stopped")
 
 

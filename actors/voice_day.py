@@ -14,13 +14,15 @@ RUSH_SHARE: Final = 1 / 3  # of the calls come in a rush hour's few minutes, one
 RUSH_MS: Final = 600 * SECOND_MS
 FRAME_MS: Final = 20
 ENDINGS: Final = ("stop", "stop", "stop", "stop twice", "hang up", "silence", "stop at once", "overrun")
+RESUMABLE: Final = 3  # each third call may come back when its process has died
 REFUSED: Final = 1 / 25  # each of them: against the policy, and such as no policy can read
 
 
 class CallPlan(NamedTuple):
     """One call: it speaks `runs` runs of `frames` frames with `gap_ms` from one to the next, and ends by `ending`.
 
-    `refused` tells why there will be no call: "policy", "malformed", or "" for one that is allowed.
+    `refused` tells why there will be no call: "policy", "malformed", or "" for one that is allowed. The caller of a
+    `resumable` one comes back when its process has died, if it can.
     """
 
     runs: int
@@ -30,19 +32,24 @@ class CallPlan(NamedTuple):
     recording: bool
     engine: bool
     refused: str = ""
+    resumable: bool = False
 
 
 def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, int, CallPlan]]:
     """The calls of so long a time, each with when it comes and how long its caller speaks."""
     count = max(1, CALLS_IN_A_DAY * until_ms // (24 * HOUR_MS))
     rushes = [chance.below(until_ms) for _ in range(1 + count // 60)]
-    calls = [(_arrival(chance, until_ms, rushes), _call(chance)) for _ in range(count)]
+    calls = [
+        (_arrival(chance, until_ms, rushes), _call(chance)._replace(resumable=not number % RESUMABLE))
+        for number in range(count)
+    ]
     return [(at, SECOND_MS + call.runs * call.gap_ms, call) for at, call in calls]
 
 
 def facts_of(number: int, plan: CallPlan) -> m.Facts:
     """What a call is asked for with."""
     asked = facts(number, recording=plan.recording, refused=plan.refused == "policy")
+    asked = replace(asked, resumable=plan.resumable)
     if plan.refused == "malformed":
         asked = replace(asked, metadata=frozen({"sensitive_data": "perhaps"}))
     if not plan.engine:

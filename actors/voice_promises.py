@@ -8,6 +8,7 @@ from actors.evidence import DOWN, UP
 from actors.model import ActorModel, Aspect
 from actors.model_parts import CRASH, CUT, LATE, POISON, Faults
 from actors.voice_conditions import (
+    OF_PORTS,
     RANK,
     all_own,
     apart,
@@ -30,13 +31,6 @@ from machines.session import (
 )
 
 PARTS = ("recorder", "transcriber", "quality")
-OF_PORTS = {
-    "disk_full": "audio_lost",
-    "worker_died": "audio_lost",
-    "media_silent": "port_failed",
-    "speech_silent": "port_failed",
-}
-"""What is on record of frames that a port did not take, by the reason in the account."""
 
 
 def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:

@@ -79,6 +79,7 @@ def _start(world: World) -> None:
     """A process starts, as `ServiceRuntime` starts one."""
     ports: Any = Ports(world.port(_callers), world.port(_media), world.port(_speech), world.port(_store))
     callers: VoiceCallers = world.port(_callers)
+    callers.store, callers.media = world.port(_store), world.port(_media)
     callers.supervisor = world.spawn(Supervisor(VoicePolicy(), SIMULATED_LIMITS, ports, PROBE_SECONDS), "supervisor")
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from actors.actor import Actor
 from actors.evidence import UP
 from actors.mailbox import IDLE, STOPPED, Ref
+from actors.messages import Account
 from actors.model_parts import POISON
 from actors.session import SessionActor, SessionLimits
 from actors.simulation_plan import SECOND_MS, Fault
@@ -17,6 +18,7 @@ from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, JournalStor
 from actors.simulation_world import CRASH, HANG, JUMP, KILL, REORDER, SLOW, Broken, World
 from actors.voice_callers import AudioPort, Caller, VoiceCallers
 from actors.voice_conditions import (
+    OF_PORTS,
     RANK,
     all_own,
     apart,
@@ -26,11 +28,13 @@ from actors.voice_conditions import (
     evidence_first,
     in_order,
     nothing_lost,
+    recording_told,
     safe_in,
     told_forward,
+    told_why,
     tracks_ended,
 )
-from actors.voice_parts import Call, Records
+from actors.voice_parts import Call, Records, Track
 from machines.session import EndReason, SessionResult, VoiceSessionState
 
 LASTING: Final = frozenset({HANG, SLOW, JUMP, KILL, REORDER, DISK_FULL, DISK_SLOW, DISK_HANG})
@@ -38,6 +42,7 @@ AFTERMATH_MS: Final = 150 * SECOND_MS  # how long a fault that is over may still
 RESTARTED_MS: Final = 15 * SECOND_MS  # what a crash may cost who waits: timers begin anew
 ANSWER_MS: Final = 10 * SECOND_MS
 SLACK_MS: Final = 6 * SECOND_MS
+OF_AUDIO_PORTS: Final = frozenset({"media", "speech"})
 LOOKED_AT: Final = frozenset({"session", "callers", "store"})
 NO_RECORDS: Final = Records()
 OWN_CHILDREN: Final = {"policy", "evidence"}
@@ -192,19 +197,56 @@ class VoiceWatch:
         if session_id not in self._store.forgotten and not first((call,), safe_in(spilling)):
             raise Broken("P4 evidence first", f"{_shown(caller)}; on record: {_operations(records)}")
         crashes = {trouble.kind for trouble in troubles} <= {CRASH} and len(troubles) <= self._healed
+        if caller.begun is not None:
+            self._resumed(caller, caller.begun, records, troubles)
         if call.answer == "unevidenced" and crashes and not call.stops:
             raise Broken("P8 crashes turn nobody away", _shown(caller))
         result = call.result
         if result is None:
             return
+        if not told_why((call._replace(stops=call.stops + caller.hung_up),)):
+            raise Broken("P2 who is told of an end is told why", _shown(caller))
         tracks = (self._media.tracks(session_id), self._speech.tracks(session_id))
         poisoned = any(trouble.kind == POISON for trouble in troubles)
         if not conserved((call,), *tracks, untold=frozenset([session_id] if poisoned else [])):
             raise Broken("P3 every frame is accounted for", f"{result.frames}, sent {call.sent}")
         if not apart((call,)):
             raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {result}")
+        if _heals(troubles):
+            self._ports(caller, result, spilling, tracks)
         if crashes:
             self._perfect(caller, call, result, [trouble.where for trouble in troubles])
+
+    def _resumed(self, caller: Caller, begun: Account, records: Records, troubles: list[_Trouble]) -> None:
+        """P3, P4, P8: who comes back goes on when that is on record, with all that was kept."""
+        call, result = caller.call, caller.call.result
+        on_record = any(record.operation == "session_resumed" for record in records.durable)
+        if call.answer == "opened" and not on_record and call.session_id not in self._store.forgotten:
+            raise Broken("P4 it goes on when that is on record", f"{_shown(caller)}; {_operations(records)}")
+        if call.answer == "unevidenced" and not call.stops and {trouble.kind for trouble in troubles} <= {KILL}:
+            raise Broken("P8 who comes back in time goes on", _shown(caller))
+        if result is None:
+            return
+        dropped = dict(result.frames.dropped)
+        if result.frames.accounted < begun.kept or any(dropped.get(why, 0) < frames for why, frames in begun.lost):
+            raise Broken("P3 what was kept before is kept", f"{result.frames}, begun with {begun}")
+
+    def _ports(
+        self, caller: Caller, result: SessionResult, records: Records, tracks: tuple[tuple[Track, ...], ...]
+    ) -> None:
+        """P3, P4, P8: what ports closed is in the result, what they lost is on record, and their silence holds up no end."""
+        call, media = caller.call, tracks[0]
+        on_record = {record.operation for record in (*records.durable, *records.spilled)}
+        silent = frozenset([call.session_id] if "port_failed" in on_record else [])
+        if not recording_told((call,), media, silent):
+            raise Broken("P3 a recording that was closed is in the result", f"{_shown(caller)}; {result}")
+        for reason in {**result.frames.dropped, **result.frames.untranscribed}:
+            if OF_PORTS.get(reason) not in {None, *on_record}:
+                raise Broken(
+                    "P4 what a port lost, and that it failed, is on record", f"{reason}; {_operations(records)}"
+                )
+        if not result.drained and any(track.noticed for port in tracks for track in port):
+            raise Broken("P8 a port whose silence is noticed holds up no end", f"{_shown(caller)}; {result}")
 
     def _perfect(self, caller: Caller, call: Call, result: SessionResult, crashed: list[str]) -> None:
         """P8: where at most a few actors crashed, nothing may be amiss; where they were parts of calls, no audio is lost."""
@@ -287,3 +329,9 @@ def _shown(caller: Caller) -> str:
 def _operations(records: Records) -> str:
     durable = " ".join([record.operation for record in records.durable])
     return f"{durable or 'nothing'}; spilled {' '.join([record.operation for record in records.spilled]) or 'nothing'}"
+
+
+def _heals(troubles: list[_Trouble]) -> bool:
+    """Whether no more came than ports that fail, and one crash."""
+    crashes = [trouble for trouble in troubles if trouble.kind == CRASH]
+    return len(crashes) <= 1 and {trouble.kind for trouble in troubles} <= {CRASH, *OF_AUDIO_PORTS}

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from actors.actor import Actor, Out
 from actors.mailbox import Ref
-from actors.model_parts import Outside
+from actors.model_parts import Choice, Outside, Part
 from actors.pytest_plugin import check_simulation
 from actors.simulation import FaultKind, PromiseBroken, Simulation, World
 from actors.simulation_plan import HOUR_MS, Chance, Fault, Plan, drawn_faults
@@ -194,6 +194,59 @@ def test_a_kill_comes_to_a_process_that_does_nothing_too(power: str) -> None:
 
 
 # --- what is found -------------------------------------------------------------------------------------------------------
+
+
+class Napping(Part):
+    """Answers what it is asked in time; what it asks itself while it naps may take any time, or never come."""
+
+    def initial(self) -> Any:
+        return ()
+
+    def submit(self, state: Any, work: Any) -> Any:
+        return (*state, work)
+
+    def choices(self, state: Any) -> Iterable[Choice]:
+        yield Choice("wakes", state, fair=False)
+        if state:
+            yield Choice("answers", state[1:], ((state[0], Receipt(1)),), prompt=True)
+
+
+class Asking(Actor):
+    """Asks a port every minute, and counts the answers that came and those that were late."""
+
+    __slots__ = ("answered", "late", "port")
+    wiring = ("port",)
+    state = ("answered", "late")
+    handles: ClassVar = {Receipt: "receipt"}
+
+    def __init__(self, port: Any) -> None:
+        self.port = port
+        self.answered = self.late = 0
+
+    def start(self, out: Out) -> None:
+        out.set_timer("ask", 60.0)
+
+    def receipt(self, message: Receipt, out: Out) -> None:
+        self.answered += 1
+        out.cancel_timer("late")
+
+    def timeout(self, timer: str, out: Out) -> None:
+        if timer == "late":
+            self.late += 1
+        elif self.answered + self.late < LAST:
+            out.port(self.port, out.me)
+            out.set_timer("late", 2.0)
+            out.set_timer("ask", 60.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_port_answers_in_time_whatever_else_it_may_be_about_to_do(seed: int) -> None:
+    port = Napping("port")
+    simulation = Simulation(
+        "asking", lambda world: world.spawn(Asking(world.port(port)), "asking"), parts=[port], faults={}
+    )
+    simulation.at_end("all answers came in time", lambda one: (one.answered, one.late) == (LAST, 0), of=["asking"])
+    assert simulation.run(seed, 1.0).failure is None
 
 
 def test_a_mistake_is_found_with_its_promise_seed_and_step() -> None:

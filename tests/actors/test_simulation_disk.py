@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from actors import messages as m
 from actors.simulation_disk import FSYNC_LOST, TORN_WRITE, DiskFailed, SimulatedDisk
-from actors.simulation_journal import JOURNAL, Journal, written
+from actors.simulation_journal import JOURNAL, Journal, Left, written
 from actors.simulation_plan import Chance
 from actors.voice_model import facts
 from machines.communication import RequestStatus
@@ -194,6 +194,30 @@ def test_sessions_of_a_dead_process_are_ended_from_where_they_stood(disk: Simula
     assert all("recovered" in row.record for row in again.rows[9:])
     assert again.ends_of_the_dead(living=["voice-6"]) == []
     assert again.verify().ok
+
+
+def test_what_is_left_of_a_session_is_what_its_records_say(disk: SimulatedDisk) -> None:
+    journal = Journal(disk)
+    account = (("upto_frame", 50), ("accounted", 40), ("bytes", 25_600), ("digest", "sha"), ("dropped", {"late": 10}))
+    drafts = [
+        draft(1, "session_created", VoiceSessionState.CREATED),
+        replace(draft(2, "audio_accounted", VoiceSessionState.ACTIVE), detail=account),
+    ]
+    journal.append([written(one) for one in drafts])
+    left = Journal(disk).left()
+    assert [*left] == [drafts[0].facts.session_id]
+    assert left[drafts[0].facts.session_id] == Left(
+        drafts[0].facts.secret,
+        VoiceSessionState.ACTIVE,
+        3,
+        False,
+        m.Account(50, 40, 25_600, "sha", (("late", 10),)),
+        drafts[0].record_id,
+    )
+    journal.append([written(replace(draft(3, "session_resumed", VoiceSessionState.ACTIVE), detail=account))])
+    assert [one.owned_by for one in journal.left().values()] == [journal.rows[-1].id]
+    journal.append([written(replace(draft(4, "session_stopped", VoiceSessionState.STOPPED), result=RESULT))])
+    assert journal.left() == {}
 
 
 def test_a_draft_is_the_record_that_its_id_names() -> None:

@@ -7,6 +7,7 @@ import pytest
 from actors.simulation import Day, World
 from actors.simulation_plan import HOUR_MS, Chance, Fault, Plan, Visit
 from actors.simulation_runs import run_seeds
+from actors.simulation_store import RESUME_WINDOW_MS
 from actors.simulation_world import KILL, POWER
 from actors.voice_day import CALLS_IN_A_DAY, ENDINGS, CallPlan, drawn_calls
 from actors.voice_simulation import FAULTS, voice_simulation
@@ -39,6 +40,7 @@ def test_the_calls_of_a_day_are_of_every_kind_and_a_tenth_speak_frame_by_frame()
     calls = [call for seed in range(40) for _, _, call in drawn_calls(Chance(seed, "test"), DAY_MS)]
     assert {call.ending for call in calls} == {*ENDINGS}
     assert Counter(call.refused for call in calls).keys() == {"", "policy", "malformed"}
+    assert 0.3 < sum(call.resumable for call in calls) / len(calls) < 0.35
     assert {call.engine for call in calls} == {call.recording for call in calls} == {True, False}
     frame_by_frame = sum(call.frames == 1 for call in calls) / len(calls)
     assert 0.08 < frame_by_frame < 0.12
@@ -74,6 +76,30 @@ def test_a_kill_at_any_time_of_a_call_leaves_it_ended_in_the_journal(power: str,
     day = follow(Fault(3, KILL, 60 * SECOND + after_ms, power, 2000), calls=2)
     assert day.failure is None
     assert (day.processes, day.faults) == (2, {KILL: 1})
+
+
+def test_who_comes_back_in_time_goes_on_and_who_is_late_is_ended() -> None:
+    call = CallPlan(5, 100, 2 * SECOND, "stop", recording=True, engine=True, resumable=True)
+    kill = Fault(1, KILL, 66 * SECOND, "process", 2000)
+    came = set()
+    for seed in range(12):
+        plan = Plan(seed, HOUR_MS, (Visit(1, 60 * SECOND, 12 * SECOND, call),), (kill,))
+        day = voice_simulation().follow(plan, keep_lines=5000)
+        assert day.failure is None
+        came.add(
+            (any(" ResumeSession(" in line for line in day.lines), any("voice-1 Stop(" in line for line in day.lines))
+        )
+    assert came == {(True, True), (False, False)}
+
+
+def test_who_comes_back_when_the_window_is_over_is_too_late() -> None:
+    call = CallPlan(5, 100, 2 * SECOND, "stop", recording=True, engine=True, resumable=True)
+    kill = Fault(1, KILL, 66 * SECOND, "process", RESUME_WINDOW_MS)
+    day = voice_simulation().follow(
+        Plan(1, HOUR_MS, (Visit(1, 60 * SECOND, 12 * SECOND, call),), (kill,)), keep_lines=5000
+    )
+    assert (day.failure, day.processes) == (None, 2)
+    assert not any(" ResumeSession(" in line for line in day.lines)
 
 
 @pytest.mark.parametrize("kind", sorted(FAULTS))

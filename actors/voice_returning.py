@@ -1,0 +1,57 @@
+"""What a simulated caller goes on with that comes back after the death of a process: the account of its session up to there.
+
+Known is what is on record, and of a recording what is on the disk, which may be more. What is known to nobody is sent again as
+far as the caller has it, and is declared as lost behind that.
+"""
+
+from typing import Final, NamedTuple
+
+from actors import messages as m
+from actors.recorder import counted, total
+from actors.session import PROCESS_DIED
+from actors.simulation_journal import Left
+from actors.simulation_plan import Chance
+from actors.voice_parts import FRAME_BYTES, Track
+from machines.communication import PolicyVerdict, RequestStatus
+
+APPROVED: Final = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="OK", metadata={"risk_level": "low"})
+UNSYNCED_FRAMES: Final = 250  # of a recording, that a power cut may take
+
+
+class OnDisk(NamedTuple):
+    """Of a recording: the frames that were written, and the number behind the last of them."""
+
+    written: int
+    upto: int
+
+
+def on_disk(track: Track, chance: Chance, *, power: bool) -> OnDisk:
+    """What a death leaves of a recording: all that was told of, and any part of what was not."""
+    written = chance.between(track.told, track.got) - track.lost
+    if power:
+        written = chance.between(max(0, written - UNSYNCED_FRAMES), written)
+    return OnDisk(written, track.upto - (track.got - track.lost - written))
+
+
+def resumption(left: Left, found: OnDisk | None, first: int, age_ms: int) -> m.Resumption:
+    """What the session begins with; frames from `first` on can be sent again. `found` is None without a recording."""
+    account = left.account
+    lost, kept = account.lost, account.kept
+    accepted = max(account.upto, kept + total(lost))
+    if found is not None:
+        accepted = max(accepted, found.upto)
+        kept = max(0, min(found.written, accepted - total(lost)))
+    accepted = max(accepted, first)
+    missing = accepted - kept - total(lost)
+    if missing:
+        lost = counted(lost, PROCESS_DIED, missing)
+    account = m.Account(accepted, kept, kept * FRAME_BYTES, f"sha of {kept}", lost)
+    heard = m.Transcribed("", 0, ((PROCESS_DIED, accepted),) if accepted else ())
+    detail = (
+        ("upto_frame", accepted),
+        ("accounted", kept),
+        ("bytes", account.n_bytes),
+        ("digest", account.digest),
+        ("dropped", dict(lost)),
+    )
+    return m.Resumption(left.state, left.number, account, heard, age_ms / 1000, detail)
