@@ -112,7 +112,8 @@ class VoiceCallers(SimulatedPort):
     def suffer(self, fault: Fault) -> bool:
         """The host cancels a call, once or twice; or the line of one that speaks is cut, of which the service may learn."""
         if fault.kind == CANCEL:
-            routed = [one for one in self.callers.values() if one.call.route is not None and not one.over]
+            there = [one for one in self.callers.values() if not one.away and not one.over]
+            routed = [one for one in there if one.call.route is not None]
             if not routed:
                 return False
             self._cancel(routed[fault.size % len(routed)].call.session_id, 1 + fault.size % 2)

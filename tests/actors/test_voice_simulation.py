@@ -9,6 +9,7 @@ from actors.simulation_plan import HOUR_MS, Chance, Fault, Plan, Visit
 from actors.simulation_runs import run_seeds
 from actors.simulation_store import RESUME_WINDOW_MS
 from actors.simulation_world import KILL, POWER
+from actors.voice_callers import CANCEL
 from actors.voice_day import CALLS_IN_A_DAY, ENDINGS, CallPlan, drawn_calls
 from actors.voice_simulation import FAULTS, voice_simulation
 
@@ -90,6 +91,17 @@ def test_who_comes_back_in_time_goes_on_and_who_is_late_is_ended() -> None:
             (any(" ResumeSession(" in line for line in day.lines), any("voice-1 Stop(" in line for line in day.lines))
         )
     assert came == {(True, True), (False, False)}
+
+
+def test_a_host_that_is_dead_cancels_nobody() -> None:
+    call = CallPlan(5, 100, 30 * SECOND, "silence", recording=True, engine=True, resumable=True)
+    kill = Fault(1, KILL, 66 * SECOND, "process", 10 * SECOND)
+    for seed in range(6):
+        plan = Plan(
+            seed, HOUR_MS, (Visit(1, 60 * SECOND, 12 * SECOND, call),), (kill, Fault(2, CANCEL, 70 * SECOND, "", 0))
+        )
+        day = voice_simulation().follow(plan)
+        assert (day.failure, day.faults) == (None, {KILL: 1})
 
 
 def test_who_comes_back_when_the_window_is_over_is_too_late() -> None:
