@@ -245,7 +245,8 @@ class VoiceWatch:
                 raise Broken(
                     "P4 what a port lost, and that it failed, is on record", f"{reason}; {_operations(records)}"
                 )
-        if not result.drained and any(track.noticed for port in tracks for track in port):
+        silences = [track.noticed for port in tracks for track in port if track.silent]
+        if not result.drained and silences and all(silences):
             raise Broken("P8 a port whose silence is noticed holds up no end", f"{_shown(caller)}; {result}")
 
     def _perfect(self, caller: Caller, call: Call, result: SessionResult, crashed: list[str]) -> None:

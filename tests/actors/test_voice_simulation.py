@@ -104,6 +104,17 @@ def test_a_host_that_is_dead_cancels_nobody() -> None:
         assert (day.failure, day.faults) == (None, {KILL: 1})
 
 
+def test_a_silence_that_nobody_notices_may_hold_up_the_end_beside_one_that_is_known() -> None:
+    call = CallPlan(29, 1, 20, "stop", recording=True, engine=True)
+    faults = (Fault(1, "media", 59 * SECOND, "", 3), Fault(2, "speech", 59 * SECOND, "", 7))
+    plan = Plan(2, HOUR_MS, (Visit(1, 60 * SECOND, 12 * SECOND, call),), faults)
+    day = voice_simulation().follow(plan, keep_lines=5000)
+    assert any("media: falls silent" in line and "noticed" not in line for line in day.lines)
+    assert any("speech: falls silent, and it is noticed" in line for line in day.lines)
+    assert any("Timer('drain'" in line for line in day.lines)
+    assert day.failure is None
+
+
 def test_who_comes_back_when_the_window_is_over_is_too_late() -> None:
     call = CallPlan(5, 100, 2 * SECOND, "stop", recording=True, engine=True, resumable=True)
     kill = Fault(1, KILL, 66 * SECOND, "process", RESUME_WINDOW_MS)
