@@ -200,6 +200,10 @@ def grown(journal: Path, n_bytes: int) -> bool:
     return journal.stat().st_size > n_bytes
 
 
+def all_ready(journal: Path, processes: int) -> bool:
+    return journal.read_text().count("ready") == processes
+
+
 def stopped_more(journal: Path, calls: int) -> bool:
     return len(Acknowledged.read(journal).stopped) > calls
 
@@ -251,13 +255,14 @@ def test_three_processes_on_one_home_recover_and_go_on_without_forking_the_chain
         start(home, journal, loop, seed, 4, until_told=True) for seed, loop in enumerate(("asyncio", "trio") * 2)
     ]
     try:
+        until(partial(all_ready, journal, len(processes)))
         until(partial(stopped_more, journal, 4))
         for victim in (0, 1):  # three are left, then two and a new one: they recover what is left at the same time
             kill(processes[victim])
             before = len(Acknowledged.read(journal).stopped)
             until(partial(stopped_more, journal, before + 4))
             processes.append(start(home, journal, "trio", 10 + victim, 4, until_told=True))
-        until(lambda: journal.read_text().count("ready") == len(processes))
+        until(partial(all_ready, journal, len(processes)))
         living = processes[2:]
         for process in living:
             process.communicate(b"end\n", timeout=PATIENCE_SECONDS)
