@@ -161,7 +161,7 @@ class Audio(Struct, frozen=True, gc=False):
 
 
 class Welcome(Struct, frozen=True, tag_field="type", tag="welcome", forbid_unknown_fields=True):
-    """The stream is open. `resume` is the token for next time; the one before is void.
+    """The stream is open. `resume` is the token to come back with, until another ticket of the session is used.
 
     `expected` is the next frame that the session has not taken; those below `durable` outlive the server's process;
     those below `limit` may be sent now. `heartbeat_ms` is the longest time in which the server says nothing.

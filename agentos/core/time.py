@@ -4,7 +4,11 @@ Wall time is aware UTC; epochs are integer milliseconds; deadlines are counted o
 """
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND: Final = timedelta(milliseconds=1)
 
 
 def utc_now() -> datetime:
@@ -25,3 +29,8 @@ def monotonic_ms() -> int:
 def from_ms(epoch_ms: int) -> datetime:
     """The aware UTC datetime of `epoch_ms` milliseconds since the epoch."""
     return datetime.fromtimestamp(epoch_ms / 1000, UTC)
+
+
+def to_ms(at: datetime) -> int:
+    """The whole milliseconds from the epoch to the aware datetime `at`."""
+    return (at - _EPOCH) // _MILLISECOND

@@ -549,13 +549,43 @@ def test_what_could_not_be_recovered_is_told_with_a_code(home: Path, kept: dict[
 def test_tokens_are_listed_without_their_secret(kept: dict[str, str]) -> None:
     done = run_here("token", "list", AGENTOS_VOICE_HOME=kept["home"])
     assert kept["token"] in done.stdout
-    assert "laptop  valid" in done.stdout
+    assert "laptop  admin  -        valid" in done.stdout
     assert "avt_" not in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [("x", "--days", "0"), ("x", "--days", "nan"), ("",), ("a\nb",), ("x" * 300,)])
 def test_a_token_with_a_bad_name_or_lifetime_is_refused(arguments: tuple[str, ...]) -> None:
     assert run_here("token", "create", *arguments).returncode == 2
+    assert told("token", "list", run=run_here)["tokens"] == []
+
+
+def test_a_token_is_made_for_a_role_and_a_project(home: Path) -> None:
+    assert told("token", "create", "ops", "--role", "operator", run=run_here)["role"] == "operator"
+    made = told("token", "create", "web", "--role", "project", "--project", "shop", run=run_here)
+    assert (made["role"], made["project"]) == ("project", "shop")
+    assert told("token", "create", "me", run=run_here)["role"] == "admin"
+    listed = told("token", "list", run=run_here)["tokens"]
+    assert {(token["name"], token["role"], token["project"]) for token in listed} == {
+        ("ops", "operator", None),
+        ("web", "project", "shop"),
+        ("me", "admin", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (("--role", "project"), "name it with --project"),
+        (("--project", "shop"), "add --role project"),
+        (("--role", "auditor", "--project", "shop"), "add --role project"),
+        (("--role", "owner"), '"admin", "operator", "auditor", "project"'),
+        (("--role", "project", "--project", ""), "project must be 1 to 200 printable characters"),
+    ],
+)
+def test_a_token_with_a_bad_role_or_project_is_refused_with_what_to_do(arguments: tuple[str, ...], hint: str) -> None:
+    done = run_here("token", "create", "x", *arguments)
+    assert done.returncode == 2
+    assert hint in problem(done)
     assert told("token", "list", run=run_here)["tokens"] == []
 
 

@@ -8,12 +8,14 @@ from msgspec.structs import replace
 from actors.mailbox import Ref
 from actors.messages import Changed, Closed, Emit, Facts, Frames, Kept, Metered
 from actors.policy import PolicyActor
+from agentos.core.communication.voice import directory as directory_module
 from agentos.core.communication.voice.audio.door import Door, DoorLock
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import InvalidState
 from agentos.core.communication.voice.request import make_facts, read_request
 from agentos.core.communication.voice.resources import MEDIA
 from agentos.core.communication.voice.settings import load_settings
+from agentos.core.time import utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.frozen import FrozenDict
@@ -185,6 +187,44 @@ def test_a_stopped_session_leaves_with_its_result(world: World) -> None:
     assert session.result.frames == FrameAccount(accepted=2, accounted=2, leftover_bytes=1)
 
 
+def test_a_session_has_one_end_for_its_record_and_for_those_who_are_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.changed(CREATED)
+    now = [utc_now_ms()]
+    monkeypatch.setattr(directory_module, "utc_now_ms", lambda: now[0])
+    result = SessionResult(reason=EndReason.STOPPED, frames=FrameAccount())
+    recorded = world.directory.snapshot(world.facts, STOPPED, VERDICT, result)
+    now[0] += 250  # the store takes its time
+    world.changed(STOPPED, result)
+    assert world.stopped == [recorded]
+
+
+def test_what_became_of_sessions_is_summed_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000]
+    monkeypatch.setattr(directory_module, "monotonic_ms", lambda: now[0])
+    assert [(one.state, one.sessions) for one in world.directory.statistics().running] == [("opening", 1)]
+    world.changed(CREATED)
+    world.changed(STOPPING)
+    running = world.directory.statistics()
+    assert (running.running[0].state, running.running[0].provider) == ("stopping", "local")
+    assert (running.started, running.ended, running.drains.count) == (1, {}, 0)
+    now[0] += 300
+    world.changed(STOPPING)  # told again: it counts from the first time
+    now[0] += 200
+    frames = FrameAccount(accepted=5, accounted=3, dropped=FrozenDict(full=2), untranscribed=FrozenDict(no_engine=5))
+    world.changed(STOPPED, SessionResult(reason=EndReason.IDLE, frames=frames))
+    world.changed(STOPPED, SessionResult(reason=EndReason.IDLE, frames=frames))
+    ended = world.directory.statistics()
+    assert (ended.running, ended.started, ended.ended) == ((), 1, {"idle": 1})
+    assert (ended.accepted_frames, ended.dropped_frames, ended.untranscribed_frames) == (
+        5,
+        {"full": 2},
+        {"no_engine": 5},
+    )
+    assert (ended.drains.count, ended.drains.sum_seconds) == (1, 0.5)
+
+
 def test_frames_that_nobody_looked_at_any_more_are_declared_late(world: World) -> None:
     world.changed(CREATED)
     world.door.offer(bytes(5 * 640))
@@ -211,7 +251,7 @@ def test_a_stopped_session_whose_record_is_not_stored_is_known_until_it_is(world
 
 def test_events_are_numbered_kept_and_told(world: World) -> None:
     world.changed(CREATED)
-    heard: list[VoiceEvent] = []
+    heard: list[VoiceEvent | None] = []
     listing = world.directory.listing(world.id)
     assert listing is not None
     listing.listeners.append(heard.append)

@@ -7,17 +7,25 @@ from pathlib import Path
 import pytest
 
 from agentos.core.communication.voice.errors import (
+    CannotListen,
     ChunkTooLarge,
     Draining,
     EvidenceNotDurable,
     EvidenceUnavailable,
+    Forbidden,
     InvalidRequest,
     InvalidState,
+    InvalidTicket,
+    KeyInUse,
+    KeyReused,
     LocksUnavailable,
     NotResumable,
     Overloaded,
     PolicyDenied,
     ProviderNotConfigured,
+    RateLimited,
+    RequestTooLarge,
+    RequestTooSlow,
     ServiceClosed,
     ServiceNotReachable,
     SessionNotFound,
@@ -25,7 +33,9 @@ from agentos.core.communication.voice.errors import (
     StopNotConfirmed,
     StoreError,
     STTUnavailable,
+    Unauthenticated,
     Unrecordable,
+    UnsafeExposure,
     VoiceError,
 )
 from machines.communication import PolicyVerdict, RequestStatus
@@ -141,6 +151,64 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
     ),
     (ServiceClosed(), RuntimeError, {}, "the voice service is closed; create a new one"),
     (SettingsError("X: no", variable="X"), ValueError, {"variable": "X"}, "X: no"),
+    (
+        CannotListen("127.0.0.1", 80, "it is taken"),
+        OSError,
+        {"host": "127.0.0.1", "port": 80},
+        "the server can't listen on '127.0.0.1', port 80: it is taken; choose another with --host and --port",
+    ),
+    (
+        UnsafeExposure("0.0.0.0"),
+        SettingsError,
+        {"variable": None, "host": "0.0.0.0"},
+        (
+            "without authentication nothing is served on '0.0.0.0', only on this machine's own addresses: leave --no-auth out, "
+            "or use --host 127.0.0.1 (or ::1)"
+        ),
+    ),
+    (
+        Unauthenticated("no_token"),
+        PermissionError,
+        {"reason": "no_token"},
+        "a token is needed: send it as `Authorization: Bearer avt_…`; `agentos-voice token create` makes one",
+    ),
+    (Forbidden("not from here", reason="origin"), PermissionError, {"reason": "origin"}, "not from here"),
+    (
+        InvalidTicket("used_ticket"),
+        PermissionError,
+        {"reason": "used_ticket"},
+        "the ticket was used before: ask for a new ticket",
+    ),
+    (
+        RateLimited("too many requests", retry_after_seconds=0.25),
+        RuntimeError,
+        {"retry_after_seconds": 0.25},
+        "too many requests; try again in 0.25 s",
+    ),
+    (
+        RequestTooLarge(65_536),
+        ValueError,
+        {"limit_bytes": 65_536},
+        "the request is too large: at most 65,536 bytes are taken",
+    ),
+    (
+        RequestTooSlow(10),
+        TimeoutError,
+        {"timeout_seconds": 10},
+        "the request did not come whole within 10 s",
+    ),
+    (
+        KeyReused(),
+        ValueError,
+        {},
+        "this Idempotency-Key was used for another request: use a new key for a new request",
+    ),
+    (
+        KeyInUse(retry_after_seconds=1),
+        RuntimeError,
+        {"retry_after_seconds": 1},
+        "the request with this Idempotency-Key is still being carried out; try again in 1 s",
+    ),
 ]
 CASES = pytest.mark.parametrize(
     ("error", "builtin", "fields", "sentence"), ERRORS, ids=[type(error).__name__ for error, *_ in ERRORS]
@@ -178,3 +246,16 @@ def test_every_error_of_the_tree_is_tested_here() -> None:
 
     here = {kind for kind in tree(VoiceError) if kind.__module__ == VoiceError.__module__}
     assert here - {VoiceError} == {type(error) for error, *_ in ERRORS}
+
+
+@pytest.mark.parametrize(
+    ("error", "challenge"),
+    [
+        (Unauthenticated("no_token"), 'Bearer realm="agentos-voice"'),
+        (Unauthenticated("bad_header"), 'Bearer realm="agentos-voice", error="invalid_request"'),
+        (Unauthenticated("unknown_token"), 'Bearer realm="agentos-voice", error="invalid_token"'),
+    ],
+    ids=lambda value: getattr(value, "reason", ""),
+)
+def test_who_is_not_known_is_told_how_to_say_who_they_are(error: Unauthenticated, challenge: str) -> None:
+    assert error.challenge == challenge

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.opening import migrate, migrations_folder
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
+from agentos.core.time import to_ms
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import GENESIS, EvidenceRecord
@@ -219,6 +221,48 @@ def test_sessions_are_known_by_the_owner_that_wrote_them(path: Path) -> None:
         with store.reading() as connection:
             owners = connection.execute(sa.select(schema.sessions.c.session_id, schema.sessions.c.owner)).all()
         assert sorted(map(tuple, owners)) == [("voice-one", "one"), ("voice-two", "two")]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from("pq"), st.sampled_from(list(VoiceSessionState))), max_size=12
+    ),
+    st.integers(1, 5),
+)
+@settings(max_examples=30)
+def test_pages_are_the_list_cut_into_pieces(rows: list[tuple[int, str, VoiceSessionState]], limit: int) -> None:
+    with TemporaryDirectory() as folder, VoiceStore.open(Path(folder) / "voice.db", busy_timeout_seconds=5.0) as store:
+        made = [
+            session(f"voice-{at}", state, project=project, born=BORN + timedelta(milliseconds=late))
+            for at, (late, project, state) in enumerate(rows)
+        ]
+        store.append([Entry(record(f"ev-{at}"), one) for at, one in enumerate(made)])
+        for project in (None, "p"):
+            for state in (None, VoiceSessionState.ACTIVE):
+                found: list[VoiceSession] = []
+                below = None
+                while page := store.session_page(project, state, limit, below):
+                    assert len(page) <= limit
+                    found += page
+                    below = (to_ms(page[-1].created_at), page[-1].session_id)
+                assert found == store.sessions(project, state)
+
+
+def test_evidence_comes_in_pages_with_its_place_in_the_chain(store: VoiceStore) -> None:
+    store.append([Entry(record(f"ev-{at}", f"voice-{at % 2}")) for at in range(7)])
+    first = store.evidence_page("voice-0", 0, 2)
+    assert [(link.seq, link.record.id) for link in first] == [(1, "ev-0"), (3, "ev-2")]
+    rest = store.evidence_page("voice-0", first[-1].seq, 100)
+    assert [link.seq for link in rest] == [5, 7]
+    assert first[0].previous == GENESIS
+    assert rest[-1].hash == store.verify().head
+    assert store.evidence_page("voice-2", 0, 10) == []
+
+
+def test_events_can_be_asked_for_some_at_a_time(store: VoiceStore) -> None:
+    store.add_events([event(number) for number in range(1, 6)])
+    assert [found.number for found in store.events("voice-1", 1, 2)] == [2, 3]
+    assert [found.number for found in store.events("voice-1", 4, 2)] == [5]
 
 
 def test_a_session_keeps_the_owner_that_made_it_whoever_writes_it(path: Path) -> None:

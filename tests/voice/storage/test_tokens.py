@@ -1,4 +1,4 @@
-"""Admin tokens: told once, stored as a hash, and valid until they expire or are revoked."""
+"""Access tokens: told once, stored as a hash, for a role, and good until they expire or are revoked."""
 
 import hashlib
 import sqlite3
@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from agentos.core.communication.voice.errors import InvalidRequest
+from agentos.core.communication.voice.request import MAX_PROJECT_ID
 from agentos.core.communication.voice.storage import tokens as module
 from agentos.core.communication.voice.storage.store import VoiceStore
-from agentos.core.communication.voice.storage.tokens import TokenStore
+from agentos.core.communication.voice.storage.tokens import PROJECT_LIMIT, Role, TokenStore, revocations
 
 
 @pytest.fixture
@@ -93,7 +95,7 @@ def test_tokens_survive_reopening_and_a_changed_hash_does_not_help(path: Path) -
     with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
         assert TokenStore(store).valid(token)
     database = sqlite3.connect(path)
-    database.execute("UPDATE admin_tokens SET hash = upper(hash)")
+    database.execute("UPDATE tokens SET hash = upper(hash)")
     database.commit()
     database.close()
     with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
@@ -112,3 +114,65 @@ def test_a_bad_lifetime_is_refused(tokens: TokenStore, lifetime: object) -> None
     with pytest.raises(ValueError, match="lifetime_seconds"):
         tokens.create("ops", lifetime)  # type: ignore[arg-type]
     assert tokens.list() == []
+
+
+@pytest.mark.parametrize(
+    ("role", "project"),
+    [(Role.ADMIN, None), (Role.OPERATOR, None), (Role.AUDITOR, None), (Role.PROJECT, "shop")],
+    ids=lambda value: getattr(value, "value", None),
+)
+def test_a_token_is_for_its_role_and_only_an_admins_counts_for_the_policy(
+    tokens: TokenStore, role: Role, project: str | None
+) -> None:
+    token = tokens.create("someone", role=role, project=project)
+    found = tokens.who(token)
+    assert found is not None
+    assert (found.name, found.role, found.project) == ("someone", role, project)
+    assert [found] == tokens.list()
+    assert tokens.valid(token) is (role is Role.ADMIN)
+
+
+def test_nobody_has_a_token_that_expired_was_revoked_or_never_was(tokens: TokenStore, clock: list[int]) -> None:
+    short = tokens.create("short", lifetime_seconds=1, role=Role.OPERATOR)
+    kept, gone = (tokens.create(name, role=Role.AUDITOR) for name in ("kept", "gone"))
+    ids = {token.name: token.id for token in tokens.list()}
+    assert all(tokens.who(token) for token in (short, kept, gone))
+    clock[0] += 1_000
+    tokens.revoke(ids["gone"])
+    assert [tokens.who(token) is not None for token in (short, kept, gone)] == [False, True, False]
+    assert tokens.who("avt_" + "A" * 43) is None
+    assert [tokens.revoked(ids[name]) for name in ("short", "kept", "gone")] == [False, False, True]
+    assert tokens.revoked("tok-none")
+
+
+def test_a_revocation_is_counted_by_this_process_through_any_store(tokens: TokenStore, path: Path) -> None:
+    tokens.create("ops")
+    before = revocations()
+    with VoiceStore.open(path, busy_timeout_seconds=5.0) as other:
+        TokenStore(other).revoke(tokens.list()[0].id)
+    assert revocations() == before + 1
+
+
+@pytest.mark.parametrize(
+    ("role", "project", "field"),
+    [
+        (Role.PROJECT, None, "project"),
+        (Role.ADMIN, "shop", "project"),
+        (Role.PROJECT, "", "project"),
+        (Role.PROJECT, "a\nb", "project"),
+        (Role.PROJECT, "a" * 201, "project"),
+        (Role.PROJECT, 7, "project"),
+        ("admin", None, "role"),
+    ],
+)
+def test_a_role_without_its_project_or_a_project_without_its_role_is_refused(
+    tokens: TokenStore, role: object, project: object, field: str
+) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        tokens.create("ops", role=role, project=project)  # type: ignore[arg-type]
+    assert raised.value.field == field
+    assert tokens.list() == []
+
+
+def test_a_token_can_name_every_project_that_a_session_can() -> None:
+    assert PROJECT_LIMIT == MAX_PROJECT_ID

@@ -100,7 +100,7 @@ def test_every_frame_is_in_exactly_one_place(steps: list[tuple[object, ...]]) ->
             assert isinstance(count, int)
             first = stream.expected + gap
             data = b"".join(number.to_bytes(4, "big") * 160 for number in range(first, first + count))
-            stream.hand_over(Audio(first, count, data))
+            stream.hand_over(Audio(first, count, data), 0)
             handed += range(first, first + count)
         elif kind == "feed":
             audio = stream.next_feed()
@@ -132,7 +132,7 @@ def test_every_frame_is_in_exactly_one_place(steps: list[tuple[object, ...]]) ->
 
 def test_at_most_a_window_is_sent_ahead() -> None:
     stream = a_stream()
-    stream.hand_over(Audio(0, 200, bytes(640 * 200)))
+    stream.hand_over(Audio(0, 200, bytes(640 * 200)), 0)
     sent = 0
     while (audio := stream.next_feed()) is not None:
         sent += audio.frames
@@ -143,10 +143,31 @@ def test_at_most_a_window_is_sent_ahead() -> None:
     assert (audio.first, audio.frames) == (50, 25)
 
 
+def test_it_is_known_when_what_was_decoded_had_come() -> None:
+    stream = a_stream()
+    for at, came_ms in enumerate((100, 200, 300)):
+        stream.hand_over(Audio(20 * at, 20, bytes(640 * 20)), came_ms)
+    assert stream.next_feed() is not None  # frames 0 to 24
+    assert stream.taken(25) == 25
+    assert stream.decoded_came_ms == 200
+    stream.give_up_oldest(keep=15)
+    assert stream.next_feed() == Audio(45, 15, bytes(640 * 15))
+    assert stream.taken(60) == 15
+    assert stream.decoded_came_ms == 300
+
+
+def test_what_waits_without_a_worker_is_not_remembered_when_it_is_given_up() -> None:
+    stream = a_stream()
+    for at in range(1000):
+        stream.hand_over(Audio(at, 1, bytes(640)), at)
+        stream.give_up_oldest(keep=10)
+    assert len(stream._came) <= 11
+
+
 def test_a_short_last_frame_ends_a_packet() -> None:
     stream = a_stream()
-    stream.hand_over(Audio(0, 2, bytes(640 + 100)))
-    stream.hand_over(Audio(2, 1, bytes(640)))
+    stream.hand_over(Audio(0, 2, bytes(640 + 100)), 0)
+    stream.hand_over(Audio(2, 1, bytes(640)), 0)
     assert stream.next_feed() == Audio(0, 2, bytes(740))
     assert stream.next_feed() == Audio(2, 1, bytes(640))
 

@@ -37,14 +37,17 @@ from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.request import make_facts, ports_of, read_request
+from agentos.core.communication.voice.resources import ServiceResources
 from agentos.core.communication.voice.resuming import ResumedSession, Resuming, check_first_frame
 from agentos.core.communication.voice.runtime import ServiceRuntime
+from agentos.core.communication.voice.session_counts import SessionStatistics
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.shelter import start
 from agentos.core.communication.voice.storage.writer import WriterStatistics
 from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
+from machines.communication import PolicyVerdict
 from machines.events import VoiceEvent, VoiceEventType
 from machines.policy import VoicePolicy
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
@@ -55,9 +58,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServiceStatistics:
-    """How the service is: running sessions, the load that decides about more, the actor system, and each port."""
+    """How the service is: running sessions, what became of all of them, the load that decides about more, the actor system,
+    and each port."""
 
     sessions: int
+    calls: SessionStatistics
     load: Load
     actors: SystemStatistics
     media: MediaStatistics
@@ -142,6 +147,12 @@ class AsyncVoiceService:
         self._runtime.drain()
         await self._runtime.wait_closed()
 
+    def begin_drain(self) -> None:
+        """Begin to drain, and return at once; nothing when it drains already. Raises `ServiceClosed` when it does not run."""
+        self._runtime.resources()
+        if self.ready:
+            self._runtime.drain()
+
     async def wait_closed(self) -> None:
         """Wait until the service has ended: closed, drained, cancelled or failed. Nothing of it is left then."""
         await self._runtime.wait_closed()
@@ -150,6 +161,14 @@ class AsyncVoiceService:
     def ready(self) -> bool:
         """Whether new calls are taken, as far as there is room for them: it runs, and is neither draining nor closed."""
         return self._runtime.ready
+
+    def check_room(self) -> None:
+        """Whether a new call, with speech to text, would be let in at this moment.
+
+        Raises what the call would get: `Overloaded`, `Draining`, `ServiceClosed`.
+        """
+        resources = self._runtime.resources_for_a_call()
+        self._admission.check(len(resources.directory), resources.meter.load, ports_of(transcribed=True))
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
@@ -219,6 +238,35 @@ class AsyncVoiceService:
             raise PolicyDenied(answer.verdict, session_id=facts.session_id)
         problem = resources.store_port.unrecordable(facts.session_id)
         raise EvidenceUnavailable(answer.error) if problem is None else Unrecordable(problem)
+
+    async def evaluate_request(
+        self,
+        project_id: str,
+        provider: VoiceProvider,
+        stt_provider: STTProvider,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        admin_token: str | None = None,
+    ) -> PolicyVerdict:
+        """What the policy would say to `create_session` with these arguments. Nothing is made, and nothing goes into evidence.
+
+        Raises `InvalidRequest` naming the field, `EvidenceUnavailable` when the token can't be checked, `ServiceClosed`.
+        """
+        self._runtime.resources()
+        request = read_request(
+            self.policy,
+            self.settings,
+            project_id=project_id,
+            provider=provider,
+            stt_provider=stt_provider,
+            metadata=metadata,
+            audio_format=None,
+            admin_token=admin_token,
+        )
+        token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
+        return self.policy.evaluate_session_request(
+            project_id, provider, stt_provider, request.metadata, admin_token_valid=token_valid
+        )
 
     async def resume(self, session_id: str, *, first_frame: int = 0) -> ResumedSession:
         """Go on with a session of a process that died: its id, its account, its transcript, its recording and its evidence.
@@ -389,6 +437,7 @@ class AsyncVoiceService:
         resources = self._runtime.resources()
         return ServiceStatistics(
             sessions=len(resources.directory),
+            calls=resources.directory.statistics(),
             load=resources.meter.load,
             actors=self._runtime.system.statistics(),
             media=resources.media.statistics(),
@@ -424,6 +473,10 @@ class AsyncVoiceService:
             lines.close()
 
     # --- inside ----------------------------------------------------------------------------------------------------
+
+    def resources(self) -> ServiceResources:
+        """What it runs on, for the server in front of it. Raises `ServiceClosed` when it does not run."""
+        return self._runtime.resources()
 
     def door(self, session_id: str) -> Door | None:
         """The way into a running session for one who has its audio in another thread; None when it is not running."""

@@ -7,6 +7,7 @@ Actors hand it `Changed` when the record of a move is durable (of the end also w
 import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from actors.mailbox import Ref
 from actors.messages import Changed, Closed, Emit, Facts, Metered
 from actors.quality import level_fields
 from agentos.core.communication.voice.audio.door import OPEN_STATES, Door
+from agentos.core.communication.voice.session_counts import SessionCounts, SessionStatistics
 from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
@@ -36,7 +38,20 @@ _News = tuple[VoiceEventType, tuple[tuple[str, Any], ...]]  # an event's type an
 class Listing:
     """One running session: its address, its door, its snapshot and its events."""
 
-    __slots__ = ("door", "events", "facts", "known", "listeners", "next_number", "ref", "session", "settle", "unwanted")
+    __slots__ = (
+        "door",
+        "ended",
+        "events",
+        "facts",
+        "known",
+        "listeners",
+        "next_number",
+        "ref",
+        "session",
+        "settle",
+        "stopping_ms",
+        "unwanted",
+    )
 
     def __init__(self, facts: Facts, door: Door, known: VoiceSessionState | None = None, next_number: int = 1) -> None:
         self.facts = facts
@@ -45,6 +60,8 @@ class Listing:
         self.ref: Ref | None = None
         self.session: VoiceSession | None = None
         self.settle: Callable[[bool], None] | None = None  # who resumes it is told whether it goes on
+        self.ended: tuple[datetime, datetime] | None = None  # its last activity and its end, which its record has too
+        self.stopping_ms: int | None = None  # when it was told to be STOPPING, on the monotonic clock
         self.unwanted = False  # whoever asked for it is gone
         self.events: deque[VoiceEvent] = deque(maxlen=KEPT_EVENTS)
         self.next_number = next_number
@@ -72,6 +89,7 @@ class Directory:
         self._listings: dict[str, Listing] = {}
         self._unstored: dict[str, VoiceSession] = {}
         self._on_empty: list[Callable[[], None]] = []
+        self._counts = SessionCounts()
 
     # --- for the service -------------------------------------------------------------------------------------------
 
@@ -147,6 +165,14 @@ class Directory:
         listings = tuple(self._listings.values())
         return dict(Counter("opening" if one.session is None else one.session.state.value for one in listings))
 
+    def statistics(self) -> SessionStatistics:
+        """What became of the sessions so far."""
+        listings = tuple(self._listings.values())
+        return self._counts.statistics(
+            ("opening" if one.session is None else one.session.state.value, one.facts.provider.value)
+            for one in listings
+        )
+
     def stored(self, session_id: str) -> None:
         """The store has the stopped session now."""
         self._unstored.pop(session_id, None)
@@ -194,11 +220,13 @@ class Directory:
         listing = self._listings.get(facts.session_id)
         created_at = from_ms(facts.created_at_ms)
         activity = monotonic_ms() - listing.door.last_ms if listing is not None else 0
+        last_activity_at = max(created_at, from_ms(utc_now_ms() - activity))
         if result is not None:
-            frames = result.frames
+            frames, stopped_at = result.frames, from_ms(utc_now_ms())
             if listing is not None:
                 frames = _with_the_last(result, listing.door)
-            result = replace(result, stopped_at=from_ms(utc_now_ms()), frames=frames)
+                listing.ended = last_activity_at, stopped_at = listing.ended or (last_activity_at, stopped_at)
+            result = replace(result, stopped_at=stopped_at, frames=frames)
         known = verdict or PolicyVerdict(status=RequestStatus.PENDING, reason_code="NOT_JUDGED")
         return VoiceSession(
             session_id=facts.session_id,
@@ -207,7 +235,7 @@ class Directory:
             stt_provider=facts.stt_provider,
             state=state,
             created_at=created_at,
-            last_activity_at=max(created_at, from_ms(utc_now_ms() - activity)),
+            last_activity_at=last_activity_at,
             risk_tier=RiskLevel(known.metadata.get("risk_level", RiskLevel.LOW.value)),
             policy_verdict=known,
             audit_trace_id=facts.audit_trace_id,
@@ -236,7 +264,12 @@ class Directory:
             listing.door.state = work.state
             listing.door.close()
             session = self._unstored.get(session_id, session)
+            if session.result is not None:
+                drain_ms = None if listing.stopping_ms is None else monotonic_ms() - listing.stopping_ms
+                self._counts.ended(session.result, drain_ms)
         else:
+            if work.state is VoiceSessionState.STOPPING and listing.stopping_ms is None:
+                listing.stopping_ms = monotonic_ms()
             listing.ref = work.route
             listing.door.ref = work.route
             if listing.door.state in OPEN_STATES:  # a door that was closed stays closed, whatever news comes late
@@ -247,6 +280,7 @@ class Directory:
             listing.settle(True)
         if work.state is not VoiceSessionState.STOPPED:
             if first:
+                self._counts.started += 1
                 self._tell(self._on_started, session)
         else:
             self._remove(session_id)

@@ -14,6 +14,11 @@ from machines.session import VoiceSessionState
 E = TypeVar("E", bound="VoiceError")
 
 FailureKind = Literal["full", "locked", "corrupt", "readonly", "io", "schema"]
+NotAuthenticated = Literal["no_token", "bad_header", "token_in_url", "unknown_token"]
+NotAllowed = Literal["role", "project", "origin", "host", "proxied"]
+BadTicket = Literal[
+    "unknown_ticket", "expired_ticket", "used_ticket", "replaced_ticket", "unknown_resume", "revoked_token"
+]
 
 
 class VoiceError(Exception):
@@ -226,3 +231,132 @@ class SettingsError(VoiceError, ValueError):
     def __init__(self, message: str, *, variable: str | None = None) -> None:
         super().__init__(message)
         self.variable = variable
+
+
+class UnsafeExposure(SettingsError):
+    """The server would be open to others without asking who they are; it was not started. `host` is the address asked for."""
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"without authentication nothing is served on {host!r}, only on this machine's own addresses: leave --no-auth out, "
+            "or use --host 127.0.0.1 (or ::1)"
+        )
+        self.host = host
+
+
+class CannotListen(VoiceError, OSError):
+    """The server can't take connections where it was told to; it was not started. `host` and `port` are the address."""
+
+    def __init__(self, host: str, port: int, problem: str) -> None:
+        super().__init__(
+            f"the server can't listen on {host!r}, port {port}: {problem}; choose another with --host and --port"
+        )
+        self.host = host
+        self.port = port
+
+
+# --- at the door of the server ---------------------------------------------------------------------------------------
+
+
+class Unauthenticated(VoiceError, PermissionError):
+    """It is not known who asks. Nothing was done; the refusal is in evidence.
+
+    `reason` is "no_token", "bad_header" (not `Authorization: Bearer`, once), "token_in_url" (where others see it), or
+    "unknown_token" (never made, expired or revoked).
+    """
+
+    def __init__(self, reason: NotAuthenticated) -> None:
+        super().__init__(_NOT_AUTHENTICATED[reason])
+        self.reason: NotAuthenticated = reason
+
+    @property
+    def challenge(self) -> str:
+        """The `WWW-Authenticate` header of the answer."""
+        error = {"bad_header": "invalid_request", "token_in_url": "invalid_request", "unknown_token": "invalid_token"}
+        said = error.get(self.reason)
+        return REALM if said is None else f'{REALM}, error="{said}"'
+
+
+REALM = 'Bearer realm="agentos-voice"'
+_NOT_AUTHENTICATED: dict[NotAuthenticated, str] = {
+    "no_token": "a token is needed: send it as `Authorization: Bearer avt_…`; `agentos-voice token create` makes one",
+    "bad_header": "the Authorization header must be there once, as `Bearer avt_…`",
+    "token_in_url": "a token was in the URL, where logs keep it: revoke it, and send a new one as `Authorization: Bearer`",
+    "unknown_token": "the token is not known, has expired or was revoked: ask for a new one",
+}
+
+
+class Forbidden(VoiceError, PermissionError):
+    """It is known who asks, or nobody has to say, but this is not allowed. Nothing was done; the refusal is in evidence.
+
+    `reason` is "role", "project", "origin" (a page of another site), "host" (another name than the server's), or "proxied"
+    (through a proxy, or from another machine, to a server that asks nobody who they are).
+    """
+
+    def __init__(self, message: str, *, reason: NotAllowed) -> None:
+        super().__init__(message)
+        self.reason: NotAllowed = reason
+
+
+class InvalidTicket(VoiceError, PermissionError):
+    """A stream can't be opened with this ticket or resume token. Nothing was done; the refusal is in evidence.
+
+    `reason` is "unknown_ticket", "expired_ticket", "used_ticket", "replaced_ticket" (a newer one of its session was used),
+    "unknown_resume" (never made, replaced, or its session is gone), or "revoked_token" (that of whoever opened the stream).
+    """
+
+    def __init__(self, reason: BadTicket) -> None:
+        super().__init__(f"the {_CREDENTIAL[reason]}: ask for a new ticket")
+        self.reason: BadTicket = reason
+
+
+_CREDENTIAL: dict[BadTicket, str] = {
+    "unknown_ticket": "ticket is not known",
+    "expired_ticket": "ticket has expired",
+    "used_ticket": "ticket was used before",
+    "replaced_ticket": "ticket was replaced by a newer one",
+    "unknown_resume": "resume token is not known, or no longer",
+    "revoked_token": "access token behind it was revoked",
+}
+
+
+class RateLimited(VoiceError, RuntimeError):
+    """Too much was asked by one client. Nothing was done; the same may work after `retry_after_seconds`."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(f"{message}; try again in {retry_after_seconds:g} s")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RequestTooLarge(VoiceError, ValueError):
+    """A request has more bytes than are taken; the rest was not read. `limit_bytes` is the largest that is."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the request is too large: at most {limit_bytes:,} bytes are taken")
+        self.limit_bytes = limit_bytes
+
+
+class RequestTooSlow(VoiceError, TimeoutError):
+    """A request did not come whole in time; it was not carried out. `timeout_seconds` is the time that there is."""
+
+    def __init__(self, timeout_seconds: float) -> None:
+        super().__init__(f"the request did not come whole within {timeout_seconds:g} s")
+        self.timeout_seconds = timeout_seconds
+
+
+class KeyReused(VoiceError, ValueError):
+    """The idempotency key was used for another request. Nothing was done; a new request needs a new key."""
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used for another request: use a new key for a new request")
+
+
+class KeyInUse(VoiceError, RuntimeError):
+    """The request with this idempotency key is still being carried out. Nothing more was done; its answer will be there after
+    `retry_after_seconds`, most likely."""
+
+    def __init__(self, *, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"the request with this Idempotency-Key is still being carried out; try again in {retry_after_seconds:g} s"
+        )
+        self.retry_after_seconds = retry_after_seconds

@@ -1,18 +1,39 @@
 """Sessions as the store has them: those that stopped, those of other processes, and what this service still has to store."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import anyio.to_thread
 
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import InvalidState, SessionNotFound
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.store import StoredLink, VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
+from agentos.core.time import to_ms
 from machines.events import VoiceEvent
+from machines.evidence import Verification
 from machines.session import VoiceSession, VoiceSessionState
 
 T = TypeVar("T")
+
+
+class SessionKey(NamedTuple):
+    """The place of a session in the order of creation; it never changes."""
+
+    created_at_ms: int
+    session_id: str
+
+    @classmethod
+    def of(cls, session: VoiceSession) -> Self:
+        """The place of `session`."""
+        return cls(to_ms(session.created_at), session.session_id)
+
+
+class SessionPage(NamedTuple):
+    """Some `sessions`, newest first; more may follow below `next`, if there is one."""
+
+    sessions: tuple[VoiceSession, ...]
+    next: SessionKey | None
 
 
 async def reading(call: Callable[..., T], *arguments: Any) -> T:
@@ -64,6 +85,48 @@ class PastSessions:
         # Events go to the store behind everything else; those that were told are to be there.
         await reading(self._writer.flush, self._flush_timeout_seconds)
         return await reading(self._store.events, session_id, after)
+
+    async def page(
+        self,
+        project_id: str | None,
+        state: VoiceSessionState | None,
+        *,
+        limit: int,
+        below: SessionKey | None = None,
+    ) -> SessionPage:
+        """At most `limit` sessions, those that run here too, newest first, from behind `below` on; of one project or in one
+        state if given. A session that comes or ends while somebody turns the pages moves none of the others."""
+        stored = await reading(self._store.session_page, project_id, state, limit + 1, below)
+        running = self._directory.sessions()
+        more = len(stored) > limit
+        end = SessionKey.of(stored[limit - 1]) if more else None
+        found = {session.session_id: session for session in stored[:limit]}
+        for session in running:
+            kept, key = found.get(session.session_id), SessionKey.of(session)
+            if kept is not None and kept.state is VoiceSessionState.STOPPED:
+                continue  # the store heard of it first
+            asked_for = project_id in (None, session.project_id) and state in (None, session.state)
+            if asked_for and (below is None or key < below) and (end is None or key >= end):
+                found[session.session_id] = session
+            elif kept is not None and not asked_for:
+                del found[session.session_id]
+        chosen = sorted(found.values(), key=SessionKey.of, reverse=True)
+        if len(chosen) > limit:
+            return SessionPage(tuple(chosen[:limit]), SessionKey.of(chosen[limit - 1]))
+        return SessionPage(tuple(chosen), end)
+
+    async def events_page(self, session_id: str, after: int, limit: int) -> list[VoiceEvent]:
+        """At most `limit` stored events of a session above number `after`, with all that were told until now."""
+        await reading(self._writer.flush, self._flush_timeout_seconds)
+        return await reading(self._store.events, session_id, after, limit)
+
+    async def evidence(self, session_id: str, after: int, limit: int) -> list[StoredLink]:
+        """At most `limit` evidence records of a session, or of a refused request, behind place `after` of the chain."""
+        return await reading(self._store.evidence_page, session_id, after, limit)
+
+    async def verification(self) -> Verification:
+        """Walk the whole evidence chain; takes a second for some ten thousand records."""
+        return await reading(self._store.verify)
 
     async def refusal(self, session_id: str) -> SessionNotFound | InvalidState:
         """Why a session that is not running here takes no audio."""

@@ -219,6 +219,30 @@ class Door:
                 self._let_in(data, 1)
             return self._next
 
+    def skip(self, count: int) -> None:
+        """The next `count` frames never come: what comes next has the numbers behind them. Whoever the frames go to sees the
+        hole in the numbers, and declares it.
+
+        Raises `InvalidState` naming the state when the session takes no audio any more.
+        """
+        with self._lock.mutex:
+            if self.state not in OPEN_STATES:
+                raise InvalidState(self.session_id, self.state)
+            self._next += count
+            if self._can_be_slowed:
+                self._known_room += count
+            for shelf in self._shelves:
+                shelf.lost += count
+
+    @property
+    def room_below(self) -> int:
+        """Frames below this number have room now, however they come; it never falls."""
+        with self._lock.mutex:
+            if not self._can_be_slowed:
+                return self._next + self._limit
+            self._has_room(0)
+            return self._known_room
+
     @property
     def accepted(self) -> int:
         """The number of frames that were let in."""

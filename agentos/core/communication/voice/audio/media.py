@@ -253,6 +253,14 @@ class MediaPort:
             for recorder in recorders:
                 self._post(recorder, MediaSilent())
 
+    def dealt_below(self, session_id: str) -> int:
+        """The frames of a session below this number are where they are to be: in its recording, or told as lost.
+
+        It lags by less than `report_every_frames`, and is 0 when the session is not open. From any thread.
+        """
+        account = self._accounts.get(session_id)
+        return 0 if account is None else account.told
+
     def close(self, timeout_seconds: float) -> bool:
         """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
 

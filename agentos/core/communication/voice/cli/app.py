@@ -126,10 +126,13 @@ def application() -> App:
     app.command(evidence)
     _add(app, "sessions", "sessions:sessions", "The stored sessions, newest first.")
     _add(app, "events", "sessions:events", "What a session told its listeners.")
+    _add(app, "serve", "serve:serve", "Serve HTTP in front of a voice service, until it is told to end.")
     _add(app, "top", "top:top", "A running service, live: who waits, what is wrong.")
     _add(app, "trace", "trace:trace", "What the actors of a running session do, step by step.")
     _add(app, "recover", "recover:recover", "End the sessions that processes left when they died.")
-    token = App(name="token", help="Admin tokens, which calls of a high risk tier need.")
+    token = App(
+        name="token", help="Access tokens: for the server, by role, and an admin's for calls of a high risk tier."
+    )
     _add(token, "create", "tokens:create", "Make a token; it is shown this once.")
     _add(token, "list", "tokens:listing", "The tokens, without their secret.")
     _add(token, "revoke", "tokens:revoke", "Make a token invalid.")

@@ -61,7 +61,8 @@ def exit_code(error: BaseException) -> int:
         ((errors.InvalidRequest, errors.Unrecordable, errors.SettingsError, errors.ProviderNotConfigured), USAGE),
         ((errors.PolicyDenied,), DENIED),
         ((errors.EvidenceNotDurable, errors.EvidenceUnavailable), EVIDENCE),
-        ((errors.Overloaded, errors.Draining, errors.STTUnavailable, errors.ServiceNotReachable), UNAVAILABLE),
+        ((errors.Overloaded, errors.Draining, errors.STTUnavailable), UNAVAILABLE),
+        ((errors.ServiceNotReachable, errors.CannotListen), UNAVAILABLE),
     )
     return next((code for kinds, code in codes if isinstance(error, kinds)), FAILED)
 

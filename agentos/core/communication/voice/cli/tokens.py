@@ -1,7 +1,7 @@
-"""`agentos-voice token`: admin tokens. Only their hashes are stored."""
+"""`agentos-voice token`: access tokens. Only their hashes are stored."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import RenderableType
@@ -11,7 +11,7 @@ from agentos.core.communication.voice.cli.exits import InputError
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
 from agentos.core.communication.voice.cli.stores import reading, writing
-from agentos.core.communication.voice.storage.tokens import AdminToken, TokenStore
+from agentos.core.communication.voice.storage.tokens import AccessToken, Role, TokenStore
 from agentos.core.time import from_ms, utc_now_ms
 
 SECONDS_A_DAY = 86_400.0
@@ -21,26 +21,37 @@ def create(
     name: Annotated[str, Parameter(help="For whom or what it is.")],
     /,
     *,
+    role: Annotated[
+        Literal["admin", "operator", "auditor", "project"],
+        Parameter(help="What it is for: everything, running calls, looking, or the calls of one project."),
+    ] = "admin",
+    project: Annotated[str | None, Parameter(help="The project of a token with the role project.")] = None,
     days: Annotated[float | None, Parameter(help="How long it is valid; for ever, if not given.")] = None,
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
-    """Make an admin token. It is shown this once; only its hash is kept."""
+    """Make a token. It is shown this once; only its hash is kept."""
     del json_output
+    if role == "project" and project is None:
+        raise InputError("a token of the role project is for one project: name it with --project")
+    if role != "project" and project is not None:
+        raise InputError(
+            f"--project is for the role project, and this one is {role}: add --role project, or leave it out"
+        )
     if days is not None and not (days > 0 and math.isfinite(days)):
         raise InputError(f"--days must be a number above 0, got {days:g}")
     with writing(home) as store:
         tokens = TokenStore(store)
         known = {token.id for token in tokens.list()}
-        try:
-            secret = tokens.create(name, None if days is None else days * SECONDS_A_DAY)
-        except ValueError as error:
-            raise InputError(str(error)) from error
+        seconds = None if days is None else days * SECONDS_A_DAY
+        secret = tokens.create(name, seconds, role=Role(role), project=project)
         made = next(token for token in reversed(tokens.list()) if token.id not in known and token.name == name)
     rows: list[tuple[str, RenderableType]] = [
         ("token", whole(secret)),
         ("id", whole(made.id)),
         ("name", made.name),
+        ("role", made.role.value),
+        *([] if made.project is None else [("project", made.project)]),
         ("expires", _time(made.expires_at_ms)),
     ]
     note = Text("Keep it now: it can't be shown again.", style="yellow")
@@ -48,7 +59,7 @@ def create(
 
 
 def listing(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """The admin tokens, oldest first, also the expired and revoked ones; never the tokens themselves."""
+    """The tokens, oldest first, also the expired and revoked ones; never the tokens themselves."""
     del json_output
     with reading(home) as store:
         found = [] if store is None else TokenStore(store).list()
@@ -56,9 +67,18 @@ def listing(*, home: Home = None, json_output: Json = False) -> Outcome:
     if not found:
         return Outcome(data, (Text("no tokens"),))
     rows = (
-        (token.id, token.name, _state(token), _time(token.created_at_ms), _time(token.expires_at_ms)) for token in found
+        (
+            token.id,
+            token.name,
+            token.role.value,
+            token.project or "-",
+            _state(token),
+            _time(token.created_at_ms),
+            _time(token.expires_at_ms),
+        )
+        for token in found
     )
-    return Outcome(data, (table(("id", "name", "state", "created", "expires"), rows),))
+    return Outcome(data, (table(("id", "name", "role", "project", "state", "created", "expires"), rows),))
 
 
 def revoke(
@@ -68,7 +88,7 @@ def revoke(
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
-    """Make an admin token invalid from now on; one that was revoked before stays as it is."""
+    """Make a token invalid from now on; one that was revoked before stays as it is."""
     del json_output
     with writing(home) as store:
         tokens = TokenStore(store)
@@ -77,10 +97,12 @@ def revoke(
     return Outcome({"id": token_id, "revoked": True}, (whole(f"{token_id} is revoked"),))
 
 
-def _as_json(token: AdminToken) -> dict[str, Any]:
+def _as_json(token: AccessToken) -> dict[str, Any]:
     return {
         "id": token.id,
         "name": token.name,
+        "role": token.role.value,
+        "project": token.project,
         "state": _state(token),
         "created_at": _iso(token.created_at_ms),
         "expires_at": _iso(token.expires_at_ms),
@@ -88,10 +110,10 @@ def _as_json(token: AdminToken) -> dict[str, Any]:
     }
 
 
-def _state(token: AdminToken) -> str:
+def _state(token: AccessToken) -> str:
     if token.revoked_at_ms is not None:
         return "revoked"
-    return "valid" if token.expires_at_ms is None or utc_now_ms() < token.expires_at_ms else "expired"
+    return "valid" if token.stands(utc_now_ms()) else "expired"
 
 
 def _iso(at_ms: int | None) -> str | None:

@@ -21,6 +21,7 @@ from machines.session import EndReason, VoiceSessionState
 log = structlog.get_logger(__name__)
 
 FIRST_STATES = (None, VoiceSessionState.CREATED)  # of the records that whoever asks for a session waits for
+ACCOUNTED = "audio_accounted"
 RESUMED = "session_resumed"  # the record with which a session becomes this process's own
 HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
 
@@ -57,6 +58,7 @@ class StorePort:
             str, str
         ] = {}  # what was wrong with the first record of a session, until it is asked for
         self._lock = Lock()
+        self._accounted: dict[str, int] = {}  # of the resumable sessions that run
         self._sealed = False
         self.writer = GroupCommitWriter(
             store,
@@ -102,6 +104,11 @@ class StorePort:
         with self._lock:
             return self._unrecordable.pop(session_id, None)
 
+    def accounted_below(self, session_id: str) -> int:
+        """The frames of a running, resumable session below this number are accounted for in a record that the store has; 0 when
+        there is none. From any thread."""
+        return self._accounted.get(session_id, 0)
+
     def close(self, timeout_seconds: float, then: Callable[[], None] = lambda: None) -> bool:
         """Store what is left; blocks. True when that was done in time. What the store never took is lost now, and logged.
 
@@ -115,6 +122,14 @@ class StorePort:
     def keep_events(self, events: tuple[VoiceEvent, ...]) -> None:
         """Store events, as well as can be."""
         self.writer.add_events(events)
+
+    def note(self, record: EvidenceRecord) -> None:
+        """Store a record that is no session's and that nobody waits for; callable from any thread.
+
+        While the store is down it is kept in memory. Raises `StoreError` when the writer is closed or too far behind.
+        """
+        entry = Entry(record)
+        self.writer.put(entry, entry)
 
     def _spill(self, work: SpillWork) -> None:
         spilling = _Spilling(work)
@@ -190,11 +205,20 @@ class StorePort:
                 self._directory.stored(work.record.request_id)
             else:
                 by_actor.setdefault(work.reply_to, []).append((work.owner, work.draft.number))
+                if work.draft.facts.resumable:
+                    self._account(work.draft)
                 if work.draft.state is VoiceSessionState.STOPPED:
                     self._directory.stored(work.draft.facts.session_id)
         for actor, acknowledged in by_actor.items():
             self._answer(actor, Stored(tuple(acknowledged)))
         self._house()
+
+    def _account(self, draft: Draft) -> None:
+        if draft.state is VoiceSessionState.STOPPED:
+            self._accounted.pop(draft.facts.session_id, None)
+        upto = next((value for name, value in draft.detail if name == "upto_frame"), None)
+        if upto is not None and draft.operation in (ACCOUNTED, RESUMED):
+            self._accounted[draft.facts.session_id] = upto
 
     def _failed(self, tickets: Sequence[Any], error: Exception) -> None:
         down = isinstance(error, StoreError)
@@ -217,6 +241,7 @@ class StorePort:
 
     def _spilled(self, tickets: Sequence[Any]) -> None:
         for ticket in tickets:
+            self._accounted.pop(ticket.entry.record.request_id, None)
             self._answer_spilling(ticket.spilling, ok=True)
 
     def _recovered(self, session_ids: Sequence[Any]) -> None:

@@ -10,7 +10,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar
@@ -25,6 +24,7 @@ from agentos.core.communication.voice.errors import StoreError, VoiceError
 from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.failures import failures
 from agentos.core.communication.voice.storage.opening import beside, open_database, open_to_read
+from agentos.core.time import to_ms
 from machines.events import VoiceEvent
 from machines.evidence import ChainRow, EvidenceRecord, Verification, canonical_json, verify
 from machines.ledger import Head, Written, deciding_ids, links
@@ -33,8 +33,6 @@ from machines.session import VoiceSession, VoiceSessionState
 M = TypeVar("M", bound=BaseModel)
 
 READ_BATCH_ROWS = 500  # a walk along the chain holds this many rows at once
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
 INTEGER_LIMIT = 2**63  # SQLite's integers are signed, 64 bit
 
 
@@ -75,6 +73,15 @@ class StoreStatistics:
     events: int
     database_bytes: int
     wal_bytes: int
+
+
+class StoredLink(NamedTuple):
+    """A link of the evidence chain as it is stored: its place, the hash of the one before it, its own, and its record."""
+
+    seq: int
+    previous: str
+    hash: str
+    record: EvidenceRecord
 
 
 class _Encoded(NamedTuple):
@@ -131,8 +138,8 @@ class VoiceStore:
         self._engine = engine
         self._pool = engine.pool
         self._writing = engine.execution_options(immediate=True)
-        self._owner = owner
         self._closed = False
+        self.owner = owner
         self.path = path
 
     @classmethod
@@ -168,7 +175,7 @@ class VoiceStore:
         belong to `owner`, if given, and keep it until an entry takes them over. Raises `BadEntry` (naming the record) before
         anything is written, or `StoreError`.
         """
-        encoded = [self._encoded(entry, self._owner if owner is None else owner) for entry in entries]
+        encoded = [self._encoded(entry, self.owner if owner is None else owner) for entry in entries]
         if not encoded:
             return
         records = [Written(item.record.id, item.record.request_id, item.text) for item in encoded]
@@ -229,6 +236,22 @@ class VoiceStore:
             texts = connection.scalars(query).all()
         return [self._parsed(VoiceSession, text) for text in texts]
 
+    def session_page(
+        self, project_id: str | None, state: VoiceSessionState | None, limit: int, below: tuple[int, str] | None
+    ) -> list[VoiceSession]:
+        """At most `limit` stored snapshots in the order of `sessions`, from behind the creation time and id in `below` on."""
+        table = schema.sessions.c
+        query = sa.select(table.snapshot).order_by(table.created_at.desc(), table.session_id.desc()).limit(limit)
+        if project_id is not None:
+            query = query.where(table.project_id == _key(project_id))
+        if state is not None:
+            query = query.where(table.state == state.value)
+        if below is not None:
+            query = query.where(sa.tuple_(table.created_at, table.session_id) < (below[0], _key(below[1])))
+        with self.reading() as connection:
+            texts = connection.scalars(query).all()
+        return [self._parsed(VoiceSession, text) for text in texts]
+
     def unfinished(self) -> dict[str, list[VoiceSession]]:
         """The stored sessions that are not STOPPED, by their owner, oldest first."""
         table = schema.sessions.c
@@ -241,12 +264,12 @@ class VoiceStore:
             found.setdefault(owner, []).append(self._parsed(VoiceSession, text))
         return found
 
-    def events(self, session_id: str, after: int = 0) -> list[VoiceEvent]:
-        """The stored events of a session whose number is above `after`, in order."""
+    def events(self, session_id: str, after: int = 0, limit: int | None = None) -> list[VoiceEvent]:
+        """The stored events of a session whose number is above `after`, in order; at most `limit`, if given."""
         table = schema.events.c
         query = sa.select(table.event).where(table.session_id == _key(session_id), table.number > after)
         with self.reading() as connection:
-            texts = connection.scalars(query.order_by(table.number)).all()
+            texts = connection.scalars(query.order_by(table.number).limit(limit)).all()
         return [self._parsed(VoiceEvent, text) for text in texts]
 
     def evidence(self, request_id: str | None = None) -> list[EvidenceRecord]:
@@ -256,6 +279,19 @@ class VoiceStore:
         if request_id is not None:
             query = query.where(table.request_id == _key(request_id))
         return self._records(query)
+
+    def evidence_page(self, request_id: str, after: int, limit: int) -> list[StoredLink]:
+        """At most `limit` links of one request's records behind place `after` of the chain, in order."""
+        table = schema.evidence.c
+        query = (
+            sa.select(table.seq, table.previous, table.hash, table.record)
+            .where(table.request_id == _key(request_id), table.seq > after)
+            .order_by(table.seq)
+            .limit(limit)
+        )
+        with self.reading() as connection:
+            rows = connection.execute(query).all()
+        return [StoredLink(seq, previous, own, self._parsed(EvidenceRecord, text)) for seq, previous, own, text in rows]
 
     def newest_evidence(self, limit: int) -> list[EvidenceRecord]:
         """The last records of the chain, at most `limit`, newest first."""
@@ -377,7 +413,7 @@ def _session_row(session: VoiceSession, owner: str) -> dict[str, Any]:
         "session_id": session.session_id,
         "project_id": session.project_id,
         "state": session.state.value,
-        "created_at": (session.created_at - EPOCH) // MILLISECOND,
+        "created_at": to_ms(session.created_at),
         "snapshot": session.model_dump_json(),
         "owner": owner,
     }

@@ -1,18 +1,24 @@
-"""Admin tokens: 256 random bits each, of which only the SHA-256 is stored.
+"""Access tokens: 256 random bits each, of which only the SHA-256 is stored.
 
-A token that long can't be guessed, so a plain hash is enough; a slow one is for passwords that people choose.
+A token that long can't be guessed, so a plain hash is enough; a slow one is for passwords that people choose. What a role may
+do is `gateway/access.py`; the policy asks for one thing only, whether a token is an admin's.
 """
 
 import builtins
 import hashlib
 import hmac
 import math
+import re
 import secrets
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from agentos.core.communication.voice.storage.schema import admin_tokens
+from agentos.core.communication.voice.errors import InvalidRequest
+from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import utc_now_ms
 
@@ -20,92 +26,189 @@ PREFIX = "avt_"  # lets people and secret scanners tell what it is
 TOKEN_BYTES = 32
 ID_BYTES = 8
 NAME_LIMIT = 200
+PROJECT_LIMIT = 200
 LIFETIME_LIMIT_SECONDS = 100 * 366 * 86_400
+
+_revocations: list[None] = []  # one entry each: to append is atomic, and tokens are revoked by hand
+_FORM = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
+_OLD = sa.table(
+    "admin_tokens", *(sa.column(name) for name in ("id", "name", "created_at_ms", "expires_at_ms", "revoked_at_ms"))
+)
+
+
+class Role(str, Enum):
+    """What a token may be for. `PROJECT` is bound to one project, the others to none."""
+
+    ADMIN = "admin"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    PROJECT = "project"
 
 
 @dataclass(frozen=True, slots=True)
-class AdminToken:
-    """What is known of a token; never the token. Times are epoch milliseconds, None for never."""
+class AccessToken:
+    """What is known of a token; never the token. `project` is set for the role `PROJECT` only. Times are epoch
+    milliseconds, None for never."""
 
     id: str
     name: str
+    role: Role
+    project: str | None
     created_at_ms: int
     expires_at_ms: int | None
     revoked_at_ms: int | None
 
+    def stands(self, now_ms: int) -> bool:
+        """Whether it has neither expired by now nor been revoked."""
+        return self.revoked_at_ms is None and (self.expires_at_ms is None or now_ms < self.expires_at_ms)
+
 
 class TokenStore:
-    """The admin tokens of one store. Every method may raise `StoreError`."""
+    """The tokens of one store. Every method blocks and may raise `StoreError`."""
 
     def __init__(self, store: VoiceStore) -> None:
         self._store = store
 
-    def create(self, name: str, lifetime_seconds: float | None = None) -> str:
+    def create(
+        self,
+        name: str,
+        lifetime_seconds: float | None = None,
+        *,
+        role: Role = Role.ADMIN,
+        project: str | None = None,
+    ) -> str:
         """Make a token and return it, this once. `name` says for whom it is; without a lifetime it never expires.
 
-        Raises `ValueError` for an empty or overlong name, or a lifetime that is not a positive number of at most a
-        hundred years.
+        Raises `InvalidRequest` (a `ValueError`) naming the field: an empty or overlong name, a lifetime that is not a
+        positive number of at most a hundred years, the role `PROJECT` without a project or another one with it.
         """
-        problem = _problem(name, lifetime_seconds)
-        if problem is not None:
-            raise ValueError(problem)
+        _check(name, lifetime_seconds, role, project)
         token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         now = utc_now_ms()
         row = {
             "id": f"tok-{secrets.token_hex(ID_BYTES)}",
             "hash": _digest(token),
             "name": name,
+            "role": role.value,
+            "project": project,
             "created_at_ms": now,
             "expires_at_ms": None if lifetime_seconds is None else now + math.ceil(lifetime_seconds * 1000),
             "revoked_at_ms": None,
         }
         with self._store.transaction() as connection:
-            connection.execute(sa.insert(admin_tokens), row)
+            connection.execute(sa.insert(schema.tokens), row)
         return token
 
-    def valid(self, token: object) -> bool:
-        """Whether this is a token that was created, has not expired and was not revoked. Anything else is just False."""
-        if not isinstance(token, str) or not token.startswith(PREFIX) or not token.isascii():
-            return False
+    def who(self, token: object) -> AccessToken | None:
+        """Whose token this is; None for anything that was never created, has expired or was revoked."""
+        if not isinstance(token, str) or not _FORM.fullmatch(token):
+            return None
         digest = _digest(token)
+        query = sa.select(schema.tokens.c.hash, *_COLUMNS).where(schema.tokens.c.hash == digest)
         with self._store.reading() as connection:
-            row = connection.execute(sa.select(admin_tokens).where(admin_tokens.c.hash == digest)).first()
+            row = connection.execute(query).first()
         if row is None or not hmac.compare_digest(row.hash, digest):
-            return False
-        return row.revoked_at_ms is None and (row.expires_at_ms is None or utc_now_ms() < row.expires_at_ms)
+            return None
+        found = _token(row[1:])
+        return found if found.stands(utc_now_ms()) else None
+
+    def valid(self, token: object) -> bool:
+        """Whether this is an admin's token that stands, which is what the policy asks. Anything else is just False."""
+        found = self.who(token)
+        return found is not None and found.role is Role.ADMIN
+
+    def revoked(self, token_id: str) -> bool:
+        """Whether the token with this id was revoked, or is not known at all. One that only expired was not."""
+        query = sa.select(schema.tokens.c.id).where(
+            schema.tokens.c.id == token_id, schema.tokens.c.revoked_at_ms.is_(None)
+        )
+        with self._store.reading() as connection:
+            return connection.execute(query).first() is None
 
     def revoke(self, token_id: str) -> bool:
         """Make a token invalid from now on; False when there is none with this id or it was revoked before."""
         statement = (
-            sa.update(admin_tokens)
-            .where(admin_tokens.c.id == token_id, admin_tokens.c.revoked_at_ms.is_(None))
+            sa.update(schema.tokens)
+            .where(schema.tokens.c.id == token_id, schema.tokens.c.revoked_at_ms.is_(None))
             .values(revoked_at_ms=utc_now_ms())
         )
-        with self._store.transaction() as connection:
-            return connection.execute(statement).rowcount == 1
+        try:
+            with self._store.transaction() as connection:
+                return connection.execute(statement).rowcount == 1
+        finally:
+            _revocations.append(None)
 
-    def list(self) -> builtins.list[AdminToken]:
+    def list(self) -> builtins.list[AccessToken]:
         """Every token, also the expired and revoked ones, oldest first."""
-        table = admin_tokens.c
-        query = sa.select(table.id, table.name, table.created_at_ms, table.expires_at_ms, table.revoked_at_ms)
         with self._store.reading() as connection:
-            rows = connection.execute(query.order_by(table.created_at_ms, table.id)).all()
-        return [AdminToken(*row) for row in rows]
+            query = sa.select(*_COLUMNS) if _has_roles(connection) else _OLD_TOKENS
+            rows = connection.execute(query.order_by("created_at_ms", "id")).all()
+        return [_token(row) for row in rows]
 
 
-def _problem(name: object, lifetime_seconds: object) -> str | None:
-    if not isinstance(name, str) or not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
-        return f"name must be 1 to {NAME_LIMIT} printable characters, got {name!r}"
-    if lifetime_seconds is None:
-        return None
-    if (
+def revocations() -> int:
+    """How many revocations there were in this process, through any store. Who remembers tokens asks again when it changes."""
+    return len(_revocations)
+
+
+def _check(name: object, lifetime_seconds: object, role: object, project: object) -> None:
+    if not _printable(name, NAME_LIMIT):
+        raise InvalidRequest(f"name must be 1 to {NAME_LIMIT} printable characters, got {_short(name)}", field="name")
+    if lifetime_seconds is not None and (
         isinstance(lifetime_seconds, bool)
         or not isinstance(lifetime_seconds, int | float)
         or not 0 < lifetime_seconds <= LIFETIME_LIMIT_SECONDS
     ):
-        return f"lifetime_seconds must be above 0 and at most {LIFETIME_LIMIT_SECONDS}, got {lifetime_seconds!r}"
-    return None
+        problem = (
+            f"lifetime_seconds must be above 0 and at most {LIFETIME_LIMIT_SECONDS}, got {_short(lifetime_seconds)}"
+        )
+        raise InvalidRequest(problem, field="lifetime_seconds")
+    if not isinstance(role, Role):
+        raise InvalidRequest(f"role must be a Role, got {_short(role)}", field="role")
+    if role is not Role.PROJECT and project is not None:
+        problem = (
+            f"a token of the role {role.value!r} is for all projects: leave the project out, or take the role 'project'"
+        )
+        raise InvalidRequest(problem, field="project")
+    if role is Role.PROJECT and project is None:
+        raise InvalidRequest("a token of the role 'project' is for one project: name the project", field="project")
+    if project is not None and not _printable(project, PROJECT_LIMIT):
+        problem = f"project must be 1 to {PROJECT_LIMIT} printable characters, got {_short(project)}"
+        raise InvalidRequest(problem, field="project")
+
+
+def _printable(text: object, limit: int) -> bool:
+    return isinstance(text, str) and bool(text.strip()) and len(text) <= limit and text.isprintable()
+
+
+def _short(value: object) -> str:
+    return f"{value!a:.80}"
 
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+_COLUMNS = tuple(
+    schema.tokens.c[name]
+    for name in ("id", "name", "role", "project", "created_at_ms", "expires_at_ms", "revoked_at_ms")
+)
+# A database that is only read is not migrated: before revision 0002 every token was an admin's.
+_OLD_TOKENS = sa.select(
+    _OLD.c.id,
+    _OLD.c.name,
+    sa.literal(Role.ADMIN.value),
+    sa.null(),
+    _OLD.c.created_at_ms,
+    _OLD.c.expires_at_ms,
+    _OLD.c.revoked_at_ms,
+)
+
+
+def _has_roles(connection: Connection) -> bool:
+    return connection.scalar(sa.select(schema.alembic_version.c.version_num)) != "0001"
+
+
+def _token(row: Any) -> AccessToken:
+    token_id, name, role, *rest = row
+    return AccessToken(token_id, name, Role(role), *rest)

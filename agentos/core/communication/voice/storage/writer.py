@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
+from agentos.core.communication.voice.durations import Durations, DurationStatistics
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.spill import SpillFile, SpillFull
 from agentos.core.communication.voice.storage.spill_files import SpillFiles
@@ -36,6 +37,7 @@ Tickets = Sequence[object]
 class _Put(NamedTuple):
     entry: Entry
     ticket: object
+    at_ms: int
 
 
 class _Probe(NamedTuple):
@@ -65,7 +67,7 @@ class WriterStatistics:
 
     `backlog` things wait, and `finished` did; `stored`, `failed`, `spilled` entries so far; `recovered` ones came in from spill
     files; `waiting_in_spill` are still there; `events_lost` events that could not be stored on their own;
-    `transactions` and `largest_batch` say how well commits are grouped.
+    `transactions` and `largest_batch` say how well commits are grouped; `lags` how long stored entries took to be durable.
     """
 
     backlog: int
@@ -78,6 +80,7 @@ class WriterStatistics:
     events_lost: int
     transactions: int
     largest_batch: int
+    lags: DurationStatistics
 
 
 class GroupCommitWriter:
@@ -129,6 +132,7 @@ class GroupCommitWriter:
 
         self._finished = self._stored = self._failed = self._spilled = self._recovered = 0
         self._events_lost = self._transactions = self._largest_batch = 0
+        self._lags = Durations()
 
         self._writing = threading.Thread(target=self._until_the_end, args=[self._run], daemon=True)
         self._writing.name = "voice-store-writer"
@@ -141,7 +145,7 @@ class GroupCommitWriter:
         """Hand an entry over; returns at once. Raises `StoreError` when closed or when the backlog is at its bound."""
         with self._lock:
             self._check_open(len(self._work))
-            self._work.append(_Put(entry, ticket))
+            self._work.append(_Put(entry, ticket, monotonic_ms()))
             self._unstored.setdefault(entry.record.request_id, []).append(entry)
             self._wake.notify()
 
@@ -240,6 +244,7 @@ class GroupCommitWriter:
                 events_lost=self._events_lost,
                 transactions=self._transactions,
                 largest_batch=self._largest_batch,
+                lags=self._lags.statistics(),
             )
 
     def _enqueue(self, work: _Work) -> None:
@@ -329,6 +334,9 @@ class GroupCommitWriter:
                     self._stored += len(puts)
                     self._transactions += 1
                     self._largest_batch = max(self._largest_batch, len(puts))
+                    now = monotonic_ms()
+                    for put in puts:
+                        self._lags.add_ms(now - put.at_ms)
                 self._call(self._on_stored, [put.ticket for put in puts])
                 return None
             if isinstance(error, StoreError):

@@ -21,6 +21,7 @@ from msgspec import Struct
 from actors.health import Beat, Heartbeat, PortBack, PortSilent
 from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, SpeechSilent, Unheard, Utterance
 from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
+from agentos.core.communication.voice.durations import Durations
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.process import WorkerProcess
 from agentos.core.communication.voice.stt.protocol import (
@@ -144,6 +145,7 @@ class SttPort:
         self._started = 0
         self._died = 0
         self._hung = 0
+        self._latencies = Durations()
 
     def submit(self, work: Work) -> None:
         """Hand work over; never blocks and never tells. Before `run` it waits; after `run` has ended it is ignored."""
@@ -219,6 +221,7 @@ class SttPort:
             workers_started=self._started,
             workers_died=self._died,
             workers_hung=self._hung,
+            latencies=self._latencies.statistics(),
         )
 
     # --- what comes in ---------------------------------------------------------------------------------------------
@@ -273,7 +276,7 @@ class SttPort:
             stream.expected = first + count
             self._lose(stream, [Run(first, count)], handed.reason or LATE)
             return
-        stream.hand_over(Audio(first, count, data[known * stream.frame_bytes :]))
+        stream.hand_over(Audio(first, count, data[known * stream.frame_bytes :]), monotonic_ms())
         if stream.queued > self._backlog:
             # Some more than needed, so that one declaration is for many frames.
             self._give_up_queue(stream, BACKLOG, keep=self._backlog - min(_GIVE_UP_FRAMES, self._backlog // 4))
@@ -326,6 +329,7 @@ class SttPort:
         decoded = stream.taken(answer.taken)
         if decoded:
             self._room(stream.session_id, decoded)
+            self._latencies.add_ms(monotonic_ms() - stream.decoded_came_ms)
         for final in answer.finals:
             self._utterances += 1
             self._tell(stream.reply_to, Utterance(final.text, final.start_ms, final.end_ms, final.words))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from agentos.core.communication.voice.durations import DurationStatistics
+
 
 @dataclass(frozen=True, slots=True)
 class SttStatistics:
@@ -33,3 +35,5 @@ class SttStatistics:
     """Worker processes that ended by themselves or were killed by another."""
     workers_hung: int
     """Worker processes that were killed because they answered nothing."""
+    latencies: DurationStatistics
+    """How long it took from the hand-over of audio until a worker had decoded it; one for each of a worker's answers."""

@@ -33,12 +33,14 @@ class Stream:
     """One session. `number` is its name at `worker` while it has one."""
 
     __slots__ = (
+        "_came",
         "_queue",
         "_unanswered",
         "_under_way",
         "_untold",
         "audio_format",
         "breaker",
+        "decoded_came_ms",
         "end_sent",
         "engine",
         "expected",
@@ -78,9 +80,12 @@ class Stream:
         self._queue: deque[Audio] = deque()
         self._under_way: deque[Run] = deque()
         self._unanswered: deque[Run] = deque()
+        self._came: deque[tuple[int, int]] = deque()  # up to which frame, and when
+        self.decoded_came_ms = 0  # when the newest frame that was decoded had come
 
-    def hand_over(self, audio: Audio) -> None:
-        """Put frames at the end of the queue."""
+    def hand_over(self, audio: Audio, at_ms: int) -> None:
+        """Put frames at the end of the queue, which came at that moment."""
+        self._came.append((audio.first + audio.frames, at_ms))
         self._queue.append(audio)
         self.queued += audio.frames
         self.expected = audio.first + audio.frames
@@ -91,6 +96,8 @@ class Stream:
         while self.queued > keep:
             audio = self._cut(self.queued - keep)
             _append(lost, Run(audio.first, audio.frames))
+        if lost:
+            self._forget_came(lost[-1].first + lost[-1].frames + 1)
         return lost
 
     def next_feed(self) -> Audio | None:
@@ -114,6 +121,9 @@ class Stream:
         count = 0
         while self._unanswered and self._unanswered[0].first < upto:
             count += self._unanswered.popleft().frames
+        if count:
+            self._forget_came(upto)
+            self.decoded_came_ms = self._came[0][1]
         return count
 
     def settle(self, upto: int) -> int:
@@ -145,6 +155,11 @@ class Stream:
         self.worker = None
         self.opened = self.end_sent = False
         return lost, untaken
+
+    def _forget_came(self, upto: int) -> None:
+        """Forget when the frames came that are older than the last one below `upto`."""
+        while len(self._came) > 1 and self._came[0][0] < upto:
+            self._came.popleft()
 
     def _follows(self, audio: Audio) -> bool:
         whole = len(audio.data) == audio.frames * self.frame_bytes

@@ -1,0 +1,138 @@
+"""The ASGI app in front of a voice service: made and put together here, one router a file.
+
+    app = voice_app(service)                         for a server of its own
+    host.mount("/voice", voice_app(service))         in a host's own FastAPI or Starlette app
+
+The app neither starts nor ends the service: that is the host's. What the app itself runs, which sums refusals up for evidence,
+runs in its lifespan. A server runs that; a host that mounts the app enters `app.router.lifespan_context(app)` in its own.
+"""
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from importlib import metadata
+from typing import Final
+
+import anyio
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+
+from agentos.core.communication.voice.async_service import AsyncVoiceService
+from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.communication.voice.gateway import (
+    events,
+    evidence,
+    health,
+    policy,
+    recordings,
+    sessions,
+    statistics,
+    stream_tickets,
+)
+from agentos.core.communication.voice.gateway.access import AccessControl
+from agentos.core.communication.voice.gateway.border import Border
+from agentos.core.communication.voice.gateway.documentation import documented
+from agentos.core.communication.voice.gateway.file_stream import FileStreams
+from agentos.core.communication.voice.gateway.idempotency import IdempotencyKeys
+from agentos.core.communication.voice.gateway.metrics import Metrics
+from agentos.core.communication.voice.gateway.problems import on_http_error, on_invalid_request, on_voice_error
+from agentos.core.communication.voice.gateway.refusals import Refusals
+from agentos.core.communication.voice.gateway.tickets import StreamCredentials
+from agentos.core.communication.voice.gateway.verification import Verifications
+from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tokens import AccessToken
+from machines.evidence import EvidenceRecord
+
+BODY_TIMEOUT_SECONDS: Final = 10.0  # for a request of some kilobytes
+JSON_GROWTH: Final = 6  # bytes that JSON may write for one: \\u0041
+BESIDE_METADATA_BYTES: Final = 16_384  # of a request: ids, the audio format, a token
+
+_TAGS: Final = [
+    {"name": "sessions", "description": "Calls, what they told, what was said, and how they sounded."},
+    {"name": "policy", "description": "Who may open what, and why."},
+    {"name": "evidence", "description": "The hash chain of everything that was decided and done."},
+    {"name": "operation", "description": "How the service is, and its end."},
+]
+
+
+def voice_app(
+    service: AsyncVoiceService,
+    *,
+    authentication: bool = True,
+    origins: Collection[str] = (),
+    hosts: Collection[str] | None = None,
+) -> FastAPI:
+    """The app in front of `service`, which may be started later; until then requests are answered with `service-closed`.
+
+    With `authentication` every request but `/healthz`, `/readyz` and `/openapi.json` needs a bearer token of the service's
+    home; without, it answers to loopback names only, and whoever serves it must see that nobody else can reach it
+    (`exposure.check_exposure`). `origins` are those of other sites whose pages may use it, as `https://app.example`; there
+    is no CORS. `hosts` are the names that it answers to, all if None. Raises `InvalidRequest` for what is no origin.
+    """
+
+    def note(record: EvidenceRecord) -> None:
+        service.resources().store_port.note(record)
+
+    def who(token: str) -> AccessToken | None:
+        return service.resources().tokens.who(token)
+
+    def store() -> VoiceStore:
+        return service.resources().store
+
+    refusals = Refusals(note)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(refusals.run)
+            yield
+            group.cancel_scope.cancel()
+
+    app = FastAPI(
+        title="agentos-voice",
+        summary="Voice calls with live transcripts, recordings and verifiable evidence.",
+        description="Every error is a problem (RFC 9457, `application/problem+json`). Unknown fields are refused.",
+        version=_version(),
+        openapi_tags=_TAGS,
+        docs_url=None,  # both load their scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        middleware=[
+            Middleware(
+                Border,
+                body_limit_bytes=BESIDE_METADATA_BYTES + JSON_GROWTH * service.settings.max_metadata_bytes,
+                body_timeout_seconds=BODY_TIMEOUT_SECONDS,
+            )
+        ],
+        exception_handlers={
+            VoiceError: on_voice_error,
+            HTTPException: on_http_error,
+            RequestValidationError: on_invalid_request,
+        },
+    )
+    app.state.service = service
+    app.state.access = AccessControl(
+        who,
+        refusals,
+        authentication=authentication,
+        origins=origins,
+        hosts=hosts,
+    )
+    app.state.idempotency_keys = IdempotencyKeys(store)
+    app.state.credentials = StreamCredentials(store)
+    app.state.files = FileStreams()
+    app.state.verifications = Verifications()
+    app.state.metrics = Metrics()
+    for part in (sessions, stream_tickets, events, recordings, evidence, policy, statistics, health):
+        app.include_router(part.router)
+    app.openapi = lambda: documented(app)  # type: ignore[method-assign]
+    return app
+
+
+def _version() -> str:
+    try:
+        return metadata.version("agentos-voice")
+    except metadata.PackageNotFoundError:
+        return "0"

@@ -1,0 +1,216 @@
+"""Idempotency keys: a request that comes again with its key gets the answer of the first, and is not carried out twice.
+
+After the IETF draft "The Idempotency-Key HTTP Header Field". A key belongs to whoever used it, for a day, together with a
+fingerprint of its request. It is stored, in the table `idempotency_keys`, before the request is carried out, and its answer
+before it is sent.
+
+What a process that died in between leaves is a key without an answer, under an owner whose lock is gone. Whoever comes again
+with it has the request carried out anew: a session that the dead process may have made, and whose id nobody was told, is ended
+with its other sessions by recovery, so that one lives. A request that fails or is cancelled sets its key free at once.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import anyio
+import anyio.to_thread
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.engine import Connection
+
+from agentos.core.communication.voice.errors import InvalidRequest, KeyInUse, KeyReused, RateLimited, StoreError
+from agentos.core.communication.voice.storage.ownership import is_dead
+from agentos.core.communication.voice.storage.schema import idempotency_keys
+from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.time import utc_now_ms
+
+log = structlog.get_logger(__name__)
+
+KEPT_MS: Final = 24 * 3600 * 1000
+KEYS_OF_ONE: Final = 20_000  # of one principal at a time: with answers of a kilobyte, 20 MB of database
+UNSAVED: Final = 1_000  # answers that the store did not take, kept in memory
+EXPIRED_AT_ONCE: Final = 500  # removed with a new key, so that no transaction becomes long
+RETRY_SECONDS: Final = 1.0
+STORE_SECONDS: Final = 10.0  # for giving a key up when its request failed or was cancelled
+
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+_NOT_HERE: Final = object()
+_table = idempotency_keys.c
+
+
+class Answer(NamedTuple):
+    """An HTTP answer. `replayed` says that it is one that was given before."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+    replayed: bool = False
+
+
+_here: dict[str, Answer | None] = {}
+"""The attempts of this process: None while one is carried out, its answer when the store would not take it."""
+
+
+def checked_key(header: str) -> str:
+    """The key in an `Idempotency-Key` header, with or without quotes. Raises `InvalidRequest`."""
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
+    if not _KEY.fullmatch(key):
+        problem = "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces, a UUID for example"
+        raise InvalidRequest(problem, field="Idempotency-Key")
+    return key
+
+
+def fingerprint(method: str, path: str, body: bytes) -> str:
+    """What makes two requests the same: the route, and the body as JSON, however it is written."""
+    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is its bytes
+        body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(b"\n".join((method.encode(), path.encode("utf-8", "surrogateescape"), body))).hexdigest()
+
+
+class IdempotencyKeys:
+    """The keys of a server, for its event loop. `store` is asked when it is needed, since a service may start after its
+    server; what it raises goes on."""
+
+    def __init__(self, store: Callable[[], VoiceStore]) -> None:
+        self._store = store
+
+    async def once(
+        self, principal_id: str, key: str, request_fingerprint: str, run: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
+        """The answer of `run`, or the one that it gave when the same request came before with this key.
+
+        What `run` returns is kept for a day; when it raises, or is cancelled, the key is free again. Raises `KeyReused` when
+        the key came with another request, `KeyInUse` while the request is carried out, here or in another process that lives,
+        `RateLimited` when the principal has too many keys, `StoreError`, and what `run` raises.
+        """
+        attempt = secrets.token_hex(16)
+        claim = _Claim(self._store(), principal_id, key, request_fingerprint, attempt)
+        _here[attempt] = None
+        try:
+            known = await anyio.to_thread.run_sync(claim.begin, abandon_on_cancel=True)
+            if known is not None:
+                return known
+            try:
+                answer = await run()
+            except BaseException:
+                await _quietly(claim.give_up)
+                raise
+            _keep(attempt, answer)
+            if await _quietly(claim.finish, answer):
+                _here.pop(attempt, None)
+            return answer
+        finally:
+            if _here.get(attempt) is None:
+                _here.pop(attempt, None)
+
+
+class _Claim(NamedTuple):
+    """One attempt at a request with a key. Its methods block and raise `StoreError`."""
+
+    store: VoiceStore
+    principal: str
+    key: str
+    fingerprint: str
+    attempt: str
+
+    def begin(self) -> Answer | None:
+        """Take the key; None when the request is to be carried out by this attempt, else its answer."""
+        now = utc_now_ms()
+        with self.store.transaction() as connection:
+            _remove_expired(connection, now)
+            row = connection.execute(sa.select(idempotency_keys).where(*self._mine())).first()
+            if row is None or row.expires_at_ms <= now:
+                self._insert(connection, now, again=row is not None)
+                return None
+            if row.fingerprint != self.fingerprint:
+                raise KeyReused
+            answer = self._answer(connection, row)
+            if answer is None:
+                taken = {"owner": self.store.owner, "attempt": self.attempt, "expires_at_ms": now + KEPT_MS}
+                connection.execute(sa.update(idempotency_keys).where(*self._mine()).values(taken))
+                return None
+        _here.pop(row.attempt, None)  # it is stored now
+        return answer._replace(replayed=True)
+
+    def _answer(self, connection: Connection, row: sa.Row[Any]) -> Answer | None:
+        """What was answered; None when nobody carries the request out any longer. Raises `KeyInUse`."""
+        if row.status is not None:
+            headers = tuple((str(name), str(value)) for name, value in json.loads(row.headers))
+            return Answer(row.status, headers, bytes(row.body))
+        unsaved = _here.get(row.attempt, _NOT_HERE)
+        if isinstance(unsaved, Answer):
+            self._write(connection, row.attempt, unsaved)
+            return unsaved
+        elsewhere = row.owner != self.store.owner and not is_dead(self.store.path.parent, row.owner)
+        if unsaved is None or elsewhere:
+            raise KeyInUse(retry_after_seconds=RETRY_SECONDS)
+        return None
+
+    def finish(self, answer: Answer) -> None:
+        """Keep the answer."""
+        with self.store.transaction() as connection:
+            self._write(connection, self.attempt, answer)
+
+    def give_up(self) -> None:
+        """Leave the key as if it had never come."""
+        with self.store.transaction() as connection:
+            connection.execute(
+                sa.delete(idempotency_keys).where(
+                    *self._mine(), _table.attempt == self.attempt, _table.status.is_(None)
+                )
+            )
+
+    def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
+        return _table.principal == self.principal, _table.key == self.key
+
+    def _insert(self, connection: Connection, now: int, *, again: bool) -> None:
+        if again:
+            connection.execute(sa.delete(idempotency_keys).where(*self._mine()))
+        query = sa.select(sa.func.count()).select_from(idempotency_keys).where(_table.principal == self.principal)
+        if (connection.scalar(query) or 0) >= KEYS_OF_ONE:
+            raise RateLimited(f"{KEYS_OF_ONE:,} idempotency keys were used within a day", retry_after_seconds=600)
+        row = {
+            "principal": self.principal,
+            "key": self.key,
+            "fingerprint": self.fingerprint,
+            "owner": self.store.owner,
+            "attempt": self.attempt,
+            "expires_at_ms": now + KEPT_MS,
+        }
+        connection.execute(sa.insert(idempotency_keys), row)
+
+    def _write(self, connection: Connection, attempt: str, answer: Answer) -> None:
+        connection.execute(
+            sa.update(idempotency_keys)
+            .where(*self._mine(), _table.attempt == attempt)
+            .values(status=answer.status, headers=json.dumps(answer.headers), body=answer.body)
+        )
+
+
+def _remove_expired(connection: Connection, now: int) -> None:
+    rowid: sa.ColumnElement[int] = sa.literal_column("rowid")
+    oldest = sa.select(rowid).select_from(idempotency_keys).where(_table.expires_at_ms <= now).limit(EXPIRED_AT_ONCE)
+    connection.execute(sa.delete(idempotency_keys).where(rowid.in_(oldest)))
+
+
+def _keep(attempt: str, answer: Answer) -> None:
+    unsaved = [known for known, kept in _here.items() if kept is not None]
+    if len(unsaved) >= UNSAVED:
+        del _here[unsaved[0]]
+    _here[attempt] = answer
+
+
+async def _quietly(action: Callable[..., None], *arguments: object) -> bool:
+    """Do it, also when the request was cancelled; False when the store failed, which the log says."""
+    try:
+        with anyio.fail_after(STORE_SECONDS, shield=True):
+            await anyio.to_thread.run_sync(action, *arguments, abandon_on_cancel=True)
+    except (StoreError, TimeoutError) as error:
+        log.warning("idempotency_key_not_stored", problem=str(error) or "the store does not answer")
+        return False
+    return True

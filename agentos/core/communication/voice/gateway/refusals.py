@@ -1,0 +1,160 @@
+"""Refusals at the door, in evidence: some one by one, and what is beyond that summed up, so that a flood fills no disk.
+
+All stand in the chain under one request, `REQUEST`. No token, ticket or query is ever in one.
+"""
+
+import re
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+import anyio
+import structlog
+
+from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.time import monotonic_ms, utc_now
+from machines.communication import ConnectorType, RequestStatus, RiskLevel
+from machines.evidence import EvidenceRecord, record_id
+
+log = structlog.get_logger(__name__)
+
+REQUEST: Final = "gateway"  # the request id of all of them: they belong to no session, and stand behind no final record
+WINDOW_SECONDS: Final = 60
+ONE_BY_ONE: Final = 10  # in a window; with one sum that is 10 MB of evidence a day under a flood that never ends
+NAMED_IN_A_SUM: Final = 20  # clients and tokens; the others are counted together
+OTHERS: Final = "others"
+TEXT_LIMIT: Final = 200
+
+_SECRET = re.compile(r"(av[a-z]_)[A-Za-z0-9_-]{8,}")
+
+
+def redacted(text: str) -> str:
+    """What a client sent, fit for a record: short, printable, and without anything that looks like a token of ours."""
+    clean = text[: 4 * TEXT_LIMIT].encode("ascii", "backslashreplace").decode()
+    printable = "".join(letter if letter.isprintable() else "?" for letter in clean)
+    return _SECRET.sub(r"\1…", printable)[:TEXT_LIMIT]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What was refused: why, to whom, and what was asked for.
+
+    `who` is the id of the token, or the beginning of the hash of one that is not known; `session_id` is the session that was
+    asked for, `detail` the origin or host that was wrong.
+    """
+
+    reason: str
+    client: str
+    method: str
+    route: str
+    who: str = ""
+    session_id: str = ""
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Sum:
+    """Refusals that have no record of their own."""
+
+    since: str
+    reasons: Counter[str] = field(default_factory=Counter)
+    clients: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+
+    def add(self, refusal: Refusal) -> None:
+        self.reasons[refusal.reason] += 1
+        _count(self.clients, refusal.client)
+        if refusal.who:
+            _count(self.tokens, refusal.who)
+
+
+def _count(counter: Counter[str], name: str) -> None:
+    counter[name if name in counter or len(counter) < NAMED_IN_A_SUM else OTHERS] += 1
+
+
+class Refusals:
+    """Puts refusals into evidence through `note`, which returns at once and may raise a `VoiceError`.
+
+    At most `ONE_BY_ONE` in a window of `WINDOW_SECONDS` have a record of their own; one more record has the sum of the others.
+    What `note` does not take is summed up too, and tried again. For one event loop; `run` writes the sums in time.
+    """
+
+    def __init__(self, note: Callable[[EvidenceRecord], None], *, clock: Callable[[], int] = monotonic_ms) -> None:
+        self._note = note
+        self._clock = clock
+        self._window_ends_ms = 0
+        self._left = 0
+        self._sum: _Sum | None = None
+        self._summed = anyio.Event()
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many there were so far, by reason."""
+        return dict(self._counts)
+
+    def add(self, refusal: Refusal) -> None:
+        """Have a refusal recorded. Never raises, never waits."""
+        self._counts[refusal.reason] += 1
+        now = self._clock()
+        if now >= self._window_ends_ms:
+            self.write_sum()
+            self._window_ends_ms = now + WINDOW_SECONDS * 1000
+            self._left = ONE_BY_ONE
+        if self._left:
+            self._left -= 1
+            detail = {name: redacted(value) for name, value in asdict(refusal).items() if value}
+            if self._written("access_refused", detail):
+                return
+        if self._sum is None:
+            self._sum = _Sum(utc_now().isoformat(timespec="milliseconds"))
+            self._summed.set()
+        self._sum.add(refusal)
+
+    def write_sum(self) -> None:
+        """Write what is summed up now, if anything is; what is not taken stays. To be called at the end."""
+        summed = self._sum
+        if summed is None:
+            return
+        self._sum, self._summed = None, anyio.Event()
+        detail = {
+            "since": summed.since,
+            "refusals": summed.reasons.total(),
+            "reasons": dict(summed.reasons),
+            "clients": {redacted(name): number for name, number in summed.clients.items()},
+            "tokens": {redacted(name): number for name, number in summed.tokens.items()},
+        }
+        if not self._written("access_refusals", detail):
+            self._sum = summed
+            self._summed.set()
+            self._window_ends_ms = self._clock() + WINDOW_SECONDS * 1000
+
+    async def run(self) -> None:
+        """Write each sum at the end of its window, until cancelled, and then what is left."""
+        try:
+            while True:
+                await self._summed.wait()
+                await anyio.sleep(max(0.0, (self._window_ends_ms - self._clock()) / 1000))
+                self.write_sum()
+        finally:
+            self.write_sum()
+
+    def _written(self, operation: str, detail: Mapping[str, object]) -> bool:
+        record = EvidenceRecord(
+            id=record_id(secrets.token_hex(12), 1),
+            request_id=REQUEST,
+            connector_type=ConnectorType.CUSTOM,
+            operation=operation,
+            request_summary=dict(detail),
+            status=RequestStatus.DENIED,
+            metadata={"audit_trace_id": f"audit-{secrets.token_hex(8)}", "risk_tier": RiskLevel.LOW.value},
+            created_at=utc_now(),
+        )
+        try:
+            self._note(record)
+        except VoiceError as error:
+            log.warning("refusal_not_recorded", problem=str(error))
+            return False
+        return True
