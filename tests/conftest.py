@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 IN_CI = bool(os.environ.get("CI"))
+LONGEST = "test_in_the_browser.py"
 
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True, derandomize=IN_CI)
 hypothesis.settings.load_profile("project")
@@ -35,6 +36,11 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # a worker ignores it, and so would every process that a test starts
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first: another worker has the rest meanwhile."""
+    items.sort(key=lambda item: item.path.name != LONGEST)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

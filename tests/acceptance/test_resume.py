@@ -12,7 +12,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -697,8 +697,9 @@ async def test_a_recording_that_is_not_what_evidence_says_is_ended_and_not_gone_
         await wait_for_it(service)
         folder = home / "recordings" / session_id
         for segment in folder.glob("000000.*"):  # it may have died while it made one of the other
-            sound, rate = soundfile.read(segment, dtype="int16")
-            soundfile.write(segment, sound[::-1], rate, subtype="PCM_16")
+            with suppress(ValueError, soundfile.SoundFileError):  # that one is not finished
+                sound, rate = soundfile.read(segment, dtype="int16")
+                soundfile.write(segment, sound[::-1], rate, subtype="PCM_16")
         with pytest.raises(NotResumable, match="not what evidence says"):
             await service.resume(session_id)
         assert (await result_of(service, session_id)).reason is EndReason.RECOVERED

@@ -24,6 +24,7 @@ from agentos.core.communication.voice.errors import (
     PolicyDenied,
     ProviderNotConfigured,
     RateLimited,
+    RequestRefused,
     RequestTooLarge,
     RequestTooSlow,
     ServiceClosed,
@@ -32,6 +33,7 @@ from agentos.core.communication.voice.errors import (
     SettingsError,
     StopNotConfirmed,
     StoreError,
+    StreamClosed,
     STTUnavailable,
     Unauthenticated,
     Unrecordable,
@@ -208,6 +210,23 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         RuntimeError,
         {"retry_after_seconds": 1},
         "the request with this Idempotency-Key is still being carried out; try again in 1 s",
+    ),
+    (
+        StreamClosed(4409, "a newer connection has this session"),
+        ConnectionError,
+        {"code": 4409, "reason": "a newer connection has this session"},
+        "the stream was closed (4409): a newer connection has this session",
+    ),
+    (
+        RequestRefused(429, "rate-limited", {"detail": "too many requests", "retry_after_seconds": 2}),
+        RuntimeError,
+        {
+            "status": 429,
+            "name": "rate-limited",
+            "problem": {"detail": "too many requests", "retry_after_seconds": 2},
+            "retry_after_seconds": 2,
+        },
+        "the server refused the request (429 rate-limited): too many requests",
     ),
 ]
 CASES = pytest.mark.parametrize(

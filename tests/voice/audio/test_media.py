@@ -512,8 +512,8 @@ def test_a_heartbeat_is_answered_behind_the_work_and_not_while_the_disk_hangs(
     desk.port.submit(Heartbeat(1, "media", "watch"))
     assert desk.until("watch", Beat) == Beat(1, "media")
     monkeypatch.setattr(RecordingWriter, "write", hang)
-    desk.open("s", noise(10))
-    desk.keep("s", 0, 10)
+    desk.open("s", noise(25))
+    desk.keep("s", 0, 25)
     assert hanging.wait(WAIT_SECONDS)
     desk.port.submit(Heartbeat(2, "media", "watch"))
     assert not sound.wait(0.1)  # time in which a thread that is free would have answered
@@ -521,7 +521,7 @@ def test_a_heartbeat_is_answered_behind_the_work_and_not_while_the_disk_hangs(
     sound.set()
     until(lambda: len(desk.told_to("watch")) == 2)
     assert desk.told_to("watch")[-1] == Beat(2, "media")
-    assert desk.until("s", Kept).frames == 10
+    assert desk.until("s", Kept).frames == 25
 
 
 def test_recorders_are_told_of_the_silence_then_and_when_they_close_but_not_behind_their_end(desk: Desk) -> None:

@@ -96,6 +96,17 @@ def test_full_scale_is_limited_and_never_wraps() -> None:
     assert (out[100:-100].reshape(-1, 10).mean(axis=1) * 1.0).max() > 30_000
 
 
+@pytest.mark.parametrize(("source", "target"), [(48_000, 16_000), (48_000, 8_000), (44_100, 16_000), (48_000, 44_100)])
+def test_it_never_lags_by_more_than_it_says(source: int, target: int) -> None:
+    resampler, taken, given = Resampler(source, target), 0, 0
+    behind = []
+    for size in [1, 7, 960, 960, 13, 441, 2_000, 1, 1, 1, 5_000]:
+        taken += size
+        given += len(resampler.process(np.zeros((size, 1), np.int16)))
+        behind.append(taken * target / source - given)
+    assert 0 < max(behind) <= resampler.lag < target / 50
+
+
 def test_equal_rates_hand_the_samples_on() -> None:
     samples = np.arange(10, dtype=np.int16).reshape(5, 2)
     resampler = Resampler(16_000, 16_000, 2)

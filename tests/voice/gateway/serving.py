@@ -21,9 +21,33 @@ CURL = shutil.which("curl")
 class Server:
     """A server process, and where it listens."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process = process
-        self.url = url
+    def __init__(self, options: tuple[str, ...], environment: dict[str, str]) -> None:
+        self._options = options
+        self._environment = environment
+        self.complaints = ""
+        self.begin([*COMMAND, *options])
+
+    def begin(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(
+            command, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        if not said.startswith("listening on http://127.0.0.1:"):
+            self.gone()
+            raise AssertionError(said + self.complaints)
+        self.url = said.split()[-1]
+
+    def killed(self) -> None:
+        """Kill it, without a chance to clean up, and begin it again on the same home and port."""
+        self.gone()
+        self.begin([*COMMAND[:-1], self.url.rpartition(":")[2], *self._options])
+
+    def gone(self) -> None:
+        """Kill it if it still runs, and keep what it said on standard error."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.complaints += self.process.communicate()[1]
 
     def curl(self, path: str, *options: str, status: int | None = None) -> Any:
         """What curl prints of a reply: its JSON."""
@@ -63,18 +87,10 @@ def serving(*options: str, **settings: str) -> Iterator[Server]:
         "AGENTOS_VOICE_ON_STT_UNAVAILABLE": "record_only",
         **{f"AGENTOS_VOICE_{name.upper()}": value for name, value in settings.items()},
     }
-    with subprocess.Popen(
-        [*COMMAND, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            said = process.stdout.readline()
-            assert said.startswith("listening on http://127.0.0.1:"), said + process.communicate()[1]
-            yield Server(process, said.split()[-1])
-        finally:
-            if process.poll() is None:
-                process.kill()
-            assert process.stderr is not None
-            complaint = process.stderr.read()
-        assert "Traceback" not in complaint, complaint
-        assert "Warning" not in complaint, complaint
+    server = Server(options, environment)
+    try:
+        yield server
+    finally:
+        server.gone()
+    assert "Traceback" not in server.complaints, server.complaints
+    assert "Warning" not in server.complaints, server.complaints

@@ -21,7 +21,7 @@ from agentos.core.communication.voice.errors import (
     Unauthenticated,
     VoiceError,
 )
-from agentos.core.communication.voice.gateway.access import (
+from agentos.core.communication.voice.gateway.access.control import (
     AccessControl,
     Permission,
     Principal,
@@ -29,9 +29,14 @@ from agentos.core.communication.voice.gateway.access import (
     checked,
     requires,
 )
-from agentos.core.communication.voice.gateway.idempotency import Answer, IdempotencyKeys, checked_key, fingerprint
-from agentos.core.communication.voice.gateway.refusals import REQUEST, Refusals
-from agentos.core.communication.voice.gateway.tickets import StreamCredentials
+from agentos.core.communication.voice.gateway.access.idempotency import (
+    Answer,
+    IdempotencyKeys,
+    checked_key,
+    fingerprint,
+)
+from agentos.core.communication.voice.gateway.access.refusals import REQUEST, Refusals
+from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
@@ -154,7 +159,7 @@ async def test_a_call_from_its_token_to_its_stream_and_what_is_refused_on_the_wa
 async def test_a_token_revoked_by_the_command_line_is_refused_within_the_second(
     home: Path, make_settings: MakeSettings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from agentos.core.communication.voice.gateway import known_tokens  # noqa: PLC0415 - only what it is told of others
+    from agentos.core.communication.voice.gateway.access import known_tokens  # noqa: PLC0415 - only what it is told of others
 
     monkeypatch.setattr(known_tokens, "revocations", lambda: 0)  # as in another process
     async with AsyncVoiceService(make_settings(control_socket="off")) as service:

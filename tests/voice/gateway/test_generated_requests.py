@@ -76,5 +76,5 @@ def test_no_request_gets_a_reply_that_is_not_documented(backend: str, examples: 
             ask()
         assert server.curl("/readyz") == {"status": "ok"}
         assert server.end() == 0
-    assert len(asked) == 18
+    assert len(asked) == 19
     assert {200, 201, 404, 422} <= statuses

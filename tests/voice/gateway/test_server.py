@@ -193,10 +193,10 @@ def test_json_says_where_it_listens() -> None:
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = "".join(process.stdout.readline() for _ in range(5))
+        said = "".join(process.stdout.readline() for _ in range(6))
         process.terminate()
         assert process.wait(PATIENCE) == 0
-    assert json.loads(said).keys() == {"url", "backend", "authentication"}
+    assert json.loads(said).keys() == {"url", "console", "backend", "authentication"}
 
 
 def test_without_the_extra_it_says_what_to_install(

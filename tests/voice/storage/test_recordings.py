@@ -12,7 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -242,6 +242,55 @@ def test_abort_loses_no_deferred_segment(tmp_path: Path, kind: Kind) -> None:
 
 
 # --- crashes ---------------------------------------------------------------------------------------------------------
+
+
+class Died(BaseException):
+    """The process was killed before it could write more."""
+
+
+def test_a_gap_is_known_wherever_the_process_died(tmp_path: Path, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [0]
+
+    def dying(work: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*arguments: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Died
+            return work(*arguments)
+
+        return step
+
+    monkeypatch.setattr(segments, "_write_all", dying(segments._write_all))
+    monkeypatch.setattr(segments.LiveSegment, "extend", dying(segments.LiveSegment.extend))
+    said = noise(20) + bytes(130 * 640) + noise(20, seed=1) + bytes(10 * 640) + noise(5, seed=2)
+    silence = ((20 * FRAME, 130 * FRAME), (170 * FRAME, 10 * FRAME))
+    lengths = set()
+    for steps in range(200):
+        folder, left[0] = tmp_path / str(steps), steps
+        writer = RecordingWriter(folder, MONO, kind=kind, segment_seconds=1, defer_sealing=True)
+        with suppress(Died):
+            for first, frames, seed in ((0, 20, 0), (150, 20, 1), (180, 5, 2)):
+                writer.write(first, noise(frames, seed=seed))
+        alive, left[0] = left[0] >= 0, 10**9
+        for file in [*Path("/proc/self/fd").iterdir()]:  # what is open dies with the process
+            with suppress(FileNotFoundError):
+                if str(file.readlink()).startswith(f"{folder}/"):
+                    os.close(int(file.name))
+        again = RecordingWriter.reopen(folder, MONO, kind=kind, segment_seconds=1)
+        assert (again.info.gaps if again else ()) == below(silence, again.info.samples if again else 0)
+        info = closed(again) if again is not None and again.next_frame else None
+        if info is not None:
+            assert samples_of(info.path) == said[: info.samples * 2]
+            assert info.gaps == below(silence, info.samples)
+            assert names(folder) == {f"recording.{kind}", "recording.json"}
+            lengths.add(info.samples // FRAME)
+        if alive:
+            break
+    assert {20, 170, 185} <= lengths
+
+
+def below(gaps: tuple[tuple[int, int], ...], end: int) -> tuple[tuple[int, int], ...]:
+    return tuple((first, min(count, end - first)) for first, count in gaps if first < end)
 
 
 def test_what_a_killed_process_leaves_plays_up_to_its_last_write(tmp_path: Path, kind: Kind) -> None:

@@ -6,7 +6,7 @@ Actors hand it `Changed` when the record of a move is durable (of the end also w
 
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -90,6 +90,7 @@ class Directory:
         self._unstored: dict[str, VoiceSession] = {}
         self._on_empty: list[Callable[[], None]] = []
         self._counts = SessionCounts()
+        self._event_ids = _event_ids()
 
     # --- for the service -------------------------------------------------------------------------------------------
 
@@ -305,7 +306,7 @@ class Directory:
         if passing and not listing.listeners:
             return
         event = VoiceEvent(
-            event_id=f"evt-{secrets.token_hex(8)}",
+            event_id=next(self._event_ids),
             session_id=work.session_id,
             event_type=work.event_type,
             payload=dict(work.payload),
@@ -361,3 +362,11 @@ def _with_the_last(result: SessionResult, door: Door) -> FrameAccount:
         for field, counts in (("dropped", frames.dropped), ("untranscribed", frames.untranscribed)):
             changes[field] = FrozenDict({**counts, reason: counts.get(reason, 0) + unseen})
     return replace(frames, **changes)
+
+
+def _event_ids() -> Iterator[str]:
+    """Ids of 64 random bits; the system is asked for many at once."""
+    while True:
+        digits = secrets.token_hex(8 * 256)
+        for at in range(0, len(digits), 16):
+            yield f"evt-{digits[at : at + 16]}"

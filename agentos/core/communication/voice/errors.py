@@ -360,3 +360,32 @@ class KeyInUse(VoiceError, RuntimeError):
             f"the request with this Idempotency-Key is still being carried out; try again in {retry_after_seconds:g} s"
         )
         self.retry_after_seconds = retry_after_seconds
+
+
+# --- at a client of the server ---------------------------------------------------------------------------------------
+
+
+class StreamClosed(VoiceError, ConnectionError):
+    """A stream was closed and can't go on; the session stands as it was. What was sent and not acknowledged may be lost.
+
+    `code` is the WebSocket's close code, as in `machines.stream_messages.StreamCode`, and `reason` what the server said.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"the stream was closed ({code}): {reason or 'no reason was given'}")
+        self.code = code
+        self.reason = reason
+
+
+class RequestRefused(VoiceError, RuntimeError):
+    """A server refused a request. `status` is the HTTP status, `name` the kind of problem, as `session-not-found`, and
+    `problem` all that it said. After `retry_after_seconds`, where that is set, the same request may work."""
+
+    def __init__(self, status: int, name: str, problem: dict[str, Any]) -> None:
+        super().__init__(
+            f"the server refused the request ({status} {name}): {problem.get('detail') or 'it did not say why'}"
+        )
+        self.status = status
+        self.name = name
+        self.problem = problem
+        self.retry_after_seconds: float | None = problem.get("retry_after_seconds")

@@ -139,7 +139,7 @@ class MediaPort:
         segment_seconds: int,
         room: Callable[[str, int], None],
         backlog_frames: int,
-        report_every_frames: int = 10,
+        report_every_frames: int = 25,
         pace_ms: int = 200,
     ) -> None:
         # Refuse a kind or length of segments that no session could be recorded with, before there is one.

@@ -70,9 +70,9 @@ class _BlockFilter:
         periods = max(1, round(taps / 2 / down))
         self._step_in = periods * down
         self._step_out = periods * up
-        self._reach = self._step_in - 1 + taps
+        self.reach = self._step_in - 1 + taps
         weights = _whole(_bank(up, up, down)[:-1])
-        self._matrix = np.zeros((self._reach, self._step_out))
+        self._matrix = np.zeros((self.reach, self._step_out))
         for k in range(self._step_out):
             start, phase = divmod(k * down, up)
             self._matrix[start : start + taps, k] = weights[phase]
@@ -80,12 +80,12 @@ class _BlockFilter:
     def run(self, signal: Numbers, produced: int) -> tuple[Numbers, int]:
         """All outputs of the whole blocks in `signal` (channels, n), and how many of its samples are used up."""
         del produced  # a block always begins with phase 0
-        blocks = (signal.shape[1] - self._reach) // self._step_in + 1
+        blocks = (signal.shape[1] - self.reach) // self._step_in + 1
         if blocks <= 0:
             return np.empty((len(signal), 0)), 0
         across, along = signal.strides
         windows = as_strided(
-            signal, (len(signal), blocks, self._reach), (across, along * self._step_in, along), writeable=False
+            signal, (len(signal), blocks, self.reach), (across, along * self._step_in, along), writeable=False
         )
         return (windows @ self._matrix).reshape(len(signal), -1), blocks * self._step_in
 
@@ -96,6 +96,7 @@ class _GatherFilter:
     def __init__(self, up: int, down: int) -> None:
         self._up, self._down = up, down
         self._taps = np.arange(2 * _half_taps(up, down))
+        self.reach = len(self._taps)  # samples that must be there for a block, or here for one output
         self._phases = min(up, _BANK_PHASES)
         self._weights = _bank(self._phases, up, down)
 
@@ -149,6 +150,13 @@ class Resampler:
             self._filter = _filter(self._up, self._down)
             self._half = _half_taps(self._up, self._down)
             self._pending = np.zeros((channels, self._half - 1))  # the silence before the first sample
+
+    @property
+    def lag(self) -> int:
+        """How many outputs may be missing, at the most, of those that what went in is worth."""
+        if self._identical:
+            return 0
+        return ceil((self._filter.reach - self._half) * self._up / self._down) + 1
 
     def process(self, samples: Samples) -> Samples:
         """Take `samples`, int16 of shape (n, channels); give the (m, channels) that are ready, m from 0 up.

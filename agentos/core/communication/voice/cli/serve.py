@@ -35,6 +35,10 @@ def serve(  # noqa: PLR0913 - each is an option of the command
     name: Annotated[
         tuple[str, ...], Parameter(negative=(), help="Answer to this host name only; may be given often.")
     ] = (),
+    streams_per_client: Annotated[
+        int,
+        Parameter(help="How many streams one address may have; behind a proxy, all of them.", validator=Number(gte=1)),
+    ] = 200,
     traces: Annotated[
         str | None, Parameter(help="Send a trace of each call there (OTLP), as http://127.0.0.1:4318/v1/traces.")
     ] = None,
@@ -55,11 +59,12 @@ def serve(  # noqa: PLR0913 - each is an option of the command
 
     def on_listening(address: str) -> None:
         if json_output:
-            print_json({"url": address, "backend": backend, "authentication": not no_auth})
+            console = f"{address}/console/"
+            print_json({"url": address, "console": console, "backend": backend, "authentication": not no_auth})
         else:
-            print_text([Text(f"listening on {address}")])
+            print_text([Text(f"listening on {address}"), Text(f"console at {address}/console/")])
 
-    options = ServerOptions(host, port, backend, not no_auth, origin, name or None, traces)
+    options = ServerOptions(host, port, backend, not no_auth, origin, name or None, traces, streams_per_client)
     run(settings_of(home), options, on_listening)
 
 

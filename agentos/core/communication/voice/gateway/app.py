@@ -3,8 +3,9 @@
     app = voice_app(service)                         for a server of its own
     host.mount("/voice", voice_app(service))         in a host's own FastAPI or Starlette app
 
-The app neither starts nor ends the service: that is the host's. What the app itself runs, which sums refusals up for evidence,
-runs in its lifespan. A server runs that; a host that mounts the app enters `app.router.lifespan_context(app)` in its own.
+The app neither starts nor ends the service: that is the host's. What the app itself runs, which looks after the streams and
+sums refusals up for evidence, runs in its lifespan. A server runs that; a host that mounts the app enters
+`app.router.lifespan_context(app)` in its own, and without it no stream is opened.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -20,7 +21,15 @@ from starlette.middleware import Middleware
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import VoiceError
-from agentos.core.communication.voice.gateway import (
+from agentos.core.communication.voice.gateway.access.control import AccessControl
+from agentos.core.communication.voice.gateway.access.idempotency import IdempotencyKeys
+from agentos.core.communication.voice.gateway.access.refusals import Refusals
+from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
+from agentos.core.communication.voice.gateway.border import Border
+from agentos.core.communication.voice.gateway.documentation import documented
+from agentos.core.communication.voice.gateway.metrics import Metrics
+from agentos.core.communication.voice.gateway.problems import on_http_error, on_invalid_request, on_voice_error
+from agentos.core.communication.voice.gateway.routes import (
     events,
     evidence,
     health,
@@ -28,18 +37,12 @@ from agentos.core.communication.voice.gateway import (
     recordings,
     sessions,
     statistics,
+    stream_schema,
     stream_tickets,
 )
-from agentos.core.communication.voice.gateway.access import AccessControl
-from agentos.core.communication.voice.gateway.border import Border
-from agentos.core.communication.voice.gateway.documentation import documented
-from agentos.core.communication.voice.gateway.file_stream import FileStreams
-from agentos.core.communication.voice.gateway.idempotency import IdempotencyKeys
-from agentos.core.communication.voice.gateway.metrics import Metrics
-from agentos.core.communication.voice.gateway.problems import on_http_error, on_invalid_request, on_voice_error
-from agentos.core.communication.voice.gateway.refusals import Refusals
-from agentos.core.communication.voice.gateway.tickets import StreamCredentials
-from agentos.core.communication.voice.gateway.verification import Verifications
+from agentos.core.communication.voice.gateway.routes.file_stream import FileStreams
+from agentos.core.communication.voice.gateway.routes.verification import Verifications
+from agentos.core.communication.voice.gateway.streams.endpoint import STREAMS_PER_CLIENT, BrowserStreams, stream_route
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import AccessToken
 from machines.evidence import EvidenceRecord
@@ -62,13 +65,15 @@ def voice_app(
     authentication: bool = True,
     origins: Collection[str] = (),
     hosts: Collection[str] | None = None,
+    streams_per_client: int = STREAMS_PER_CLIENT,
 ) -> FastAPI:
     """The app in front of `service`, which may be started later; until then requests are answered with `service-closed`.
 
     With `authentication` every request but `/healthz`, `/readyz` and `/openapi.json` needs a bearer token of the service's
     home; without, it answers to loopback names only, and whoever serves it must see that nobody else can reach it
     (`exposure.check_exposure`). `origins` are those of other sites whose pages may use it, as `https://app.example`; there
-    is no CORS. `hosts` are the names that it answers to, all if None. Raises `InvalidRequest` for what is no origin.
+    is no CORS. `hosts` are the names that it answers to, all if None. From one address `streams_per_client` streams are taken
+    at once; behind a proxy that is all of them. Raises `InvalidRequest` for what is no origin.
     """
 
     def note(record: EvidenceRecord) -> None:
@@ -86,6 +91,7 @@ def voice_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as group:
             group.start_soon(refusals.run)
+            await group.start(app.state.streams.run)
             yield
             group.cancel_scope.cancel()
 
@@ -125,7 +131,19 @@ def voice_app(
     app.state.files = FileStreams()
     app.state.verifications = Verifications()
     app.state.metrics = Metrics()
-    for part in (sessions, stream_tickets, events, recordings, evidence, policy, statistics, health):
+    app.state.streams = BrowserStreams(service, app.state.credentials, app.state.access, per_client=streams_per_client)
+    app.router.routes.append(stream_route(app.state.streams))
+    for part in (
+        sessions,
+        stream_tickets,
+        stream_schema,
+        events,
+        recordings,
+        evidence,
+        policy,
+        statistics,
+        health,
+        ):
         app.include_router(part.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     return app

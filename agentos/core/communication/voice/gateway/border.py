@@ -7,7 +7,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from agentos.core.communication.voice.gateway.limits import read_body
+from agentos.core.communication.voice.gateway.access.limits import read_body
 from agentos.core.communication.voice.gateway.problems import reply_to_error
 
 HEADERS: Final = {

@@ -21,9 +21,11 @@ from fastapi import FastAPI
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import CannotListen
+from agentos.core.communication.voice.gateway.access.exposure import check_exposure
 from agentos.core.communication.voice.gateway.app import voice_app
-from agentos.core.communication.voice.gateway.exposure import check_exposure
 from agentos.core.communication.voice.gateway.prompt_http import PromptHttp
+from agentos.core.communication.voice.gateway.prompt_websocket import PromptWebSocket
+from agentos.core.communication.voice.gateway.streams.endpoint import LARGEST_MESSAGE_BYTES, STREAMS_PER_CLIENT
 from agentos.core.communication.voice.gateway.trace_export import exporting
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.signals import SIGNALS
@@ -38,8 +40,8 @@ CLOSE_SECONDS: Final = 5  # for replies that are under way when the service has 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where and for whom. `port` 0 takes a free one. `origins` and `hosts` are those of `voice_app`. `traces` is where the
-    traces of calls are sent, see `trace_export.exporting`."""
+    """Where and for whom. `port` 0 takes a free one. `origins`, `hosts` and `streams_per_client` are those of `voice_app`.
+    `traces` is where the traces of calls are sent, see `trace_export.exporting`."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -48,11 +50,12 @@ class ServerOptions:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] | None = None
     traces: str | None = None
+    streams_per_client: int = STREAMS_PER_CLIENT
 
 
 def run(settings: VoiceSettings, options: ServerOptions, on_listening: Callable[[str], None]) -> None:
-    """Run a server and its event loop until SIGTERM or SIGINT comes, or its service has been drained; a second signal shortens
-    the drain.
+    """Run a server and its event loop until SIGTERM or SIGINT comes, or its service has been drained. A second signal
+    shortens the drain.
 
     `on_listening` gets its address once requests are taken. Raises `UnsafeExposure` when others could reach it and nobody is
     asked who they are, `SettingsError`, `CannotListen`, `StoreError`. For the main thread, which gets the signals.
@@ -102,7 +105,11 @@ async def _serve(
     with anyio.open_signal_receiver(*SIGNALS) as signals:
         async with service, anyio.create_task_group() as watch:
             app = voice_app(
-                service, authentication=options.authentication, origins=options.origins, hosts=options.hosts
+                service,
+                authentication=options.authentication,
+                origins=options.origins,
+                hosts=options.hosts,
+                streams_per_client=options.streams_per_client,
             )
 
             async def drain_at_each() -> None:
@@ -165,6 +172,10 @@ async def _uvicorn(
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSE_SECONDS,
+        ws=PromptWebSocket,
+        ws_max_size=LARGEST_MESSAGE_BYTES,
+        ws_ping_interval=None,  # a stream has heartbeats of its own
+        ws_per_message_deflate=False,  # audio does not get smaller, and each connection would hold its window
     )
     server = _Uvicorn(config, task_status.started)
     async with anyio.create_task_group() as group:
@@ -189,6 +200,8 @@ async def _anycorn(
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.graceful_timeout = CLOSE_SECONDS
     config.alpn_protocols = ["http/1.1"]
+    config.websocket_max_message_size = LARGEST_MESSAGE_BYTES
+    config.websocket_permessage_deflate = False
     async with anyio.create_task_group() as group:
         await group.start(
             partial(anycorn.serve, app, config, shutdown_trigger=service.wait_closed, mode="asgi")  # type: ignore[arg-type]

@@ -3,7 +3,8 @@
 A folder holds one recording. The segment that is being filled is `000003.wav`; complete it becomes `000003.flac` (or
 stays WAV), durable, and `recording.json`, the manifest, names it. At the end the segments are joined into
 `recording.flac`, and only then removed. Every step is one rename after an fsync, so that a crash anywhere leaves either
-the segments that the manifest names or the joined file, whole. `recover` finishes what a crash left.
+the segments that the manifest names or the joined file, whole. What will be silence in a segment that is being filled is noted
+in `gaps` first, since afterwards nobody could tell it from what was recorded. `recover` finishes what a crash left.
 """
 
 import re
@@ -23,6 +24,7 @@ from agentos.core.communication.voice.storage.segments import (
     Plain,
     RecordingError,
     RecordingKind,
+    append_line,
     copy_samples,
     cut_segment,
     make_private_folder,
@@ -40,6 +42,8 @@ __all__ = ["RecordingError", "RecordingKind", "RecordingWriter", "recover", "rec
 T = TypeVar("T")
 
 _MANIFEST = "recording.json"
+_GAPS = "gaps"
+_GAP_LINE = re.compile(rb"^(\d{1,18}) (\d{1,18})\n", re.MULTILINE)
 _SEGMENT_FILE = re.compile(r"\d{6,}\.(wav|flac)")
 
 
@@ -119,6 +123,7 @@ class RecordingWriter:
         self._begin = 0  # the sample behind them
         self._sealed = 0  # so many segments, from the first on, are durable
         self._samples = 0
+        self._silent_until = 0  # the sample up to which `gaps` says that nothing comes
         self._manifest_due = False
         self._closed = False
         self._fresh = True
@@ -170,6 +175,7 @@ class RecordingWriter:
             self._gaps = _united([*self._gaps, (self._samples, start - self._samples)])
         self._fresh = False
         self._write_manifest()  # from now on segments have this process's length
+        (self._folder / _GAPS).unlink(missing_ok=True)  # what it said is in the manifest
 
     @property
     def segments(self) -> list[Path]:
@@ -209,6 +215,8 @@ class RecordingWriter:
         samples = to_pcm16(pcm, self._format)
         plain = self._format.encoding is AudioEncoding.PCM_S16LE
         data = memoryview(pcm if plain else samples.astype("<i2", copy=False).tobytes())
+        if data and start != max(self._samples, self._silent_until):
+            self._note_gap(start)
         while data:
             live = self._live_segment(start)
             offset = (start - self._begin) % self._segment_samples
@@ -297,12 +305,25 @@ class RecordingWriter:
             self._skip_to(self._begin_of(len(self._segments) + 1))
             self._complete_segment()
 
-    def _new_segment(self) -> LiveSegment:
+    def _make_folder(self) -> None:
         if self._fresh:
             make_private_folder(self._folder)
             if (self._folder / _MANIFEST).exists():
                 raise recording_error(FileExistsError(17, "a recording is already there"), self._folder)
             self._fresh = False
+
+    def _note_gap(self, start: int) -> None:
+        """Note that nothing comes before sample `start`, or that something does after all. As the samples, it outlives the
+        process; after a power cut its end may be missing."""
+        self._make_folder()
+        try:
+            append_line(self._folder / _GAPS, f"{self._samples} {start - self._samples}")
+        except OSError as error:
+            raise recording_error(error, self._folder / _GAPS) from error
+        self._silent_until = start
+
+    def _new_segment(self) -> LiveSegment:
+        self._make_folder()
         path = self._folder / f"{len(self._segments):06d}.wav"
         return LiveSegment(path, self._format.sample_rate, self._format.channels)
 
@@ -380,7 +401,7 @@ def _join_steps(folder: Path, manifest: _Manifest) -> Generator[None, None, Path
                 target.discard()
             temporary.replace(path)
         sync_folder(folder)
-        _remove(files)
+        _remove([*files, folder / _GAPS])
     except OSError as error:
         raise recording_error(error, path) from error
     return path
@@ -403,11 +424,12 @@ def recover_steps(folder: Path, kind: RecordingKind) -> Generator[None, None, Re
         manifest = _read_manifest(folder / _MANIFEST)
         path = None if manifest is None else folder / f"recording.{manifest.kind}"
         if manifest is not None and path is not None and path.exists():  # it has its name only when it is complete
-            _remove([folder / segment.file for segment in manifest.segments])
+            _remove([*(folder / segment.file for segment in manifest.segments), folder / _GAPS])
             return manifest.info(path)
         _tidy(folder, manifest)
         manifest = _with_the_rest(folder, manifest, kind)
         if manifest is None or not manifest.segments:
+            _remove([folder / _GAPS])
             return None
         path = yield from _join_steps(folder, manifest)
         return manifest.info(path)
@@ -436,7 +458,7 @@ def _with_the_rest(folder: Path, manifest: _Manifest | None, kind: RecordingKind
     last = max(left)
     if manifest is None:
         manifest = _Manifest(kind=kind, sample_rate=left[last].sample_rate, channels=left[last].channels)
-    segments, gaps = list(manifest.segments), list(manifest.gaps)
+    segments, gaps = list(manifest.segments), [*manifest.gaps, *_noted_gaps(folder)]
     full = manifest.full or max([segment.samples for segment in segments] + [plain.samples for plain in left.values()])
     start = manifest.samples
     for number in range(len(segments), last + 1):
@@ -451,6 +473,16 @@ def _with_the_rest(folder: Path, manifest: _Manifest | None, kind: RecordingKind
     manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(_united(gaps))})
     replace_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
     return manifest
+
+
+def _noted_gaps(folder: Path) -> list[tuple[int, int]]:
+    """The silence that was noted before it was written; of two notes on what follows a sample the later one counts."""
+    try:
+        noted = (folder / _GAPS).read_bytes()
+    except FileNotFoundError:
+        return []
+    found = {int(first): int(count) for first, count in _GAP_LINE.findall(noted)}
+    return [(first, count) for first, count in found.items() if count]
 
 
 def _in_whole_frames(folder: Path, manifest: _Manifest, audio_format: AudioFormat) -> _Manifest:

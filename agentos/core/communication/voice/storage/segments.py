@@ -97,6 +97,20 @@ def replace_durably(path: Path, content: bytes) -> None:
         raise recording_error(error, path) from error
 
 
+def append_line(path: Path, line: str) -> None:
+    """Append a line to `path`, which is made when missing; whole, or not at all where the disk refuses."""
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        try:
+            _write_all(descriptor, f"{line}\n".encode(), end)
+        except OSError:
+            os.ftruncate(descriptor, end)
+            raise
+    finally:
+        os.close(descriptor)
+
+
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     view = memoryview(data)
     while view:

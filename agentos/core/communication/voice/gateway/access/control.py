@@ -1,0 +1,301 @@
+"""Who asks, and what they may do: roles, projects, and the rules at the door of the server.
+
+What is refused here is in evidence (`refusals.py`). A session of another project is not there for who may not see it, so that
+ids say nothing.
+"""
+
+import hashlib
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+from starlette.requests import HTTPConnection
+
+from agentos.core.communication.voice.errors import (
+    Forbidden,
+    InvalidTicket,
+    SessionNotFound,
+    Unauthenticated,
+    VoiceError,
+)
+from agentos.core.communication.voice.gateway.access.exposure import (
+    allowed_origin,
+    host_of,
+    is_loopback,
+    is_loopback_name,
+    is_same_site,
+    read_origin,
+)
+from agentos.core.communication.voice.gateway.access.known_tokens import KnownTokens
+from agentos.core.communication.voice.gateway.access.limits import RateLimit, client_of
+from agentos.core.communication.voice.gateway.access.refusals import Refusal, Refusals, redacted
+from agentos.core.communication.voice.storage.tokens import AccessToken, Role
+from agentos.core.time import monotonic_ms
+from machines.session import VoiceSession
+
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+HASH_DIGITS: Final = 8  # of a token that is not known: tells two apart, and gives nothing away
+
+_SECRET = re.compile(r"av[rst]_[A-Za-z0-9_-]{43}")  # a token, a ticket or a resume token
+
+
+class Permission(str, Enum):
+    """One thing that a role may be allowed."""
+
+    CREATE = "create sessions"
+    STOP = "stop sessions"
+    STREAM = "stream audio"
+    READ = "read sessions"
+    EXPLAIN = "ask what the policy would say"
+    EVIDENCE = "read evidence"
+    STATISTICS = "read statistics"
+    DRAIN = "drain the service"
+
+
+_CALLS: Final = frozenset(
+    {Permission.CREATE, Permission.STOP, Permission.STREAM, Permission.READ, Permission.EXPLAIN},
+)
+PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(
+    {
+        Role.ADMIN: frozenset(Permission),
+        Role.OPERATOR: _CALLS | {Permission.STATISTICS, Permission.DRAIN},
+        Role.AUDITOR: frozenset({Permission.READ, Permission.EXPLAIN, Permission.EVIDENCE, Permission.STATISTICS}),
+        Role.PROJECT: _CALLS,
+    }
+)
+"""What each role may do; `Role.PROJECT` in its own project only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who asks. `project` is the only one that it may see, None for all."""
+
+    token_id: str
+    name: str
+    role: Role
+    project: str | None = None
+
+    def may(self, permission: Permission) -> bool:
+        """Whether its role has this permission."""
+        return permission in PERMISSIONS[self.role]
+
+    def sees(self, project_id: str) -> bool:
+        """Whether this project is there for it."""
+        return self.project is None or self.project == project_id
+
+
+LOCAL: Final = Principal("local", "local", Role.ADMIN)
+"""Everybody, on a server that asks nobody who they are."""
+
+
+class AccessControl:
+    """The rules of one server; `app.state.access` of its app. For one event loop.
+
+    `who` looks a token up and may block. With `authentication` off everybody is `LOCAL`, and the server answers to loopback
+    names only; `check_exposure` says where that may be. `origins` are those of other sites whose pages may use the server, and
+    `hosts` the names that it answers to, all if None. `lookups` limits the tokens a client may have looked up, `requests` what
+    one principal may ask.
+    """
+
+    def __init__(
+        self,
+        who: Callable[[str], AccessToken | None],
+        refusals: Refusals,
+        *,
+        authentication: bool = True,
+        origins: Collection[str] = (),
+        hosts: Collection[str] | None = None,
+        lookups: RateLimit | None = None,
+        requests: RateLimit | None = None,
+        clock: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self.refusals = refusals
+        self.authentication = authentication
+        self._tokens = KnownTokens(who, clock=clock)
+        self._origins = frozenset(allowed_origin(text) for text in origins)
+        self._hosts = None if hosts is None else frozenset(name.lower().removesuffix(".") for name in hosts)
+        self._lookups = lookups if lookups is not None else RateLimit(20, burst=100)
+        self._requests = requests if requests is not None else RateLimit(100, burst=400)
+        self._clock = clock
+
+    # --- who asks --------------------------------------------------------------------------------------------------
+
+    async def admitted(self, connection: HTTPConnection, permission: Permission) -> Principal:
+        """Who asks, when they may do this. Raises `Unauthenticated`, `Forbidden`, `RateLimited`, `StoreError`."""
+        principal = await self.principal(connection)
+        if not principal.may(permission):
+            problem = f"a token of the role {principal.role.value!r} may not {permission.value}"
+            raise self.refused(Forbidden(problem, reason="role"), connection, principal)
+        return principal
+
+    async def principal(self, connection: HTTPConnection) -> Principal:
+        """Who asks. Raises as `admitted` does."""
+        self.check_connection(connection)
+        if not self.authentication:
+            self._requests.admit(LOCAL.token_id, self._clock())
+            return LOCAL
+        token = self._shown(connection)
+        found = self._tokens.remembered(token)
+        if found is None:
+            self._lookups.admit(client_of(_address(connection)), self._clock())
+            found = await self._tokens.ask(token)
+        if found is None:
+            raise self.refused(Unauthenticated("unknown_token"), connection, who=_beginning(token))
+        self._requests.admit(found.id, self._clock())
+        return Principal(found.id, found.name, found.role, found.project)
+
+    def _shown(self, connection: HTTPConnection) -> str:
+        """The token that was sent as it should be."""
+        headers = connection.headers.getlist("authorization")
+        if not headers:
+            raise self.refused(Unauthenticated("no_token"), connection)
+        scheme, _, token = headers[0].partition(" ")
+        token = token.strip()
+        if len(headers) > 1 or scheme.lower() != "bearer" or not token or " " in token:
+            raise self.refused(Unauthenticated("bad_header"), connection)
+        return token
+
+    # --- from where ------------------------------------------------------------------------------------------------
+
+    def check_connection(self, connection: HTTPConnection) -> None:
+        """Whether this server may be asked like this at all, whoever asks. Raises `Forbidden`, `Unauthenticated`.
+
+        `admitted` includes it; routes that are open to everybody, and the stream, ask for it alone.
+        """
+        self._check_host(connection)
+        self._check_origin(connection)
+        scope = connection.scope
+        if _SECRET.search(scope["path"]) or _SECRET.search(scope["query_string"].decode("ascii", "replace")):
+            raise self.refused(Unauthenticated("token_in_url"), connection)
+
+    def _check_host(self, connection: HTTPConnection) -> None:
+        headers = connection.headers.getlist("host")
+        host = headers[0] if len(headers) == 1 else ""
+        if not self.authentication:
+            address = _address(connection)
+            through = any(name in connection.headers for name in FORWARDED)
+            if through or (address is not None and _is_address(address) and not is_loopback(address)):
+                problem = (
+                    "this server asks nobody who they are: it takes no requests from other machines or through a proxy"
+                )
+                raise self.refused(Forbidden(problem, reason="proxied"), connection)
+            if not is_loopback_name(host):
+                problem = "this server asks nobody who they are: it answers to localhost, 127.0.0.1 and [::1] only"
+                raise self.refused(Forbidden(problem, reason="host"), connection, detail=host)
+        elif self._hosts is not None:
+            named = host_of(host)
+            if named is None or named[0] not in self._hosts:
+                raise self.refused(
+                    Forbidden("this server does not answer to that name", reason="host"), connection, detail=host
+                )
+
+    def _check_origin(self, connection: HTTPConnection) -> None:
+        """A page of another site may look, which its browser does not let it, but neither change anything nor stream."""
+        origins = connection.headers.getlist("origin")
+        if not origins or (connection.scope["type"] == "http" and connection.scope["method"] in SAFE_METHODS):
+            return
+        origin = read_origin(origins[0]) if len(origins) == 1 else None
+        host = connection.headers.get("host", "")
+        if origin is None or (origin not in self._origins and not is_same_site(origin, connection.url.scheme, host)):
+            problem = "pages of that origin may not use this server; --origin allows one"
+            raise self.refused(Forbidden(problem, reason="origin"), connection, detail=" ".join(origins))
+
+    # --- whose sessions --------------------------------------------------------------------------------------------
+
+    def project(self, principal: Principal, project_id: str | None, connection: HTTPConnection) -> str | None:
+        """The project to look into or to create in, for one that was asked for, if any; None for all. Raises `Forbidden`."""
+        if project_id is None:
+            return principal.project
+        if not principal.sees(project_id):
+            problem = "the token is for another project"
+            raise self.refused(Forbidden(problem, reason="project"), connection, principal, detail=project_id)
+        return project_id
+
+    def session(
+        self, principal: Principal, session_id: str, found: VoiceSession | None, connection: HTTPConnection
+    ) -> VoiceSession:
+        """The session that was asked for and `found`, if it is there for this principal. Raises `SessionNotFound`."""
+        if found is None:
+            raise SessionNotFound(session_id)
+        if not principal.sees(found.project_id):
+            raise self.refused(
+                SessionNotFound(session_id), connection, principal, reason="project", session_id=found.session_id
+            )
+        return found
+
+    # --- on record -------------------------------------------------------------------------------------------------
+
+    def refused(
+        self,
+        error: VoiceError,
+        connection: HTTPConnection,
+        principal: Principal | None = None,
+        *,
+        reason: str | None = None,
+        who: str = "",
+        session_id: str = "",
+        detail: str = "",
+    ) -> VoiceError:
+        """The error, to be raised, now that the refusal is on its way into evidence.
+
+        For an `Unauthenticated`, `Forbidden` or `InvalidTicket` the reason is its own. `who` is the id of a token or the
+        beginning of a hash, never a secret.
+        """
+        if reason is None:
+            reason = error.reason if isinstance(error, Unauthenticated | Forbidden | InvalidTicket) else "refused"
+        scope = connection.scope
+        self.refusals.add(
+            Refusal(
+                reason=reason,
+                client=client_of(_address(connection)),
+                method=scope.get("method", "WEBSOCKET"),
+                route=getattr(scope.get("route"), "path", None) or redacted(scope["path"]),
+                who=who if principal is None else principal.token_id,
+                session_id=session_id,
+                detail=detail,
+            )
+        )
+        return error
+
+
+def access_of(connection: HTTPConnection) -> AccessControl:
+    """The rules of the app that was asked."""
+    access: AccessControl = connection.app.state.access
+    return access
+
+
+async def checked(connection: HTTPConnection) -> None:
+    """The dependency of a route that is open to everybody, and of the stream, which knows its clients by their tickets."""
+    # A coroutine, so that it runs on the loop: FastAPI has threads for functions.
+    access_of(connection).check_connection(connection)
+
+
+def requires(permission: Permission) -> Callable[..., Awaitable[Principal]]:
+    """The dependency of a route that needs this permission; its value is the `Principal`."""
+
+    async def principal(request: Request, documented: Annotated[object, Depends(_BEARER)]) -> Principal:
+        del documented
+        return await access_of(request).admitted(request, permission)
+
+    return principal
+
+
+_BEARER: Final = HTTPBearer(auto_error=False, description="An access token: `agentos-voice token create`.")
+
+
+def _address(connection: HTTPConnection) -> str | None:
+    return None if connection.client is None else connection.client.host
+
+
+def _is_address(text: str) -> bool:
+    return ":" in text or text.replace(".", "").isdigit()
+
+
+def _beginning(token: str) -> str:
+    return f"sha256:{hashlib.sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()[:HASH_DIGITS]}"

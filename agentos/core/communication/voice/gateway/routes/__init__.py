@@ -1,0 +1,1 @@
+"""What can be asked over HTTP: one router a file, and what they share."""

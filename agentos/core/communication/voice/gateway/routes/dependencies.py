@@ -1,0 +1,29 @@
+"""What the routes ask for: the service, who asks, and the session that a path names."""
+
+from typing import Annotated, Final
+
+from fastapi import Depends, Path, Request
+
+from agentos.core.communication.voice.async_service import AsyncVoiceService
+from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, requires
+from machines.session import VoiceSession
+
+MAX_SESSION_ID: Final = 100  # characters; ours have a third of that
+
+
+async def service_of(request: Request) -> AsyncVoiceService:
+    """The service behind the app that was asked."""
+    service: AsyncVoiceService = request.app.state.service
+    return service
+
+
+Service = Annotated[AsyncVoiceService, Depends(service_of)]
+Reader = Annotated[Principal, Depends(requires(Permission.READ))]
+SessionId = Annotated[str, Path(max_length=MAX_SESSION_ID, examples=["voice-4f0c3a9d1e2b5c6d7e8f9a0b"])]
+
+
+async def visible_session(
+    request: Request, service: AsyncVoiceService, principal: Principal, session_id: str
+) -> VoiceSession:
+    """The session with this id, as it is now. Raises `SessionNotFound`, also when `principal` may not know of it."""
+    return access_of(request).session(principal, session_id, await service.get_session(session_id), request)

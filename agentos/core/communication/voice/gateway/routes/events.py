@@ -1,0 +1,125 @@
+"""What sessions tell: events page by page, live as server-sent events, and what was said."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentos.core.communication.voice.async_service import AsyncVoiceService
+from agentos.core.communication.voice.errors import InvalidRequest, SessionNotFound
+from agentos.core.communication.voice.gateway.documentation import refusals
+from agentos.core.communication.voice.gateway.routes import event_stream
+from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.event_stream import EventStream
+from agentos.core.communication.voice.gateway.views import EventPageView, TranscriptView, UtteranceView
+from machines.events import VoiceEventType
+from machines.session import VoiceSession, VoiceSessionState
+
+PAGE: Final = 100
+LARGEST_PAGE: Final = 1000
+LAST_NUMBER: Final = 2**53 - 1  # the last that every JSON reader takes whole
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+
+class EventFilter(BaseModel):
+    """Which events are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only those with a number above this one.")
+    limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE, description="How many at most; a live stream has no limit.")
+
+
+@router.get(
+    "/{session_id}/events",
+    operation_id="get_session_events",
+    summary="The events of a session",
+    response_model=EventPageView,
+    responses={
+        200: {
+            "description": "A page of stored events; or, with `Accept: text/event-stream`, all of them and then those to come.",
+            "content": {event_stream.MEDIA_TYPE: {"schema": {"type": "string"}}},
+        },
+        204: {"description": "To `Accept: text/event-stream`: the session has stopped, and nothing follows."},
+        **refusals(SessionNotFound),
+    },
+)
+async def get_session_events(
+    session_id: SessionId,
+    wanted: Annotated[EventFilter, Query()],
+    request: Request,
+    service: Service,
+    principal: Reader,
+    last_event_id: Annotated[
+        str | None,
+        Header(max_length=20, description="The last event that the stream's reader saw; goes before `after`."),
+    ] = None,
+) -> Any:
+    """Events that were kept, in order. Partial results and levels are told to those who follow live, and not kept.
+
+    With `Accept: text/event-stream` they come as server-sent events: all behind `after`, and then new ones until the session
+    has stopped. A reader that was cut off comes back with `Last-Event-ID`, as browsers do.
+    """
+    session = await visible_session(request, service, principal, session_id)
+    if event_stream.MEDIA_TYPE in request.headers.get("accept", ""):
+        after = wanted.after if last_event_id is None else _number(last_event_id)
+        if session.state is VoiceSessionState.STOPPED and not await service.resources().past.events_page(
+            session_id, after, 1
+        ):
+            return Response(status_code=204)
+        return EventStream(_live(service, session_id, after))
+    found = await service.resources().past.events_page(session_id, wanted.after, wanted.limit + 1)
+    events = tuple(found[: wanted.limit])
+    return EventPageView(
+        session_id=session_id,
+        events=events,
+        last_number=events[-1].number if events else wanted.after,
+        more=len(found) > wanted.limit,
+    )
+
+
+@router.get(
+    "/{session_id}/transcript",
+    operation_id="get_session_transcript",
+    summary="What was said in a session",
+    responses=refusals(SessionNotFound),
+)
+async def get_session_transcript(
+    session_id: SessionId, request: Request, service: Service, principal: Reader
+) -> TranscriptView:
+    """The finished utterances with their times, and the text: so far, or of the whole session once it has stopped."""
+    session = await visible_session(request, service, principal, session_id)
+    events = await service.resources().past.events(session_id, 0)
+    utterances = tuple(
+        UtteranceView(number=event.number, **event.payload)
+        for event in events
+        if event.event_type is VoiceEventType.STT_FINAL
+    )
+    return TranscriptView(
+        session_id=session_id,
+        complete=session.result is not None,
+        text=_text(session, utterances),
+        utterances=utterances,
+    )
+
+
+def _text(session: VoiceSession, utterances: tuple[UtteranceView, ...]) -> str:
+    if session.result is not None:
+        return session.result.transcript
+    return " ".join(utterance.text for utterance in utterances)
+
+
+def _number(last_event_id: str) -> int:
+    if not (last_event_id.isascii() and last_event_id.isdecimal() and int(last_event_id) <= LAST_NUMBER):
+        raise InvalidRequest("Last-Event-ID must be the number of an event", field="Last-Event-ID")
+    return int(last_event_id)
+
+
+async def _live(service: AsyncVoiceService, session_id: str, after: int) -> AsyncGenerator[bytes]:
+    events = service.events(session_id, after)
+    async with aclosing(events):  # type: ignore[type-var]  # an async generator behind its interface
+        async for event in events:
+            yield event_stream.written(event.model_dump_json(), event=event.event_type.value, number=event.number)

@@ -1,0 +1,61 @@
+"""Evidence: the records of a session, and whether the chain holds."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
+from agentos.core.communication.voice.gateway.documentation import refusals
+from agentos.core.communication.voice.gateway.routes.dependencies import Service, SessionId
+from agentos.core.communication.voice.gateway.routes.events import LAST_NUMBER
+from agentos.core.communication.voice.gateway.routes.verification import Verifications
+from agentos.core.communication.voice.gateway.views import EvidencePageView, LinkView, VerificationView
+
+PAGE: Final = 100
+LARGEST_PAGE: Final = 1000
+
+router = APIRouter(prefix="/v1", tags=["evidence"])
+
+Examiner = Annotated[Principal, Depends(requires(Permission.EVIDENCE))]
+
+
+class EvidenceFilter(BaseModel):
+    """Which records are asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only those behind this place of the chain.")
+    limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE, description="How many at most.")
+
+
+@router.get(
+    "/sessions/{session_id}/evidence",
+    operation_id="get_session_evidence",
+    summary="The evidence of a session",
+    responses=refusals(SessionNotFound),
+)
+async def get_session_evidence(
+    session_id: SessionId, wanted: Annotated[EvidenceFilter, Query()], service: Service, _: Examiner
+) -> EvidencePageView:
+    """Its records in the order of the chain, each with its place and hashes. A refused request has records, too; the session of
+    that id never was. What was refused at the door of the server stands under `gateway`."""
+    found = await service.resources().past.evidence(session_id, wanted.after, wanted.limit + 1)
+    if not found and not await service.resources().past.evidence(session_id, 0, 1):
+        raise SessionNotFound(session_id)
+    links = tuple(LinkView(**link._asdict()) for link in found[: wanted.limit])
+    return EvidencePageView(
+        session_id=session_id,
+        links=links,
+        last_seq=links[-1].seq if links else wanted.after,
+        more=len(found) > wanted.limit,
+    )
+
+
+@router.get("/evidence/verification", operation_id="verify_evidence", summary="Verify the whole evidence chain")
+async def verify_evidence(request: Request, service: Service, _: Examiner) -> VerificationView:
+    """Walk along the chain, from its first record to its last. That takes a second for some ten thousand records; those who ask
+    while one is under way get the one that begins behind it."""
+    verifications: Verifications = request.app.state.verifications
+    return VerificationView.of(await verifications.next(service.resources().past))

@@ -1,0 +1,49 @@
+"""Health, readiness, and the end: what an operator's machinery asks."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from agentos.core.communication.voice.errors import Draining, Overloaded, ServiceClosed
+from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, checked, requires
+from agentos.core.communication.voice.gateway.documentation import refusals
+from agentos.core.communication.voice.gateway.routes.dependencies import Service
+from agentos.core.communication.voice.gateway.views import DrainView, HealthView
+
+router = APIRouter(tags=["operation"])
+
+Drainer = Annotated[Principal, Depends(requires(Permission.DRAIN))]
+
+
+@router.get(
+    "/healthz",
+    operation_id="get_health",
+    summary="Whether the server is alive",
+    dependencies=[Depends(checked)],
+)
+async def get_health() -> HealthView:
+    """The server answers, so it is alive. Open to everybody."""
+    return HealthView(status="ok")
+
+
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Whether new calls are taken",
+    dependencies=[Depends(checked)],
+    responses=refusals(Draining, Overloaded, ServiceClosed),
+)
+async def get_readiness(service: Service) -> HealthView:
+    """A new call would be let in now. 503, with a problem that says why, while the service drains or is overloaded. Open to
+    everybody."""
+    service.check_room()
+    return HealthView(status="ok")
+
+
+@router.post("/v1/drain", status_code=202, operation_id="drain_service", summary="End the service in order")
+async def drain_service(request: Request, service: Service, _: Drainer) -> DrainView:
+    """Take no new calls from now on. Calls that run may end by themselves for `drain_timeout_seconds`; then they are stopped,
+    and the service ends. Once more changes nothing."""
+    access_of(request).refusals.write_sum()  # once it has ended, nothing can be put into evidence
+    service.begin_drain()
+    return DrainView(draining=True, sessions=service.statistics().sessions)

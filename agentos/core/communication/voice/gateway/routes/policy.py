@@ -1,0 +1,80 @@
+"""What the policy says: of a session, of a refused request, and of one that was not made."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from agentos.core.communication.voice.async_service import AsyncVoiceService
+from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, requires
+from agentos.core.communication.voice.gateway.documentation import refusals
+from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.views import PolicyQuestion, VerdictView
+from machines.communication import PolicyVerdict, RequestStatus
+from machines.evidence import EvidenceRecord
+
+DENIED = "session_denied"  # the operation of the record of a refused request
+
+router = APIRouter(prefix="/v1", tags=["policy"])
+
+Asker = Annotated[Principal, Depends(requires(Permission.EXPLAIN))]
+
+
+@router.get(
+    "/sessions/{session_id}/verdict",
+    operation_id="get_session_verdict",
+    summary="What the policy said of a session",
+    responses=refusals(SessionNotFound),
+)
+async def get_session_verdict(
+    session_id: SessionId, request: Request, service: Service, principal: Reader
+) -> VerdictView:
+    """The verdict under which the session was opened, or the refusal that stands in evidence under this id."""
+    try:
+        session = await visible_session(request, service, principal, session_id)
+    except SessionNotFound:
+        refused = await _refusal(service, session_id)
+        if refused is None or not principal.sees(str(refused.request_summary.get("project_id"))):
+            raise
+        said: dict[str, Any] = refused.response_summary or {}
+        verdict = PolicyVerdict(
+            status=refused.status,
+            reason_code=str(said.get("refused", "")),
+            hint=str(said.get("hint", "")),
+            metadata={"risk_level": refused.metadata.get("risk_tier")},
+        )
+        return _view(session_id, verdict)
+    return _view(session_id, session.policy_verdict)
+
+
+@router.post("/policy/explanations", operation_id="explain_policy", summary="What the policy would say")
+async def explain_policy(body: PolicyQuestion, request: Request, service: Service, principal: Asker) -> VerdictView:
+    """What would be decided of a request for a session, and why. Nothing is made, and nothing goes into evidence."""
+    access_of(request).project(principal, body.project_id, request)
+    verdict = await service.evaluate_request(
+        body.project_id,
+        body.provider,
+        body.stt_provider,
+        body.metadata,
+        admin_token=None if body.admin_token is None else body.admin_token.get_secret_value(),
+    )
+    return _view(None, verdict)
+
+
+async def _refusal(service: AsyncVoiceService, session_id: str) -> EvidenceRecord | None:
+    first = await service.resources().past.evidence(session_id, 0, 1)
+    return first[0].record if first and first[0].record.operation == DENIED else None
+
+
+def _view(session_id: str | None, verdict: PolicyVerdict) -> VerdictView:
+    facts = verdict.metadata
+    return VerdictView(
+        session_id=session_id,
+        allowed=verdict.status is RequestStatus.APPROVED,
+        risk_level=facts.get("risk_level"),
+        factors=tuple(facts.get("factors", ())),
+        admin_token_required=facts.get("admin_token_required"),
+        admin_token_valid=facts.get("admin_token_valid"),
+        explanation=verdict.hint,
+        verdict=verdict,
+    )

@@ -1,0 +1,104 @@
+"""Recordings: the file of a session, whole or in part."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+
+from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.gateway.documentation import refusals
+from agentos.core.communication.voice.gateway.problems import URN, Problem, reply
+from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.file_stream import FileStreams
+from agentos.core.communication.voice.gateway.routes.ranges import Unsatisfiable
+from machines.session import VoiceSession
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+MEDIA_TYPES: Final = {".flac": "audio/flac", ".wav": "audio/wav"}
+_SOUND: Final = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
+_REPLIES: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"description": "The whole file.", "content": _SOUND},
+    206: {"description": "The part that `Range` asks for.", "content": _SOUND},
+    304: {"description": "The file is the one that `If-None-Match` names."},
+    416: {"description": "The range lies behind the end of the file (`range-not-satisfiable`)."},
+    **refusals(SessionNotFound),
+    404: {"description": "There is no such session, or it has no recording (`no-recording`)."},
+}
+
+
+@router.get(
+    "/{session_id}/recording",
+    operation_id="get_session_recording",
+    summary="The recording of a session",
+    response_class=Response,
+    responses=_REPLIES,
+)
+async def get_session_recording(
+    session_id: SessionId, request: Request, service: Service, principal: Reader
+) -> Response:
+    """The sound file of a session that has stopped, FLAC or WAV. `Range` asks for one part of it; a request for several parts
+    gets the whole file. `If-Range` and `If-None-Match` take its `ETag`."""
+    session = await visible_session(request, service, principal, session_id)
+    path = _file_of(session, service.settings.recordings)
+    if path is None:
+        return _no_recording(session, request)
+    streams: FileStreams = request.app.state.files
+    try:
+        response = await streams.response(
+            path,
+            request.headers,
+            media_type=MEDIA_TYPES[path.suffix],
+            name=f"{session_id}{path.suffix}",
+            head=request.method == "HEAD",
+        )
+    except Unsatisfiable as error:
+        return _unsatisfiable(error.args[0], request)
+    return _no_recording(session, request) if response is None else response
+
+
+router.head(
+    "/{session_id}/recording",
+    operation_id="head_session_recording",
+    summary="What the recording of a session is",
+    response_class=Response,
+    responses={status: {"description": found["description"]} for status, found in _REPLIES.items()},
+)(get_session_recording)
+
+
+def _file_of(session: VoiceSession, recordings: Path) -> Path | None:
+    """The file of a finished recording, which is one in our own folder."""
+    if session.result is None or session.result.recording is None:
+        return None
+    path = Path(session.result.recording.path)
+    return path if path.suffix in MEDIA_TYPES and path.is_relative_to(recordings) and ".." not in path.parts else None
+
+
+def _no_recording(session: VoiceSession, request: Request) -> Response:
+    if not session.recording_enabled:
+        detail = "the session was not recorded: `recording_enabled` in its metadata asks for that"
+    elif session.result is None:
+        detail = "the session has not stopped yet; its recording is there when it has"
+    else:
+        detail = "there is no recording, or its file is gone or was never joined from its segments"
+    problem = Problem(
+        type=f"{URN}no-recording",
+        title="There is no recording",
+        status=404,
+        detail=detail,
+        instance=request.url.path,
+        session_id=session.session_id,
+        state=session.state,
+    )
+    return reply(problem)
+
+
+def _unsatisfiable(size: int, request: Request) -> Response:
+    problem = Problem(
+        type=f"{URN}range-not-satisfiable",
+        title="The range lies behind the end of the file",
+        status=416,
+        detail=f"the file has {size:,} bytes",
+        instance=request.url.path,
+    )
+    return reply(problem, {"Content-Range": f"bytes */{size}"})

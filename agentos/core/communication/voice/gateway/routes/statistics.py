@@ -1,0 +1,56 @@
+"""How the service is: figures, a picture of its inside, and metrics for Prometheus."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from agentos.core.communication.voice.async_service import ServiceStatistics
+from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
+from agentos.core.communication.voice.gateway.metrics import MEDIA_TYPE, Metrics
+from agentos.core.communication.voice.gateway.routes.dependencies import Service
+from agentos.core.communication.voice.inspection import ServicePicture
+
+ACTORS: Final = 100
+MOST_ACTORS: Final = 1000  # a hundred milliseconds of the service's loop
+
+router = APIRouter(tags=["operation"])
+
+Watcher = Annotated[Principal, Depends(requires(Permission.STATISTICS))]
+
+
+class InspectionFilter(BaseModel):
+    """How much of the inside is asked for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most_actors: int = Field(
+        default=ACTORS, ge=0, le=MOST_ACTORS, description="So many actors at most, those in the worst trouble first."
+    )
+
+
+@router.get("/v1/statistics", operation_id="get_statistics", summary="How the service is, in figures")
+async def get_statistics(service: Service, _: Watcher) -> ServiceStatistics:
+    """Running sessions and what became of all of them, the load that decides about more, the actor system, and each port."""
+    return service.statistics()
+
+
+@router.get("/v1/inspection", operation_id="inspect_service", summary="A picture of the inside of the service")
+async def inspect_service(wanted: Annotated[InspectionFilter, Query()], service: Service, _: Watcher) -> ServicePicture:
+    """Actors with their mail, ages, restarts and timers, dead letters, ports, how late the loop is; nothing is private."""
+    return service.inspect(wanted.most_actors)
+
+
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    },
+)
+async def get_metrics(request: Request, service: Service, _: Watcher) -> Response:
+    """The figures of the service in the text format of Prometheus."""
+    metrics: Metrics = request.app.state.metrics
+    return Response(metrics.text(service), media_type=MEDIA_TYPE)

@@ -1,0 +1,234 @@
+"""The browser stream: `GET /v1/stream`, a WebSocket of the sub-protocol `agentos-voice.v1`.
+
+Who may come in is decided here: from where, how many at once, with which ticket or token, to which session. What is said then
+is `connection.py`, whose rules are `machines/stream.py`.
+"""
+
+from typing import Final
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup, TaskStatus
+from msgspec import UNSET
+from starlette.requests import HTTPConnection
+from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from agentos.core.communication.voice.async_service import AsyncVoiceService
+from agentos.core.communication.voice.errors import (
+    EvidenceNotDurable,
+    EvidenceUnavailable,
+    InvalidRequest,
+    InvalidTicket,
+    NotResumable,
+    ServiceClosed,
+    SessionNotFound,
+    StoreError,
+    VoiceError,
+)
+from agentos.core.communication.voice.gateway.access.control import AccessControl
+from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit, client_of
+from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
+from agentos.core.communication.voice.gateway.problems import reply_to_error
+from agentos.core.communication.voice.gateway.streams.connection import (
+    AT_ONCE,
+    MAX_MESSAGE_BYTES,
+    Gone,
+    StreamConnection,
+)
+from agentos.core.communication.voice.gateway.streams.seats import Seat, Seats, digest_of, formats_of
+from agentos.core.time import monotonic_ms
+from machines.session import VoiceSession, VoiceSessionState
+from machines.stream import common_format
+from machines.stream_messages import SUBPROTOCOL, Hello, StreamCode, StreamViolation
+
+log = structlog.get_logger(__name__)
+
+PATH: Final = "/v1/stream"
+LARGEST_MESSAGE_BYTES: Final = 2 * MAX_MESSAGE_BYTES  # for the server at the socket: what is beyond never gets here
+STREAMS_PER_CLIENT: Final = 200  # an office behind one address
+TOTAL: Final = 20_000
+HELLO_SECONDS: Final = 5.0
+HEARTBEAT_SECONDS: Final = 10.0
+ABSENCE_SECONDS: Final = 60.0  # where no window is set in which sessions can be resumed
+VISIT_SECONDS: Final = 0.2  # between two visits to a connection
+VISITS: Final = 8  # parts of that, so that not all are visited, and have something to say, at once
+
+
+class BrowserStreams:
+    """The streams of one server; an ASGI app for its route. `run` has to run meanwhile: the app's lifespan does that.
+
+    A client that is gone for the service's `resume_window_seconds`, or a minute where that is 0, has its session stopped.
+    `per_client` and `total` are connections at once.
+    """
+
+    def __init__(
+        self,
+        service: AsyncVoiceService,
+        credentials: StreamCredentials,
+        access: AccessControl,
+        *,
+        hello_seconds: float = HELLO_SECONDS,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        per_client: int = STREAMS_PER_CLIENT,
+        total: int = TOTAL,
+    ) -> None:
+        self._service = service
+        self._credentials = credentials
+        self._access = access
+        self._hello_seconds = hello_seconds
+        self._heartbeat_ms = int(heartbeat_seconds * 1000)
+        self._absence_ms = int((service.settings.resume_window_seconds or ABSENCE_SECONDS) * 1000)
+        self._limit = ConnectionLimit(per_client, total)
+        self._seats = Seats()
+        self._parts: tuple[set[StreamConnection], ...] = tuple(set() for _ in range(VISITS))  # of them, by turn
+        self._group: TaskGroup | None = None
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._limit)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Look after the connections until cancelled; those that are open then are closed, so that their clients come back."""
+        async with anyio.create_task_group() as group:
+            self._group = group
+            task_status.started()
+            try:
+                await self._visit()
+            finally:
+                self._group = None
+                for part in self._parts:
+                    for connection in part:
+                        connection.end(StreamCode.GOING_AWAY, "the server goes away")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Take a connection."""
+        connection = HTTPConnection(scope)
+        client = client_of(None if connection.client is None else connection.client.host)
+        try:
+            self._access.check_connection(connection)
+            offered = scope["subprotocols"]
+            if offered and SUBPROTOCOL not in offered:
+                raise InvalidRequest(
+                    f"a stream is of the WebSocket sub-protocol {SUBPROTOCOL}", field="Sec-WebSocket-Protocol"
+                )
+            if self._group is None:
+                raise ServiceClosed("the app's lifespan does not run")
+            with self._limit.counted(client):
+                await receive()
+                # Who offers none gets none (RFC 6455, 4.2.2), and speaks the same.
+                await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
+                await self._serve(connection, receive, send)
+        except VoiceError as error:
+            await reply_to_error(error, scope["path"])(scope, receive, send)
+
+    # --- a connection ------------------------------------------------------------------------------------------------
+
+    async def _serve(self, came: HTTPConnection, receive: Receive, send: Send) -> None:
+        connection = StreamConnection(
+            self._service, receive, send, heartbeat_ms=self._heartbeat_ms, stop=self._stop_soon
+        )
+        code, reason = StreamCode.FAULT, "a fault of the server"
+        part = min(self._parts, key=len)
+        try:
+            hello = await connection.hello(self._hello_seconds)
+            part.add(connection)
+            if AT_ONCE in came.scope.get("extensions", {}):
+                came.scope["extensions"][AT_ONCE](connection.take)
+            await self._welcome(came, connection, hello)
+        except Gone:
+            return
+        except StreamViolation as violation:
+            code, reason = violation.code, violation.reason
+        except Exception:
+            log.exception("stream_failed")
+        finally:
+            part.discard(connection)
+        await connection.close(code, reason)
+
+    async def _welcome(self, came: HTTPConnection, connection: StreamConnection, hello: Hello) -> None:
+        """Let a client in and serve it. Raises `StreamViolation`, `Gone`."""
+        try:
+            seat, token = await self._admitted(hello)
+            session = await self._session(seat.session_id, hello)
+        except InvalidTicket as error:
+            self._access.refused(error, came)
+            raise StreamViolation(StreamCode.UNAUTHENTICATED, str(error)) from None
+        except SessionNotFound as error:
+            raise StreamViolation(StreamCode.ENDED, str(error)) from None
+        except InvalidRequest as error:
+            raise StreamViolation(StreamCode.MALFORMED, str(error)) from None
+        except (StoreError, EvidenceUnavailable) as error:
+            log.warning("stream_unavailable", problem=str(error))
+            raise StreamViolation(StreamCode.UNAVAILABLE, "the store can't be used now") from None
+        except VoiceError as error:
+            raise StreamViolation(StreamCode.UNAVAILABLE, str(error)) from None
+        if session.state is VoiceSessionState.STOPPED:
+            await connection.last_words(session, hello.events)
+            raise StreamViolation(StreamCode.DONE, "the session has ended")
+        chosen = common_format(hello.formats, formats_of(session.audio_format))
+        seat.check(digest_of(token))
+        await connection.run(hello, token, seat, session, chosen)
+
+    async def _admitted(self, hello: Hello) -> tuple[Seat, str]:
+        if hello.ticket is not UNSET:
+            session_id, token = await self._credentials.open(hello.ticket)
+            return self._seats.new(session_id, token, monotonic_ms()), token
+        assert hello.resume is not UNSET  # noqa: S101 - it has either
+        session_id = await self._credentials.resume(hello.resume)
+        return self._seats.again(session_id, hello.resume, monotonic_ms()), hello.resume
+
+    async def _session(self, session_id: str, hello: Hello) -> VoiceSession:
+        """The session, running here or stopped. One that a dead process left is gone on with."""
+        session = await self._service.get_session(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        if session.state is VoiceSessionState.STOPPED or self._service.door(session_id) is not None:
+            return session
+        try:
+            return (await self._service.resume(session_id, first_frame=hello.first)).session
+        except NotResumable:
+            session = await self._service.get_session(session_id)
+            if session is None or session.state is not VoiceSessionState.STOPPED:
+                raise
+            return session
+
+    # --- what is done for all ----------------------------------------------------------------------------------------
+
+    async def _visit(self) -> None:
+        turn = 0
+        while True:
+            await anyio.sleep(VISIT_SECONDS / VISITS)
+            turn = (turn + 1) % VISITS
+            now_ms = monotonic_ms()
+            for connection in tuple(self._parts[turn]):
+                connection.visit(now_ms)
+            if not turn:
+                self._look_for_the_absent(now_ms)
+
+    def _look_for_the_absent(self, now_ms: int) -> None:
+        for seat in self._seats.empty():
+            if now_ms - seat.gone_ms > self._absence_ms:
+                self._seats.drop(seat.session_id)
+                if self._service.door(seat.session_id) is not None:
+                    log.info("stream_abandoned", session_id=seat.session_id, after_ms=now_ms - seat.gone_ms)
+                    self._stop_soon(seat.session_id)
+
+    def _stop_soon(self, session_id: str) -> None:
+        """Have a session stopped, whatever becomes of the connection that asked for it."""
+        if self._group is not None:
+            self._group.start_soon(self._stop, session_id)
+
+    async def _stop(self, session_id: str) -> None:
+        try:
+            await self._service.stop_session(session_id)
+        except EvidenceNotDurable as error:
+            log.warning("stream_stopped_without_evidence", session_id=session_id, problem=str(error))
+        except VoiceError as error:
+            log.warning("stream_not_stopped", session_id=session_id, problem=str(error))
+
+
+def stream_route(streams: BrowserStreams) -> WebSocketRoute:
+    """The route of the streams, for an app that runs `streams.run` in its lifespan."""
+    return WebSocketRoute(PATH, streams, name="stream")
