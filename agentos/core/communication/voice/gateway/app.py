@@ -30,6 +30,7 @@ from agentos.core.communication.voice.gateway.documentation import documented
 from agentos.core.communication.voice.gateway.metrics import Metrics
 from agentos.core.communication.voice.gateway.problems import on_http_error, on_invalid_request, on_voice_error
 from agentos.core.communication.voice.gateway.routes import (
+    console,
     events,
     evidence,
     health,
@@ -143,7 +144,8 @@ def voice_app(
         policy,
         statistics,
         health,
-        ):
+        console,
+    ):
         app.include_router(part.router)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     return app

@@ -1,0 +1,127 @@
+"""The console: pages for a person in front of the server, from files that need no build and load nothing from elsewhere.
+
+All its addresses are relative to its own, so that it works wherever the app is mounted. Who looks gets pages and scripts, which
+are the same for everybody; whatever they show comes from the API, under the reader's own token.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Final, NamedTuple
+
+from fastapi import APIRouter, Depends, Header, Request, Response
+from starlette.exceptions import HTTPException
+
+from agentos.core.communication.voice.gateway.access.control import access_of, checked
+from machines.lifecycle import Lifecycle
+from machines.session import SESSION, STTProvider
+
+FOLDER: Final = Path(__file__).parents[1] / "console"
+PAGE: Final = "index.html"
+MEDIA_TYPES: Final = MappingProxyType(
+    {
+        ".css": "text/css; charset=utf-8",
+        ".html": "text/html; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".svg": "image/svg+xml",
+    }
+)
+_SOURCES: Final = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "connect-src": "'self'",
+    "media-src": "blob:",  # a recording, which is fetched with the reader's token
+    "worker-src": "'self'",
+    "form-action": "'none'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "'none'",
+}
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Cache-Control": "no-cache",  # kept, and asked for again by its ETag
+        "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in _SOURCES.items()),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
+        "X-Content-Type-Options": "nosniff",
+    }
+)
+
+router = APIRouter(prefix="/console", dependencies=[Depends(checked)], include_in_schema=False)
+
+
+class _File(NamedTuple):
+    body: bytes
+    media_type: str
+    etag: str
+
+
+@router.api_route("", methods=["GET", "HEAD"])
+async def to_the_page(request: Request) -> Response:
+    """Lead to the page, whose relative addresses need the slash at the end."""
+    return Response(status_code=307, headers={"Location": f"{request.url.path.rpartition('/')[2]}/"})
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(if_none_match: Annotated[str, Header()] = "") -> Response:
+    """The page."""
+    return _reply(_files()[PAGE], if_none_match)
+
+
+@router.api_route("/about.json", methods=["GET", "HEAD"])
+async def about(request: Request) -> dict[str, Any]:
+    """What the page must know before anybody has signed in: whether a token is needed, the engines, and the states of a session
+    with the moves between them."""
+    return {
+        "version": request.app.version,
+        "authentication": access_of(request).authentication,
+        "stt_providers": [provider.value for provider in STTProvider],
+        "machine": machine(SESSION),
+    }
+
+
+@router.api_route("/{name}", methods=["GET", "HEAD"])
+async def file(name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
+    """A script, a style sheet, a picture."""
+    found = _files().get(name)
+    if found is None:
+        raise HTTPException(404)
+    return _reply(found, if_none_match)
+
+
+def machine(lifecycle: Lifecycle[Any]) -> dict[str, Any]:
+    """A state machine as data: all that a drawing of it shows."""
+    return {
+        "name": lifecycle.name,
+        "states": [state.value for state in lifecycle.states],
+        "initial": lifecycle.initial.value,
+        "final": [state.value for state in lifecycle.states if state in lifecycle.final],
+        "moves": [
+            {"trigger": move.trigger, "source": move.source.value, "dest": move.dest.value, "why": move.why}
+            for move in lifecycle.moves
+        ],
+        "deadlines": {state.value: trigger for state, trigger in lifecycle.deadlines.items()},
+    }
+
+
+@cache
+def _files() -> Mapping[str, _File]:
+    """Every file of the console by its name; read once, a hundred kilobytes."""
+    found = {}
+    for path in sorted(FOLDER.iterdir()):
+        body = path.read_bytes()
+        found[path.name] = _File(body, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+    return MappingProxyType(found)
+
+
+def _reply(found: _File, if_none_match: str) -> Response:
+    headers = {**HEADERS, "ETag": found.etag}
+    known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    if found.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(found.body, media_type=found.media_type, headers=headers)
