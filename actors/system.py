@@ -111,7 +111,7 @@ class SystemFailed(Exception):
 
 
 class AskTimeout(TimeoutError):
-    """An ask was not answered in time. A late answer will be a dead letter."""
+    """An ask was not answered in time, or never will be, since the actor has stopped. A late answer will be a dead letter."""
 
 
 class Token:
@@ -318,11 +318,15 @@ class ActorSystem:
     async def ask(self, ref: Ref, make: Callable[[Token], object], seconds: float) -> Any:
         """Tell `ref` the message that `make(token)` builds, and wait for the reply to that token.
 
-        An actor that answers at once is answered for without a checkpoint. Raises `AskTimeout` after `seconds`. If the
-        caller is cancelled the token is dead and a late reply is a dead letter.
+        An actor that answers at once is answered for without a checkpoint. Raises `AskTimeout` after `seconds`, and at once
+        when `ref` had stopped before it was asked. If the caller is cancelled the token is dead and a late reply is a dead
+        letter.
         """
         token = Token()
+        had_stopped = ref.status == STOPPED
         self.tell(ref, make(token))
+        if had_stopped:
+            raise AskTimeout(f"{ref.name} has stopped and can't answer")
         if not token.answered:
             token.event = anyio.Event()
             with anyio.move_on_after(seconds):

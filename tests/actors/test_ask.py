@@ -105,12 +105,13 @@ async def test_when_the_asker_is_cancelled_the_token_is_dead(autojump_clock: Moc
 
 
 @pytest.mark.trio
-async def test_an_ask_of_one_who_is_gone_ends_at_its_deadline(autojump_clock: MockClock) -> None:
+async def test_nobody_waits_for_an_actor_that_had_stopped_before_it_was_asked(autojump_clock: MockClock) -> None:
     system = ActorSystem()
     ref = system.spawn(Answerer(0), "gone")
     system.stop(ref)
-    with pytest.raises(AskTimeout):
+    with pytest.raises(AskTimeout, match="gone has stopped and can't answer"):
         await system.ask(ref, Question, 1.0)
+    assert trio.current_time() == pytest.approx(0.0)
     assert [letter.kind for letter in system.dead_letters] == ["Question"]
 
 
