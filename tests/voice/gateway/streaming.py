@@ -236,9 +236,17 @@ async def proxy(port: int) -> AsyncIterator["Proxy"]:
         group.cancel_scope.cancel()
 
 
+class Tap(NamedTuple):
+    """What passed through one connection of a proxy."""
+
+    to_server: bytearray
+    to_client: bytearray
+
+
 class Proxy:
     """Forwards both ways. `limits` gives for each connection how many bytes pass before it is cut, both ways together;
-    while `silent`, what comes is swallowed, and nobody is told. What comes is held for `delay_seconds`."""
+    while `silent`, what comes is swallowed, and nobody is told. What comes is held for `delay_seconds`. `taps` keeps what
+    passes, a tap a connection, once it is a list."""
 
     def __init__(self, own: int, port: int) -> None:
         self.port = own
@@ -246,6 +254,7 @@ class Proxy:
         self.connections = 0
         self.silent = False
         self.delay_seconds = 0.0
+        self.taps: list[Tap] | None = None
         self.limits: Callable[[], int | None] = lambda: None
         self._open: set[anyio.CancelScope] = set()
 
@@ -256,20 +265,24 @@ class Proxy:
 
     async def handle(self, client: anyio.abc.SocketStream) -> None:
         self.connections += 1
-        left = [self.limits()]
+        left, tap = [self.limits()], Tap(bytearray(), bytearray())
+        if self.taps is not None:
+            self.taps.append(tap)
         with anyio.CancelScope() as scope:
             self._open.add(scope)
             try:
                 target = await anyio.connect_tcp("127.0.0.1", self._target)
                 async with client, target, anyio.create_task_group() as group:
-                    group.start_soon(self._pump, client, target, left, scope)
-                    group.start_soon(self._pump, target, client, left, scope)
+                    group.start_soon(self._pump, client, target, left, tap.to_server, scope)
+                    group.start_soon(self._pump, target, client, left, tap.to_client, scope)
             except OSError:
                 pass
             finally:
                 self._open.discard(scope)
 
-    async def _pump(self, source: Any, target: Any, left: list[int | None], scope: anyio.CancelScope) -> None:
+    async def _pump(
+        self, source: Any, target: Any, left: list[int | None], tap: bytearray, scope: anyio.CancelScope
+    ) -> None:
         try:
             while True:
                 data = await source.receive(16_384)
@@ -279,6 +292,8 @@ class Proxy:
                 if left[0] is not None:
                     data, left[0] = data[: left[0]], left[0] - len(data)
                 await target.send(data)
+                if self.taps is not None:
+                    tap += data
                 if left[0] is not None and left[0] <= 0:
                     break
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
