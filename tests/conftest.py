@@ -27,10 +27,11 @@ hypothesis.settings.load_profile("project")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """All cores for a whole run; one file, or one test of it, runs in this process."""
+    """All cores for a whole run, and one worker more, since tests wait as much as they work; one file, or one test of it,
+    runs in this process."""
     if any(".py" in argument for argument in config.args):
         return 0
-    return len(os.sched_getaffinity(0))
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:

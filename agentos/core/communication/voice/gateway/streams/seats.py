@@ -95,14 +95,15 @@ def formats_of(audio_format: AudioFormat) -> tuple[StreamFormat, ...]:
 
 
 def durable_below(service: AsyncVoiceService, session: VoiceSession) -> Callable[[], int] | None:
-    """Asks which frames of a running session outlive this process; None when the session does not, and it does not matter.
+    """Asks which frames of a running session outlive this process; None when its audio is kept nowhere, and those count that it
+    has received.
 
     Of a recording those are the ones that are written, since the kernel has them; otherwise the last account in evidence
-    counts.
+    counts, which a session that can be resumed has.
     """
-    if not session.resumable or not service.settings.resume_window_seconds:
-        return None
     resources, session_id = service.resources(), session.session_id
     if session.recording_enabled:
         return lambda: resources.media.dealt_below(session_id)
-    return lambda: resources.store_port.accounted_below(session_id)
+    if session.resumable and service.settings.resume_window_seconds:
+        return lambda: resources.store_port.accounted_below(session_id)
+    return None
