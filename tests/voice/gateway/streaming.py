@@ -271,8 +271,11 @@ class Proxy:
         with anyio.CancelScope() as scope:
             self._open.add(scope)
             try:
-                target = await anyio.connect_tcp("127.0.0.1", self._target)
-                async with client, target, anyio.create_task_group() as group:
+                async with (
+                    client,
+                    await anyio.connect_tcp("127.0.0.1", self._target) as target,
+                    anyio.create_task_group() as group,
+                ):
                     group.start_soon(self._pump, client, target, left, tap.to_server, scope)
                     group.start_soon(self._pump, target, client, left, tap.to_client, scope)
             except OSError:

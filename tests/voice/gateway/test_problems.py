@@ -129,6 +129,13 @@ class TestTheApi:
             )
             is_problem(reply, 422, "invalid-request")
 
+    @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
+    async def test_json_that_is_not_called_so(self, run: Run, kind: str | None) -> None:
+        async with run() as running:
+            headers = {} if kind is None else {"content-type": kind}
+            reply = await running.client.post("/v1/sessions", content=b'{"project_id": "p"}', headers=headers)
+            assert "Content-Type: application/json" in is_problem(reply, 422, "invalid-request").detail
+
     async def test_a_body_that_is_too_large(self, run: Run) -> None:
         async with run(max_metadata_bytes=1000) as running:
             problem = is_problem(

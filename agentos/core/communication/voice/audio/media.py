@@ -78,7 +78,7 @@ class _Account:
     """What one session's audio came to, and where its facts go."""
 
     __slots__ = (
-        "audio_format", "clipped", "digest", "ending", "frame_bytes", "frames", "kind", "n_bytes", "peak", "recording",
+        "audio_format", "clipped", "dealt", "digest", "ending", "frame_bytes", "frames", "kind", "n_bytes", "peak", "recording",
         "reply_to", "sample_bytes", "sealing", "session_id", "silent", "squares", "told", "upto", "weight", "writer",
     )  # fmt: skip
 
@@ -95,6 +95,7 @@ class _Account:
         self.ending = False
         self.sealing = False
         self.upto = 0
+        self.dealt = 0
         self.told = 0
         self.reset()
 
@@ -256,10 +257,10 @@ class MediaPort:
     def dealt_below(self, session_id: str) -> int:
         """The frames of a session below this number are where they are to be: in its recording, or told as lost.
 
-        It lags by less than `report_every_frames`, and is 0 when the session is not open. From any thread.
+        0 when the session is not open. From any thread.
         """
         account = self._accounts.get(session_id)
-        return 0 if account is None else account.told
+        return 0 if account is None else account.dealt
 
     def close(self, timeout_seconds: float) -> bool:
         """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
@@ -365,6 +366,7 @@ class MediaPort:
             pieces = [piece for run in runs if (piece := self._new_part(account, run)) is not None]
             if pieces:
                 kept += [(account, run) for run in self._store(account, pieces)]
+                account.dealt = account.upto
         self._breathe()
         self._measure(kept)
         for session_id, count in dealt:
@@ -391,7 +393,7 @@ class MediaPort:
             account = self._accounts[work.session_id] = _Account(work)
             carried = self.let_go(work.session_id)
             if carried is not None:
-                account.upto = account.told = carried.upto
+                account.upto = account.dealt = account.told = carried.upto
                 account.digest, account.writer = carried.digest, carried.writer
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to

@@ -213,6 +213,8 @@ def _place(where: tuple[int | str, ...]) -> str:
 def _message(item: Mapping[str, Any]) -> str:
     if item["type"] == "json_invalid":
         return f"the body is not JSON: {item.get('ctx', {}).get('error', 'it can not be read')}"
+    if tuple(item["loc"]) == ("body",):
+        return "it must be a JSON object, sent as Content-Type: application/json"
     if item["type"] == "extra_forbidden":
         return "there is no such field"
     text = str(item["msg"]).removeprefix("Value error, ")
