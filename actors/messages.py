@@ -373,7 +373,8 @@ class Routes(Struct, frozen=True):
 
 
 class Stop(Struct, frozen=True):
-    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to it.
+    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to it; so do the `gap` frames
+    behind them, of which it is known that they never come.
 
     `token`, where given, gets `Ended` when the session is STOPPED.
     """
@@ -382,6 +383,7 @@ class Stop(Struct, frozen=True):
     reason: EndReason
     upto: int
     token: Any = None
+    gap: int = 0
 
 
 class Fail(Struct, frozen=True):

@@ -133,7 +133,8 @@ class Parts(Struct, frozen=True):
 class Ending(Struct, frozen=True):
     """How the end is going.
 
-    Frames below `upto` still belong to the session, `late` came behind it. `tokens` are those who wait for the end.
+    Frames below `upto` still belong to the session, and so do the `gap` frames behind it that never come; `late` came behind
+    those. `tokens` are those who wait for the end.
     `told_drain` is set once the parts know that no more follow; the next three are what they answered. `result` is there
     once the session is STOPPED.
     """
@@ -141,6 +142,7 @@ class Ending(Struct, frozen=True):
     reason: EndReason
     upto: int
     tokens: tuple[Any, ...] = ()
+    gap: int = 0
     late: int = 0
     told_drain: bool = False
     recorded: Recorded | None = None
@@ -479,7 +481,8 @@ class SessionActor(Actor):
 
     def stop(self, message: Stop, out: Out) -> None:
         """Begin the end."""
-        self._end(message.reason, message.upto, () if message.token is None else (message.token,), out)
+        tokens = () if message.token is None else (message.token,)
+        self._end(message.reason, message.upto, tokens, out, gap=message.gap)
 
     def stop_again(self, message: Stop, out: Out) -> None:
         """The end is under way: this one waits for it too."""
@@ -505,9 +508,11 @@ class SessionActor(Actor):
         if new:
             self.ending = replace(ending, tokens=(*ending.tokens, *new))
 
-    def _end(self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "") -> None:
+    def _end(
+        self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "", gap: int = 0
+    ) -> None:
         self.phase = SESSION.fire(self.phase, END_TRIGGER[reason])
-        self.ending = Ending(reason, max(upto, self.accepted), tokens, error=error)
+        self.ending = Ending(reason, max(upto, self.accepted), tokens, gap, error=error)
         if self.opened:
             out.cancel_timer("idle")
             out.cancel_timer("overrun")
@@ -739,9 +744,12 @@ class SessionActor(Actor):
         heard = transcribed.heard if transcribed is not None else 0
         unheard = transcribed.unheard if transcribed is not None else ()
         missing = accepted - heard - total(unheard)
+        no_engine = self.facts.stt_engine is None
         if missing:
-            reason = "no_engine" if self.facts.stt_engine is None else missing_reason
-            unheard = counted(unheard, reason, missing)
+            unheard = counted(unheard, "no_engine" if no_engine else missing_reason, missing)
+        if ending.gap:
+            lost = counted(lost, LOST_ON_THE_WAY, ending.gap)
+            unheard = counted(unheard, "no_engine" if no_engine else LOST_ON_THE_WAY, ending.gap)
         if ending.late:
             lost = counted(lost, "late", ending.late)
             unheard = counted(unheard, "late", ending.late)
@@ -750,7 +758,7 @@ class SessionActor(Actor):
             reason=ending.reason,
             drained=drained,
             frames=FrameAccount(
-                accepted=accepted + ending.late,
+                accepted=accepted + ending.gap + ending.late,
                 accounted=self.account.kept,
                 recorded=self.account.kept if self.facts.recording and recording is not None else 0,
                 transcribed=heard,

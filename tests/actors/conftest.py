@@ -162,13 +162,14 @@ class World:
         session_id: str = "voice-1",
         *,
         upto: int | None = None,
+        gap: int = 0,
         settle: bool = True,
         reason: EndReason | None = None,
     ) -> Token:
         """Ask for the end; the token has the answer."""
         token = Token()
         upto = self.sent.get(session_id, 0) if upto is None else upto
-        self.tell(self.routes[session_id], m.Stop(reason or EndReason.STOPPED, upto, token))
+        self.tell(self.routes[session_id], m.Stop(reason or EndReason.STOPPED, upto, token, gap))
         if settle:
             self.settle()
         return token

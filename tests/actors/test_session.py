@@ -301,6 +301,30 @@ def test_frames_that_never_come_are_waited_for_half_the_drain_time_and_declared(
     assert result.recording is not None
 
 
+@pytest.mark.parametrize("came", [0, 2])
+def test_frames_of_which_it_is_known_that_they_never_come_are_not_waited_for(world: Any, came: int) -> None:
+    world.open()
+    if came:
+        world.frames(came)
+    assert world.stop(gap=8).answered
+    frames = world.check_ended().frames
+    assert (frames.accepted, frames.accounted, frames.transcribed) == (came + 8, came, came)
+    assert frames.dropped == frames.untranscribed == {"lost_on_the_way": 8}
+
+
+def test_the_drain_deadline_does_not_change_what_is_known_of_a_gap(world: Any) -> None:
+    world.open()
+    world.frames(2)
+    world.stt_answers = False
+    world.stop(gap=8)
+    world.advance(10.1)
+    result = world.check_ended()
+    assert not result.drained
+    assert result.frames.accepted == 10
+    assert result.frames.dropped == {"lost_on_the_way": 8}
+    assert result.frames.untranscribed == {"drain_expired": 2, "lost_on_the_way": 8}
+
+
 def test_a_missing_frame_that_comes_after_all_is_not_counted_twice(world: Any) -> None:
     world.open()
     world.frames(2)

@@ -175,6 +175,30 @@ def test_a_microphone_that_is_unplugged_can_be_started_again(visit: Visiting, se
     expect(figure(page, "Gaps")).to_have_text("none")
 
 
+def test_a_call_that_ends_while_the_browser_still_asks_leaves_no_microphone_on(visit: Visiting, server: str) -> None:
+    there = visit(server)
+    there.page.add_init_script(
+        """
+        const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        window.asked = [];
+        navigator.mediaDevices.getUserMedia = async (wanted) => {
+            await new Promise((resolve) => { window.allow = resolve; });
+            const stream = await ask(wanted);
+            window.asked.push(stream);
+            return stream;
+        };
+        """
+    )
+    page = there.open()
+    open_call(page)
+    page.get_by_role("button", name="Start the microphone").click()
+    expect(page.get_by_role("button", name="Starting…")).to_be_visible()
+    page.get_by_role("button", name="End the call").click()
+    expect(page.locator(".chip")).to_have_text("stopped")
+    assert page.evaluate("(async () => { allow(); await new Promise((done) => setTimeout(done, 1000)); })()") is None
+    assert page.evaluate("asked.map((stream) => stream.getTracks().map((track) => track.readyState)).flat()") == ["ended"]
+
+
 def test_a_call_by_keys_alone(visit: Visiting, server: str) -> None:
     there = visit(server)
     page = there.open()

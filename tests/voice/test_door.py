@@ -49,7 +49,7 @@ def test_the_bytes_that_came_in_are_the_bytes_that_are_fetched_however_they_were
     door = make_door(told)
     for chunk in chunks:
         assert door.offer(chunk)
-    upto = door.finish()
+    upto, _ = door.finish()
     whole = b"".join(chunks)
     assert fetch_all(door, told) == whole[: len(whole) - len(whole) % 2]
     assert door.leftover == len(whole) % 2
@@ -71,14 +71,14 @@ def test_an_empty_chunk_is_no_audio() -> None:
     door = make_door(told)
     assert door.offer(b"")
     assert told == []
-    assert door.finish() == 0
+    assert door.finish() == (0, 0)
 
 
 def test_half_a_sample_at_the_end_is_left_over_and_declared() -> None:
     told: list[Frames] = []
     door = make_door(told)
     door.offer(b"...")
-    assert door.finish() == 1
+    assert door.finish() == (1, 0)
     assert fetch_all(door, told) == b".."
     assert door.leftover == 1
 
@@ -96,7 +96,7 @@ def test_a_sample_of_all_channels_is_never_split() -> None:
     stereo = AudioFormat(sample_rate=44_100, channels=2)
     door = make_door(told, audio_format=stereo)
     door.offer(bytes(stereo.frame_bytes + 7))
-    assert door.finish() == 2
+    assert door.finish() == (2, 0)
     assert [frames.n_bytes for frames in told] == [stereo.frame_bytes, 4]
     assert door.leftover == 3
 
@@ -106,7 +106,7 @@ def test_one_byte_is_a_whole_sample_in_mulaw() -> None:
     door = make_door(told, audio_format=MULAW)
     for _ in range(161):
         door.offer(b"\xff")
-    assert door.finish() == 2
+    assert door.finish() == (2, 0)
     assert [(frames.count, frames.n_bytes) for frames in told] == [(0, 0), (1, 160), (1, 1)]
     assert door.leftover == 0
 
@@ -144,7 +144,7 @@ def test_an_oversize_chunk_is_refused_whole() -> None:
     with pytest.raises(ChunkTooLarge) as caught:
         door.offer(bytes(10 * FRAME + 1))
     assert (caught.value.n_bytes, caught.value.limit_bytes) == (10 * FRAME + 1, 10 * FRAME)
-    assert door.finish() == 0
+    assert door.finish() == (0, 0)
     assert door.offer(bytes(10 * FRAME))
 
 
@@ -391,3 +391,18 @@ def test_many_threads_lose_and_double_nothing() -> None:
     whole = fetch_all(door, told)
     frames = [whole[at : at + FRAME] for at in range(0, len(whole), FRAME)]
     assert sorted(frames) == sorted(bytes([mark]) * FRAME for mark in range(4) for _ in range(200))
+
+
+def test_what_was_skipped_last_is_told_at_the_end() -> None:
+    told: list[Frames] = []
+    door = make_door(told)
+    door.skip(2)
+    assert door.finish() == (2, 2)
+    door.offer(bytes(FRAME))
+    assert door.finish() == (3, 0)
+    door.skip(3)
+    door.skip(4)
+    assert door.finish() == (10, 7)
+    door.offer(b"\0\0")
+    assert door.finish() == (11, 0)  # a last short frame came behind them
+    assert [(frames.first, frames.count) for frames in told if frames.count] == [(2, 1), (10, 1)]

@@ -242,9 +242,11 @@ class ServiceRuntime:
         ref = listing.ref
         if ref is None:
             raise SessionNotFound(listing.facts.session_id)
-        upto = listing.door.finish()
+        accepted, gap = listing.door.finish()
         try:
-            ended: Ended = await self.ask(ref, lambda token: Stop(reason, upto, token), self._stop_seconds())
+            ended: Ended = await self.ask(
+                ref, lambda token: Stop(reason, accepted - gap, token, gap), self._stop_seconds()
+            )
         except AskTimeout:
             if self._closed:
                 return Ended(listing.facts.session_id, durable=False, spilled=False)

@@ -150,6 +150,56 @@ test("a ticket opens the stream, audio of any length goes out in frames, and the
   assert.ok(clock.idle, "a timer is left");
 });
 
+test("half a sample at the end stays outside", async (t) => {
+  const { stream, socket } = begun(t);
+  await settled();
+  socket().welcome();
+  stream.send(new Uint8Array(FRAME_BYTES + 3));
+  stream.end();
+  assert.deepEqual(socket().sent.filter((message) => message.count).map(({ payload }) => payload.length), [FRAME_BYTES, 2]);
+  const alone = begun(t);
+  await settled();
+  alone.socket().welcome();
+  alone.stream.send(new Uint8Array(1));
+  alone.stream.end();
+  assert.deepEqual(alone.socket().sent.at(-1), { type: "end", upto: 0 });
+});
+
+test("an address that can't be had fails the stream, and says so", async (t) => {
+  const { stream, clock, named } = begun(t, { newSocket: () => { throw new SyntaxError("no such address"); } });
+  await assert.rejects(stream.done, /no such address/);
+  assert.equal(named("phase").at(-1).phase, Phase.FAILED);
+  assert.ok(clock.idle, "a timer is left");
+});
+
+test("tickets that never come are waited for in bounds", async (t) => {
+  const { stream, clock } = begun(t, { ticket: () => new Promise(() => {}), awaySeconds: 30 });
+  await clock.pass(60_000);
+  await assert.rejects(stream.done, /no ticket/);
+  assert.ok(clock.idle, "a timer is left");
+});
+
+test("a server that welcomes and goes, again and again, is given up", async (t) => {
+  const { stream, clock, socket } = begun(t, { awaySeconds: 5 });
+  for (let turn = 0; turn < 40 && stream.phase !== Phase.FAILED; turn++) {
+    await settled();
+    socket().welcome();
+    socket().onclose?.({ code: StreamCode.FAULT, reason: "a fault" });
+    await clock.pass(6_000);
+  }
+  await assert.rejects(stream.done, /a fault/);
+});
+
+test("it is started once", async (t) => {
+  const { stream, socket } = begun(t);
+  stream.start();
+  await settled();
+  socket().welcome();
+  stream.start();
+  await settled();
+  assert.equal(Socket.all.length, 1);
+});
+
 test("after a cut it comes back with its token and sends what the server has not", async (t) => {
   const { stream, clock, socket } = begun(t);
   await settled();

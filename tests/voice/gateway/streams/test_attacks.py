@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -155,6 +156,45 @@ async def test_whatever_is_said_has_a_code_and_the_session_stays_whole(anyio_bac
             assert taken in (None, frames.accepted)
             if frames.accounted:
                 assert recorded(stopped)[: 2 * FRAME] == said[: 2 * FRAME]
+
+
+WRONG = {
+    "too short": message(1, bytes(100), count=1),
+    "a frame again": message(0, audio(1)),
+    "a hole": message(2, audio(1)),
+    "beyond the limit": message(1, audio(1), count=60_000),
+    "no audio": b"\0" * 20,
+    "the clock falls": message(1, audio(1), media_ms=0),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_behind_a_violation_nothing_gets_in_though_it_came_with_it(anyio_backend: Any, name: str) -> None:
+    said = audio(12)
+    async with server(anyio_backend) as at:
+        session = await at.session()
+        socket, welcome = await opened(at, session)
+        good = [message(frame, said[frame * FRAME : (frame + 1) * FRAME], media_ms=20) for frame in range(12)]
+        first = message(0, said[:FRAME], media_ms=20)
+        await socket.send_raw(b"".join(framed(BINARY, one) for one in (first, WRONG[name], *good[1:])))
+        assert (await socket.closed()).code in CODES
+        again, now = await opened(at, session, resume=welcome.resume, attempt=2, next=12)
+        assert now.expected == 1
+        await again.abort()
+        await whole(at, session, welcome.resume, said, 3)
+
+
+async def test_a_client_that_goes_before_its_welcome_is_no_fault(anyio_backend: Any) -> None:
+    async with server(anyio_backend) as at:
+        session = await at.session()
+        with structlog.testing.capture_logs() as logged:
+            for attempt in range(20):
+                socket = await RawSocket.open(at.port)
+                await socket.send(Hello((PCM,), attempt + 1, ticket=at.ticket(session)))
+                await socket.abort()
+            while at.app.state.streams.open:
+                await anyio.sleep(0.01)
+        assert [entry for entry in logged if entry["log_level"] not in ("debug", "info")] == []
 
 
 # --- below the protocol ----------------------------------------------------------------------------------------------

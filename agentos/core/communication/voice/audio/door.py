@@ -114,6 +114,8 @@ class Door:
         "_carry",
         "_deliver",
         "_frame_bytes",
+        "_gap_end",
+        "_gap_first",
         "_known_room",
         "_limit",
         "_lock",
@@ -152,7 +154,7 @@ class Door:
         self._limit = limit
         self._max_chunk = max_chunk
         self._carry = b""
-        self._next = first
+        self._next = self._gap_first = self._gap_end = first
         self._can_be_slowed = can_be_slowed
         self._known_room = first + limit if can_be_slowed else maxsize  # frames below this number surely have room
         self._shelves = tuple(_Shelf(first) for _ in range(ports))
@@ -209,15 +211,16 @@ class Door:
                 self._waiting -= 1
         return True
 
-    def finish(self) -> int:
-        """Let in what waits for more bytes, as a last short frame of whole samples; the number of frames that came in
-        altogether. Half a sample stays outside and is counted in `leftover`."""
+    def finish(self) -> tuple[int, int]:
+        """Let in what waits for more bytes, as a last short frame of whole samples; the number of frames that were let in
+        altogether, and how many of them were skipped behind all that came: nobody else sees that hole. Half a sample stays
+        outside and is counted in `leftover`."""
         with self._lock.mutex:
             whole = len(self._carry) - len(self._carry) % self._sample_bytes
             data, self._carry = self._carry[:whole], self._carry[whole:]
             if data and self.state in OPEN_STATES:
                 self._let_in(data, 1)
-            return self._next
+            return self._next, self._next - self._gap_first if self._gap_end == self._next else 0
 
     def skip(self, count: int) -> None:
         """The next `count` frames never come: what comes next has the numbers behind them. Whoever the frames go to sees the
@@ -228,7 +231,10 @@ class Door:
         with self._lock.mutex:
             if self.state not in OPEN_STATES:
                 raise InvalidState(self.session_id, self.state)
+            if self._gap_end != self._next:
+                self._gap_first = self._next
             self._next += count
+            self._gap_end = self._next
             if self._can_be_slowed:
                 self._known_room += count
             for shelf in self._shelves:

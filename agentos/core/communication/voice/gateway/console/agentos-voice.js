@@ -357,6 +357,7 @@ export class VoiceStream extends EventTarget {
   #random;
   #rules;
   #ring = []; // {bytes, mediaMs} of each frame from `rules.kept` on
+  #sampleBytes; // of all channels
   #part; // of the frame that is being filled
   #filled = 0;
   #frames = 0; // that were captured here
@@ -404,7 +405,8 @@ export class VoiceStream extends EventTarget {
     this.#newSocket = newSocket;
     this.#random = random;
     this.#awaySeconds = awaySeconds;
-    this.#part = new Uint8Array(samples * sampleBytes * (format.channels ?? 1));
+    this.#sampleBytes = sampleBytes * (format.channels ?? 1);
+    this.#part = new Uint8Array(samples * this.#sampleBytes);
     this.#rules = new ClientStream(Math.max(1, Math.round((ringSeconds * 1000) / FRAME_MS)), "");
     /** How it ends: `{state, reason}` of the session, or a rejection with `StreamFailed` or what `ticket` rejected with. */
     this.done = new Promise((resolve, reject) => {
@@ -436,6 +438,7 @@ export class VoiceStream extends EventTarget {
 
   /** Connect. Audio may be sent before, and at any time after. */
   start() {
+    if (this.#awaySince !== null || this.#connects > 0 || this.#over) return;
     globalThis.addEventListener?.("online", this.#online);
     this.#connect();
   }
@@ -465,9 +468,10 @@ export class VoiceStream extends EventTarget {
     this.#pump();
   }
 
-  /** No more audio: what is left is sent, and the session stops. Returns `done`. */
+  /** No more audio: what is left is sent, in whole samples, and the session stops. Returns `done`. */
   end() {
     if (!this.#rules.finished && !this.#over) {
+      this.#filled -= this.#filled % this.#sampleBytes;
       const short = this.#filled > 0;
       if (short) this.#capture(this.#part.subarray(0, this.#filled));
       this.#rules.finish({ short });
@@ -530,7 +534,7 @@ export class VoiceStream extends EventTarget {
     this.#awaySince ??= Date.now();
     if (!this.#rules.resuming) {
       try {
-        this.#rules.credential = await this.#ticket();
+        this.#rules.credential = await within(GREETING_MS, this.#ticket());
       } catch (error) {
         if (this.#over) return;
         if (error instanceof TypeError) this.#later(StreamCode.LOST, "no ticket: the server can't be reached");
@@ -539,7 +543,13 @@ export class VoiceStream extends EventTarget {
       }
       if (this.#over) return;
     }
-    const socket = this.#newSocket(this.#url, SUBPROTOCOL);
+    let socket;
+    try {
+      socket = this.#newSocket(this.#url, SUBPROTOCOL);
+    } catch (error) {
+      this.#fail(error, StreamCode.LOST, error.message); // no such address, or the page's policy forbids it
+      return;
+    }
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
@@ -570,6 +580,7 @@ export class VoiceStream extends EventTarget {
         break;
       case "ack":
         this.#failures = 0;
+        this.#awaySince = null;
         this.#received = message.received;
         this.#tell("progress", this.progress);
         break;
@@ -578,6 +589,7 @@ export class VoiceStream extends EventTarget {
         break;
       case "event":
         if (answer !== null) {
+          this.#awaySince = null;
           const { number, event, timestamp_ms, payload } = answer;
           this.#tell("event", { number, event, timestamp_ms, payload });
         }
@@ -595,12 +607,12 @@ export class VoiceStream extends EventTarget {
   #opened(welcome) {
     clearTimeout(this.#timers.greeting);
     this.#connects += 1;
-    this.#awaySince = null;
     this.#received = welcome.expected;
     const fitting = Math.floor((welcome.max_message_bytes - HEADER_BYTES) / this.#part.length);
     this.#most = Math.max(1, Math.min(MOST_FRAMES, fitting));
     this.#timers.beat = setInterval(() => {
       if (!this.#rules.beat()) this.#closed(StreamCode.LOST, "the server has been silent for too long");
+      else this.#awaySince = null; // a connection that lasts counts, though nothing was said on it
     }, welcome.heartbeat_ms);
     this.#phase();
     this.#tell("welcome", welcome);
@@ -675,10 +687,21 @@ export class VoiceStream extends EventTarget {
   }
 }
 
+/** What `promise` resolves to, unless it takes longer: then it is as if the network were not there. */
+function within(ms, promise) {
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new TypeError("no answer in time")), ms);
+  });
+  return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
 // --- the microphone --------------------------------------------------------------------------------------------------
 
 const CAPTURE = "agentos-voice-capture";
 const QUIET_DBFS = -100; // digital silence has no level; this is drawn for it
+
+const GONE = "the microphone is gone: it was unplugged, or its permission was withdrawn";
 
 const REFUSALS = {
   NotAllowedError: ["denied", "the microphone may not be used: allow it for this page in the browser's settings"],
@@ -720,6 +743,8 @@ export class Microphone extends EventTarget {
   #stream = null;
   #context = null;
   #node = null;
+  #turn = 0; // counts starts and stops: a start that another one follows is over
+  #starting = null;
   #offsetMs = null; // from the context's clock to that of `performance.now()`
 
   /**
@@ -759,39 +784,62 @@ export class Microphone extends EventTarget {
   }
 
   /**
-   * Begin to capture; the browser asks its user first. Call it from a click or a key.
+   * Begin to capture; the browser asks its user first. Call it from a click or a key. A `stop` meanwhile ends it: then it
+   * resolves and nothing runs, whatever the user answers.
    * @throws {MicrophoneError}
    */
-  async start() {
-    if (this.#stream !== null) return;
+  start() {
+    if (this.#node !== null) return Promise.resolve();
+    if (this.#starting === null) {
+      const starting = this.#begin(++this.#turn).finally(() => {
+        if (this.#starting === starting) this.#starting = null;
+      });
+      this.#starting = starting;
+    }
+    return this.#starting;
+  }
+
+  async #begin(turn) {
     if (!navigator.mediaDevices?.getUserMedia || typeof AudioWorkletNode === "undefined") {
       throw new MicrophoneError("unsupported", "this page can't use a microphone: it must come by https: or from this machine");
     }
+    const over = () => turn !== this.#turn;
+    let stream = null;
+    let context = null;
+    let node = null;
+    let source;
     try {
-      this.#stream = await navigator.mediaDevices.getUserMedia({ audio: this.#constraints });
-      const [context, source] = this.#listen(this.#stream);
-      this.#context = context;
+      stream = await navigator.mediaDevices.getUserMedia({ audio: this.#constraints });
+      if (over()) return await letGo(stream, context, node);
+      [context, source] = this.#listen(stream);
       await context.audioWorklet.addModule(this.#module);
-      this.#node = new AudioWorkletNode(context, CAPTURE, {
+      if (over()) return await letGo(stream, context, node);
+      node = new AudioWorkletNode(context, CAPTURE, {
         numberOfOutputs: 0,
         processorOptions: { sampleRate: this.#sampleRate },
       });
-      this.#node.port.onmessage = ({ data }) => this.#captured(data);
-      this.#node.onprocessorerror = () => this.#lost("failed", "the browser's audio processing failed");
-      source.connect(this.#node);
+      node.port.onmessage = ({ data }) => over() || this.#captured(data);
+      node.onprocessorerror = () => over() || this.#lost("failed", "the browser's audio processing failed");
+      source.connect(node);
       await context.resume();
     } catch (error) {
-      await this.#release();
+      await letGo(stream, context, node);
+      if (over()) return;
       const [kind, message] = REFUSALS[error.name] ?? ["failed", `the microphone can't be used: ${error.message}`];
       throw new MicrophoneError(kind, message, error);
     }
-    const [track] = this.#stream.getAudioTracks();
-    track.onended = () => this.#lost("lost", "the microphone is gone: it was unplugged, or its permission was withdrawn");
+    if (over()) return await letGo(stream, context, node);
+    [this.#stream, this.#context, this.#node] = [stream, context, node];
+    const [track] = stream.getAudioTracks();
+    track.onended = () => this.#lost("lost", GONE);
     track.onmute = track.onunmute = () => this.#tell("muted", { muted: track.muted });
+    if (track.readyState === "ended") await this.#lost("lost", GONE);
   }
 
   /** Stop to capture and let go of the device. What it had captured has been told when this resolves. */
   async stop() {
+    this.#turn += 1;
+    this.#starting = null;
     if (this.#node !== null) {
       const { port } = this.#node;
       const flushed = new Promise((resolve) => {
@@ -829,20 +877,24 @@ export class Microphone extends EventTarget {
     this.#tell("lost", new MicrophoneError(kind, message));
   }
 
-  async #release() {
-    this.#node?.disconnect();
-    for (const track of this.#stream?.getTracks() ?? []) {
-      track.onended = track.onmute = track.onunmute = null;
-      track.stop();
-    }
-    const context = this.#context;
+  #release() {
+    const [stream, context, node] = [this.#stream, this.#context, this.#node];
     this.#node = this.#stream = this.#context = this.#offsetMs = null;
-    if (context !== null && context.state !== "closed") await context.close();
+    return letGo(stream, context, node);
   }
 
   #tell(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
   }
+}
+
+async function letGo(stream, context, node) {
+  node?.disconnect();
+  for (const track of stream?.getTracks() ?? []) {
+    track.onended = track.onmute = track.onunmute = null;
+    track.stop();
+  }
+  if (context !== null && context.state !== "closed") await context.close();
 }
 
 const ZERO_CROSSINGS = 16; // of the filter, on each side

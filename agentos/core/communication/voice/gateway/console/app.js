@@ -38,8 +38,16 @@ let shown = 0;
 function viewOf(hash) {
   const [, name = "", id] = hash.replace(/^#/, "").split("/");
   if (shared.about.authentication && !shared.api.signedIn) return [signInView, null];
-  if (name === "sessions" && id) return [sessionView, decodeURIComponent(id)];
+  if (name === "sessions" && id) return [sessionView, decoded(id)];
   return [VIEWS[name] ?? sessionsView, null];
+}
+
+function decoded(id) {
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id; // no session has such a name
+  }
 }
 
 async function show({ focus = true } = {}) {

@@ -65,8 +65,9 @@ export class Call extends EventTarget {
     });
     try {
       await device.start();
-      this.#microphone({ state: "on", label: device.label });
+      if (this.#device === device && device.running) this.#microphone({ state: "on", label: device.label });
     } catch (error) {
+      if (this.#device !== device) return;
       this.#device = null;
       this.#microphone({ state: "off", error });
     }

@@ -127,7 +127,7 @@ export async function sessionView(shared, id) {
 
 function aboutCard(session) {
   const { result, metadata } = session;
-  const said = (value) => ({ true: "yes", false: "no" })[value] ?? (typeof value === "string" ? value : JSON.stringify(value));
+  const said = (value) => (value === true ? "yes" : value === false ? "no" : typeof value === "string" ? value : JSON.stringify(value));
   return card(
     "About",
     {},
@@ -140,7 +140,7 @@ function aboutCard(session) {
       ["Sound", sound(session.audio_format)],
       ["Recorded", session.recording_enabled ? "yes" : "no"],
       ["Audit trace", element("code", {}, session.audit_trace_id)],
-      ...Object.entries(metadata).map(([name, value]) => [`${name[0].toUpperCase()}${spelled(name.slice(1))}`, said(value)]),
+      ...Object.entries(metadata).map(([name, value]) => [`${name.slice(0, 1).toUpperCase()}${spelled(name.slice(1))}`, said(value)]),
     ]),
   );
 }

@@ -84,7 +84,7 @@ class StreamConnection:
         self._told_ms = monotonic_ms()  # when frames were acknowledged
         self._beat_ms = self._told_ms + heartbeat_ms
         self._visited_ms = self._told_ms
-        self._messages = 0
+        self._messages = 0  # a bucket of a second's, which runs dry at the rate that is allowed
         self._gathered: list[bytes] = []  # what is to go through the door together
         self._gathered_frames = 0
         self._stale = False  # nothing was let in since the last visit
@@ -150,7 +150,10 @@ class StreamConnection:
         )
         try:
             async with self._group:
-                await self._send(welcome)
+                try:
+                    await self._send(welcome)
+                except Gone:  # raised here it would come out in a group
+                    self._group.cancel_scope.cancel()
                 self._group.start_soon(self._tell_events, hello.events)
                 # In a task of its own nothing stands between the loop and what runs for every frame: each `await` of the app's
                 # layers would be passed through.
@@ -199,6 +202,7 @@ class StreamConnection:
             if self._gathered_frames >= self._together:
                 self.let_in()
         except Exception as error:  # noqa: BLE001 - each has its close code
+            self._reads = False  # of what the server has besides nothing may get in
             self._failed(error)
         return True
 
@@ -228,6 +232,8 @@ class StreamConnection:
             self._reads = True
             message = await self._receive()
             self._reads = False
+            if self._ending is not None:
+                return  # what came behind a violation
             self._messages += 1
             if self._gathered_frames >= self._together:
                 await self._all_in()
@@ -251,12 +257,12 @@ class StreamConnection:
 
     def _gather(self, audio: Audio) -> None:
         """Keep what came, when it is what comes next, to go through the door."""
-        self.stream.audio(audio.first, audio.count, audio.media_ms, last=audio.last)
         payload, decoder = audio.payload, self._seat.decoder
+        if decoder is None and len(payload) != audio.count * self._frame_bytes:
+            self._check_short(payload, audio.count, last=audio.last)
+        self.stream.audio(audio.first, audio.count, audio.media_ms, last=audio.last)
         if decoder is not None:
             payload = decoder.decode(payload, audio.count)
-        elif len(payload) != audio.count * self._frame_bytes:
-            self._check_short(payload, audio.count, last=audio.last)
         self._gathered.append(payload)
         self._gathered_frames += audio.count
 
@@ -366,13 +372,14 @@ class StreamConnection:
         if self._begun_ms is not None and now_ms - self._begun_ms > SEND_MS:
             self.end(StreamCode.TOO_SLOW, f"nothing was taken for {SEND_MS // 1000} s")
             return
-        allowed = MESSAGES_A_SECOND * max(1000, now_ms - self._visited_ms) // 1000
-        self._visited_ms, messages, self._messages = now_ms, self._messages, 0
-        if messages > allowed:
+        self._messages -= MESSAGES_A_SECOND * (now_ms - self._visited_ms) // 1000
+        self._visited_ms = now_ms
+        if self._messages > MESSAGES_A_SECOND:
             self.end(
                 StreamCode.TOO_MANY, f"more than {MESSAGES_A_SECOND:,} messages a second: put more frames into each"
             )
             return
+        self._messages = max(0, self._messages)
         if self.stream.phase == GREETING:
             return  # it waits for its session
         if self._stale:
