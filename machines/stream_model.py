@@ -278,9 +278,13 @@ class StreamModel(Model[State, tuple[str, int]]):
             leads_to("a stream that was finished ends", lambda state: ClientStream.thaw(state.client).finished, _ended),
             sometimes("a client comes back and goes on", lambda state: _client(state).attempt > 1 and _open(state)),
             sometimes("a newer connection fences an older", lambda state: _phase(state.old) == OVER),
-            sometimes("a frame is declared lost", lambda state: LOST in state.taken),
             sometimes(
                 "a stream outlives its server", lambda state: state.died and _ended(state) and not state.cut_short
+            ),
+            *(
+                (sometimes("a frame is declared lost", lambda state: LOST in state.taken),)
+                if self.ring < self.frames
+                else ()
             ),
         )
 
@@ -366,7 +370,9 @@ def _in_order(state: State) -> bool:
 
 
 def _lost_fell_off(state: State) -> bool:
-    return all(number < _client(state).kept for number, content in enumerate(state.taken) if content == LOST)
+    # By what was captured, not by what the client says it keeps: it may have let go of a frame too early.
+    oldest = _client(state).next - _client(state).capacity
+    return all(number < oldest for number, content in enumerate(state.taken) if content == LOST)
 
 
 def _in_agreement(state: State) -> bool:

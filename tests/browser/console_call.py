@@ -196,7 +196,9 @@ def test_a_call_that_ends_while_the_browser_still_asks_leaves_no_microphone_on(v
     page.get_by_role("button", name="End the call").click()
     expect(page.locator(".chip")).to_have_text("stopped")
     assert page.evaluate("(async () => { allow(); await new Promise((done) => setTimeout(done, 1000)); })()") is None
-    assert page.evaluate("asked.map((stream) => stream.getTracks().map((track) => track.readyState)).flat()") == ["ended"]
+    assert page.evaluate("asked.map((stream) => stream.getTracks().map((track) => track.readyState)).flat()") == [
+        "ended"
+    ]
 
 
 def test_a_call_by_keys_alone(visit: Visiting, server: str) -> None:
