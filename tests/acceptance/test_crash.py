@@ -138,11 +138,11 @@ def test_killed_in_the_middle_of_a_call(home: Path, kind: str, engine: STTProvid
     assert len(heard) == len(segments) * 32_000
     assert heard == spoken(len(heard) // 2)
 
-    whole = recover(folder)  # and joined they are one file
+    whole = recover(folder)  # and joined they are one file, with what was written since the last was closed
     assert whole is not None
-    assert whole.samples == len(heard) // 2
+    assert whole.samples >= len(heard) // 2
     samples, _ = soundfile.read(whole.path, dtype="int16")
-    assert samples.tobytes() == heard
+    assert samples.tobytes() == spoken(whole.samples)
     assert accounted[-1]["bytes"] > 0
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))  # no worker outlives its service
 
