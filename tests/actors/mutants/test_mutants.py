@@ -14,8 +14,6 @@ import pytest
 
 from tests.actors.mutants.patches import ROOT, Answer, Patch, checked, copy_with, patches
 
-pytestmark = pytest.mark.slow  # the same on every Python
-
 PATCHES = patches()
 AT_ONCE = 2
 SCARS = {1, 3, 7}
@@ -58,6 +56,7 @@ def test_what_is_patched_stands_in_the_file_exactly_once(patch: Patch) -> None:
     assert (ROOT / patch.file).read_text().count(patch.old) == 1
 
 
+@pytest.mark.slow  # the same on every Python
 @pytest.mark.parametrize("patch", PATCHES, ids=named)
 def test_the_checker_names_the_promise_that_a_patch_breaks(patch: Patch, answers: Answers) -> None:
     without, with_it = answers.unpatched[patch.arguments].result(), answers.patched[patch.name].result()

@@ -18,8 +18,6 @@ import pytest
 
 from tests.actors.mutants.patches import ROOT, copy_with
 
-pytestmark = pytest.mark.slow  # the same on every Python
-
 HERE = Path(__file__).parent
 AT_ONCE = 2
 SEEDS = 200
@@ -82,6 +80,7 @@ def test_what_is_patched_stands_in_the_file_exactly_once(bug: Bug) -> None:
     assert (ROOT / bug.file).read_text().count(bug.old) == 1
 
 
+@pytest.mark.slow  # the same on every Python
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bug", BUGS, ids=named)
 def test_a_bug_in_supervision_or_recovery_is_found(bug: Bug, answers: Mapping[str, Future[dict[str, Any]]]) -> None:
