@@ -1,26 +1,24 @@
 """Cancelled at any await, once or twice, a service leaves no session that has not STOPPED and nothing of its own.
 
-A run is cut at its k-th turn: on asyncio a turn of the loop, on trio a step of a task. On asyncio there is also what knows no
-shield: cancelling all tasks, as `asyncio.run` does when a second Ctrl-C comes.
+`tests/voice/cutting.py` says what a turn is.
 """
 
-import asyncio
 import gc
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-import trio
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSessionState
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms
+from tests.voice.cutting import LOOPS, PATIENCE, Cut
 
 FRAMES = bytes(640 * 3)
-PATIENCE = 20  # seconds
 FEWEST = 40  # turns of a run that does what it should
 STRIDE = 3  # the usual run cuts at every third turn
 AGAIN = (1, 2, 5, 13)  # how many turns later the second cancellation comes
@@ -53,90 +51,6 @@ async def host(settings: VoiceSettings, acknowledged: list[str], engine: STTProv
         await service.drain()
 
 
-class Cut(NamedTuple):
-    """When a run is cancelled: at a turn, and again so many turns later (0: not again); `pierced`: past every shield."""
-
-    at: int
-    again: int = 0
-    pierced: bool = False
-
-
-class _CountingLoop(asyncio.SelectorEventLoop):
-    """A loop that calls `turned(n)` before its n-th turn."""
-
-    turns = 0
-    turned: Callable[[int], None] | None = None
-
-    def _run_once(self) -> None:
-        if self.turned is not None:
-            self.turns += 1
-            self.turned(self.turns)
-        super()._run_once()  # type: ignore[misc]
-
-
-def cut_on_asyncio(settings: VoiceSettings, acknowledged: list[str], engine: STTProvider, cut: Cut) -> bool:
-    """Run the host and cut it; whether it was cut before it ended."""
-
-    async def main() -> bool:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, _CountingLoop)
-        me = asyncio.current_task()
-        task = asyncio.create_task(host(settings, acknowledged, engine))
-
-        def turned(turn: int) -> None:
-            if turn == cut.at or (cut.again and turn == cut.at + cut.again):
-                for victim in asyncio.all_tasks(loop) - {me} if cut.pierced else {task}:
-                    victim.cancel()
-
-        loop.turned = turned
-        await asyncio.wait([task], timeout=PATIENCE)
-        loop.turned = None
-        assert task.done()
-        assert asyncio.all_tasks() == {me}
-        if task.cancelled():
-            return True
-        task.result()
-        return loop.turns >= cut.at
-
-    with asyncio.Runner(loop_factory=_CountingLoop) as runner:
-        return runner.run(main())
-
-
-class _Steps(trio.abc.Instrument):
-    def __init__(self, stepped: Callable[[int], None]) -> None:
-        self._steps = 0
-        self._stepped = stepped
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        self._steps += 1
-        self._stepped(self._steps)
-
-
-def cut_on_trio(settings: VoiceSettings, acknowledged: list[str], engine: STTProvider, cut: Cut) -> bool:
-    """As `cut_on_asyncio`; the second cancellation is that of a scope further out."""
-
-    async def main() -> bool:
-        inner, outer = trio.CancelScope(), trio.CancelScope()
-
-        def stepped(step: int) -> None:
-            if step == cut.at:
-                inner.cancel()
-            elif cut.again and step == cut.at + cut.again:
-                outer.cancel()
-
-        instrument = _Steps(stepped)
-        trio.lowlevel.add_instrument(instrument)
-        try:
-            with trio.fail_after(PATIENCE), outer, inner:
-                await host(settings, acknowledged, engine)
-        finally:
-            trio.lowlevel.remove_instrument(instrument)
-        return inner.cancel_called
-
-    return trio.run(main)
-
-
-LOOPS = {"asyncio": cut_on_asyncio, "trio": cut_on_trio}
 WAYS = pytest.mark.parametrize(
     ("loop", "again", "pierced"),
     [
@@ -179,7 +93,7 @@ class Checks:
             home=self.folder / f"{loop}-{cut.at}-{cut.again}-{cut.pierced}", drain_timeout_seconds=0.01, stt_workers=1
         )
         acknowledged: list[str] = []
-        was_cut = LOOPS[loop](settings, acknowledged, engine, cut)
+        was_cut = LOOPS[loop](partial(host, settings, acknowledged, engine), cut)
         self._nothing_is_left(cut)
         if settings.database.exists():
             self._all_have_stopped(settings, acknowledged, cut)
@@ -192,7 +106,7 @@ class Checks:
                 thread.join(0.1)  # idle threads of the loop's pool end with the loop, a moment later
         assert left == set(), cut
         if cut.pierced:
-            gc.collect()  # asyncio's own transport of a worker, and coroutines that never ran, which Python complains of here
+            gc.collect()  # coroutines that never ran, which Python complains of here
         assert open_files() - self.files == set(), cut
         assert children() - self.children == set(), cut  # one that an earlier test left may end meanwhile
 
@@ -245,15 +159,15 @@ def test_cancelled_at_every_turn(
     assert turn > FEWEST
 
 
-# Not twice past every shield: then nobody is left to close asyncio's own transport of a worker that was killed.
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("again", [0, 2])
 @pytest.mark.parametrize(("loop", "pierced"), [("asyncio", False), ("asyncio", True), ("trio", False)])
 def test_cancelled_while_worker_processes_run(
-    loop: str, pierced: bool, tmp_path: Path, make_settings: MakeSettings
+    loop: str, again: int, pierced: bool, tmp_path: Path, make_settings: MakeSettings
 ) -> None:
     checks = Checks(tmp_path, make_settings)
     turn = 20
-    while checks.run(loop, Cut(turn, 0 if pierced else 2, pierced), STTProvider.POCKETSPHINX):
+    while checks.run(loop, Cut(turn, again, pierced), STTProvider.POCKETSPHINX):
         turn += 4 * STRIDE + 1
     assert turn > FEWEST

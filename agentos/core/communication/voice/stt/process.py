@@ -1,17 +1,18 @@
 """One worker process as the port sees it: requests are queued without waiting, answers and the end come as calls."""
 
+import contextlib
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
-from subprocess import PIPE
-from typing import Final
+from subprocess import PIPE, Popen, TimeoutExpired
+from typing import IO, Final
 
 import anyio
 import structlog
-from anyio.abc import ByteReceiveStream, ByteSendStream, Process
 
 import actors
 import machines
@@ -22,6 +23,8 @@ WORKER_MODULE: Final = "agentos.core.communication.voice.stt.worker"
 _READ_BYTES: Final = 1 << 16
 _SEND_BYTES: Final = 1 << 16
 _REAP_SECONDS: Final = 5.0  # a killed process is gone at once, unless the kernel holds it
+_REAP_IN_HASTE_SECONDS: Final = 1.0
+_GONE_POLL_SECONDS: Final = 0.002
 _LAST_WORDS_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -53,7 +56,8 @@ class WorkerProcess:
     """A worker from its start to its end.
 
     `on_answer(answer)` and `on_end(reason)` are called in the loop's thread, the latter once, last, when the process is
-    gone or can't be started.
+    gone or can't be started. Plain pipes and a plain process: those of the loops can't be had and given back whole when
+    every task is cancelled past its shields, as asyncio does at a second Ctrl-C.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class WorkerProcess:
         self._on_end = on_end
         self._requests: deque[bytes] = deque()
         self._news = anyio.Event()
-        self._process: Process | None = None
+        self._process: Popen[bytes] | None = None
         self._killed = False
 
     @property
@@ -90,62 +94,64 @@ class WorkerProcess:
 
     async def run(self) -> None:
         """Start the process, carry requests and answers, and reap it. Cancelled, it kills the process first."""
-        reason = "it ended"
         try:
-            # A start that was cancelled half-way would leave a process that nobody knows.
-            with anyio.CancelScope(shield=True):
-                self._process = process = await anyio.open_process(
-                    self._command,
-                    stdin=PIPE,
-                    stdout=PIPE,
-                    stderr=PIPE,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path())},
-                    start_new_session=True,
-                )
+            self._process = process = self._start()
         except OSError as error:
             self._on_end(f"it can't be started: {error}")
             return
+        reason = "it ended"
         try:
             if not self._killed:
-                await self._carry(process)
-        except ProtocolError as error:
-            reason = f"it sent nonsense: {error}"
+                reason = await self._carry(process)
         finally:
-            _kill(process)
-            with anyio.move_on_after(_REAP_SECONDS, shield=True):
-                await process.wait()
-            with anyio.move_on_after(_REAP_SECONDS, shield=True):
-                await process.aclose()
-            if process.returncode is not None:
-                reason += f" with code {process.returncode}"
-            self._on_end(reason)
+            try:
+                await _reap(process)
+            finally:
+                for pipe in _pipes(process):
+                    pipe.close()
+                code = process.returncode
+                self._on_end(reason if code is None else f"{reason} with code {code}")
 
-    async def _carry(self, process: Process) -> None:
-        assert process.stdin is not None  # noqa: S101 - pipes, as asked for above
-        assert process.stdout is not None  # noqa: S101
-        assert process.stderr is not None  # noqa: S101
+    def _start(self) -> Popen[bytes]:
+        """Start it here, in a millisecond: a thread that does so is one that a cancelled task leaves behind."""
+        process = Popen(  # noqa: S603 - the interpreter that was configured, no shell
+            self._command,
+            bufsize=0,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search_path())},
+            start_new_session=True,
+        )
+        for pipe in _pipes(process):
+            os.set_blocking(pipe.fileno(), False)
+        return process
+
+    async def _carry(self, process: Popen[bytes]) -> str:
+        """Carry requests and answers until the worker's answers end; how they did."""
+        stdin, stdout, stderr = _pipes(process)
         complained = anyio.Event()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._write, process.stdin)
-            tasks.start_soon(self._log, process.stderr, process.pid, complained)
-            try:
-                await self._read(process.stdout)
-            finally:
-                with anyio.move_on_after(_LAST_WORDS_SECONDS):
-                    await complained.wait()
-                tasks.cancel_scope.cancel()
+            tasks.start_soon(self._write, stdin)
+            tasks.start_soon(self._log, stderr, process.pid, complained)
+            reason = await self._read(stdout)
+            with anyio.move_on_after(_LAST_WORDS_SECONDS):
+                await complained.wait()
+            tasks.cancel_scope.cancel()
+        return reason
 
-    async def _read(self, stdout: ByteReceiveStream) -> None:
+    async def _read(self, stdout: IO[bytes]) -> str:
         answers: PacketReader[Answer] = PacketReader(Answer)
-        try:
-            while True:
-                for answer in answers.feed(await stdout.receive(_READ_BYTES)):
+        while data := await _receive(stdout):
+            try:
+                for answer in answers.feed(data):
                     self._on_answer(answer)
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            return
+            except ProtocolError as error:
+                return f"it sent nonsense: {error}"
+        return "it ended"
 
-    async def _write(self, stdin: ByteSendStream) -> None:
-        try:
+    async def _write(self, stdin: IO[bytes]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the reader sees the end of the process
             while True:
                 await self._news.wait()
                 self._news = anyio.Event()
@@ -155,29 +161,63 @@ class WorkerProcess:
                     while self._requests and size < _SEND_BYTES:
                         batch.append(self._requests.popleft())
                         size += len(batch[-1])
-                    await stdin.send(b"".join(batch))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            return  # the reader sees the end of the process
+                    await _send(stdin, b"".join(batch))
 
     @staticmethod
-    async def _log(stderr: ByteReceiveStream, pid: int, done: anyio.Event) -> None:
+    async def _log(stderr: IO[bytes], pid: int, done: anyio.Event) -> None:
         """Whatever a worker complains of, a line of log each; a flood is cut, not kept."""
         rest = b""
-        try:
-            while True:
-                *lines, rest = (rest + await stderr.receive(_READ_BYTES)).split(b"\n")
-                for line in lines:
-                    log.warning("stt_worker_says", pid=pid, line=line.decode(errors="replace"))
-                rest = rest[:_READ_BYTES]
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
-            if rest:
-                log.warning("stt_worker_says", pid=pid, line=rest.decode(errors="replace"))
-            done.set()
+        while data := await _receive(stderr):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                log.warning("stt_worker_says", pid=pid, line=line.decode(errors="replace"))
+            rest = rest[:_READ_BYTES]
+        if rest:
+            log.warning("stt_worker_says", pid=pid, line=rest.decode(errors="replace"))
+        done.set()
 
 
-def _kill(process: Process) -> None:
+def _pipes(process: Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    assert process.stdin is not None  # noqa: S101 - pipes, as asked for when it was started
+    assert process.stdout is not None  # noqa: S101
+    assert process.stderr is not None  # noqa: S101
+    return process.stdin, process.stdout, process.stderr
+
+
+async def _receive(pipe: IO[bytes]) -> bytes:
+    """What has come, at least a byte; nothing at the pipe's end."""
+    while True:
+        await anyio.wait_readable(pipe)
+        with contextlib.suppress(BlockingIOError):
+            return os.read(pipe.fileno(), _READ_BYTES)
+
+
+async def _send(pipe: IO[bytes], data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        await anyio.wait_writable(pipe)
+        with contextlib.suppress(BlockingIOError):
+            rest = rest[os.write(pipe.fileno(), rest) :]
+
+
+def _kill(process: Popen[bytes]) -> None:
+    """Kill it and all that it started, which would hold its pipes open. Its group is its own as long as it isn't reaped."""
     if process.returncode is None:
-        try:
-            process.kill()
-        except ProcessLookupError:
-            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _reap(process: Popen[bytes]) -> None:
+    """Kill the process, should it still run, and wait until it is gone, a few seconds at most.
+
+    A wait that is itself cancelled is made up for on the spot, so that no process is left: a killed one takes milliseconds.
+    """
+    _kill(process)
+    try:
+        with anyio.move_on_after(_REAP_SECONDS, shield=True):
+            while process.poll() is None:  # noqa: ASYNC110 - neither loop tells of it without a handle that is lost when cut
+                await anyio.sleep(_GONE_POLL_SECONDS)
+    except BaseException:
+        with contextlib.suppress(TimeoutExpired):
+            process.wait(_REAP_IN_HASTE_SECONDS)
+        raise
