@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from agentos.core.communication.voice.gateway import problems, views
 from agentos.core.communication.voice.gateway.problems import MEDIA_TYPE
+from agentos.core.communication.voice.storage.tokens import Role
 from tests.voice.gateway.conftest import Run
 
 METHODS = {"get", "post", "head"}
@@ -75,3 +76,40 @@ async def test_every_reference_leads_somewhere(run: Run) -> None:
     for reference in found:
         name = reference.removeprefix("#/components/schemas/")
         assert name in document["components"]["schemas"], reference
+
+
+@pytest.mark.anyio
+async def test_what_is_not_documented_is_refused_once_it_is_known_who_asks(run: Run) -> None:
+    async with run(authentication=True) as running:
+        client, admin = running.client, running.token(Role.ADMIN)
+        opened = {"project_id": "demo", "stt_provider": "whisper_local"}
+        session_id = (await client.post("/v1/sessions", json=opened, headers=admin)).json()["session_id"]
+        asked = 0
+        for path, methods in (await client.get("/openapi.json")).json()["paths"].items():
+            for method in methods if path not in OPEN else ():
+                url = path.replace("{session_id}", session_id)
+                sent: list[dict[str, Any]] = [{"params": {"surprise": "1"}}]
+                if method == "post":
+                    sent.append({"json": {"surprise": 1}})
+                for extra in sent:
+                    assert (await client.request(method, url, **extra)).status_code == 401, (method, path)
+                    reply = await client.request(method, url, **extra, headers=admin)
+                    assert reply.status_code == 422, (method, path)
+                    if method != "head":
+                        found = {item["field"]: item["message"] for item in reply.json()["errors"]}
+                        assert found["surprise"] == "there is no such field", (method, path)
+                    asked += 1
+        assert asked == 22
+        untouched = (await client.get(f"/v1/sessions/{session_id}", headers=admin)).json()
+        assert untouched["state"] == "created"
+        assert running.service.ready
+
+
+@pytest.mark.anyio
+async def test_an_empty_body_is_none(run: Run) -> None:
+    async with run() as running:
+        for content in (b"", b"{}", b"null"):
+            session_id = await running.create()
+            headers = {"Content-Type": "application/json"}
+            reply = await running.client.post(f"/v1/sessions/{session_id}/stop", content=content, headers=headers)
+            assert reply.status_code == 200, (content, reply.text)

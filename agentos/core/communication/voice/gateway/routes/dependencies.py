@@ -1,8 +1,9 @@
-"""What the routes ask for: the service, who asks, and the session that a path names."""
+"""What the routes ask for: the service, who asks, and the session that a path names; and that nothing else is sent."""
 
 from typing import Annotated, Final
 
-from fastapi import Depends, Path, Request
+from fastapi import Body, Depends, Path, Query, Request
+from pydantic import BaseModel, ConfigDict
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, requires
@@ -20,6 +21,22 @@ async def service_of(request: Request) -> AsyncVoiceService:
 Service = Annotated[AsyncVoiceService, Depends(service_of)]
 Reader = Annotated[Principal, Depends(requires(Permission.READ))]
 SessionId = Annotated[str, Path(max_length=MAX_SESSION_ID, examples=["voice-4f0c3a9d1e2b5c6d7e8f9a0b"])]
+
+
+class NoFields(BaseModel):
+    """Nothing, or an empty object."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+async def no_query(nothing: Annotated[NoFields, Query()]) -> None:
+    """The dependency of a route that knows no query parameter: any is refused."""
+    del nothing
+
+
+async def no_body(nothing: Annotated[NoFields | None, Body()] = None) -> None:
+    """The dependency of a route that knows no field of a body: any is refused."""
+    del nothing
 
 
 async def visible_session(

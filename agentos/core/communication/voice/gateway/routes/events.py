@@ -4,14 +4,20 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import InvalidRequest, SessionNotFound
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.routes import event_stream
-from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.dependencies import (
+    Reader,
+    Service,
+    SessionId,
+    no_query,
+    visible_session,
+)
 from agentos.core.communication.voice.gateway.routes.event_stream import EventStream
 from agentos.core.communication.voice.gateway.views import EventPageView, TranscriptView, UtteranceView
 from machines.events import VoiceEventType
@@ -85,6 +91,7 @@ async def get_session_events(
     "/{session_id}/transcript",
     operation_id="get_session_transcript",
     summary="What was said in a session",
+    dependencies=[Depends(no_query)],
     responses=refusals(SessionNotFound),
 )
 async def get_session_transcript(

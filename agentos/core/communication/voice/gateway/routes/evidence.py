@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
 from agentos.core.communication.voice.gateway.documentation import refusals
-from agentos.core.communication.voice.gateway.routes.dependencies import Service, SessionId
+from agentos.core.communication.voice.gateway.routes.dependencies import Service, SessionId, no_query
 from agentos.core.communication.voice.gateway.routes.events import LAST_NUMBER
 from agentos.core.communication.voice.gateway.routes.verification import Verifications
 from agentos.core.communication.voice.gateway.views import EvidencePageView, LinkView, VerificationView
@@ -53,7 +53,12 @@ async def get_session_evidence(
     )
 
 
-@router.get("/evidence/verification", operation_id="verify_evidence", summary="Verify the whole evidence chain")
+@router.get(
+    "/evidence/verification",
+    operation_id="verify_evidence",
+    summary="Verify the whole evidence chain",
+    dependencies=[Depends(no_query)],
+)
 async def verify_evidence(request: Request, service: Service, _: Examiner) -> VerificationView:
     """Walk along the chain, from its first record to its last. That takes a second for some ten thousand records; those who ask
     while one is under way get the one that begins behind it."""

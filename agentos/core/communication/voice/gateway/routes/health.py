@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from agentos.core.communication.voice.errors import Draining, Overloaded, ServiceClosed
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, checked, requires
 from agentos.core.communication.voice.gateway.documentation import refusals
-from agentos.core.communication.voice.gateway.routes.dependencies import Service
+from agentos.core.communication.voice.gateway.routes.dependencies import Service, no_body, no_query
 from agentos.core.communication.voice.gateway.views import DrainView, HealthView
 
 router = APIRouter(tags=["operation"])
@@ -40,7 +40,13 @@ async def get_readiness(service: Service) -> HealthView:
     return HealthView(status="ok")
 
 
-@router.post("/v1/drain", status_code=202, operation_id="drain_service", summary="End the service in order")
+@router.post(
+    "/v1/drain",
+    status_code=202,
+    operation_id="drain_service",
+    summary="End the service in order",
+    dependencies=[Depends(no_query), Depends(no_body)],
+)
 async def drain_service(request: Request, service: Service, _: Drainer) -> DrainView:
     """Take no new calls from now on. Calls that run may end by themselves for `drain_timeout_seconds`; then they are stopped,
     and the service ends. Once more changes nothing."""

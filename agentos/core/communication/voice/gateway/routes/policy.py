@@ -8,7 +8,13 @@ from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, requires
 from agentos.core.communication.voice.gateway.documentation import refusals
-from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.dependencies import (
+    Reader,
+    Service,
+    SessionId,
+    no_query,
+    visible_session,
+)
 from agentos.core.communication.voice.gateway.views import PolicyQuestion, VerdictView
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.evidence import EvidenceRecord
@@ -24,6 +30,7 @@ Asker = Annotated[Principal, Depends(requires(Permission.EXPLAIN))]
     "/sessions/{session_id}/verdict",
     operation_id="get_session_verdict",
     summary="What the policy said of a session",
+    dependencies=[Depends(no_query)],
     responses=refusals(SessionNotFound),
 )
 async def get_session_verdict(
@@ -47,7 +54,12 @@ async def get_session_verdict(
     return _view(session_id, session.policy_verdict)
 
 
-@router.post("/policy/explanations", operation_id="explain_policy", summary="What the policy would say")
+@router.post(
+    "/policy/explanations",
+    operation_id="explain_policy",
+    summary="What the policy would say",
+    dependencies=[Depends(no_query)],
+)
 async def explain_policy(body: PolicyQuestion, request: Request, service: Service, principal: Asker) -> VerdictView:
     """What would be decided of a request for a session, and why. Nothing is made, and nothing goes into evidence."""
     access_of(request).project(principal, body.project_id, request)

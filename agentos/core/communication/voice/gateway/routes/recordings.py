@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.problems import URN, Problem, reply
-from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.dependencies import (
+    Reader,
+    Service,
+    SessionId,
+    no_query,
+    visible_session,
+)
 from agentos.core.communication.voice.gateway.routes.file_stream import FileStreams
 from agentos.core.communication.voice.gateway.routes.ranges import Unsatisfiable
 from machines.session import VoiceSession
@@ -31,6 +37,7 @@ _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
     "/{session_id}/recording",
     operation_id="get_session_recording",
     summary="The recording of a session",
+    dependencies=[Depends(no_query)],
     response_class=Response,
     responses=_REPLIES,
 )
@@ -61,6 +68,7 @@ router.head(
     "/{session_id}/recording",
     operation_id="head_session_recording",
     summary="What the recording of a session is",
+    dependencies=[Depends(no_query)],
     response_class=Response,
     responses={status: {"description": found["description"]} for status, found in _REPLIES.items()},
 )(get_session_recording)

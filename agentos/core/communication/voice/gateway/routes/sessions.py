@@ -18,7 +18,14 @@ from agentos.core.communication.voice.gateway.access.control import Permission, 
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.problems import Problem, problem_of
 from agentos.core.communication.voice.gateway.routes.cursors import MAX_CURSOR, cursor_of, key_of
-from agentos.core.communication.voice.gateway.routes.dependencies import Reader, Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.dependencies import (
+    Reader,
+    Service,
+    SessionId,
+    no_body,
+    no_query,
+    visible_session,
+)
 from agentos.core.communication.voice.gateway.routes.repeats import IdempotencyKey, answered_once
 from agentos.core.communication.voice.gateway.views import NewSession, SessionPageView, SessionView, StoppedView
 from agentos.core.communication.voice.request import MAX_PROJECT_ID
@@ -49,6 +56,7 @@ class SessionFilter(BaseModel):
     status_code=201,
     operation_id="create_session",
     summary="Open a session",
+    dependencies=[Depends(no_query)],
     response_model=SessionView,
     responses=refusals(PolicyDenied, EvidenceUnavailable, KeyInUse),
 )
@@ -96,7 +104,11 @@ async def list_sessions(
 
 
 @router.get(
-    "/{session_id}", operation_id="get_session", summary="A session as it is now", responses=refusals(SessionNotFound)
+    "/{session_id}",
+    operation_id="get_session",
+    summary="A session as it is now",
+    dependencies=[Depends(no_query)],
+    responses=refusals(SessionNotFound),
 )
 async def get_session(session_id: SessionId, request: Request, service: Service, principal: Reader) -> SessionView:
     """The session, running or stopped."""
@@ -107,6 +119,7 @@ async def get_session(session_id: SessionId, request: Request, service: Service,
     "/{session_id}/stop",
     operation_id="stop_session",
     summary="Stop a session",
+    dependencies=[Depends(no_query), Depends(no_body)],
     response_model=StoppedView,
     responses={
         202: {"model": StoppedView, "description": "It has stopped; its final record is not in the store yet."},

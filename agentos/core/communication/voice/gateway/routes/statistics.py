@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentos.core.communication.voice.async_service import ServiceStatistics
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
 from agentos.core.communication.voice.gateway.metrics import MEDIA_TYPE, Metrics
-from agentos.core.communication.voice.gateway.routes.dependencies import Service
+from agentos.core.communication.voice.gateway.routes.dependencies import Service, no_query
 from agentos.core.communication.voice.inspection import ServicePicture
 
 ACTORS: Final = 100
@@ -29,7 +29,12 @@ class InspectionFilter(BaseModel):
     )
 
 
-@router.get("/v1/statistics", operation_id="get_statistics", summary="How the service is, in figures")
+@router.get(
+    "/v1/statistics",
+    operation_id="get_statistics",
+    summary="How the service is, in figures",
+    dependencies=[Depends(no_query)],
+)
 async def get_statistics(service: Service, _: Watcher) -> ServiceStatistics:
     """Running sessions and what became of all of them, the load that decides about more, the actor system, and each port."""
     return service.statistics()
@@ -45,6 +50,7 @@ async def inspect_service(wanted: Annotated[InspectionFilter, Query()], service:
     "/metrics",
     operation_id="get_metrics",
     summary="Metrics for Prometheus",
+    dependencies=[Depends(no_query)],
     response_class=Response,
     responses={
         200: {"description": "Prometheus text format.", "content": {"text/plain": {"schema": {"type": "string"}}}}

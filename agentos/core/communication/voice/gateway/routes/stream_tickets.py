@@ -9,7 +9,13 @@ from agentos.core.communication.voice.errors import InvalidState, Overloaded, Se
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
 from agentos.core.communication.voice.gateway.access.tickets import LIFETIME_SECONDS, StreamCredentials
 from agentos.core.communication.voice.gateway.documentation import refusals
-from agentos.core.communication.voice.gateway.routes.dependencies import Service, SessionId, visible_session
+from agentos.core.communication.voice.gateway.routes.dependencies import (
+    Service,
+    SessionId,
+    no_body,
+    no_query,
+    visible_session,
+)
 from agentos.core.communication.voice.gateway.views import TicketView
 from agentos.core.time import utc_now
 from machines.session import VoiceSessionState
@@ -26,6 +32,7 @@ Streamer = Annotated[Principal, Depends(requires(Permission.STREAM))]
     status_code=201,
     operation_id="create_stream_ticket",
     summary="A ticket for the browser stream of a session",
+    dependencies=[Depends(no_query), Depends(no_body)],
     responses=refusals(SessionNotFound, InvalidState, Overloaded),
 )
 async def create_stream_ticket(
