@@ -10,6 +10,7 @@ A subclass declares, as data:
     wiring      the fields that never change (references, settings): exactly the parameters of `__init__`, in order
     state       the fields that change, with immutable values; `phase` among them if the actor has phases
     journal     the part of `state` that survives a crash; it is committed with each step, before the first effect
+    lasting     the keys of the timers that survive a crash; all others die with it
     handles     {phase: {MessageType: method name, DEFER or IGNORE}}, or {MessageType: ...} for an actor without phases
 
 The declaration is checked when the class is made: every field is declared once, every method exists, and every message
@@ -38,8 +39,13 @@ UNWATCH: Final = 9
 POSTPONE: Final = 10
 REFUSE: Final = 11
 HOLD: Final = 12
+KEEP_TIMER: Final = 13
 
 Effect = tuple[int, Any, Any]
+
+LONGEST_TIMER_SECONDS: Final = (
+    3_155_760_000.0  # a century; beyond, it is milliseconds, an epoch, or meant to be no timer
+)
 
 
 class _Rule:
@@ -150,8 +156,9 @@ class Timer(Struct, order=True):
     """An armed timer of one actor, and the message that its firing is. Timers are in the order of their times, and then
     of their setting, which `serial` counts.
 
-    It is void (`live` is False) once it was set again or cancelled, or its actor died, even if it already waits in the
-    mailbox. `due` is set when it has fired. `earlier` is the timer of the same actor that was set before it.
+    It is void (`live` is False) once it was set again or cancelled, or its actor died and it is none that lasts, even if it
+    already waits in the mailbox. `due` is set when it has fired. `earlier` is the timer of the same actor that was set before
+    it.
     """
 
     lane: ClassVar[int] = SYSTEM
@@ -174,6 +181,22 @@ class Timer(Struct, order=True):
                 later.earlier = self.earlier
                 return
             later = later.earlier
+
+    def rejoin_chain(self) -> None:
+        """Be a timer of the actor again, and the latest: its step raised, so it has not come yet."""
+        self.live = True
+        self.earlier, self.ref.timers = self.ref.timers, self
+
+
+class TimerError(ValueError):
+    """A timer was to be set for `seconds` that no timer can have: less than none, not a number, more than a century."""
+
+    def __init__(self, key: str, seconds: object) -> None:
+        super().__init__(
+            f"the timer {key!r} can't be set for {seconds!r}: give seconds, from 0 to {LONGEST_TIMER_SECONDS:,.0f}"
+        )
+        self.key = key
+        self.seconds = seconds
 
 
 class Out:
@@ -203,8 +226,19 @@ class Out:
         self._add((PORT, port, work))
 
     def set_timer(self, key: str, seconds: float) -> None:
-        """Have `timeout(key)` called after `seconds`; a timer of the same key is replaced."""
+        """Have `timeout(key)` called after `seconds`, from 0 to `LONGEST_TIMER_SECONDS`; a timer of the same key is replaced.
+
+        Behind `stop()` of the actor itself it is no timer. Raises `TimerError` for anything else than such a number."""
+        numeric = isinstance(seconds, (float, int)) and seconds.__class__ is not bool
+        if not (numeric and 0.0 <= seconds <= LONGEST_TIMER_SECONDS):
+            raise TimerError(key, seconds)
         self._add((SET_TIMER, key, seconds))
+
+    def keep_timer(self, key: str, seconds: float) -> None:
+        """Let a timer go on as it is, armed or due; set it for `seconds` if there is none. It is what `restarted` asks for
+        those that last (see `Actor.lasting`). Raises `TimerError` as `set_timer` does."""
+        self.set_timer(key, seconds)
+        self.effects[-1] = (KEEP_TIMER, key, seconds)
 
     def cancel_timer(self, key: str) -> None:
         """Cancel a timer; its `timeout` will not be called, even if it was due already."""
@@ -263,6 +297,13 @@ class Actor:
     journal: ClassVar[tuple[str, ...]] = ()
     handles: ClassVar[Mapping[Any, Any]] = {}
 
+    lasting: ClassVar[tuple[str, ...]] = ()
+    """The keys of the timers that outlast a crash, since they are deadlines that somebody was promised. Such a timer keeps its
+    moment while the actor is held, and comes then, also if that was before; one whose step raised is due until a step of it is
+    whole. `restarted` says with `Out.keep_timer` which of them the actor still needs, and arms them in the same way if a crash
+    came before they were; those that it neither keeps nor sets are cancelled before its first effect. A stop or a hold (see
+    `Out.hold`) cancels all."""
+
     holds_children: ClassVar[bool] = False
     """Whether a child that stops itself is held (see `Out.hold`), so that it can be begun again at its address. Such a
     parent loses neither news of an exit nor the word to end, even if it crashes on them twice: nobody else would ever decide on
@@ -281,6 +322,9 @@ class Actor:
         if abstract:
             return
         _check_fields(cls)
+        _check_lasting(cls)
+        for name in _CALLED_BY_THE_SYSTEM:
+            _refuse_suspended(cls, name, getattr(cls, name))
         cls.compiled = _compile(cls)
         defers = any(step is _defer for table in cls.compiled.values() for step in table.values())
         cls.journal_of = staticmethod(_values_of(cls.journal)) if cls.journal or defers else None
@@ -325,6 +369,11 @@ class Actor:
         return fresh
 
 
+def as_committed(ref: Ref) -> Actor | None:
+    """The actor at this address as its last whole step left it, for whoever acts in its stead; None when it has stopped."""
+    return None if ref.actor is None else ref.actor.recover(ref.journal)
+
+
 def _ignore(actor: Actor, message: object, out: Out) -> None:
     """The step of a message that is declared to mean nothing in this phase."""
 
@@ -342,14 +391,26 @@ def _refuse(actor: Actor, message: object, out: Out) -> None:
 
 
 def _start(actor: Actor, message: Start, out: Out) -> None:
-    (actor.restarted if message.again else actor.start)(out)
+    (begin_again if message.again else type(actor).start)(actor, out)
+
+
+def begin_again(actor: Actor, out: Out) -> None:
+    """The first step after a crash. Before all else, those lasting timers end that it does not ask for."""
+    actor.restarted(out)
+    if actor.lasting:
+        asked = {key for op, key, _ in out.effects if op in {KEEP_TIMER, SET_TIMER}}
+        out.effects[:0] = [(CANCEL_TIMER, key, None) for key in actor.lasting if key not in asked]
 
 
 def _timeout(actor: Actor, message: Timer, out: Out) -> None:
     if message.live:
         message.live = False
         message.leave_chain()
-        actor.timeout(message.key, out)
+        try:
+            actor.timeout(message.key, out)
+        except Exception:
+            message.rejoin_chain()
+            raise
 
 
 refused: Final = _refuse
@@ -363,6 +424,36 @@ def _values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
     fields = "".join(f"actor.{name}, " for name in names)
     made: Callable[[Any], tuple[Any, ...]] = eval(f"lambda actor: ({fields})")  # noqa: S307 - names of fields
     return made
+
+
+_CALLED_BY_THE_SYSTEM: Final = (
+    "start",
+    "restarted",
+    "timeout",
+    "receive",
+    "last_words",
+    "freeze",
+    "thaw",
+    "recover",
+)
+
+
+def _refuse_suspended(cls: type[Actor], name: str, method: Any) -> None:
+    """Refuse a method that would only make a coroutine or a generator: nobody awaits it, so it would never run."""
+    if is_suspended(method):
+        raise ActorDeclarationError(
+            f"{cls.__name__}.{name} is an async function or has a yield: a step runs at once and never waits; what it wants "
+            "done it asks for through `out`, and takes what comes of it as a message"
+        )
+
+
+def is_suspended(function: Any, *, but_generators: bool = False) -> bool:
+    """Whether calling this function runs nothing of it, because it is async or, unless these are welcome, a generator. Wrappers
+    that say what they wrap are looked through."""
+    function = inspect.unwrap(function)
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        return True
+    return not but_generators and inspect.isgeneratorfunction(function)
 
 
 def _check_fields(cls: type[Actor]) -> None:
@@ -380,6 +471,15 @@ def _check_fields(cls: type[Actor]) -> None:
     parameters = tuple(inspect.signature(cls).parameters)
     if parameters != cls.wiring:
         raise ActorDeclarationError(f"{cls.__name__}: __init__ takes {parameters}, the wiring is {cls.wiring}")
+
+
+def _check_lasting(cls: type[Actor]) -> None:
+    keys = cls.lasting
+    if not (isinstance(keys, tuple) and all(isinstance(key, str) and key for key in keys)):
+        raise ActorDeclarationError(f"{cls.__name__}: lasting is a tuple of the keys of timers, not {keys!r}")
+    if len(set(keys)) < len(keys):
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        raise ActorDeclarationError(f"{cls.__name__}: lasting names a timer twice: {', '.join(twice)}")
 
 
 def _slots(base: type) -> tuple[str, ...]:
@@ -414,4 +514,5 @@ def _step(cls: type[Actor], rule: Any) -> Any:
     method = getattr(cls, rule, None)
     if not inspect.isfunction(method):
         raise ActorDeclarationError(f"{cls.__name__}: no method {rule!r}")
+    _refuse_suspended(cls, rule, method)
     return method

@@ -89,13 +89,15 @@ class EvidenceActor(Actor):
         self._up(out)
 
     def not_stored(self, message: NotStored, out: Out) -> None:
-        """Tell the owners; if it is the store that failed, take nothing more until it answers a probe."""
+        """Tell the owners; if it is the store that failed, take nothing more until it answers a probe. A record that can't be
+        written will not turn up later, unlike one whose store failed over it."""
+        down = message.store_down
         for owner, number in message.tickets:
             if self.waiting.get(owner) == number:
                 self.waiting = self.waiting.without(owner)
-            out.tell(owner, NotDurable(number, message.error, perhaps=True))
+            out.tell(owner, NotDurable(number, message.error, perhaps=down, refused=not down))
         self._progress(out)
-        if message.store_down:
+        if down:
             self._down(out)
 
     def spill(self, message: Spill, out: Out) -> None:

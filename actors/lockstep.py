@@ -24,10 +24,10 @@ import msgspec
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pydantic import BaseModel
 
-from actors.actor import PORT, Actor, Retry
+from actors.actor import PORT, Actor, Exited, Retry, Shutdown, Timer
 from actors.mailbox import HELD, Ref
 from actors.model import Action, ActorModel, Crash, Scene, Schedule
-from actors.model_parts import Answer, Choice, ModelToken, Part, path_of
+from actors.model_parts import Answer, Choice, ModelToken, Part, found_at, path_of
 from actors.model_stage import Address
 from actors.system import ActorSystem, Token
 from machines.frozen import FrozenMap
@@ -68,8 +68,7 @@ class _StruckTable(dict[type, Any]):
         self._strike = strike
 
     def get(self, kind: type, default: Any = None) -> Any:
-        step = super().get(kind, default)
-        return step if kind is Retry else partial(self._strike, step)  # a retry looks up the message itself
+        return partial(self._strike, super().get(kind, default))
 
 
 class _Told:
@@ -122,7 +121,7 @@ class _LiveScene:
         self._system.tell(ref, message)
 
     def find(self, path: str) -> Ref:
-        return next(ref for ref, _ in self._system.refs() if path_of(ref) == path)
+        return found_at(path, {path_of(ref): ref for ref, _ in self._system.refs()})
 
 
 class Lockstep:
@@ -138,7 +137,7 @@ class Lockstep:
         if self.model.schedule is not Schedule.TURNS:
             raise ValueError("a real system takes turns: so must its model")
         self.now = EPOCH
-        self.system = ActorSystem(clock=self._clock)
+        self.system = ActorSystem(clock=self._clock, control_bound=self.model.control_bound)
         self._ports = {part: _LivePort(part) for part in live.parts}
         live.setup(cast("Scene", _LiveScene(self.system, self._ports)))
         (self.state,) = self.model.initial()
@@ -367,17 +366,27 @@ def _crashing(crashes: tuple[Crash, ...]) -> Iterator[None]:
         return
     by_step = {crash.step: crash for crash in crashes}
     taken = 0
-    poison: tuple[Any, Any] | None = None  # whose message, and which
+    poison: tuple[Any, Any, bool] | None = None  # whose message, which, and whether it comes as a retry
+    retried = False
 
     def strike(step: Callable[..., None], actor: Actor, message: Any, out: Any) -> None:
-        nonlocal taken, poison
+        nonlocal taken, poison, retried
+        if message.__class__ is Retry:  # its step looks up that of the message, which comes here then
+            retried = True
+            step(actor, message, out)
+            return
         crash = by_step.get(taken)
         taken += 1
-        if poison is not None and poison[0] is out.me and poison[1] is message:
+        again, retried = retried, False
+        if poison is not None and poison[0] is out.me and poison[1] is message and poison[2] == again:
             poison = None
             raise _Crash
         if crash is not None and crash.before_step:
-            poison = (out.me, message) if crash.poison else poison
+            if crash.poison:
+                kept = isinstance(message, Timer) or (  # as it is, however often
+                    isinstance(message, Exited | Shutdown) and actor.holds_children
+                )
+                poison = None if again else (out.me, message, not kept)
             raise _Crash
         step(actor, message, out)
         if crash is not None:

@@ -13,10 +13,10 @@ from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
 from machines.evidence import record_id
+from machines.recording import RecordingInfo
 from machines.session import (
+    AudioMismatch,
     EndReason,
-    Quality,
-    RecordingInfo,
     SessionResult,
     STTProvider,
     VoiceProvider,
@@ -29,7 +29,8 @@ from machines.session import (
 class Frames(Struct, frozen=True, gc=False):
     """`count` frames from number `first` on are at the door: `n_bytes` in all, arrived at `at_ms` (monotonic).
 
-    The first audio of a session may be less than a frame; then `count` is 0.
+    The first audio of a session may be less than a frame; then `count` is 0. `skipped` are the frames right before that were
+    never to come, by reason.
     """
 
     lane: ClassVar[int] = AUDIO
@@ -37,6 +38,17 @@ class Frames(Struct, frozen=True, gc=False):
     count: int
     n_bytes: int
     at_ms: int
+    skipped: tuple[tuple[str, int], ...] = ()
+
+
+class Mismatched(Struct, frozen=True, gc=False):
+    """So much audio came in so much time, by the clock of its capture, in milliseconds; `reason` says whether that is too much
+    or too little. It travels behind the audio."""
+
+    lane: ClassVar[int] = AUDIO
+    reason: str
+    audio_ms: int
+    media_ms: int
 
 
 class Drain(Struct, frozen=True, gc=False):
@@ -50,13 +62,14 @@ class Drain(Struct, frozen=True, gc=False):
 
 class OpenMedia(Struct, frozen=True):
     """Port work: begin the account of a session's audio, and its recording when `recording` is set. One that can't be slowed
-    goes on whatever waits."""
+    goes on whatever waits; where `voices` is set, frames with voice are looked for."""
 
     session_id: str
     audio_format: AudioFormat
     recording: bool
     reply_to: Any
     can_be_slowed: bool = True
+    voices: bool = False
 
 
 class Keep(Struct, frozen=True, gc=False):
@@ -74,18 +87,22 @@ class CloseMedia(Struct, frozen=True, gc=False):
 
 
 class Kept(Struct, frozen=True, gc=False):
-    """Port fact: every frame below `upto` is dealt with. Since the last such fact: `frames` kept with `n_bytes`, their
-    mean square and peak (full scale 1.0), clipped and silent frames; `digest` is the running SHA-256."""
+    """Port fact: every frame below `upto` is dealt with. Since the last such fact: `frames` kept, their mean square and peak
+    (full scale 1.0), clipped and silent frames, and `voiced` ones, where these are looked for, of those that the disk refused
+    too. Since the beginning of the call, so that no fact which is set aside is missed in the account: frames `kept`,
+    `n_bytes`, and the running SHA-256, `digest`."""
 
     lane: ClassVar[int] = CONTROL
     upto: int
     frames: int
-    n_bytes: int
     mean_square: float
     peak: float
     clipped: int
     silent: int
+    kept: int
+    n_bytes: int
     digest: str
+    voiced: int = 0
 
 
 class MediaLost(Struct, frozen=True, gc=False):
@@ -169,13 +186,15 @@ class Partial(Struct, frozen=True, gc=False):
 
 
 class Utterance(Struct, frozen=True):
-    """Port fact: a finished utterance, with word times where the engine has them."""
+    """Port fact: a finished utterance, with word times where the engine has them; and what is `heard` with it, so that no
+    account has words without their frames."""
 
     lane: ClassVar[int] = CONTROL
     text: str
     start_ms: int
     end_ms: int
     words: tuple[Word, ...] = ()
+    heard: Heard | None = None
 
 
 class Unheard(Struct, frozen=True, gc=False):
@@ -202,6 +221,12 @@ class SpeechSilent(Struct, frozen=True, gc=False):
 
 
 # --- what the parts tell their session -----------------------------------------------------------------------------
+
+
+class Spoken(Struct, frozen=True, gc=False):
+    """Transcriber to session: words were heard just now, in an utterance that goes on. Told where silence ends the call."""
+
+    lane: ClassVar[int] = CONTROL
 
 
 class PortFailed(Struct, frozen=True, gc=False):
@@ -235,6 +260,14 @@ class Account(Struct, frozen=True, gc=False):
     lost: tuple[tuple[str, int], ...]
 
 
+class Counted(Struct, frozen=True, gc=False):
+    """Recorder to session: its account so far; `due` is set when that is to go into evidence."""
+
+    lane: ClassVar[int] = CONTROL
+    account: Account
+    due: bool
+
+
 class Recorded(Struct, frozen=True):
     """Recorder to session, the last one: the final account and the closed recording."""
 
@@ -252,11 +285,42 @@ class Transcribed(Struct, frozen=True, gc=False):
     unheard: tuple[tuple[str, int], ...]
 
 
-class Assessed(Struct, frozen=True):
-    """Quality to session, the last one."""
+class Settled(Struct, frozen=True):
+    """Transcriber to session: what is settled so far. `news` is what came of it, for those who listen: the session passes it on
+    once it has this in its account, so that no end can say less than they heard. `spoken` is set when words are among it."""
 
     lane: ClassVar[int] = CONTROL
-    quality: Quality
+    transcribed: Transcribed
+    news: "Emit | None" = None
+    spoken: bool = False
+
+
+class Levels(Struct, frozen=True, gc=False):
+    """Sums over the frames that were measured: `energy` of mean squares, the `peak`, clipped and silent frames; and the longest
+    pause from one arrival to the next."""
+
+    frames: int = 0
+    energy: float = 0.0
+    peak: float = 0.0
+    clipped: int = 0
+    silent: int = 0
+    pause_ms: int = 0
+
+
+class Measured(Struct, frozen=True):
+    """Quality to session: how the audio was so far, and the measure that came last, of which the session tells those who listen
+    once it has this in its account."""
+
+    lane: ClassVar[int] = CONTROL
+    levels: Levels
+    measure: Kept
+
+
+class Assessed(Struct, frozen=True, gc=False):
+    """Quality to session, the last one: how all of the audio was."""
+
+    lane: ClassVar[int] = CONTROL
+    levels: Levels
 
 
 # --- a session: asked for, judged, opened, ended -------------------------------------------------------------------
@@ -268,6 +332,7 @@ class Facts(Struct, frozen=True):
     `can_be_slowed` is False where audio comes in real time whatever we do.
     `secret` is the unguessable part of its evidence ids; `stt_engine` is what will run (None: record only) and
     `fallback` says so when that is not what was asked. `metadata` is a frozen JSON object without any token.
+    `silence_seconds` is how long nobody may speak before it ends; None: for ever.
     """
 
     session_id: str
@@ -285,6 +350,7 @@ class Facts(Struct, frozen=True):
     created_at_ms: int
     can_be_slowed: bool = True
     resumable: bool = False
+    silence_seconds: float | None = None
 
 
 class Resumption(Struct, frozen=True):
@@ -292,7 +358,7 @@ class Resumption(Struct, frozen=True):
 
     `state` is where evidence has it, `number` that of its next record. `account` says what became of its frames: those below
     `upto` are not expected again. `heard` is its transcript so far. `age_seconds` is the time since it was asked for. `detail`
-    goes into the record of its resumption.
+    goes into the record of its resumption. `mismatches` of audio and clock are on record.
     """
 
     state: VoiceSessionState
@@ -301,6 +367,7 @@ class Resumption(Struct, frozen=True):
     heard: Transcribed
     age_seconds: float
     detail: tuple[tuple[str, Any], ...] = ()
+    mismatches: tuple[AudioMismatch, ...] = ()
 
 
 class OpenSession(Struct, frozen=True):
@@ -373,8 +440,8 @@ class Routes(Struct, frozen=True):
 
 
 class Stop(Struct, frozen=True):
-    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to it; so do the `gap` frames
-    behind them, of which it is known that they never come.
+    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to it; so do the `skipped` ones
+    behind them, of which it is known, by reason, that they never come.
 
     `token`, where given, gets `Ended` when the session is STOPPED.
     """
@@ -383,7 +450,7 @@ class Stop(Struct, frozen=True):
     reason: EndReason
     upto: int
     token: Any = None
-    gap: int = 0
+    skipped: tuple[tuple[str, int], ...] = ()
 
 
 class Fail(Struct, frozen=True):
@@ -412,6 +479,9 @@ class Draft(Struct, frozen=True):
     `number` counts the records of one session from 1 and makes the record's id, so that sending it twice stores it once.
     The final record of a session has its own name instead, so that there can only be one. `state` is where the session
     stands with this record (None: no session was made), `detail` what came of the operation.
+
+    With a `refusal` it stands for a record that the store could not write, which says why: what can't be written in this
+    one is left out.
     """
 
     facts: Facts
@@ -422,6 +492,7 @@ class Draft(Struct, frozen=True):
     state: VoiceSessionState | None = None
     detail: tuple[tuple[str, Any], ...] = ()
     result: SessionResult | None = None
+    refusal: str = ""
 
     @property
     def record_id(self) -> str:
@@ -445,12 +516,14 @@ class Durable(Struct, frozen=True, gc=False):
 
 
 class NotDurable(Struct, frozen=True, gc=False):
-    """The record with this number is not in the store, because of `error`. `perhaps` is set when it may still get there."""
+    """The record with this number is not in the store, because of `error`. `perhaps` is set when it may still get there,
+    `refused` when it can never be stored as it is, though the store is well."""
 
     lane: ClassVar[int] = CONTROL
     number: int
     error: str
     perhaps: bool
+    refused: bool = False
 
 
 class Spill(Struct, frozen=True):
@@ -548,9 +621,11 @@ class Changed(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True, gc=False):
-    """Directory work: the session takes no more audio; its door is closed."""
+    """Directory work: the session takes no more audio; its door is closed. With `gone` it has no address any more either: its
+    supervisor ends it, and who wants to stop it has only to wait for that."""
 
     session_id: str
+    gone: bool = False
 
 
 class Emit(Struct, frozen=True):
@@ -562,7 +637,8 @@ class Emit(Struct, frozen=True):
 
 
 class Metered(Struct, frozen=True, gc=False):
-    """Directory work: audio was measured. It is an AUDIO_RECEIVED event, made only when somebody listens."""
+    """Directory work: audio was measured, and the session has it in its account: frames below the measure's `upto` may be
+    called durable where they are on the disk, or declared lost. It is an AUDIO_RECEIVED event when somebody listens."""
 
     session_id: str
     measure: Kept

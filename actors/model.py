@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from actors.actor import Actor
-from actors.mailbox import AUDIO_BOUND, STOPPED, UNBORN
+from actors.mailbox import AUDIO_BOUND, CONTROL_BOUND, STOPPED, UNBORN
 from actors.model_events import Event, Schedule, Timers
 from actors.model_memory import TurnMemory
-from actors.model_parts import CRASH, CUT, LATE, POISON, Faults, Part, UnknownFault
+from actors.model_parts import CRASH, CUT, LATE, POISON, Faults, Part, UnknownFault, found_at
 from actors.model_reports import Action, Crash, ReadableModel
 from actors.model_stage import BUDGETS, QUEUE, STATUS, UNBORN_CELL, Stage
 from actors.model_turns import CUT_HERE, NO_STEP, WHOLE, Faulty, Turn
@@ -62,10 +62,8 @@ class Scene:
 
     def find(self, path: str) -> Any:
         """The address of an actor that lives by now, "supervisor/door" say. Raises `ModelError` if there is none."""
-        for address in self._stage.addresses:
-            if address.path == path and self._turn.cell(address.number)[STATUS] not in {UNBORN, STOPPED}:
-                return address
-        raise ModelError(f"no actor {path!r} lives after the setup so far")
+        alive = [it for it in self._stage.addresses if self._turn.cell(it.number)[STATUS] not in {UNBORN, STOPPED}]
+        return found_at(path, {address.path: address for address in alive})
 
     def _go_on(self) -> None:
         self._turn.drain()
@@ -76,9 +74,9 @@ class ActorModel(ReadableModel):
     """A model of actors. `setup(scene)` spawns those at the top; `parts` are all the ports, clients and channels there are.
 
     `errors` are the exceptions that a step may raise on purpose; any other is a fault of the actor, and fails the property
-    "no step raises". `audio_bound` is the bound of audio lanes, so that overflow can be explored with few frames. With
-    `remember_turns` whole turns are remembered, not only steps: worth its memory where most of a state is left alone by most
-    turns, as with several sessions.
+    "no step raises". `audio_bound` and `control_bound` are the bounds of lanes, so that overflow can be explored with few
+    messages. With `remember_turns` whole turns are remembered, not only steps: worth its memory where most of a state is left
+    alone by most turns, as with several sessions.
 
     `fault_kinds` are the kinds of faults that there are, None if some part does not say; with them, a budget that names
     another raises `UnknownFault`.
@@ -95,6 +93,7 @@ class ActorModel(ReadableModel):
         faults: Faults | None = None,
         errors: tuple[type[Exception], ...] = (),
         audio_bound: int = AUDIO_BOUND,
+        control_bound: int = CONTROL_BOUND,
         remember_turns: bool = False,
     ) -> None:
         names = [part.name for part in parts]
@@ -109,9 +108,10 @@ class ActorModel(ReadableModel):
         wrong = sorted(set(faults.kinds) - self.fault_kinds) if faults and self.fault_kinds else []
         if wrong:
             raise UnknownFault(f"there is no fault {wrong[0]!r}; there are {', '.join(sorted(self.fault_kinds or ()))}")
-        stage = Stage(list(parts), errors, audio_bound)
+        stage = Stage(list(parts), errors, audio_bound, control_bound)
         super().__init__(name, parts, schedule, timers, faults or Faults(), stage)
         self.setup = setup
+        self.control_bound = control_bound
         self._memory = TurnMemory(stage) if remember_turns else None
         self._first: bytes | None = None
         self._of: dict[str, tuple[Read, ...]] = {}  # what each property reads

@@ -214,9 +214,14 @@ class Events:
             number = self._number(addresses[first].path, f"timer {name!r} comes due{text}", *timers)
             event = self._timer_events[known] = Event(number, ("timers", timers, fault), fault, timers=timers)
             self.due[number] = [(addresses[ref].path, key) for ref, key in timers]
-            if fault:
+            if fault or others:
                 self.unfair.add(number)
         return event
+
+    def coming_due(self, ref: int, key: str) -> list[int]:
+        """The number of the event that this timer comes due alone and in time, if it ever might."""
+        event = self._timer_events.get((((ref, key),), ""))
+        return [] if event is None else [event.number]
 
     def _number(self, who: str, what: str, *of: Hashable) -> int:
         """The number of an event, the same for the same text; `of` tells apart what has the same text."""

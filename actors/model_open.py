@@ -23,7 +23,7 @@ from actors.model_stage import (
 )
 from actors.model_tables import packed
 
-NOTHING_ELSE: Final = [(), 0, (), 0]  # nothing deferred, no suspects, nobody who watches, no crash
+NOTHING_ELSE: Final = [(), (), 0]  # nothing deferred, nobody who watches, no crash
 
 Log = Callable[[str, str, str, str], None]
 """Is told of each happening in a turn: its kind, its source, a text, its target."""
@@ -103,7 +103,7 @@ class OpenState:
             number = self.numbers[at] if at < len(self.numbers) else UNBORN_CELL
             self.reads.append((at, number))
             if number == UNBORN_CELL:
-                cell = [self.stage.addresses[ref].body, UNBORN, 0, (), (), 0, (), 0]
+                cell = [self.stage.addresses[ref].body, UNBORN, 0, (), (), (), 0]
             else:
                 cell = list(self.stage.cells.values[number])
                 if cell[LANES]:

@@ -7,9 +7,13 @@ everything else. The same part can stand behind real actors in a test.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from difflib import get_close_matches
+from typing import Any, NamedTuple, TypeVar
 
+from actors.actor import is_suspended
 from machines.checker.model import ModelError
+
+T = TypeVar("T")
 
 CRASH = "crash"  # an actor dies: before a step, or after k of its n effects
 POISON = (
@@ -55,7 +59,7 @@ class Choice(NamedTuple):
     `label` names it in paths. `state` is the part's state afterwards; `tells` are messages to actors in order, `works` is work
     handed to other parts. `fault` names the kind of fault that it is, which the model's budget must allow. A `prompt` choice is
     what a sound port does in time: no timer comes due before it unless that is the fault (`LATE`). One that is not `fair` need
-    never be taken, however long it could be.
+    never be taken, however long it could be; of those that are, one is taken in the end if one with its label stays possible.
     """
 
     label: str
@@ -75,6 +79,12 @@ class Part:
     """
 
     faults: tuple[str, ...] | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for name in ("initial", "submit", "choices"):
+            if is_suspended(getattr(cls, name), but_generators=name == "choices"):
+                raise TypeError(f"{cls.__name__}.{name} is an async function or has a yield, and would never run")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -187,3 +197,12 @@ def _text(work: tuple[Any, Any]) -> str:
 def path_of(ref: Any) -> str:
     """Where an actor stands, from the top: "supervisor/door"; of an address in a model, or of one in a system."""
     return ref.name if ref.parent is None else f"{path_of(ref.parent)}/{ref.name}"
+
+
+def found_at(path: str, living: Mapping[str, T]) -> T:
+    """What lives at a path. Raises `ModelError` that tells what does live, if nothing lives there."""
+    if path in living:
+        return living[path]
+    like = get_close_matches(path, living)
+    names = ", ".join(map(repr, like or sorted(living))) or "nobody"
+    raise ModelError(f"no actor {path!r} lives by now; " + (f"did you mean {names}?" if like else f"there is {names}"))

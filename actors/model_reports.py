@@ -5,7 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from actors.actor import Actor, Start, Timer, ignored
 from actors.mailbox import HELD, STOPPED, UNBORN
-from actors.model_events import Events, Schedule, Timers
+from actors.model_events import Event, Events, Schedule, Timers
+from actors.model_open import Log
 from actors.model_parts import Faults, Part
 from actors.model_stage import (
     ANSWERED,
@@ -18,6 +19,7 @@ from actors.model_stage import (
     Address,
     CoverageKey,
     Stage,
+    disarms,
     early_in,
     message_text,
     mistake_text,
@@ -26,7 +28,7 @@ from actors.model_stage import (
     set_aside_in,
     value_text,
 )
-from actors.model_turns import CUT_HERE, POISON, Faulty
+from actors.model_turns import CUT_HERE, POISON, Faulty, Turn
 from actors.model_views import Seen, Views, mail
 from machines.checker.coverage import CoverageRow
 from machines.checker.model import Happening, Model
@@ -143,12 +145,25 @@ class ReadableModel(Model[bytes, Action]):
         return f"{text}; the turn is cut after {cut} steps" if cut else text
 
     def is_fair(self, action: Action) -> bool:
-        """Everything happens in the end but faults, and choices that say otherwise."""
+        """Everything happens in the end but faults, choices that say otherwise, and two timers at once."""
         return len(action) == 1 and action[0] not in self._events.unfair
 
     def is_strongly_fair(self, action: Action) -> bool:
-        """A timer that is armed fires in the end, though no timer may fire while a port's prompt answer is due."""
-        return self.is_fair(action) and len(self.timers_in(action)) == 1
+        """A timer that stays armed comes due in the end, though none may while a port's prompt answer is due."""
+        return self.is_fair(action) and bool(self.timers_in(action))
+
+    def renews(self, state: bytes, action: Action) -> Sequence[Action]:
+        """The timers that a turn arms again or cancels: their time begins anew, so that they need not come due. And those that
+        come due in it, two at once say."""
+        numbers = self._views.unpack(state)
+        turn = self._turn_of(numbers, action, None)
+        armed = self._stage.tuples.values[numbers[TIMERS]]
+        return [
+            (number,)
+            for ref, key, _ in armed
+            if any(disarms(arming, ref, key) for arming in turn.arming)
+            for number in self._events.coming_due(ref, key)
+        ]
 
     def owner(self, action: Action) -> str:
         """The part or the actor that acts."""
@@ -194,17 +209,25 @@ class ReadableModel(Model[bytes, Action]):
                 found.append(Happening(kind, source, text, target))
 
         numbers = self._views.unpack(before)
-        number = action[0]
-        crashes, cut = _parted(action)
-        who, what = self._events.names[number]
-        event = next(event for event in self._events.enabled(numbers) if event.number == number)
+        who, what = self.event(action)
+        event = self._event_of(numbers, action)
         if event.part >= 0 and (event.fault or not (event.tells or event.works)):
             found.append(Happening("note", who, what))
-        turn = self._events.begin(numbers, numbers[BUDGETS], event, log)
-        turn.drain(stop_after=cut or self._events.limit(numbers, event), crashes=crashes)
-        if cut:
+        self._turn_of(numbers, action, log)
+        if _parted(action)[1]:
             found.append(Happening("note", who, "the turn is cut here"))
         return found + self._moves(before, after)
+
+    def _event_of(self, numbers: list[int], action: Action) -> Event:
+        return next(event for event in self._events.enabled(numbers) if event.number == action[0])
+
+    def _turn_of(self, numbers: list[int], action: Action, log: Log | None) -> Turn:
+        """The turn of an action, drained."""
+        crashes, cut = _parted(action)
+        event = self._event_of(numbers, action)
+        turn = self._events.begin(numbers, numbers[BUDGETS], event, log)
+        turn.drain(stop_after=cut or self._events.limit(numbers, event), crashes=crashes)
+        return turn
 
     def _moves(self, before: bytes, after: bytes) -> list[Happening]:
         phases = {address: self._phase(cell) for address, cell in self._cells(self._views.unpack(before))}

@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from actors.actor import (
     HOLD,
+    KEEP_TIMER,
     PORT,
     POSTPONE,
     REFUSE,
     REPLY,
     RESTART,
+    SET_TIMER,
     SPAWN,
     START,
     START_AGAIN,
@@ -24,6 +26,7 @@ from actors.actor import (
     Actor,
     Exited,
     Out,
+    begin_again,
     refused,
 )
 from actors.mailbox import AUDIO_BOUND, SYSTEM, lane_of
@@ -38,7 +41,7 @@ BUDGETS, TIMERS, ANSWERED, QUEUE, NOTES, HEAD = range(6)
 
 # A mailbox and its actor, a tuple of these, or a list while it is opened up. As in the real one, a single message has a place
 # of its own, and lanes are there from the second on. CRASHES are counted of those at the top alone.
-BODY, STATUS, SLOT, LANES, DEFERRED, SUSPECT, WATCHERS, CRASHES = range(8)
+BODY, STATUS, SLOT, LANES, DEFERRED, WATCHERS, CRASHES = range(7)
 
 # Notes that are no mistakes: by which path a message was set aside, and which; whose timer came early, and which.
 SET_ASIDE: Final = "set aside"
@@ -51,8 +54,11 @@ LOOKED_AT: Final = 16  # values that could be changed, each time that a step is 
 BROKEN: Final = -1  # an effect that can't be carried out: the system crashes the actor when it comes to it
 
 Effects = tuple[tuple[int, Any, Any], ...]
-Arming = tuple[int, str | None, float | None]
-"""A timer is armed for so many seconds, or disarmed (None); an actor's timers are all disarmed (no key)."""
+CANCEL_ALL: Final = -1
+
+Arming = tuple[int, int, Any, float]
+"""An operation on timers: its code, the actor's number, the timer's key, the seconds. A timer is set, kept or cancelled as the
+effects of these names do it. CANCEL_ALL has several keys: it cancels all timers of the actor but these."""
 
 
 class Address:
@@ -99,6 +105,12 @@ class Void(Fired):
     __slots__ = ()
 
 
+class Tried(NamedTuple):
+    """A message that its actor crashed on, waiting to be tried once more: what `Retry` is at run time."""
+
+    message: Any
+
+
 class Taken(NamedTuple):
     """What a step came to: the body afterwards, its effects, whether the phase changed, the error if it raised, and what
     faults need to know of it: whose it is and how many effects it has, ~n of those at mail that is never tried again."""
@@ -121,11 +133,14 @@ class CoverageKey(NamedTuple):
 class Stage:
     """Everything that states refer to by number: addresses, bodies, messages, mailboxes; and the steps taken so far."""
 
-    def __init__(self, parts: list[Part], allowed_errors: tuple[type[Exception], ...], audio_bound: int) -> None:
+    def __init__(
+        self, parts: list[Part], allowed_errors: tuple[type[Exception], ...], audio_bound: int, control_bound: int
+    ) -> None:
         self.parts = parts
         self.part_numbers = {part: number for number, part in enumerate(parts)}
         self.allowed_errors = allowed_errors
         self.audio_bound = min(audio_bound, AUDIO_BOUND)
+        self.control_bound = control_bound
         self.first_actor = self.length = HEAD + len(parts)  # how many numbers a state has, with all the actors
         self.addresses: list[Address] = []
         self._known: dict[Any, Address] = {}
@@ -157,7 +172,8 @@ class Stage:
         """The number of a message."""
         number = self.values.number(message)
         if number not in self.lanes:
-            self.lanes[number] = SYSTEM if isinstance(message, Fired) else lane_of(message)
+            content = content_of(message)
+            self.lanes[number] = SYSTEM if isinstance(content, Fired) else lane_of(content)
         return number
 
     def body(self, actor: Actor, spawned: frozenset[tuple[str, int]], wiring: tuple[Any, ...] | None = None) -> int:
@@ -223,7 +239,7 @@ class Stage:
         values = self.values.values
         if not values[body].kind.has_last_words:
             return ()
-        return self.actor(self.recovered(body)).last_words(tuple([values[message] for message in mail]))
+        return self.actor(self.recovered(body)).last_words(tuple([content_of(values[message]) for message in mail]))
 
     def phase(self, body: int) -> Any:
         """The phase an actor is in."""
@@ -240,6 +256,11 @@ class Stage:
         """Whether it is mail that an actor sends itself: it dies with its incarnation, and nobody misses it."""
         return message in {self.start, self.start_again} or isinstance(self.values.values[message], Fired)
 
+    def lasts(self, body: int, message: int) -> bool:
+        """Whether it is a timer that came due and that outlasts a crash of its actor."""
+        what = self.values.values[message]
+        return what.__class__ is Fired and what.key in self.values.values[body].kind.lasting
+
     def take(self, ref: int, body: int, message: int) -> Taken:
         """What the step of the actor at `ref` with this message comes to."""
         memo = self._taken[ref]
@@ -251,7 +272,7 @@ class Stage:
 
     def _take(self, ref: int, body: int, message: int) -> Taken:
         kind = self.values.values[body].kind
-        what = self.values.values[message]
+        what = content_of(self.values.values[message])
         try:
             first = self._step(ref, body, message)
         except UnhashableState as error:
@@ -285,12 +306,12 @@ class Stage:
         out = Out(new_ref)
         out.me = self.addresses[ref]
         phase = actor.phase
-        what = self.values.values[message]
+        what = content_of(self.values.values[message])
         try:
             if message == self.start:
                 actor.start(out)
             elif message == self.start_again:
-                actor.restarted(out)
+                begin_again(actor, out)
             elif isinstance(what, Fired):
                 if message != self.void:
                     actor.timeout(what.key, out)
@@ -300,14 +321,16 @@ class Stage:
             raise
         except Exception as error:  # noqa: BLE001 - any error of a step goes to the supervisor, as in the system
             unexpected = "" if isinstance(error, self.allowed_errors) else "!"
-            return Taken(body, (), False, f"{unexpected}{_error_text(error)}", self._for_faults(ref, 0, message))
+            faulty = self._for_faults(ref, 0, body, message)
+            return Taken(body, (), False, f"{unexpected}{_error_text(error)}", faulty)
         after = self.body(actor, frozenset(spawned.items()), self.values.values[body].wiring)
         effects = tuple([self._effect(*effect) for effect in out.effects])
-        return Taken(after, effects, actor.phase is not phase, "", self._for_faults(ref, len(effects), message))
+        return Taken(after, effects, actor.phase is not phase, "", self._for_faults(ref, len(effects), body, message))
 
-    def _for_faults(self, ref: int, effects: int, message: int) -> tuple[int, int]:
+    def _for_faults(self, ref: int, effects: int, body: int, message: int) -> tuple[int, int]:
         """Whose step it is, and how many effects it has; as ~n when its message is one that is never tried again."""
-        return ref, ~effects if self.is_own(message) else effects
+        again = not self.is_own(message) or self.lasts(body, message)
+        return ref, effects if again else ~effects
 
     def _effect(self, op: int, a: Any, b: Any) -> tuple[int, Any, Any]:
         if op == PORT:
@@ -334,15 +357,15 @@ class Stage:
     # --- timers and tokens --------------------------------------------------------------------------------------------
 
     def armed(self, timers: int, arming: tuple[Arming, ...]) -> int:
-        """The armed timers, in the order of their arming, after these were armed and disarmed."""
+        """The armed timers, in the order of their arming, after all this was done to them."""
         key = (timers, arming)
         found = self._armed.get(key)
         if found is None:
             order = list(self.tuples.values[timers])
-            for ref, name, seconds in arming:
-                order = [timer for timer in order if timer[0] != ref or name not in {None, timer[1]}]
-                if seconds is not None:
-                    order.append((ref, name, seconds))
+            for op, ref, key_or_keys, seconds in arming:
+                order = [timer for timer in order if not disarms((op, ref, key_or_keys, seconds), timer[0], timer[1])]
+                if op == SET_TIMER or (op == KEEP_TIMER and all(timer[:2] != (ref, key_or_keys) for timer in order)):
+                    order.append((ref, key_or_keys, seconds))
             found = self._armed[key] = self.tuples.number(tuple(order))
         return found
 
@@ -388,6 +411,19 @@ class Stage:
             raise UnhashableState(f"{self.parts[part]!r}: {error}") from error
 
 
+def disarms(arming: Arming, ref: int, key: str) -> bool:
+    """Whether this ends a timer that was armed before, whose time may begin anew then."""
+    op, whose, which, _ = arming
+    if whose != ref or op == KEEP_TIMER:
+        return False
+    return key not in which if op == CANCEL_ALL else key == which
+
+
+def content_of(message: Any) -> Any:
+    """The message itself, of one that is tried once more too."""
+    return message.message if message.__class__ is Tried else message
+
+
 def _error_text(error: Exception) -> str:
     """An error as `Exited` has it."""
     return "".join(traceback.format_exception_only(error)).strip()
@@ -395,7 +431,7 @@ def _error_text(error: Exception) -> str:
 
 def message_text(stage: Stage, message: int) -> str:
     """A message as a line of a report."""
-    what = stage.values.values[message]
+    what = content_of(stage.values.values[message])
     if isinstance(what, Fired):
         return "timer that is void" if message == stage.void else f"timer {what.key!r}"
     return value_text(what)

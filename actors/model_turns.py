@@ -14,6 +14,7 @@ from typing import Any, Final
 from actors.actor import (
     CANCEL_TIMER,
     HOLD,
+    KEEP_TIMER,
     PORT,
     POSTPONE,
     REFUSE,
@@ -32,7 +33,6 @@ from actors.actor import (
 from actors.mailbox import (
     AUDIO,
     CONTROL,
-    CONTROL_BOUND,
     HELD,
     IDLE,
     KEEP_MAIL,
@@ -49,6 +49,7 @@ from actors.model_stage import (
     ANSWERED,
     BODY,
     BROKEN,
+    CANCEL_ALL,
     CRASHES,
     DEFERRED,
     HEAD,
@@ -57,9 +58,10 @@ from actors.model_stage import (
     SET_ASIDE,
     SLOT,
     STATUS,
-    SUSPECT,
     WATCHERS,
     Fired,
+    Tried,
+    content_of,
     message_text,
     mistake_text,
     phase_text,
@@ -119,7 +121,7 @@ class Turn(OpenState):
                 strike = crash_effect
                 crash_step, crash_effect = next(to_come, _NEVER)
                 if strike == POISON:
-                    strike, poisoned, poison = WHOLE, ref, message
+                    strike, poisoned, poison = WHOLE, ref, self._put_back_as(ref, message)
             elif message == poison and ref == poisoned:
                 strike, poison, step = WHOLE, 0, DIED_AGAIN
             steps.append(step)
@@ -127,8 +129,6 @@ class Turn(OpenState):
                 self._raised(ref, cell, message, error)
             else:
                 cell[BODY] = body
-                if cell[SUSPECT]:
-                    self._acquit(cell, message)
                 if cell[DEFERRED] and moved:
                     self._take_deferred(cell)
                 for op, a, b in effects[:strike] if strike >= 0 else effects:
@@ -179,8 +179,8 @@ class Turn(OpenState):
             number = stage.lanes[message]
             lane = self._lanes(cell)[number]
             if number == AUDIO and len(lane) >= stage.audio_bound:
-                self._acquit(cell, lane.pop(0))
-            elif number == CONTROL and len(lane) >= CONTROL_BOUND:
+                lane.pop(0)
+            elif number == CONTROL and len(lane) >= stage.control_bound:
                 if status != HELD:
                     self.crash(ref, 0, "MailboxOverflow")
                 return
@@ -200,7 +200,7 @@ class Turn(OpenState):
 
     def fire(self, ref: int, key: str) -> None:
         """An armed timer comes due."""
-        self.arming.append((ref, key, None))
+        self.arming.append((CANCEL_TIMER, ref, key, 0.0))
         if self.log is not None:
             self.log("timer", self.stage.addresses[ref].path, key, "")
         self._put(ref, self.stage.message(Fired(key)))
@@ -214,8 +214,11 @@ class Turn(OpenState):
 
     def _perform(self, ref: int, op: int, a: Any, b: Any) -> None:  # noqa: C901, PLR0912 - a table, written out
         if op == SET_TIMER:
-            self._disarm(ref, a)
-            self.arming.append((ref, a, b))
+            if self.cell(ref)[STATUS] not in {HELD, STOPPED}:
+                self._disarm(ref, a)
+                self.arming.append((SET_TIMER, ref, a, b))
+        elif op == KEEP_TIMER:
+            self._keep_timer(ref, a, b)
         elif op == CANCEL_TIMER:
             self._disarm(ref, a)
         elif op == REPLY:
@@ -237,22 +240,31 @@ class Turn(OpenState):
             cell = self.cell(a)
             cell[WATCHERS] = tuple([watcher for watcher in cell[WATCHERS] if watcher != ref])
         elif op == POSTPONE:
-            self.cell(ref)[DEFERRED] = (*self.cell(ref)[DEFERRED], a)
+            if len(self.cell(ref)[DEFERRED]) >= self.stage.control_bound:
+                self.crash(ref, 0, "MailboxOverflow")
+            else:
+                self.cell(ref)[DEFERRED] = (*self.cell(ref)[DEFERRED], a)
         elif op == REFUSE:
             self.mistake("unhandled", ref, self.cell(ref), a, "")
 
     def _disarm(self, ref: int, key: str) -> None:
-        self.arming.append((ref, key, None))
+        self.arming.append((CANCEL_TIMER, ref, key, 0.0))
         cell = self.cell(ref)
         if cell[SLOT] or cell[LANES]:
             self._void(cell, self.stage.message(Fired(key)).__eq__)
 
-    def _disarm_all(self, ref: int) -> None:
-        self.arming.append((ref, None, None))
+    def _disarm_all(self, ref: int, but: tuple[str, ...] = ()) -> None:
+        self.arming.append((CANCEL_ALL, ref, but, 0.0))
         cell = self.cell(ref)
         if cell[SLOT] or cell[LANES]:
             values = self.stage.values.values
-            self._void(cell, lambda message: isinstance(values[message], Fired))
+            self._void(cell, lambda message: isinstance(values[message], Fired) and values[message].key not in but)
+
+    def _keep_timer(self, ref: int, key: str, seconds: float) -> None:
+        cell, due = self.cell(ref), self.stage.message(Fired(key))
+        waits = cell[SLOT] == due or (cell[LANES] and due in cell[LANES][SYSTEM])
+        if cell[STATUS] not in {HELD, STOPPED} and not waits:
+            self.arming.append((KEEP_TIMER, ref, key, seconds))
 
     def _reply(self, ref: int, token: int, work: int) -> None:
         if token in self.replied:
@@ -274,7 +286,7 @@ class Turn(OpenState):
             return
         address = self.stage.addresses[ref]
         parent = address.parent
-        if parent is not None and self.cell(parent.number)[STATUS] == STOPPED:
+        if parent is not None and self.cell(parent.number)[STATUS] in {HELD, STOPPED}:
             cell[STATUS] = STOPPED
             return
         if self.log is not None:
@@ -320,7 +332,7 @@ class Turn(OpenState):
             self.log("hold", self.stage.addresses[ref].path, "", "")
         cell[STATUS] = HELD
         values, start = self.stage.values.values, self.stage.start
-        self._take_out(cell, lambda message: message == start or isinstance(values[message], Shutdown))
+        self._take_out(cell, lambda message: message == start or isinstance(content_of(values[message]), Shutdown))
 
     def _stop(self, ref: int) -> None:
         cell = self.cell(ref)
@@ -330,7 +342,7 @@ class Turn(OpenState):
             self._stop(child)
         self._disarm_all(ref)
         watchers = cell[WATCHERS]
-        cell[:] = [0, STOPPED, 0, (), (), 0, (), 0]
+        cell[:] = [0, STOPPED, 0, (), (), (), 0]
         if self.log is not None:
             self.log("stop", self.stage.addresses[ref].path, "", "")
         for watcher in watchers:
@@ -346,22 +358,19 @@ class Turn(OpenState):
             return
         if self.log is not None:
             self.log("crash", stage.addresses[ref].path, error, "")
-        self._disarm_all(ref)
+        self._disarm_all(ref, stage.values.values[cell[BODY]].kind.lasting)
         cell[STATUS] = HELD
         dropped = None
-        if message and not stage.is_own(message):
-            what = stage.values.values[message]
-            if cell[SUSPECT] and message in cell[SUSPECT]:
-                dropped = what
-                self._acquit(cell, message)
+        if message and (not stage.is_own(message) or stage.lasts(cell[BODY], message)):
+            back = self._put_back_as(ref, message)
+            if back:
+                self._put_first(cell, back)
+            else:
+                dropped = content_of(stage.values.values[message])
                 if self.log is not None:
                     text = f"{message_text(stage, message)} is set aside, it killed its actor twice"
                     self.log("note", stage.addresses[ref].path, text, "")
-                self.note((SET_ASIDE, stage.addresses[ref].path, message))
-            else:
-                if not (isinstance(what, Exited | Shutdown) and self._holds_children(ref)):
-                    cell[SUSPECT] = (*(cell[SUSPECT] or ()), message)
-                self._put_first(cell, message)
+                self.note((SET_ASIDE, stage.addresses[ref].path, stage.message(dropped)))
         parent = stage.addresses[ref].parent
         if parent is None:
             if cell[CRASHES] < TOP_INTENSITY.limit:
@@ -381,6 +390,16 @@ class Turn(OpenState):
             self._put(parent.number, stage.message(exited))
         else:
             self.crash(parent.number, 0, error)
+
+    def _put_back_as(self, ref: int, message: int) -> int:
+        """The number of the message that waits in the place of one that its actor crashed on; 0 if that was tried before, and
+        is set aside."""
+        what = self.stage.values.values[message]
+        if what.__class__ is Tried:
+            return 0
+        if isinstance(what, Fired) or (isinstance(what, Exited | Shutdown) and self._holds_children(ref)):
+            return message
+        return self.stage.message(Tried(what))
 
     def _restart_effect(self, me: int, ref: int, mail: MailRule) -> None:
         cell = self.cell(me)
@@ -410,11 +429,6 @@ class Turn(OpenState):
             for child in self._children(ref):
                 self._restart(child)
 
-    def _acquit(self, cell: list[Any], message: int) -> None:
-        """The message that its actor crashed on has been dealt with; an equal one that comes later is not suspect."""
-        if cell[SUSPECT]:
-            cell[SUSPECT] = tuple([other for other in cell[SUSPECT] if other != message]) or 0
-
     def _take_out(self, cell: list[Any], gone: Callable[[int], bool]) -> None:
         """Remove messages, wherever they wait."""
         cell[DEFERRED] = tuple([message for message in cell[DEFERRED] if not gone(message)])
@@ -422,8 +436,6 @@ class Turn(OpenState):
             return
         lanes = self._lanes(cell)
         for lane in lanes:
-            for message in filter(gone, lane):
-                self._acquit(cell, message)
             lane[:] = [message for message in lane if not gone(message)]
         if not any(lanes):
             cell[LANES] = ()
@@ -432,9 +444,8 @@ class Turn(OpenState):
         """Drop the mail that the rule does not keep."""
         for lane in self._lanes(cell)[SYSTEM + 1 :]:
             lane[:], gone = mail.split(list(lane))
-            for message in gone:
-                self._acquit(cell, message)
-                if self.log is not None:
+            if self.log is not None:
+                for message in gone:
                     self.log("drop", "", message_text(self.stage, message), "")
 
     def _take_deferred(self, cell: list[Any]) -> None:
@@ -450,7 +461,7 @@ class Turn(OpenState):
             kind,
             stage.values.values[body].kind.__name__,
             phase_text(stage.phase(body)),
-            type(stage.values.values[message]).__name__,
+            type(content_of(stage.values.values[message])).__name__,
             error,
         )
         if self.log is not None:

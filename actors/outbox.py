@@ -4,13 +4,20 @@ An outbox is an immutable value in an actor's journal. Records go out one at a t
 that the store has them in order; what a record gates (replies, news, anything) is kept beside it as effects and released
 with its acknowledgement. After a crash, or when the store is back, the first unacknowledged record is sent again; the
 store knows it by its id.
+
+A record that can never be written, for what is in it, must not hold up those behind it. Another one goes in its place, which
+says so; its number is left out, so that a late answer about it is known to be old.
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.actor import Effect, Out
 from actors.mailbox import Ref
 from actors.messages import Commit, Draft
+from machines.communication import RequestStatus
+
+REFUSED = "record_refused"  # the operation of a record that stands for one that could not be written
 
 
 class Waiting(Struct, frozen=True):
@@ -53,6 +60,29 @@ class Outbox(Struct, frozen=True):
         if rest:
             out.tell(evidence, Commit(out.me, rest[0].draft))
         return Outbox(rest, self.next_number)
+
+    def refused(self, problem: str, out: Out, evidence: Ref) -> "Outbox":
+        """This outbox after the store could not write the record under way: one that says so is sent in its place, with the
+        same effects behind it. If that can't be written either, nothing stands in its place, and its effects are dropped.
+
+        Those behind it were never sent, and move on by one number.
+        """
+        draft = self.waiting[0].draft
+        if draft.refusal:
+            return self.dropped(out, evidence)
+        detail = (("refused_number", draft.number), ("refused_operation", draft.operation))
+        final = draft.result is not None  # readers know the last record by its operation
+        trace = replace(
+            draft,
+            operation=draft.operation if final else REFUSED,
+            status=RequestStatus.FAILED,
+            detail=detail,
+            refusal=problem,
+        )
+        moved = (Waiting(trace, self.waiting[0].then), *self.waiting[1:])
+        moved = tuple([Waiting(replace(one.draft, number=one.draft.number + 1), one.then) for one in moved])
+        out.tell(evidence, Commit(out.me, moved[0].draft))
+        return Outbox(moved, self.next_number + 1)
 
     def silenced(self, *, but_last: bool = False) -> "Outbox":
         """This outbox with the same records, and nothing that waits for them; `but_last` keeps what waits for the last."""

@@ -3,42 +3,30 @@
 import math
 from typing import Any
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from actors.actor import IGNORE, Actor, Out
 from actors.mailbox import Ref
-from actors.messages import Assessed, Drain, Frames, Kept, Metered
+from actors.messages import Assessed, Drain, Frames, Kept, Levels, Measured
 from machines.session import Quality
 
 OPEN, DONE = "open", "done"
 
 
-class Levels(Struct, frozen=True, gc=False):
-    """Sums over the frames that were measured: `energy` of mean squares, the `peak`, clipped and silent frames."""
-
-    frames: int = 0
-    energy: float = 0.0
-    peak: float = 0.0
-    clipped: int = 0
-    silent: int = 0
-
-
 class QualityActor(Actor):
-    """Sums up how the audio was, and tells its level to those who listen.
+    """Sums up how the audio was, and tells its session as the sums grow, with the level for those who listen.
 
     After a crash the pauses before it are still known, but not when the last frame came.
     """
 
     __slots__ = (
-        "directory",
         "last_ms",
         "levels",
         "pause_ms",
         "phase",
         "session",
-        "session_id",
     )
-    wiring = ("session", "directory", "session_id")
+    wiring = ("session",)
     state = ("phase", "last_ms", "pause_ms", "levels")
     journal = ("phase", "pause_ms", "levels")
     handles = {
@@ -46,10 +34,8 @@ class QualityActor(Actor):
         DONE: {Frames: IGNORE, Kept: IGNORE, Drain: IGNORE},
     }
 
-    def __init__(self, session: Ref, directory: Any, session_id: str) -> None:
+    def __init__(self, session: Ref) -> None:
         self.session = session
-        self.directory = directory
-        self.session_id = session_id
         self.phase = OPEN
         self.last_ms = self.pause_ms = 0
         self.levels = Levels()
@@ -62,9 +48,7 @@ class QualityActor(Actor):
         self.last_ms = at
 
     def measured(self, message: Kept, out: Out) -> None:
-        """Add a measure, and tell the level of what just came."""
-        if not message.frames:
-            return
+        """Add a measure, and have the outside told of it, also of one that says that all was lost."""
         levels = self.levels
         self.levels = Levels(
             levels.frames + message.frames,
@@ -72,8 +56,9 @@ class QualityActor(Actor):
             max(levels.peak, message.peak),
             levels.clipped + message.clipped,
             levels.silent + message.silent,
+            self.pause_ms,
         )
-        out.port(self.directory, Metered(self.session_id, message))
+        out.tell(self.session, Measured(self.levels, message))
 
     def restarted(self, out: Out) -> None:
         """What was told last may not have gone out."""
@@ -86,16 +71,19 @@ class QualityActor(Actor):
         self._tell(out)
 
     def _tell(self, out: Out) -> None:
-        levels = self.levels
-        frames = levels.frames
-        quality = Quality(
-            level_dbfs=dbfs(levels.energy / frames) if frames else None,
-            peak_dbfs=dbfs(levels.peak**2) if frames else None,
-            clipped_share=levels.clipped / frames if frames else 0.0,
-            silent_share=levels.silent / frames if frames else 0.0,
-            longest_pause_ms=self.pause_ms,
-        )
-        out.tell(self.session, Assessed(quality))
+        out.tell(self.session, Assessed(replace(self.levels, pause_ms=self.pause_ms)))
+
+
+def quality_of(levels: Levels) -> Quality:
+    """What a result says of these sums."""
+    frames = levels.frames
+    return Quality(
+        level_dbfs=dbfs(levels.energy / frames) if frames else None,
+        peak_dbfs=dbfs(levels.peak**2) if frames else None,
+        clipped_share=levels.clipped / frames if frames else 0.0,
+        silent_share=levels.silent / frames if frames else 0.0,
+        longest_pause_ms=levels.pause_ms,
+    )
 
 
 def level_fields(measure: Kept) -> tuple[tuple[str, Any], ...]:

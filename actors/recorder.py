@@ -21,6 +21,7 @@ from actors.messages import (
     Account,
     AudioLost,
     CloseMedia,
+    Counted,
     Drain,
     Facts,
     Frames,
@@ -33,7 +34,8 @@ from actors.messages import (
     PortFailed,
     Recorded,
 )
-from machines.session import RecordingInfo
+from machines.losses import Lost
+from machines.recording import RecordingInfo
 
 OPEN, DRAINING, CLOSED = "open", "draining", "closed"
 NOTHING_YET = Account(upto=0, kept=0, n_bytes=0, digest="", lost=())
@@ -46,8 +48,8 @@ class RecorderActor(Actor):
     """Hands frames to the media port and counts.
 
     `expected` is the next frame number, `last_run` the first one of the run handed over last; `account` is what became of
-    the frames so far, and `told_upto` where the last one told to the session ended. `before` is the account of the frames that
-    another process had, which died.
+    the frames so far, and `told_upto` where the last one ended that is to go into evidence. `before` is the account of the
+    frames that another process had, which died.
     """
 
     __slots__ = (
@@ -117,7 +119,14 @@ class RecorderActor(Actor):
     def start(self, out: Out) -> None:
         """Open the session's account at the port; a second opening of the same session changes nothing there."""
         facts = self.facts
-        opening = OpenMedia(facts.session_id, facts.audio_format, facts.recording, out.me, facts.can_be_slowed)
+        opening = OpenMedia(
+            facts.session_id,
+            facts.audio_format,
+            facts.recording,
+            out.me,
+            facts.can_be_slowed,
+            voices=facts.silence_seconds is not None,
+        )
         out.port(self.media, opening)
 
     def restarted(self, out: Out) -> None:
@@ -126,6 +135,8 @@ class RecorderActor(Actor):
             out.port(self.media, CloseMedia(self.facts.session_id))
         if self.phase == CLOSED:
             out.tell(self.session, Recorded(self.account, self.recording))
+        else:
+            out.tell(self.session, Counted(self.account, due=False))
         if self.phase != OPEN:
             return  # an opening now could only come after the close
         self.start(out)
@@ -137,8 +148,12 @@ class RecorderActor(Actor):
         if message.first != self.expected:
             if message.first < self.expected:
                 return
-            self._lose(LOST_ON_THE_WAY, message.first - self.expected)
-            out.tell(self.session, AudioLost(PORT, self.expected, message.first - self.expected, LOST_ON_THE_WAY))
+            losses = hole_before(message, self.expected)
+            for _, count, reason in losses:
+                self._lose(reason, count)
+            out.tell(self.session, Counted(self.account, due=False))
+            for first, count, reason in losses:
+                out.tell(self.session, AudioLost(PORT, first, count, reason))
         self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.media, Keep(self.facts.session_id, message.first, message.count))
@@ -149,19 +164,19 @@ class RecorderActor(Actor):
         out.port(self.media, CloseMedia(self.facts.session_id))
 
     def kept_some(self, message: Kept, out: Out) -> None:
-        """The port dealt with more frames: count them, pass the measures on, and tell the session now and then."""
-        so_far = self.account
-        self.account = Account(
-            message.upto, so_far.kept + message.frames, so_far.n_bytes + message.n_bytes, message.digest, so_far.lost
-        )
-        out.tell(self.quality, message)
-        if message.upto - self.told_upto >= self.account_frames:
+        """The port dealt with more frames: count them, tell the session, and pass the measures on. What the session says of
+        these to those who listen comes behind its account."""
+        self.account = Account(message.upto, message.kept, message.n_bytes, message.digest, self.account.lost)
+        due = message.upto - self.told_upto >= self.account_frames
+        if due:
             self.told_upto = message.upto
-            out.tell(self.session, self.account)
+        out.tell(self.session, Counted(self.account, due))
+        out.tell(self.quality, message)
 
     def media_lost(self, message: MediaLost, out: Out) -> None:
         """The port could not keep some frames."""
         self._lose(message.reason, message.count)
+        out.tell(self.session, Counted(self.account, due=False))
         out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
 
     def port_silent(self, _: MediaSilent, out: Out) -> None:
@@ -186,6 +201,20 @@ class RecorderActor(Actor):
 
     def _lose(self, reason: str, frames: int) -> None:
         self.account = replace(self.account, lost=counted(self.account.lost, reason, frames))
+
+
+def hole_before(message: Frames, expected: int) -> tuple[Lost, ...]:
+    """The frames between the expected one and the first of these, by reason: those that were skipped stand right before it,
+    and what else is missing was lost inside."""
+    losses, upto = [], message.first
+    for reason, count in reversed(message.skipped):
+        first = max(expected, upto - count)
+        if first < upto:
+            losses.append(Lost(first, upto - first, reason))
+        upto = first
+    if expected < upto:
+        losses.append(Lost(expected, upto - expected, LOST_ON_THE_WAY))
+    return tuple(reversed(losses))
 
 
 def counted(counts: tuple[tuple[str, int], ...], reason: str, more: int) -> tuple[tuple[str, int], ...]:

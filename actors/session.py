@@ -13,7 +13,11 @@ Its phases are the states of `machines.session.SESSION`, and every move is fired
                for the stop are told, and the actor is gone.
 
 A restart tells anew where the session stands and sends again what was not acknowledged: so a crash halfway through the
-effects of a step, which loses the rest of them, loses nothing that matters.
+effects of a step, which loses the rest of them, loses nothing that matters. Its deadlines count from their beginning, whatever
+crashes; only a silence begins anew.
+
+Recorder, transcriber and quality tell their accounts as they grow, and with them the news for those who listen: these are told
+by the session, behind the account, so that its result says at least what they heard, however it ends.
 
 Everything a frame changes is `accepted`; the rest of the state is kept in a few values that change rarely, so that
 committing the journal with each step stays cheap.
@@ -34,6 +38,7 @@ from actors.messages import (
     Changed,
     Closed,
     CloseMedia,
+    Counted,
     Draft,
     Drain,
     Durable,
@@ -42,49 +47,60 @@ from actors.messages import (
     Facts,
     Fail,
     Frames,
+    Levels,
+    Measured,
+    Metered,
+    Mismatched,
     NotDurable,
     Opened,
     PortFailed,
     Recorded,
     Resumption,
     Routes,
+    Settled,
     Spill,
     Spilled,
+    Spoken,
     Stop,
     Transcribed,
     Unevidenced,
 )
 from actors.outbox import NO_RECORDS, Outbox
-from actors.quality import QualityActor
+from actors.quality import QualityActor, quality_of
 from actors.recorder import LOST_ON_THE_WAY, NOTHING_YET, RecorderActor, counted, total
 from actors.transcriber import NOTHING_HEARD, TranscriberActor
+from actors.transcriber import PORT as SPEECH
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
 from machines.frozen import FrozenDict
+from machines.recording import RecordingInfo
 from machines.recovery import RESUME
 from machines.restart import CrashLog, Intensity
 from machines.session import (
     END_TRIGGER,
     NO_COUNTS,
     SESSION,
+    AudioMismatch,
     EndReason,
     FrameAccount,
-    Quality,
-    RecordingInfo,
     SessionResult,
     VoiceSessionState,
 )
+from machines.silence import HEARING_SECONDS, Listening
 
 # Looking a member up in its enum costs as much as a whole effect, its value twice that; here they are looked up once.
 CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
 NOT_OPENED = "stopped before its creation was durable"
+MISMATCHED = "audio_mismatched"  # the operation of the record
 PROCESS_DIED = "process_died"  # why frames were lost, or not transcribed
-FAILED, UNEVIDENCED, IDLE, OVERRUN = EndReason.FAILED, EndReason.UNEVIDENCED, EndReason.IDLE, EndReason.OVERRUN
+FAILED, UNEVIDENCED = EndReason.FAILED, EndReason.UNEVIDENCED
+IDLE, SILENCE, OVERRUN = EndReason.IDLE, EndReason.SILENCE, EndReason.OVERRUN
 ERROR = VoiceEventType.ERROR
 SUCCEEDED, NOT_SUCCEEDED = RequestStatus.SUCCESS, RequestStatus.FAILED
 REASON_FIELD = {reason: ("reason", reason.value) for reason in EndReason}
 DRAIN_EXPIRED = SESSION.deadlines[STOPPING]
-UNASSESSED = Quality()
+UNMEASURED = Levels()
+SESSION_FAILED = "session_failed"  # why frames are declared of which a session that failed had no account
 
 
 class SessionLimits(Struct, frozen=True):
@@ -120,43 +136,51 @@ class Loss(Struct, frozen=True):
 
 
 class Parts(Struct, frozen=True):
-    """The children of a session, when each crashed, the ports that are on record as failed, and the losses that are not yet."""
+    """The children of a session, when each crashed, the ports that are on record as failed, the `mismatches` of audio and clock
+    that are, and the losses that are not yet; what was `heard` so far, and the audio's `levels`: frames below `measured` are in
+    these, or lost."""
 
     recorder: Ref
     transcriber: Ref | None
     quality: Ref
     crashes: tuple[tuple[Ref, CrashLog], ...] = ()
     failed_ports: tuple[str, ...] = ()
+    mismatches: tuple[AudioMismatch, ...] = ()
     losses: tuple[Loss, ...] = ()
+    heard: Transcribed = NOTHING_HEARD
+    levels: Levels = UNMEASURED
+    measured: int = 0
 
 
 class Ending(Struct, frozen=True):
     """How the end is going.
 
-    Frames below `upto` still belong to the session, and so do the `gap` frames behind it that never come; `late` came behind
-    those. `tokens` are those who wait for the end.
+    Frames below `upto` still belong to the session, and so do the `skipped` ones behind it that never come, by reason; `late`
+    came behind those. `tokens` are those who wait for the end.
     `told_drain` is set once the parts know that no more follow; the next three are what they answered. `result` is there
-    once the session is STOPPED.
+    once the session is STOPPED, and `spilling` set once its last records were given to be spilled.
     """
 
     reason: EndReason
     upto: int
     tokens: tuple[Any, ...] = ()
-    gap: int = 0
+    skipped: tuple[tuple[str, int], ...] = ()
     late: int = 0
     told_drain: bool = False
     recorded: Recorded | None = None
     transcribed: Transcribed | None = None
-    assessed: Quality | None = None
+    assessed: Levels | None = None
     error: str = ""
     result: SessionResult | None = None
+    spilling: bool = False
 
 
 class SessionActor(Actor):
     """One session; see the module.
 
-    `opened` is set once its creation is durable and told; `account` is the recorder's last word; `idle_mark` is the frame
-    number at which the idle timer was armed. With `resumption` it goes on with what another process left.
+    `opened` is set once its creation is durable and told; `account` is the recorder's latest; `idle_mark` is the frame
+    number at which the idle timer was armed; `listening` says how it is listened to, where silence ends it. With `resumption`
+    it goes on with what another process left.
     """
 
     __slots__ = (
@@ -167,6 +191,7 @@ class SessionActor(Actor):
         "first_routes",
         "idle_mark",
         "limits",
+        "listening",
         "opened",
         "outbox",
         "parts",
@@ -178,18 +203,23 @@ class SessionActor(Actor):
         "verdict",
     )
     wiring = ("facts", "verdict", "limits", "ports", "first_routes", "token", "resumption")
-    state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "account", "idle_mark", "opened")
+    state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "account", "idle_mark", "listening", "opened")
     journal = state
+    lasting = ("opening", "idle", "overrun", "missing", "drain", "evidence", "spill")
     handles = {
         CREATED: {
             Frames: "first_frames",
+            Mismatched: IGNORE,
             Stop: "stop",
             Fail: "fail",
             Durable: "durable",
-            NotDurable: "not_created",
+            NotDurable: "not_durable",
             Spilled: IGNORE,
             Routes: "reroute",
-            Account: IGNORE,
+            Counted: IGNORE,
+            Settled: IGNORE,
+            Spoken: IGNORE,
+            Measured: IGNORE,
             AudioLost: IGNORE,
             PortFailed: IGNORE,
             Recorded: IGNORE,
@@ -199,13 +229,17 @@ class SessionActor(Actor):
         },
         ACTIVE: {
             Frames: "frames",
+            Mismatched: "mismatched",
             Stop: "stop",
             Fail: "fail",
             Durable: "durable",
-            NotDurable: "not_created",
+            NotDurable: "not_durable",
             Spilled: IGNORE,
             Routes: "reroute",
-            Account: "accounted",
+            Counted: "counted",
+            Settled: "settled",
+            Spoken: "spoken",
+            Measured: "measured",
             AudioLost: "audio_lost",
             PortFailed: "port_failed",
             Recorded: IGNORE,
@@ -215,13 +249,17 @@ class SessionActor(Actor):
         },
         STOPPING: {
             Frames: "last_frames",
+            Mismatched: "mismatched",
             Stop: "stop_again",
             Fail: "fail_stopping",
             Durable: "durable",
-            NotDurable: IGNORE,
+            NotDurable: "refused_at_end",
             Spilled: IGNORE,
             Routes: "reroute",
-            Account: "accounted_at_end",
+            Counted: "counted_at_end",
+            Settled: "settled",
+            Spoken: IGNORE,
+            Measured: "measured",
             AudioLost: "audio_lost",
             PortFailed: "port_failed",
             Recorded: "recorded",
@@ -231,13 +269,17 @@ class SessionActor(Actor):
         },
         STOPPED: {
             Frames: IGNORE,
+            Mismatched: IGNORE,
             Stop: "stop_again",
             Fail: "fail_stopped",
             Durable: "final_durable",
             NotDurable: "final_not_durable",
             Spilled: "spilled",
             Routes: "reroute",
-            Account: IGNORE,
+            Counted: IGNORE,
+            Settled: IGNORE,
+            Spoken: IGNORE,
+            Measured: IGNORE,
             AudioLost: IGNORE,
             PortFailed: IGNORE,
             Recorded: IGNORE,
@@ -272,6 +314,7 @@ class SessionActor(Actor):
         self.parts: Parts | None = None
         self.ending: Ending | None = None
         self.opened = False
+        self.listening = None if facts.silence_seconds is None else Listening(by_ear=facts.stt_engine is not None)
 
     # --- CREATED ---------------------------------------------------------------------------------------------------
 
@@ -282,10 +325,10 @@ class SessionActor(Actor):
         else:
             self.phase = SESSION.fire(self.phase, RESUME)
             self._commit(out, "session_resumed", ACTIVE, detail=self.resumption.detail, then=self._news(out, ACTIVE))
-        out.set_timer("evidence", self.limits.evidence_seconds)
+        out.set_timer("opening", self.limits.evidence_seconds)
 
     def restarted(self, out: Out) -> None:
-        """Go on where the journal stands: arm what the state needs and send again what was not acknowledged."""
+        """Go on where the journal stands: keep the timers that the state needs, and send again what was not acknowledged."""
         if self.outbox.next_number == (1 if self.resumption is None else self.resumption.number):
             self.start(out)
             return
@@ -297,15 +340,15 @@ class SessionActor(Actor):
             self._stopped_again(out)
             return
         if self.phase is STOPPING:
-            out.set_timer("drain", self.limits.drain_seconds)
+            out.keep_timer("drain", self.limits.drain_seconds)
             if self._ending().told_drain:
                 self._drain_parts(out)
             else:
-                out.set_timer("missing", self.limits.drain_seconds / 2)
+                out.keep_timer("missing", self.limits.drain_seconds / 2)
         elif self.opened:
             self._arm(out)
         else:
-            out.set_timer("evidence", self.limits.evidence_seconds)
+            out.keep_timer("opening", self.limits.evidence_seconds)
         if self.opened and not self.outbox.waiting:
             if self.phase is CREATED or self.resumption is not None:
                 out.reply(self.token, Opened(self.facts.session_id))
@@ -326,19 +369,32 @@ class SessionActor(Actor):
             return
         self.opened = True
         if self.ending is None:
-            out.cancel_timer("evidence")
+            out.cancel_timer("opening")
+            self.idle_mark = self.accepted
             self._arm(out)
             if self.resumption is not None:
                 self._spawn_parts(out)
                 self._emit(out, ERROR, ("part", "process"), ("error", PROCESS_DIED), ("restarted", True))
             out.reply(self.token, Opened(self.facts.session_id))
 
-    def not_created(self, message: NotDurable, out: Out) -> None:
-        """The creation could not be made durable: there is no session. Or nobody goes on with it here."""
-        if not self.opened and self.outbox.is_under_way(message.number):
+    def not_durable(self, message: NotDurable, out: Out) -> None:
+        """The creation could not be made durable: there is no session, or nobody goes on with it here. A later record waits for
+        the store, unless it is the record itself that can't be written."""
+        if not self.outbox.is_under_way(message.number):
+            return
+        if not self.opened:
             self._refuse(message.error, out, perhaps=message.perhaps)
+        elif message.refused:
+            self._refused(message, out)
+
+    def _refused(self, message: NotDurable, out: Out) -> None:
+        """A record can't be written as it is: what stands in its place says so, and those who listen are told."""
+        operation = self.outbox.waiting[0].draft.operation
+        self.outbox = self.outbox.refused(message.error, out, self.routes.evidence)
+        self._emit(out, ERROR, ("part", "evidence"), ("operation", operation), ("reason", message.error))
 
     def _refuse(self, error: str, out: Out, *, perhaps: bool) -> None:
+        out.cancel_timer("opening")
         if self.resumption is not None:
             out.reply(self.token, Unevidenced(error))
             self.outbox = Outbox((), self.outbox.next_number)
@@ -377,18 +433,64 @@ class SessionActor(Actor):
         if parts.transcriber is not None:  # type: ignore[union-attr]
             out.tell(parts.transcriber, message)  # type: ignore[union-attr]
 
-    def accounted(self, message: Account, out: Out) -> None:
-        """The recorder's account so far, into evidence."""
-        self.account = message
+    def counted(self, message: Counted, out: Out) -> None:
+        """The recorder's account so far, now and then into evidence."""
+        account = message.account
+        self._note(account)
+        if not message.due:
+            return
         detail = (
-            ("upto_frame", message.upto),
-            ("accounted", message.kept),
-            ("bytes", message.n_bytes),
-            ("digest", message.digest),
-            ("dropped", FrozenDict(message.lost)),
+            ("upto_frame", account.upto),
+            ("accounted", account.kept),
+            ("bytes", account.n_bytes),
+            ("digest", account.digest),
+            ("dropped", FrozenDict(account.lost)),
         )
         self._commit(out, "audio_accounted", ACTIVE, detail=detail)
         self._record_losses(out)
+
+    def settled(self, message: Settled, out: Out) -> None:
+        """What the transcriber has settled so far: noted first, told then."""
+        if self.parts is not None:
+            self.parts = replace(self.parts, heard=message.transcribed)
+            if message.transcribed.unheard:
+                self._no_longer_by_ear(out)
+            if message.spoken:
+                self._heard_words(out)
+            if message.news is not None:
+                out.port(self.ports.directory, message.news)
+
+    def measured(self, message: Measured, out: Out) -> None:
+        """How the audio was so far: noted first, told then; with its account, should the word of that have been set aside."""
+        if self.parts is not None:
+            kept = message.measure
+            if kept.upto > self.account.upto:
+                self._note(Account(kept.upto, kept.kept, kept.n_bytes, kept.digest, self.account.lost))
+            self.parts = replace(self.parts, levels=message.levels, measured=kept.upto)
+            if message.measure.voiced and self.listening is not None and not self.listening.by_ear:
+                self._listen(out, by_ear=False)
+            out.port(self.ports.directory, Metered(self.facts.session_id, message.measure))
+
+    def spoken(self, _: Spoken, out: Out) -> None:
+        """There are words in an utterance that goes on."""
+        self._heard_words(out)
+
+    def _heard_words(self, out: Out) -> None:
+        """A silence begins anew."""
+        if self.listening is not None:
+            self._listen(out, by_ear=self.listening.by_ear)
+
+    def _no_longer_by_ear(self, out: Out) -> None:
+        """Some of the call was not heard, and somebody may have spoken there: voice counts from now on."""
+        if self.listening is not None and self.listening.by_ear:
+            self._listen(out, by_ear=False)
+
+    def _listen(self, out: Out, *, by_ear: bool) -> None:
+        """Let a silence begin now, where it ends the call."""
+        seconds = self.facts.silence_seconds
+        if seconds is not None and self.ending is None:
+            self.listening = Listening(by_ear)
+            out.set_timer("silence", seconds)
 
     def audio_lost(self, message: AudioLost, _: Out) -> None:
         """A part tells of lost audio, which it has in its account: one record is made of all that belongs together."""
@@ -428,9 +530,23 @@ class SessionActor(Actor):
         if parts is None or message.port in parts.failed_ports:
             return
         self.parts = replace(parts, failed_ports=(*parts.failed_ports, message.port))
+        if message.port == SPEECH:
+            self._no_longer_by_ear(out)
         detail = (("port", message.port), ("reason", message.reason))
         self._commit(out, "port_failed", self.phase, detail=detail, failed=True)
         self._emit(out, ERROR, ("part", message.port), ("reason", message.reason))
+
+    def mismatched(self, message: Mismatched, out: Out) -> None:
+        """Far more or less audio came than there was time for: on record, once for each in a call, and told to those who
+        listen. The call goes on."""
+        parts = self.parts
+        if parts is None or any(one.reason == message.reason for one in parts.mismatches):
+            return
+        mismatch = AudioMismatch(message.reason, message.audio_ms, message.media_ms)
+        self.parts = replace(parts, mismatches=(*parts.mismatches, mismatch))
+        detail = (("reason", message.reason), ("audio_ms", message.audio_ms), ("media_ms", message.media_ms))
+        self._commit(out, MISMATCHED, self.phase, detail=detail, failed=True)
+        self._emit(out, ERROR, ("part", "stream"), *detail)
 
     def part_exited(self, message: Exited, out: Out) -> None:
         """A part crashed: restart it, or end the call when it crashes too often. One that ended by itself is done."""
@@ -449,21 +565,36 @@ class SessionActor(Actor):
         self._emit(out, ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
 
     def last_words(self, mail: tuple[Any, ...]) -> tuple[Effect, ...]:
-        """Who asked for this session hears that it never opened, and those who wait for its end that it has come."""
+        """Its end, with the result that can still be given; who asked for this session hears that it never opened, and who
+        waits for its end, that it has come."""
         stops = [message.token for message in mail if isinstance(message, Stop) and message.token is not None]
         fails = [token for message in mail if isinstance(message, Fail) for token in message.tokens]
         accepted = self.ending.tokens if self.ending is not None else ()
         ended = Ended(self.facts.session_id, durable=True, spilled=False)
         never = () if self.opened or self.ending is not None else ((REPLY, self.token, Unevidenced(NOT_OPENED)),)
-        return (*never, *((REPLY, token, ended) for token in (*accepted, *stops, *fails)))
+        upto = max([0, *[message.first + message.count for message in mail if isinstance(message, Frames)]])
+        result = self.result_without_it(FAILED, SESSION_FAILED, upto)
+        news = (PORT, self.ports.directory, Changed(self.facts, STOPPED, None, self.verdict, result))
+        return (news, *never, *((REPLY, token, ended) for token in (*accepted, *stops, *fails)))
+
+    def result_without_it(self, reason: EndReason, missing_reason: str, upto: int) -> SessionResult:
+        """The result of a session that somebody else ends, by its journal: frames below `upto` were accepted, and what it has
+        no account of is declared for `missing_reason`."""
+        ending = self._ending()
+        if ending.result is not None:
+            return ending.result
+        result = self._result(drained=False, missing_reason=missing_reason, upto=upto - ending.late)
+        return result if result.reason is reason else replace(result, reason=reason)
 
     def timeout(self, timer: str, out: Out) -> None:
-        """Idle, overrun, missing frames, the drain deadline, or evidence that does not come."""
+        """Idle, silence, overrun, missing frames, the drain deadline, or evidence that does not come."""
         if timer == "idle" and self.accepted != self.idle_mark:
             self.idle_mark = self.accepted
             out.set_timer("idle", self.limits.idle_seconds)
         elif timer == "idle":
             self._end(IDLE, self.accepted, (), out)
+        elif timer == "silence":
+            self._silence_run_out(out)
         elif timer == "overrun":
             self._end(OVERRUN, self.accepted, (), out)
         elif timer == "missing":
@@ -472,17 +603,28 @@ class SessionActor(Actor):
             self._stopped(out, DRAIN_EXPIRED)
         elif timer == "spill":
             self._gone(out, durable=False, spilled=False)
-        elif self.ending is None:
+        elif timer == "opening":
             self._refuse("the evidence store does not answer", out, perhaps=True)
         else:
             self._spill(out)
+
+    def _silence_run_out(self, out: Out) -> None:
+        heard, listening = self._heard(), self.listening
+        if listening is not None:
+            dealt_with = heard.heard + total(heard.unheard)
+            measured = self.accepted if self.parts is None else self.parts.measured
+            self.listening = listening.run_out(self.accepted, heard=dealt_with, measured=measured)
+        if self.listening is None:
+            self._end(SILENCE, self.accepted, (), out)
+        else:
+            out.set_timer("silence", HEARING_SECONDS)
 
     # --- STOPPING --------------------------------------------------------------------------------------------------
 
     def stop(self, message: Stop, out: Out) -> None:
         """Begin the end."""
         tokens = () if message.token is None else (message.token,)
-        self._end(message.reason, message.upto, tokens, out, gap=message.gap)
+        self._end(message.reason, message.upto, tokens, out, skipped=message.skipped)
 
     def stop_again(self, message: Stop, out: Out) -> None:
         """The end is under way: this one waits for it too."""
@@ -509,17 +651,25 @@ class SessionActor(Actor):
             self.ending = replace(ending, tokens=(*ending.tokens, *new))
 
     def _end(
-        self, reason: EndReason, upto: int, tokens: tuple[Any, ...], out: Out, error: str = "", gap: int = 0
+        self,
+        reason: EndReason,
+        upto: int,
+        tokens: tuple[Any, ...],
+        out: Out,
+        error: str = "",
+        skipped: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.phase = SESSION.fire(self.phase, END_TRIGGER[reason])
-        self.ending = Ending(reason, max(upto, self.accepted), tokens, gap, error=error)
+        self.ending = Ending(reason, max(upto, self.accepted), tokens, skipped, error=error)
         if self.opened:
             out.cancel_timer("idle")
             out.cancel_timer("overrun")
+            if self.facts.silence_seconds is not None:
+                out.cancel_timer("silence")
         else:
             # Stopped before its creation was durable: nobody knows of it yet, and nobody will be told that it opened.
             out.reply(self.token, Unevidenced(error or NOT_OPENED))
-            out.cancel_timer("evidence")
+            out.cancel_timer("opening")
         out.set_timer("drain", self.limits.drain_seconds)
         detail = (REASON_FIELD[reason], ("error", error)) if error else (REASON_FIELD[reason],)
         self._commit(out, "session_stopping", STOPPING, detail=detail, then=self._news(out, STOPPING))
@@ -562,9 +712,17 @@ class SessionActor(Actor):
             if self.parts.transcriber is not None:
                 out.tell(self.parts.transcriber, Drain())
 
-    def accounted_at_end(self, message: Account, _: Out) -> None:
+    def counted_at_end(self, message: Counted, _: Out) -> None:
         """A last interim account; the final record will carry the whole."""
-        self.account = message
+        self._note(message.account)
+
+    def _note(self, account: Account) -> None:
+        self.account = account
+
+    def refused_at_end(self, message: NotDurable, out: Out) -> None:
+        """A record that can't be written holds up no end; a store that is down is waited for."""
+        if message.refused and self.outbox.is_under_way(message.number):
+            self._refused(message, out)
 
     def recorded(self, message: Recorded, out: Out) -> None:
         """The recorder has drained; quality has all measures now."""
@@ -582,7 +740,7 @@ class SessionActor(Actor):
     def assessed(self, message: Assessed, out: Out) -> None:
         """Quality has answered."""
         if self.ending is not None:
-            self._answered(replace(self.ending, assessed=message.quality), out)
+            self._answered(replace(self.ending, assessed=message.levels), out)
 
     def _answered(self, ending: Ending, out: Out) -> None:
         parts = self.parts
@@ -603,7 +761,8 @@ class SessionActor(Actor):
         out.cancel_timer("drain")
         if not self._ending().told_drain:
             out.cancel_timer("missing")
-        result = self._result(drained=trigger == "drained")
+        drained = trigger == "drained"
+        result = self._result(drained=drained, missing_reason=LOST_ON_THE_WAY if drained else DRAIN_EXPIRED)
         self.ending = replace(self._ending(), result=result)
         self._commit(out, "session_stopped", STOPPED, result=result, then=self._news(out, STOPPED, result))
         out.set_timer("evidence", self.limits.evidence_seconds)
@@ -621,7 +780,10 @@ class SessionActor(Actor):
         """After a crash: go on with the last record, or, when that is durable, with what follows it."""
         result = self._ending().result
         if self.outbox.waiting:
-            out.set_timer("evidence", self.limits.evidence_seconds)
+            if self._ending().spilling:
+                self._spill(out)
+            else:
+                out.keep_timer("evidence", self.limits.evidence_seconds)
             if result is not None and not result.drained:
                 self._abandon_audio(out)
             out.port(self.ports.directory, Closed(self.facts.session_id))
@@ -639,13 +801,21 @@ class SessionActor(Actor):
             self._gone(out, durable=True, spilled=False)
 
     def final_not_durable(self, message: NotDurable, out: Out) -> None:
-        """The store is down: the records that are left are spilled, at once."""
-        if self.outbox.is_under_way(message.number):
+        """The store is down: the records that are left are spilled, at once. So is the last one when it could not be written
+        twice; whoever spills it leaves out what can't be. What is being spilled already goes there as it is."""
+        if not self.outbox.is_under_way(message.number):
+            return
+        if message.refused and self._ending().spilling:
+            return
+        if message.refused and (len(self.outbox.waiting) > 1 or not self.outbox.waiting[0].draft.refusal):
+            self._refused(message, out)
+        else:
             self._spill(out)
 
     def _spill(self, out: Out) -> None:
+        self.ending = replace(self._ending(), spilling=True)
         out.cancel_timer("evidence")
-        out.set_timer("spill", self.limits.evidence_seconds)
+        out.keep_timer("spill", self.limits.evidence_seconds)
         out.tell(self.routes.evidence, Spill(out.me, self.outbox.drafts()))
 
     def spilled(self, message: Spilled, out: Out) -> None:
@@ -679,25 +849,28 @@ class SessionActor(Actor):
         return self.ending or Ending(FAILED, self.accepted)
 
     def _arm(self, out: Out) -> None:
-        self.idle_mark = self.accepted
         seconds = self.limits.max_seconds
         if self.resumption is not None:
             seconds = max(0.0, seconds - self.resumption.age_seconds)
-        out.set_timer("idle", self.limits.idle_seconds)
-        out.set_timer("overrun", seconds)
+        if self.listening is not None:
+            self._listen(out, by_ear=self.listening.by_ear)
+        out.keep_timer("idle", self.limits.idle_seconds)
+        out.keep_timer("overrun", seconds)
 
     def _spawn_parts(self, out: Out) -> None:
         facts, ports = self.facts, self.ports
-        quality = out.spawn(QualityActor(out.me, ports.directory, facts.session_id), "quality")
-        account, heard = NOTHING_YET, NOTHING_HEARD
+        quality = out.spawn(QualityActor(out.me), "quality")
+        account, heard = NOTHING_YET, self._heard()
         if self.resumption is not None:
-            account, heard = self.resumption.account, self.resumption.heard
+            account = self.resumption.account
         account_frames = self.limits.account_frames
         recorder = out.spawn(RecorderActor(out.me, quality, ports.media, facts, account_frames, account), "recorder")
         transcriber = None
         if facts.stt_engine is not None:
             transcriber = out.spawn(TranscriberActor(out.me, ports.stt, ports.directory, facts, heard), "transcriber")
-        self.parts = Parts(recorder, transcriber, quality)
+        self.parts = Parts(
+            recorder, transcriber, quality, heard=heard, mismatches=self._mismatches(), measured=account.upto
+        )
 
     def _part_name(self, ref: Ref) -> str:
         parts = self.parts
@@ -731,34 +904,34 @@ class SessionActor(Actor):
     def _emit(self, out: Out, kind: VoiceEventType, *payload: tuple[str, Any]) -> None:
         out.port(self.ports.directory, Emit(self.facts.session_id, kind, payload))
 
-    def _result(self, *, drained: bool) -> SessionResult:
-        """The whole account. What nobody answered for is declared, so that the sums always hold."""
+    def _result(self, *, drained: bool, missing_reason: str, upto: int = 0) -> SessionResult:
+        """The whole account, of a part that did not answer as far as it had told it. What nobody answered for is declared, so
+        that the sums always hold."""
         ending = self._ending()
-        recorded, transcribed = ending.recorded, ending.transcribed
-        missing_reason = LOST_ON_THE_WAY if drained else "drain_expired"
-        accepted = max(self.accepted, ending.upto)
+        accepted = max(self.accepted, ending.upto, upto)
         lost = self.account.lost
         missing = accepted - self.account.kept - total(lost)
         if missing:
             lost = counted(lost, missing_reason, missing)
-        heard = transcribed.heard if transcribed is not None else 0
-        unheard = transcribed.unheard if transcribed is not None else ()
+        transcribed = self._heard()
+        heard, unheard = transcribed.heard, transcribed.unheard
         missing = accepted - heard - total(unheard)
         no_engine = self.facts.stt_engine is None
         if missing:
             unheard = counted(unheard, "no_engine" if no_engine else missing_reason, missing)
-        if ending.gap:
-            lost = counted(lost, LOST_ON_THE_WAY, ending.gap)
-            unheard = counted(unheard, "no_engine" if no_engine else LOST_ON_THE_WAY, ending.gap)
+        for reason, count in ending.skipped:
+            lost = counted(lost, reason, count)
+            unheard = counted(unheard, "no_engine" if no_engine else reason, count)
         if ending.late:
             lost = counted(lost, "late", ending.late)
             unheard = counted(unheard, "late", ending.late)
-        recording: RecordingInfo | None = recorded.recording if recorded is not None else None
+        levels = ending.assessed or (UNMEASURED if self.parts is None else self.parts.levels)
+        recording: RecordingInfo | None = ending.recorded.recording if ending.recorded is not None else None
         return SessionResult(
             reason=ending.reason,
             drained=drained,
             frames=FrameAccount(
-                accepted=accepted + ending.gap + ending.late,
+                accepted=accepted + total(ending.skipped) + ending.late,
                 accounted=self.account.kept,
                 recorded=self.account.kept if self.facts.recording and recording is not None else 0,
                 transcribed=heard,
@@ -767,7 +940,22 @@ class SessionActor(Actor):
                 bytes=self.account.n_bytes,
                 digest=self.account.digest,
             ),
-            transcript=transcribed.text if transcribed is not None else "",
+            transcript=transcribed.text,
             recording=recording,
-            quality=ending.assessed or UNASSESSED,
+            quality=quality_of(levels),
+            mismatches=self._mismatches(),
         )
+
+    def _mismatches(self) -> tuple[AudioMismatch, ...]:
+        """Those of audio and clock that are on record."""
+        if self.parts is not None:
+            return self.parts.mismatches
+        return () if self.resumption is None else self.resumption.mismatches
+
+    def _heard(self) -> Transcribed:
+        """What was heard, as far as it is known here."""
+        if self.ending is not None and self.ending.transcribed is not None:
+            return self.ending.transcribed
+        if self.parts is not None:
+            return self.parts.heard
+        return NOTHING_HEARD if self.resumption is None else self.resumption.heard

@@ -201,7 +201,7 @@ class _Claims:
         ports = world.ports()
         if name in ports:
             return ports[name].state
-        ref = world.find(name)
+        ref = world.living(name)
         return UNBORN if ref is None else Seen(ref.status, ref.actor, depth(ref))
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from actors.actor import Actor, Out
 from actors.mailbox import Ref
 from actors.simulation_plan import Chance
-from actors.system import ActorSystem
+from actors.system import FREE, ActorSystem
 from actors.tracing import Watched
 
 NAP_SHARE: Final = 1 / 64  # of the turns that an actor gets
@@ -74,13 +74,18 @@ class SeededQueue(deque[Ref]):
         while self._asleep and self._asleep[0][0] <= self.now_ms:
             super().append(heappop(self._asleep)[2])
 
+    def wake_all(self) -> None:
+        """Let all who sleep wait for their turn."""
+        while self._asleep:
+            super().append(heappop(self._asleep)[2])
+
 
 class SimulatedSystem(ActorSystem):
     """An `ActorSystem` for one seeded run. `run_step(step, actor, message, out)` runs each step, or raises instead of it."""
 
     def __init__(self, clock: Callable[[], float], queue: SeededQueue, run_step: Callable[..., None]) -> None:
         super().__init__(clock=clock)
-        self._ready = queue
+        self._ready = self._queue = queue
         self._out = Out(self._made)
         self._wake = _Nobody()  # type: ignore[assignment] # the driver is not asleep: it looks after each event
         self._run_step = run_step
@@ -91,6 +96,17 @@ class SimulatedSystem(ActorSystem):
         ref = self._made(actor, name, None)
         self._spawn(ref)
         return ref
+
+    def settle(self) -> None:
+        """Run all that waits to its end, also what only sleeps, and whatever holds the dispatcher back."""
+        was = self._busy
+        try:
+            while self._ready or self._queue.next_wake() is not None:
+                self._queue.wake_all()
+                self._busy = FREE
+                self._drain()
+        finally:
+            self._busy = was
 
     @property
     def failure(self) -> Exception | None:

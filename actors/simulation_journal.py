@@ -13,11 +13,13 @@ from actors import messages as m
 from actors.recorder import NOTHING_YET
 from actors.simulation_disk import SimulatedDisk
 from actors.voice_parts import Record
-from machines.evidence import ChainRow, Verification, canonical_json, link, record_id, secret_of, verify
+from machines.evidence import ChainRow, canonical_json, link, record_id, secret_of
 from machines.framing import framed, whole_frames
-from machines.ledger import Head, Written, links
+from machines.heads import Head
+from machines.ledger import Written, links
 from machines.recovery import end_of_dead_session
 from machines.session import EndReason, VoiceSessionState
+from machines.verification import Verification, verify
 
 JOURNAL: Final = "journal"
 SPILL: Final = "spill"

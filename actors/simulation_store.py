@@ -6,6 +6,7 @@ take. A new process reads what is on the disk, and ends the sessions of the one 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final
 
 from actors import messages as m
@@ -15,9 +16,9 @@ from actors.simulation_parts import SimulatedPort
 from actors.simulation_plan import Fault, FaultKind
 from actors.simulation_world import Broken, World
 from actors.voice_parts import Record, Records, record_of
-from machines.evidence import Verification
 from machines.ledger import Written
 from machines.recovery import AwaitingResume, ms_to_resume
+from machines.verification import Verification
 
 BATCH: Final = 512
 RETRY_MS: Final = 1000
@@ -25,6 +26,7 @@ RESUME_WINDOW_MS: Final = 30_000
 
 DISK_FULL, DISK_SLOW, DISK_HANG = "disk full", "disk slow", "disk hang"
 SPILL_FAILS = "spill fails"
+UNWRITABLE = "record"
 OF_THE_DISK: Final = {
     DISK_FULL: FaultKind(smallest=1000, largest=120_000),
     DISK_SLOW: FaultKind(smallest=5000, largest=120_000),
@@ -32,6 +34,7 @@ OF_THE_DISK: Final = {
     FSYNC_LOST: FaultKind(smallest=1, largest=20),
     TORN_WRITE: FaultKind(),
     SPILL_FAILS: FaultKind(),
+    UNWRITABLE: FaultKind(),
 }
 
 
@@ -167,6 +170,10 @@ class JournalStore(SimulatedPort):
             return
         self._writing = False
         batch = self._in_flight = [self._work.popleft() for _ in range(min(BATCH, len(self._work)))]
+        bad = [work for work in batch if isinstance(work, m.Append) and self._is_unwritable(work.draft)]
+        if bad:
+            self._answer(bad, "not JSON", down=False)
+            batch = self._in_flight = [work for work in batch if work not in bad]
         puts = [work for work in batch if isinstance(work, m.Append)]
         try:
             rows = self._journal.append([*self._homeless, *[written(work.draft) for work in puts]])
@@ -184,7 +191,23 @@ class JournalStore(SimulatedPort):
         self._in_flight = []
         self._go_on()
 
-    def _answer(self, batch: list[m.Append | m.Probe], error: str) -> None:
+    def _is_unwritable(self, draft: m.Draft) -> bool:
+        """Whether it is the record of which the plan says so. What stands for it can be written, and so can what is stored."""
+        record = record_of(draft)
+        if draft.refusal or record.record_id in self._journal.ids:
+            return False
+        mine = self.records.get(record.session_id, Records())
+        if record not in mine.refused:
+            fault = next((one for one in self._coming if one.kind == UNWRITABLE), None)
+            if fault is None:
+                return False
+            self._coming.remove(fault)
+            self.world.has_fired(fault, record.session_id)
+            self.records[record.session_id] = mine._replace(refused=(*mine.refused, record))
+            self._touch(record.session_id)
+        return True
+
+    def _answer(self, batch: Sequence[m.Append | m.Probe], error: str, *, down: bool = True) -> None:
         by_actor: dict[Any, list[m.Ticket]] = {}
         for work in batch:
             if isinstance(work, m.Probe):
@@ -193,7 +216,7 @@ class JournalStore(SimulatedPort):
                 by_actor.setdefault(work.reply_to, []).append((work.owner, work.draft.number))
         for actor, tickets in by_actor.items():
             if error:
-                self.world.tell(actor, m.NotStored(tuple(tickets), error, store_down=True))
+                self.world.tell(actor, m.NotStored(tuple(tickets), error, store_down=down))
             else:
                 self.world.carry(actor, m.Stored(tuple(tickets)))
 

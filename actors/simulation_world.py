@@ -6,9 +6,9 @@ from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Final, Protocol
 
-from actors.actor import PORT, Actor, Retry
+from actors.actor import PORT, Actor, Retry, Timer, content_of
 from actors.mailbox import Ref
-from actors.model_parts import Part
+from actors.model_parts import Part, found_at, path_of
 from actors.simulation_dispatch import SeededQueue, SimulatedSystem
 from actors.simulation_parts import PartPort, SimulatedPort
 from actors.simulation_plan import HOUR_MS, Chance, Fault, FaultKind, Plan
@@ -112,7 +112,7 @@ class World:
         self._serial = 0
         self._armed: dict[str, list[tuple[Fault, int]]] = {}  # by class of actors, with the steps that go by before
         self._armed_kill: Fault | None = None
-        self._dying = False
+        self._dying = self._setting_up = False
         self._error: Exception | None = None
         self._poisoned: Any = None
         self._carried: list[Fault] = []
@@ -153,8 +153,20 @@ class World:
         self._serial += 1
         heappush(self._events, (self.now_ms + ms, self._serial, 0 if outside else self.processes, do))
 
-    def find(self, path: str) -> Ref | None:
-        """The living actor at a path, "supervisor/door" say."""
+    def find(self, path: str) -> Ref:
+        """The address of an actor that lives by now, "supervisor/door" say. Raises `ModelError` if there is none.
+
+        In a setup, all that follows from what was spawned and told happens first, as in a model."""
+        if self._setting_up and self.system is not None and self.living(path) is None:
+            self.system.settle()
+        ref = self.living(path)
+        if ref is not None:
+            return ref
+        refs = self.system.refs() if self.system is not None else ()
+        return found_at(path, {path_of(ref): ref for ref, _ in refs})
+
+    def living(self, path: str) -> Ref | None:
+        """The living actor at a path; None if there is none."""
         name, *rest = path.split("/")
         ref = self._tops.get(name)
         for name in rest:
@@ -189,7 +201,7 @@ class World:
             self._at(visit.at_ms, partial(port.visit, visit.number, visit.what))
         for fault in self.plan.faults:
             self._at(fault.at_ms, partial(self._come, fault))
-        self.start()
+        self._guarded(self.start)
         while self._advance():
             self._look()
             if self.system is not None and self.system.failure is not None:
@@ -206,8 +218,10 @@ class World:
         self._tops.clear()
         self.system = SimulatedSystem(self._clock, self._queue, self._step)
         self.trace.add(f"{self.now_ms} process {self.processes}")
-        with self.system.held_back():  # nobody takes a step before all that the setup makes is there
+        with self.system.held_back():  # nobody takes a step before all that the setup makes is there, or looked for
+            self._setting_up = True
             self._setup(self)
+            self._setting_up = False
             for port in self._ports.values():
                 port.begin()
 
@@ -310,7 +324,7 @@ class World:
             self._look()
         except Exception as error:  # noqa: BLE001 - as below
             self._give_up(error)
-        if self._poisoned is not None and isinstance(message, Retry) and self._poisoned is message.message:
+        if self._poisoned is not None and isinstance(message, Retry | Timer) and self._poisoned is content_of(message):
             self._poisoned = None
             raise Crashed
         fault = self._armed_for(actor) if self._armed else None

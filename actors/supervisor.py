@@ -50,7 +50,7 @@ from machines.communication import PolicyVerdict, RequestStatus
 from machines.frozen import FrozenMap
 from machines.policy import VoicePolicy
 from machines.restart import CrashLog
-from machines.session import EndReason, FrameAccount, SessionResult, VoiceSessionState
+from machines.session import EndReason, SessionResult, VoiceSessionState
 
 V = TypeVar("V")
 
@@ -230,11 +230,16 @@ class Supervisor(Actor):
         if not self.outbox.is_under_way(message.number):
             return
         waiting = self.outbox.waiting[0]
-        if waiting.draft.result is not None:
+        if waiting.draft.result is not None and not (message.refused and waiting.draft.refusal):
+            if message.refused:
+                self.outbox = self.outbox.refused(message.error, out, self._routes().evidence)
             return  # the end of a session waits until the store is back
-        error = Unevidenced(message.error)
-        replies = tuple([(REPLY, token, error) for op, token, _ in waiting.then if op == REPLY])
-        self.released = ((PORT, self.ports.directory, Closed(waiting.draft.facts.session_id)), *replies)
+        if waiting.draft.result is not None:
+            self.released = tuple([_unevidenced(effect) for effect in waiting.then])
+        else:
+            error = Unevidenced(message.error)
+            replies = tuple([(REPLY, token, error) for op, token, _ in waiting.then if op == REPLY])
+            self.released = ((PORT, self.ports.directory, Closed(waiting.draft.facts.session_id)), *replies)
         out.release(self.released)
         self.outbox = self.outbox.dropped(out, self._routes().evidence)
 
@@ -302,7 +307,8 @@ class Supervisor(Actor):
         out.stop(entry.ref)
         self.sessions = self.sessions.without(session_id)
         self.owners = self.owners.without(entry.ref)
-        result = SessionResult(reason=EndReason.FAILED, drained=False, frames=FrameAccount())
+        last_news = [work for _, _, work in last_words if isinstance(work, Changed)]
+        result = last_news[0].result if last_news else SessionResult(reason=EndReason.FAILED, drained=False)
         draft = Draft(
             entry.facts,
             self.outbox.next_number,
@@ -313,18 +319,16 @@ class Supervisor(Actor):
             (("error", entry.error),),
             result,
         )
-        changed = Changed(entry.facts, VoiceSessionState.STOPPED, entry.ref, entry.verdict, result)
         closed = Closed(session_id)
         ended = Ended(session_id, durable=True, spilled=False)
         told = [token for _, token, _ in last_words]
         then: tuple[Effect, ...] = (
             (PORT, directory, closed),
-            (PORT, directory, changed),
             *last_words,
             *((REPLY, token, ended) for token in entry.tokens if token not in told),
         )
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
-        out.port(directory, closed)
+        out.port(directory, Closed(session_id, gone=True))
         out.port(self.ports.media, CloseMedia(session_id))
         out.port(self.ports.stt, Abandon(session_id))
 
@@ -339,6 +343,12 @@ def _tokens(message: Stop | Fail) -> tuple[Any, ...]:
     if isinstance(message, Fail):
         return message.tokens
     return () if message.token is None else (message.token,)
+
+
+def _unevidenced(effect: Effect) -> Effect:
+    """What is told of an end when nothing can put it on record: that it came, and that it is not durable."""
+    kind, to, what = effect
+    return (kind, to, replace(what, durable=False)) if isinstance(what, Ended) else effect
 
 
 def _in_order(by_session: FrozenMap[str, V]) -> list[V]:

@@ -15,7 +15,8 @@ turn of whoever tells it. What keeps that sound:
   system restarts an actor itself, within an intensity; beyond it the system fails.
 - A message whose step raised is tried again after the restart, since no effect of it went out; if it kills its actor
   twice it becomes a dead letter. A message that crashed halfway through its effects is not tried again, and neither is a
-  timer: it died with its incarnation, and the first step of the next one arms what it needs.
+  timer: it died with its incarnation, and the first step of the next one arms what it needs. A timer that lasts (see
+  `Actor.lasting`) stays armed while its actor is held, and one whose step raised is tried again until a step of it is whole.
 - The children of a crashed actor go on. One that is held as well is begun again with its parent if the parent does not
   handle `Exited`; a parent that does has been told, or restarts them in its first step.
 """
@@ -33,11 +34,12 @@ import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from actors.actor import (
-    HOLD,
+    KEEP_TIMER,
     PORT,
     START,
     START_AGAIN,
     Actor,
+    Effect,
     Exited,
     Gone,
     Out,
@@ -131,7 +133,8 @@ class SystemStatistics:
 
     `actors` alive, `held` of them waiting for a supervisor's decision; `ready` actors in the ready queue; `inbox` messages
     from threads not yet taken; `timers` armed; `steps` run since the start; `crashes`, `restarts`; `cut` drains that ran
-    out of their budget; `dead_letters` by reason; `overflowed` audio messages dropped at a bound.
+    out of their budget; `dead_letters` by reason; `overflowed` audio messages dropped at a bound; `slow_steps` that ran longer
+    than they may.
     """
 
     actors: int
@@ -145,6 +148,28 @@ class SystemStatistics:
     cut: int
     overflowed: int
     dead_letters: dict[str, int]
+    slow_steps: int = 0
+
+
+class SlowStep(NamedTuple):
+    """A step that ran for so many `seconds`, its effects included: the path of its `actor`, and which `message` it was, without
+    what that said."""
+
+    actor: str
+    message: str
+    seconds: float
+
+
+class SlowSteps(NamedTuple):
+    """Have `told` called with each step that runs longer than `seconds` by `clock`: while it ran, no other actor did.
+
+    `clock` is read once for each step and once for each turn of the dispatcher. `told` is called in the loop's thread, behind
+    the step, and must not raise.
+    """
+
+    clock: Callable[[], float]
+    seconds: float
+    told: Callable[[SlowStep], None]
 
 
 class ActorSystem:
@@ -152,7 +177,8 @@ class ActorSystem:
 
     `clock` gives seconds and defaults to the clock of the loop that `run` is started in; `budget` is the number of steps
     of one drain, `control_bound` how many control messages may wait at one actor before that counts as its failure: more
-    than all who tell it things can have under way. Until `run` has started, `tell` and `spawn` work and timers wait.
+    than all who tell it things can have under way. Until `run` has started, `tell` and `spawn` work and timers wait. With
+    `slow_steps` it tells of steps that block; without, it does not look.
     """
 
     def __init__(
@@ -161,9 +187,13 @@ class ActorSystem:
         clock: Callable[[], float] | None = None,
         budget: int = BUDGET,
         control_bound: int = CONTROL_BOUND,
+        slow_steps: SlowSteps | None = None,
     ) -> None:
         self.budget = budget
         self.control_bound = control_bound
+        self._bound = min(AUDIO_BOUND, control_bound)  # below it, no lane is full
+        self._slow_steps = slow_steps
+        self._slow = 0
         self._out = Out(Ref)
         self._ready: deque[Ref] = deque()
         self._busy = FREE
@@ -194,8 +224,9 @@ class ActorSystem:
             self._postpone,
             self._refuse,
             self._hold_effect,
+            self._timers.keep,
         )
-        assert len(self._perform) == HOLD + 1
+        assert len(self._perform) == KEEP_TIMER + 1
 
     # --- from outside ----------------------------------------------------------------------------------------------
 
@@ -238,6 +269,8 @@ class ActorSystem:
         effects = out.effects
         ready = self._ready
         budget = left = self.budget
+        slow = self._slow_steps
+        began = slow.clock() if slow is not None else 0.0
         try:
             while True:
                 actor = ref.actor
@@ -277,6 +310,12 @@ class ActorSystem:
                     else:
                         ready.append(ref)
                 left -= 1
+                if slow is not None:
+                    now = slow.clock()
+                    if now - began > slow.seconds:
+                        self._was_slow(slow, ref, message, now - began)
+                        now = slow.clock()
+                    began = now
                 if not ready:
                     break
                 if not left:
@@ -314,6 +353,12 @@ class ActorSystem:
                 self._go_on()
             else:
                 self._busy = FREE
+
+    def _was_slow(self, slow: SlowSteps, ref: Ref, message: Any, seconds: float) -> None:
+        self._slow += 1
+        content = content_of(message)
+        named = f"timer {content.key}" if isinstance(content, Timer) else type(content).__name__
+        slow.told(SlowStep(_path(ref), "start" if message is START else named, seconds))
 
     async def ask(self, ref: Ref, make: Callable[[Token], object], seconds: float) -> Any:
         """Tell `ref` the message that `make(token)` builds, and wait for the reply to that token.
@@ -420,6 +465,7 @@ class ActorSystem:
             cut=self._cut,
             overflowed=self._overflowed,
             dead_letters=dict(self._dead),
+            slow_steps=self._slow,
         )
 
     def refs(self) -> Iterator[tuple[Ref, int]]:
@@ -487,7 +533,7 @@ class ActorSystem:
         if lanes is not None:
             try:
                 lane = lanes[message.lane]
-                if len(lane) < AUDIO_BOUND:
+                if len(lane) < self._bound:
                     lane.append(message)
                     return
             except AttributeError:
@@ -555,7 +601,7 @@ class ActorSystem:
             return
         parent = ref.parent
         if parent is not None:
-            if parent.status == STOPPED:
+            if parent.status in {HELD, STOPPED}:  # it stopped itself in this very step
                 ref.status = STOPPED
                 return
             ref.join_family(parent)
@@ -643,10 +689,13 @@ class ActorSystem:
         text = "".join(traceback.format_exception_only(error)).strip()
         if ref.status >= HELD:
             return  # it had ended already
-        self._timers.cancel_all(ref)
+        self._timers.cancel_all(ref, () if ref.actor is None else ref.actor.lasting)
         ref.status = HELD
         dropped = None
-        if message is not EMPTY and not isinstance(message, OWN_MAIL):
+        if isinstance(message, OWN_MAIL):
+            if isinstance(message, Timer) and message.live:
+                put_back(ref, message, self._pool)
+        elif message is not EMPTY:
             if isinstance(message, Retry):
                 dropped = message.message
                 self._letter(ref, dropped, "killed its actor twice", text)
@@ -657,11 +706,7 @@ class ActorSystem:
         if parent is None:
             self._crash_at_top(ref, text, error)
         elif Exited in parent.table.get(_phase(parent), ()):
-            actor = ref.actor
-            words: tuple[Any, ...] = ()
-            if actor is not None and actor.has_last_words:
-                words = actor.recover(ref.journal).last_words(tuple([content_of(mail) for mail in waiting(ref)]))
-            self._enqueue(parent, Exited(ref, text, self.now(), dropped, words))
+            self._enqueue(parent, Exited(ref, text, self.now(), dropped, _last_words(ref)))
         else:
             self._crash(parent, EMPTY, error)
 
@@ -716,6 +761,24 @@ class ActorSystem:
         message = content_of(message)
         self._dead[reason] += 1
         self.dead_letters.append(DeadLetter(ref.name, type(message).__name__, reason, error))
+
+
+def _path(ref: Ref) -> str:
+    names = [ref.name]
+    while ref.parent is not None:
+        ref = ref.parent
+        names.append(ref.name)
+    return "/".join(reversed(names))
+
+
+def _last_words(ref: Ref) -> tuple[Effect, ...]:
+    """What a crashed actor has to say; nothing when it can't even do that, so that its parent is told of the crash at least."""
+    if ref.actor is None or not ref.actor.has_last_words:
+        return ()
+    try:
+        return ref.actor.recover(ref.journal).last_words(tuple([content_of(mail) for mail in waiting(ref)]))
+    except Exception:  # noqa: BLE001 - its state may be what it crashed on
+        return ()
 
 
 def _phase(ref: Ref) -> Any:

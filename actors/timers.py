@@ -10,7 +10,7 @@ from heapq import heapify, heappop, heappush
 from typing import Final
 
 from actors.actor import Timer
-from actors.mailbox import Ref
+from actors.mailbox import HELD, Ref
 
 SWEPT: Final = 64  # a heap with fewer void entries is never swept
 
@@ -45,7 +45,9 @@ class TimerQueue:
         return self.clock() if self.clock is not None else 0.0
 
     def set(self, ref: Ref, key: str, seconds: float) -> None:
-        """Arm a timer of `ref`, due after `seconds`; one of the same key is void from now on."""
+        """Arm a timer of `ref`, due after `seconds`; one of the same key is void from now on. One that has ended arms none."""
+        if ref.status >= HELD:
+            return
         if ref.timers is not None:
             self.cancel(ref, key)
         clock = self.clock
@@ -59,6 +61,15 @@ class TimerQueue:
             self._heap = [entry for entry in heap if entry.live]
             heapify(self._heap)
             self._void = 0
+
+    def keep(self, ref: Ref, key: str, seconds: float) -> None:
+        """Arm a timer of `ref` as `set` does, unless one of the same key is armed, or has come due and waits in the mailbox."""
+        timer = ref.timers
+        while timer is not None:
+            if timer.key == key:
+                return
+            timer = timer.earlier
+        self.set(ref, key, seconds)
 
     def cancel(self, ref: Ref, key: str, _: object = None) -> None:
         """The timer with this key will never fire; if it has and waits in the mailbox, it means nothing any more."""
@@ -75,15 +86,24 @@ class TimerQueue:
                 return
             later, timer = timer, timer.earlier
 
-    def cancel_all(self, ref: Ref) -> None:
-        """Cancel every timer of `ref`."""
+    def cancel_all(self, ref: Ref, but: tuple[str, ...] = ()) -> None:
+        """Cancel every timer of `ref` but those of these keys, which stay as they are, armed or due."""
         timer = ref.timers
-        ref.timers = None
+        ref.timers = later = None
         while timer is not None:
-            timer.live = False
-            if not timer.due:
-                self._void += 1
-            timer = timer.earlier
+            earlier = timer.earlier
+            if timer.key in but:
+                timer.earlier = None
+                if later is None:
+                    ref.timers = timer
+                else:
+                    later.earlier = timer
+                later = timer
+            else:
+                timer.live = False
+                if not timer.due:
+                    self._void += 1
+            timer = earlier
 
     def next_at(self) -> float | None:
         """When the next timer is due; None when none is armed."""

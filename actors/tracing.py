@@ -15,6 +15,8 @@ from typing import Any, Final
 
 from actors.actor import (
     CANCEL_TIMER,
+    HOLD,
+    KEEP_TIMER,
     PORT,
     POSTPONE,
     REFUSE,
@@ -55,6 +57,8 @@ VERBS: Final = {
     UNWATCH: "unwatch",
     POSTPONE: "postpone",
     REFUSE: "refuse",
+    HOLD: "hold",
+    KEEP_TIMER: "keep_timer",
 }
 
 
@@ -274,7 +278,7 @@ def _names(cls: type, declared: tuple[str, ...]) -> tuple[str, ...]:
 
 def _told(effect: Effect) -> str:
     op, to, what = effect
-    if op in (SET_TIMER, CANCEL_TIMER):
+    if op in (SET_TIMER, KEEP_TIMER, CANCEL_TIMER):
         words = [to] if op == CANCEL_TIMER else [to, f"{what:g}"]
     elif op == REPLY:
         words = [type(what).__name__]

@@ -6,6 +6,9 @@
 
 The port knows frames by their numbers, so that handing a run over again after a crash transcribes it once.
 
+What is settled is told to the session as it grows, with the news of it for those who listen: however the call ends, its result
+says what they were told.
+
 A port that falls silent, or a worker that does, ends no call: nothing is lost while frames wait. But who wants the end of a
 call need not wait out the drain deadline for it: the transcriber declares what was not heard, and answers with the text that
 it has.
@@ -29,12 +32,14 @@ from actors.messages import (
     Listen,
     Partial,
     PortFailed,
+    Settled,
     SpeechSilent,
+    Spoken,
     Transcribed,
     Unheard,
     Utterance,
 )
-from actors.recorder import LOST_ON_THE_WAY, counted, total
+from actors.recorder import counted, hole_before, total
 from machines.events import VoiceEventType
 
 OPEN, DRAINING, DONE = "open", "draining", "done"
@@ -125,6 +130,8 @@ class TranscriberActor(Actor):
             out.port(self.stt, Finish(self.facts.session_id))
         if self.phase == DONE:
             self._tell(out)
+        else:
+            self._tell_so_far(out)
         if self.phase != OPEN:
             return  # a stream opened now could only come after the end
         self.start(out)
@@ -136,8 +143,10 @@ class TranscriberActor(Actor):
         if message.first != self.expected:
             if message.first < self.expected:
                 return
-            self.unheard = counted(self.unheard, LOST_ON_THE_WAY, message.first - self.expected)
-            out.tell(self.session, AudioLost(PORT, self.expected, message.first - self.expected, LOST_ON_THE_WAY))
+            for first, count, reason in hole_before(message, self.expected):
+                self.unheard = counted(self.unheard, reason, count)
+                out.tell(self.session, AudioLost(PORT, first, count, reason))
+            self._tell_so_far(out)
         self.last_run = message.first
         self.expected = message.first + message.count
         out.port(self.stt, Hear(self.facts.session_id, message.first, message.count))
@@ -147,17 +156,22 @@ class TranscriberActor(Actor):
         self.phase = DRAINING
         out.port(self.stt, Finish(self.facts.session_id))
 
-    def heard_some(self, message: Heard, _: Out) -> None:
+    def heard_some(self, message: Heard, out: Out) -> None:
         """The outcome of more frames is known."""
         self.heard += message.frames
+        self._tell_so_far(out)
 
     def partial(self, message: Partial, out: Out) -> None:
         """A preview for those who listen."""
+        if self.facts.silence_seconds is not None and message.text.strip():
+            out.tell(self.session, Spoken())
         out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.STT_PARTIAL, (("text", message.text),)))
 
     def utterance(self, message: Utterance, out: Out) -> None:
-        """A finished utterance: keep it, and tell those who listen."""
+        """A finished utterance: keep it, and have those told who listen."""
         self.texts = (*self.texts, message.text)
+        if message.heard is not None:
+            self.heard += message.heard.frames
         words = tuple(
             {"text": word.text, "start_ms": word.start_ms, "end_ms": word.end_ms, "confidence": word.confidence}
             for word in message.words
@@ -168,13 +182,14 @@ class TranscriberActor(Actor):
             ("end_ms", message.end_ms),
             ("words", words),
         )
-        out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.STT_FINAL, payload))
+        final = Emit(self.facts.session_id, VoiceEventType.STT_FINAL, payload)
+        self._tell_so_far(out, final, spoken=bool(message.text.strip()))
 
     def lost(self, message: Unheard, out: Out) -> None:
         """Frames that no engine will hear: declared."""
         self.unheard = counted(self.unheard, message.reason, message.count)
         payload = (("reason", message.reason), ("first_frame", message.first), ("frames", message.count))
-        out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.ERROR, (("part", "stt"), *payload)))
+        self._tell_so_far(out, Emit(self.facts.session_id, VoiceEventType.ERROR, (("part", "stt"), *payload)))
         out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
 
     def port_silent(self, message: SpeechSilent, out: Out) -> None:
@@ -201,5 +216,10 @@ class TranscriberActor(Actor):
         self._tell(out)
 
     def _tell(self, out: Out) -> None:
-        heard = self.expected - total(self.unheard)
-        out.tell(self.session, Transcribed(" ".join(filter(None, self.texts)), heard, self.unheard))
+        out.tell(self.session, self._account(self.expected - total(self.unheard)))
+
+    def _tell_so_far(self, out: Out, news: Emit | None = None, *, spoken: bool = False) -> None:
+        out.tell(self.session, Settled(self._account(self.heard), news, spoken))
+
+    def _account(self, heard: int) -> Transcribed:
+        return Transcribed(" ".join(filter(None, self.texts)), heard, self.unheard)

@@ -13,6 +13,7 @@ from actors.simulation_world import World
 from actors.voice_day import CallPlan, facts_of
 from actors.voice_parts import FRAME_BYTES, Call, Track, informed
 from actors.voice_returning import APPROVED, OnDisk, on_disk, resumption
+from machines.events import VoiceEventType
 from machines.session import EndReason, VoiceSessionState
 
 CANCEL, CUT_CONNECTION = "cancel", "connection cut"
@@ -29,7 +30,7 @@ class Caller(NamedTuple):
     died and it does not come back, or nobody was ever reached. `process` is the one that it reached; `born_ms`, `asked_ms` and
     `stopped_ms` are when it asked for its session first and last, and first for its end. One that is `quiet` was cut off, and
     one that `hung_up` waits for no answer. One that is `away` will come back; one that did began with the account `begun`, and
-    has frames to send `again`."""
+    has frames to send `again`. Words, or where nobody transcribes a voice, were told of last at `spoken_ms`."""
 
     plan: CallPlan
     facts: m.Facts
@@ -45,6 +46,7 @@ class Caller(NamedTuple):
     begun: m.Account | None = None
     again: int = 0
     born_ms: int = 0
+    spoken_ms: int = 0
 
     @property
     def over(self) -> bool:
@@ -103,6 +105,10 @@ class VoiceCallers(SimulatedPort):
         self._set(session_id, back)
         world.tell(self.supervisor, m.ResumeSession(self._token("open", session_id), caller.facts, APPROVED, begin))
 
+    def speaks(self, session_id: str) -> bool:
+        """Whether there are words in the audio of a session, and voice."""
+        return not self.callers[session_id].plan.muted
+
     def visit(self, number: int, what: Any) -> None:
         """Somebody calls."""
         facts = facts_of(number, what)
@@ -124,12 +130,16 @@ class VoiceCallers(SimulatedPort):
         session_id = speaking[fault.size % len(speaking)].call.session_id
         self._set(session_id, self.callers[session_id]._replace(quiet=True))
         if fault.size % 2:
-            self._stop(session_id, EndReason.STOPPED)
+            self._stop(session_id, EndReason.CALLER_GONE)
         return True
 
     def submit(self, work: Any) -> None:
         """News of a call."""
         if isinstance(work, m.Emit | m.Metered):
+            caller = self.callers[work.session_id]  # nothing to look at before there is a result
+            heard = caller.call.heard.told(work)
+            spoken = self.world.now_ms if _is_speech(work, caller) else caller.spoken_ms
+            self.callers[work.session_id] = caller._replace(call=caller.call._replace(heard=heard), spoken_ms=spoken)
             return
         session_id = work.session_id if isinstance(work, m.Closed) else work.facts.session_id
         self._learn(session_id, work)
@@ -167,7 +177,7 @@ class VoiceCallers(SimulatedPort):
         call, plan = caller.call, caller.plan
         if not call.open or caller.quiet or caller.left:
             return
-        if caller.runs >= plan.runs and not caller.again:
+        if caller.runs >= plan.runs and not caller.again and not (plan.muted and plan.runs):
             self._finish(session_id)
             return
         count = caller.again or plan.frames
@@ -199,6 +209,8 @@ class VoiceCallers(SimulatedPort):
         token = self._token("stop", session_id, call.stops) if answered else None
         owed = call.owed if caller.stopped_ms else call.sent
         call = call._replace(stops=call.stops + answered, cancels=call.cancels + cancels, owed=owed, open=False)
+        if reason is EndReason.CALLER_GONE:
+            call = call._replace(vanished=call.vanished + 1)
         stopped_ms, hung_up = caller.stopped_ms or world.now_ms, caller.hung_up or not answered
         self._set(session_id, caller._replace(call=call, stopped_ms=stopped_ms, hung_up=hung_up))
         world.tell(call.route, m.Stop(reason, call.sent, token))
@@ -217,6 +229,12 @@ class VoiceCallers(SimulatedPort):
         self.world.touched(self.name, session_id)
 
 
+def _is_speech(news: m.Emit | m.Metered, caller: Caller) -> bool:
+    if isinstance(news, m.Metered):
+        return news.measure.voiced > 0 and caller.facts.stt_engine is None
+    return news.event_type is VoiceEventType.STT_FINAL
+
+
 class AudioPort(PartPort):
     """An audio port of one process: as the part of the model, with a track for each session, which a death ends. `on_disk` is
     what deaths have left of recordings."""
@@ -224,12 +242,14 @@ class AudioPort(PartPort):
     def __init__(self, world: World, part: Part) -> None:
         super().__init__(world, part, lambda work: work.session_id)
         self.on_disk: dict[str, OnDisk] = {}
+        self.lost_power = False
 
     def begin(self) -> None:
         """Nothing is left of an earlier process."""
 
     def died(self, *, power: bool) -> None:
-        """Its threads are gone with the process; what they wrote is not."""
+        """Its threads are gone with the process; what they wrote is not, unless the machine went down."""
+        self.lost_power = power
         for session_id in self.states:
             for track in self.tracks(session_id):
                 if track.recording and not track.over:
@@ -240,6 +260,7 @@ class AudioPort(PartPort):
     def carry_on(self, facts: m.Facts, account: m.Account) -> None:
         """Before its session goes on: a track that has what is accounted for."""
         kept = account.kept
+        self.on_disk.pop(facts.session_id, None)
         track = Track(facts.session_id, None, account.upto, kept, kept, recording=facts.recording)
         self.states[facts.session_id] = (track,)
 

@@ -3,13 +3,16 @@
 from typing import Any, NamedTuple
 
 from actors import messages as m
+from actors.quality import dbfs
 from actors.voice_parts import FRAME_BYTES, Call, Record, Records, Track, owner_of
+from machines.recording import RecordingState
 from machines.session import EndReason, VoiceSessionState
 
 RANK = {state: rank for rank, state in enumerate(VoiceSessionState)}
 ASKED_FOR = {
-    EndReason.STOPPED: lambda call: call.stops > call.cancels,
+    EndReason.STOPPED: lambda call: call.stops > call.cancels + call.vanished,
     EndReason.SHUTDOWN: lambda call: call.cancels > 0,
+    EndReason.CALLER_GONE: lambda call: call.vanished > 0,
 }
 """The reasons that callers give for an end, and whether a call was asked to end for them."""
 OF_PORTS = {
@@ -32,7 +35,7 @@ def told_forward(callers: tuple[Call, ...]) -> bool:
 
 
 def told_why(callers: tuple[Call, ...]) -> bool:
-    """Whether every call that ended as stopped, or as shut down, was."""
+    """Whether every call that ended as stopped, as shut down, or for its caller had vanished, was."""
     return all(
         call.result is None or call.result.reason not in ASKED_FOR or ASKED_FOR[call.result.reason](call)
         for call in callers
@@ -66,15 +69,62 @@ def conserved(
     return True
 
 
+def told_no_less(callers: tuple[Call, ...]) -> bool:
+    """Whether every result says at least what those who listened were told: each finished utterance in its place, its frames as
+    transcribed, and the audio that was measured as accounted for."""
+    for call in callers:
+        result, heard = call.result, call.heard
+        if result is None:
+            continue
+        if (
+            not _in_turn(heard.finals, result.transcript)
+            or result.frames.transcribed < heard.spoken
+            or result.frames.accounted < heard.measured
+            or _less(result.quality.peak_dbfs, dbfs(heard.peak**2))
+        ):
+            return False
+    return True
+
+
+def called_durable(callers: tuple[Call, ...], media: tuple[Track, ...]) -> bool:
+    """Whether every frame that was called durable is kept, or is one that its media port has lost or never got, of which its
+    caller is told; and whether no result declares more of them lost than these."""
+    for call in callers:
+        durable = call.heard.durable
+        if not durable:
+            continue
+        own = [track for track in media if track.session_id == call.session_id]
+        lost = sum(track.lost + track.upto - track.got for track in own)
+        kept = sum(track.told - track.lost for track in own)
+        if durable > kept + lost or (call.result is not None and durable > call.result.frames.accounted + lost):
+            return False
+    return True
+
+
+def _less(peak: float | None, told: float | None) -> bool:
+    return told is not None and (peak is None or peak < told)
+
+
+def _in_turn(told: tuple[str, ...], transcript: str) -> bool:
+    """Whether these stand in the transcript one behind the other, perhaps with others between them."""
+    at, said = 0, f" {transcript} "
+    for text in filter(None, told):
+        found = said.find(f" {text} ", at)
+        if found < 0:
+            return False
+        at = found + len(text) + 1
+    return True
+
+
 def recording_told(callers: tuple[Call, ...], media: tuple[Track, ...], silent: frozenset[str]) -> bool:
     """Whether the result of every drained call has the recording that its media port has closed; nobody waits for a port of
-    which it is on record that it was `silent`."""
+    which it is on record that it was `silent`. It is not told as ready: its file comes when the call is over."""
     closed = {track.session_id for track in media if track.recording and track.over}
     return all(
         call.result is None
         or not call.result.drained
         or call.session_id not in closed - silent
-        or call.result.recording is not None
+        or (call.result.recording is not None and call.result.recording.state is RecordingState.FINISHING)
         for call in callers
     )
 

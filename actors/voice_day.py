@@ -15,13 +15,16 @@ RUSH_MS: Final = 600 * SECOND_MS
 FRAME_MS: Final = 20
 ENDINGS: Final = ("stop", "stop", "stop", "stop twice", "hang up", "silence", "stop at once", "overrun")
 RESUMABLE: Final = 3  # each third call may come back when its process has died
+SILENT: Final = 6  # each sixth call ends by silence
+MUTED: Final = 12  # and in half of these nobody speaks
 REFUSED: Final = 1 / 25  # each of them: against the policy, and such as no policy can read
 
 
 class CallPlan(NamedTuple):
     """One call: it speaks `runs` runs of `frames` frames with `gap_ms` from one to the next, and ends by `ending`.
 
-    `refused` tells why there will be no call: "policy", "malformed", or "" for one that is allowed. The caller of a
+    With `silence` it ends when nobody speaks; nobody ever does in one that is `muted`, which sends noise for as long as it is
+    let. `refused` tells why there will be no call: "policy", "malformed", or "" for one that is allowed. The caller of a
     `resumable` one comes back when its process has died, if it can.
     """
 
@@ -33,6 +36,8 @@ class CallPlan(NamedTuple):
     engine: bool
     refused: str = ""
     resumable: bool = False
+    silence: bool = False
+    muted: bool = False
 
 
 def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, int, CallPlan]]:
@@ -40,7 +45,12 @@ def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, int, CallPlan]
     count = max(1, CALLS_IN_A_DAY * until_ms // (24 * HOUR_MS))
     rushes = [chance.below(until_ms) for _ in range(1 + count // 60)]
     calls = [
-        (_arrival(chance, until_ms, rushes), _call(chance)._replace(resumable=not number % RESUMABLE))
+        (
+            _arrival(chance, until_ms, rushes),
+            _call(chance)._replace(
+                resumable=not number % RESUMABLE, silence=number % SILENT == 1, muted=number % MUTED == 1
+            ),
+        )
         for number in range(count)
     ]
     return [(at, SECOND_MS + call.runs * call.gap_ms, call) for at, call in calls]
@@ -48,7 +58,7 @@ def drawn_calls(chance: Chance, until_ms: int) -> list[tuple[int, int, CallPlan]
 
 def facts_of(number: int, plan: CallPlan) -> m.Facts:
     """What a call is asked for with."""
-    asked = facts(number, recording=plan.recording, refused=plan.refused == "policy")
+    asked = facts(number, recording=plan.recording, refused=plan.refused == "policy", silence=plan.silence)
     asked = replace(asked, resumable=plan.resumable)
     if plan.refused == "malformed":
         asked = replace(asked, metadata=frozen({"sensitive_data": "perhaps"}))

@@ -8,21 +8,26 @@ The door of a call (where `LocalProvider`'s audio comes in) is opened by the new
 actors' word; it belongs to `Callers`, with those who ask, speak and stop.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from actors import messages as m
 from actors.model_parts import Answer, Choice, Part
 from actors.session import SessionLimits
+from machines.events import VoiceEventType
+from machines.recording import RecordingInfo, RecordingState
 from machines.restart import Intensity
 from machines.session import (
     EndReason,
-    RecordingInfo,
     SessionResult,
     VoiceSessionState,
 )
 
 FRAME_BYTES = 640
+FRAME_MS = 20
+SILENCE_SECONDS = 20.0  # of a call that silence ends: before it is idle
 LIMITS = SessionLimits(
     drain_seconds=10.0,
     evidence_seconds=2.0,
@@ -33,13 +38,49 @@ LIMITS = SessionLimits(
 )
 
 
+class Listened(NamedTuple):
+    """What those who listen to a call were told: finished utterances in order, how many frames they last, how many frames were
+    measured, the highest peak of these, and whether `voice` was among them. The frames below `durable` were acknowledged to the
+    one who speaks."""
+
+    finals: tuple[str, ...] = ()
+    spoken: int = 0
+    measured: int = 0
+    peak: float = 0.0
+    durable: int = 0
+    voice: bool = False
+
+    def told(self, news: m.Emit | m.Metered) -> "Listened":
+        """With this, if it is something that a result speaks of."""
+        if isinstance(news, m.Metered):
+            measure = news.measure
+            return Listened(
+                self.finals,
+                self.spoken,
+                self.measured + measure.frames,
+                max(self.peak, measure.peak),
+                max(self.durable, measure.upto),
+                self.voice or measure.voiced > 0,
+            )
+        said = dict(news.payload)
+        if news.event_type is VoiceEventType.STT_FINAL:
+            frames = (said["end_ms"] - said["start_ms"]) // FRAME_MS
+            return self._replace(finals=(*self.finals, said["text"]), spoken=self.spoken + frames)
+        return self
+
+
+NOTHING_TOLD = Listened()
+
+
 class Call(NamedTuple):
     """One session as callers and directory know it.
 
     `answer` is what the asking came to ("opened", "denied", "unevidenced"). `told` are the states that the directory was told,
-    each once; `closed` is set by the word to close the door, `route` is where audio goes. `sent` frames have been let in,
-    `owed` of them before the first stop; `stops` were asked for, `cancels` of them by the host, and `ended` has for each
-    answered one as what the end was told: "durable", "spilled" or "lost". Who asked may be `gone` before there is an answer.
+    each once; `closed` is set by the word to close the door, `route` is where audio goes, and stops. `sent` frames were let in,
+    `owed` of them before the first stop; `stops` were asked for, `cancels` of them by the host and `vanished` for a caller that
+    was gone, and `ended` has for each answered one as what the end was told: "durable", "spilled" or "lost". Who asked may be
+    `gone` before there is an answer. `heard` is what listeners were told. Its audio may not fit its clock: the door has told
+    that once, when it is `mismatched`.
     """
 
     session_id: str
@@ -53,9 +94,12 @@ class Call(NamedTuple):
     owed: int = 0
     stops: int = 0
     cancels: int = 0
+    vanished: int = 0
     ended: tuple[str, ...] = ()
     result: SessionResult | None = None
     gone: bool = False
+    heard: "Listened" = NOTHING_TOLD
+    mismatched: bool = False
 
     @property
     def over(self) -> bool:
@@ -68,7 +112,7 @@ class Call(NamedTuple):
 class Callers(Part):
     """Those who ask for sessions, speak, and stop them; and the directory, from which they learn what became of it."""
 
-    faults = ("cancel",)
+    faults = ("cancel", "clock")
 
     def __init__(self, calls: tuple[m.Facts, ...], *, frames: int, stops: int, in_turn: bool) -> None:
         super().__init__("callers")
@@ -85,7 +129,9 @@ class Callers(Part):
     def submit(self, state: Any, work: Any) -> Any:
         """News for the directory, or the answer to an ask."""
         if isinstance(work, m.Emit | m.Metered):
-            return state
+            call = call_of(state, work.session_id)
+            heard = call.heard.told(work)
+            return state if heard is call.heard else _changed(state, work.session_id, call._replace(heard=heard))
         if isinstance(work, Answer):
             session_id = work.key[1]
         else:
@@ -118,6 +164,9 @@ class Callers(Part):
         if call.open and call.sent < self.frames:
             frames = m.Frames(call.sent, 1, FRAME_BYTES, 20 * call.sent)
             yield "speaks", call._replace(sent=call.sent + 1), (call.route, frames), ""
+        if call.open and not call.mismatched:
+            mismatched = m.Mismatched("too_much_audio", 2_000, 1_000)
+            yield "has another clock", call._replace(mismatched=True), (call.route, mismatched), "clock"
         if call.route is None or call.told[-1:] == (VoiceSessionState.STOPPED,):
             return
         token = self.token(("stop", session_id, call.stops))
@@ -139,7 +188,7 @@ def informed(call: Call, work: Any) -> Call:
             return call._replace(ended=(*call.ended, told))
         return call._replace(answer=type(work.value).__name__.lower())
     if isinstance(work, m.Closed):
-        return call._replace(open=False, closed=True)
+        return call._replace(open=False, closed=True, route=None if work.gone else call.route)
     if work.state is VoiceSessionState.STOPPED:
         call = call._replace(open=False, result=call.result or work.result)
     else:
@@ -168,20 +217,24 @@ class Record(NamedTuple):
 
 
 class Records(NamedTuple):
-    """The store: what is durable in order, what is spilled and whose could not be, what waits, and whether it is "up", "down"
-    or "silent"."""
+    """The store: what is durable in order, what is spilled and whose could not be, which records can't be stored as they are,
+    what waits, and whether it is "up", "down" or "silent"."""
 
     durable: tuple[Record, ...] = ()
     spilled: tuple[Record, ...] = ()
     unspilled: tuple[str, ...] = ()
+    refused: tuple[Record, ...] = ()
     waiting: tuple[Any, ...] = ()
     condition: str = "up"
 
 
 class Store(Part):
-    """The evidence store: it answers in the order of the work, may fail or fall silent, and may come back."""
+    """The evidence store: it answers in the order of the work, may fail or fall silent, and may come back.
 
-    faults = ("store", "spill")
+    It may also refuse one record that it can't write (the fault "record"), and then always does.
+    """
+
+    faults = ("store", "spill", "record")
 
     def initial(self) -> Any:
         """Empty, and up."""
@@ -207,6 +260,11 @@ class Store(Part):
                 yield Choice("can't spill", unspilled, ((work.reply_to, failed),), fault="spill")
                 yield Choice("never spills", unspilled, fault="spill")
                 return
+        if state.condition == "up" and any(not _is_in(state.durable, record) for record in state.spilled):
+            durable = state.durable
+            for record in state.spilled:
+                durable = durable if _is_in(durable, record) else (*durable, record)
+            yield Choice("takes in what was spilled", state._replace(durable=durable), fair=False)
         if not state.waiting or state.condition == "silent":
             return
         work, rest = state.waiting[0], state.waiting[1:]
@@ -216,8 +274,18 @@ class Store(Part):
             return
         if state.condition == "up":
             record = record_of(work.draft)
+            if not work.draft.refusal and all(known.record_id != record.record_id for known in state.durable):
+                bad = record in state.refused
+                unwritable = m.NotStored(((work.owner, work.draft.number),), "not JSON", store_down=False)
+                known = state.refused if bad else (*state.refused, record)
+                after = state._replace(waiting=rest, refused=known)
+                label = f"can't write {record.operation}{', again' if bad else ''}"
+                tells = ((work.reply_to, unwritable),)
+                yield Choice(label, after, tells, fault="" if bad else "record", prompt=bad)
+                if bad:
+                    return
             durable = state.durable
-            if all(known.record_id != record.record_id for known in durable):
+            if not _is_in(durable, record):
                 durable = (*durable, record)
             answer = m.Stored(((work.owner, work.draft.number),))
             after = state._replace(waiting=rest, durable=durable)
@@ -231,6 +299,14 @@ class Store(Part):
         yield Choice(
             "refuses" if fault else "refuses again", after, ((work.reply_to, refused),), fault=fault, prompt=not fault
         )
+
+
+def _is_in(durable: tuple[Record, ...], record: Record) -> bool:
+    """Whether a store has a record, or the last one of its session, behind which nothing is stored."""
+    return any(
+        known.record_id == record.record_id or (known.final and known.session_id == record.session_id)
+        for known in durable
+    )
 
 
 def owner_of(work: m.SpillWork) -> str:
@@ -310,9 +386,16 @@ class _AudioPort(Part):
 
 
 class Media(_AudioPort):
-    """The media port: keeps frames, loses some when the disk refuses, closes recordings, or falls silent."""
+    """The media port: keeps frames, loses some when the disk refuses, closes recordings, or falls silent.
+
+    `speaks` says of a session whether there is voice in what it keeps; None: there may be.
+    """
 
     faults = ("media",)
+
+    def __init__(self, name: str, *, speaks: Callable[[str], bool | None] = lambda _: False) -> None:
+        super().__init__(name)
+        self.speaks = speaks
 
     def submit(self, state: Any, work: Any) -> Any:
         """As `MediaPort`: a second opening only changes where facts go, frames are kept once, an end comes once."""
@@ -336,24 +419,43 @@ class Media(_AudioPort):
                 yield from self._silences(state, track, m.MediaSilent())
             if track.silent:
                 continue
-            kept = m.Kept(track.upto, count, count * FRAME_BYTES, 0.25, 0.5, 0, 0, f"sha of {track.got - track.lost}")
+            speaks, whole = self.speaks(track.session_id), track.got - track.lost
+            sha, voiced = f"sha of {whole}", count if speaks else 0
+            kept = m.Kept(track.upto, count, 0.25, 0.5, 0, 0, whole, whole * FRAME_BYTES, sha, voiced)
             if track.ending:
-                samples = (track.got - track.lost) * 320
-                info = RecordingInfo("call.flac", 16_000, 1, samples, samples / 16_000, 1) if track.recording else None
-                closed = m.MediaClosed(info, f"sha of {track.got - track.lost}")
+                samples = whole * 320
+                info = _closed(samples) if track.recording else None
+                closed = m.MediaClosed(info, sha)
                 facts = (kept, closed) if count else (closed,)
                 yield self._choice("closes", state, told._replace(over=True), facts)
-            elif count:
-                yield self._choice("keeps", state, told, (kept,))
+                if track.recording:  # the disk took the frames, and not the end of the file
+                    bare = told._replace(over=True, recording=False)
+                    none = (*facts[:-1], m.MediaClosed(None, closed.digest))
+                    yield self._choice("closes without a recording", state, bare, none, "media")
             if count:
+                yield self._choice("keeps", state, told, (kept,))
+                if speaks is None:
+                    yield self._choice("keeps a voice", state, told, (replace(kept, voiced=count),))
                 lost = m.MediaLost(track.upto - count, count, "disk_full")
                 yield self._choice("loses", state, told._replace(lost=track.lost + count), (lost,), "media")
 
 
+def _closed(samples: int) -> RecordingInfo:
+    """A recording of which all is on the disk; what makes it one file belongs to no call."""
+    return RecordingInfo("call.flac", 16_000, 1, samples, samples / 16_000, 1, state=RecordingState.FINISHING)
+
+
 class Speech(_AudioPort):
-    """The speech-to-text port: hears frames, loses some with a worker, tells the last words, or falls silent."""
+    """The speech-to-text port: hears frames, loses some with a worker, tells the last words, or falls silent.
+
+    `speaks` says of a session whether there are words in what it hears; None: there may be.
+    """
 
     faults = ("speech",)
+
+    def __init__(self, name: str, *, speaks: Callable[[str], bool | None] = lambda _: True) -> None:
+        super().__init__(name)
+        self.speaks = speaks
 
     def submit(self, state: Any, work: Any) -> Any:
         """As `SttPort`: a second listening only changes where facts go, frames are heard once, abandoned ones never."""
@@ -377,13 +479,19 @@ class Speech(_AudioPort):
                 yield from self._silences(state, track, m.SpeechSilent("speech_silent"))
             if track.silent:
                 continue
+            end_ms = FRAME_MS * track.upto
             heard = m.Heard(track.upto, count)
-            words = m.Utterance(f"words below {track.upto}", 0, 20 * track.upto)
+            words = m.Utterance(f"words below {track.upto}", end_ms - FRAME_MS * count, end_ms, heard=heard)
+            # Some of it is no speech, so that both kinds of news come.
+            speaks = self.speaks(track.session_id)
+            wordless = track.told % 2 or speaks is False
+            news: tuple[Any, ...] = (heard,) if wordless else (m.Partial("wor"), words)
             if track.ending:
-                facts = (m.Partial("wor"), words, heard, m.Finished()) if count else (m.Finished(),)
+                facts = (*news, m.Finished()) if count else (m.Finished(),)
                 yield self._choice("finishes", state, told._replace(over=True), facts)
-            elif count:
-                yield self._choice("hears", state, told, (m.Partial("wor"), words, heard))
             if count:
+                yield self._choice("hears", state, told, news)
+                if speaks is None and not wordless:
+                    yield self._choice("hears noise", state, told, (heard,))
                 lost = m.Unheard(track.upto - count, count, "worker_died")
                 yield self._choice("loses a worker", state, told._replace(lost=track.lost + count), (lost,), "speech")

@@ -1,5 +1,7 @@
-"""The promises of the voice service as properties of its model: P1 to P7 by name, and P8, that they hold whatever fails."""
+"""The promises of the voice service as properties of its model: P1 to P7 and P10 by name, and P8, that they hold whatever
+fails."""
 
+from collections.abc import Callable
 from typing import Any
 
 from actors import messages as m
@@ -7,11 +9,13 @@ from actors.actor import Exited
 from actors.evidence import DOWN, UP
 from actors.model import ActorModel, Aspect
 from actors.model_parts import CRASH, CUT, LATE, POISON, Faults
+from actors.outbox import REFUSED
 from actors.voice_conditions import (
     OF_PORTS,
     RANK,
     all_own,
     apart,
+    called_durable,
     conserved,
     denied_in,
     denied_stays_out,
@@ -21,6 +25,7 @@ from actors.voice_conditions import (
     recording_told,
     safe_in,
     told_forward,
+    told_no_less,
     told_why,
     tracks_ended,
 )
@@ -34,7 +39,7 @@ PARTS = ("recorder", "transcriber", "quality")
 
 
 def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
-    """Claim P1 to P7 of the model; and P8 as far as it says more than that they hold with faults."""
+    """Claim P1 to P7 and P10 of the model; and P8 as far as it says more than that they hold with faults."""
     paths = [f"supervisor/{one.session_id}" for one in asked]
     _promise_moves_and_ends(model, asked, paths)
     _promise_records(model, asked, paths)
@@ -48,7 +53,9 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
             "store", lambda store: frozenset(one.session_id for one in store.durable if one.operation == "port_failed")
         )
         model.always("P3 a recording that was closed is in the result", recording_told, of=["callers", "media", silent])
-    model.always("P3 without faults nothing is lost", nothing_lost(model.faults.total), of=["callers", "@faults"])
+    transcribed = all(one.stt_engine is not None for one in asked)
+    if transcribed:
+        model.always("P3 without faults nothing is lost", nothing_lost(model.faults.total), of=["callers", "@faults"])
     model.always(
         "P6 nothing crosses from one session to another",
         lambda callers, own: own and apart(callers),
@@ -75,21 +82,43 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
             lambda call, stopped: call.closed or not (stopped or call.answer == "denied"),
             of=[_call(one.session_id), Aspect(path, _stopped)],
         )
+    model.always("P10 a result says at least what its listeners were told", told_no_less, of=["callers"])
+    model.always("P10 nothing is called durable that was not kept", called_durable, of=["callers", "media"])
     _promise_recovery(model, paths)
+    if any(one.silence_seconds is not None for one in asked):
+        _promise_silence(model, transcribed=transcribed)
+        if not transcribed:
+            for one, path in zip(asked, paths, strict=True):
+                model.always_step(
+                    f"P2 no voice is found in a call behind its end by silence{_whose(path, paths)}",
+                    lambda silent, voice, _, after: not silent or voice or not after,
+                    of=[Aspect(path, _ends_silent), Aspect("callers", _voice_in(one.session_id))],
+                )
+    else:
+        model.always("P2 nobody's silence ends a call", lambda callers: not any(map(_silent, callers)), of=["callers"])
+        model.sometimes(
+            "a call that has fallen silent ends",
+            lambda callers: any(
+                call.result is not None and call.result.reason is EndReason.IDLE and call.result.frames.accounted
+                for call in callers
+            ),
+            of=["callers"],
+        )
     if model.faults.total <= 1:
         _promise_ports(model)
     model.sometimes(
         "a call is opened", lambda callers: any(call.answer == "opened" for call in callers), of=["callers"]
     )
+    if model.faults.total and transcribed:  # without one, every call drains
+        model.sometimes(
+            "a call ends undrained that was heard",
+            lambda callers: any(
+                call.result is not None and not call.result.drained and call.result.frames.transcribed
+                for call in callers
+            ),
+            of=["callers"],
+        )
     model.sometimes("audio is kept", lambda media: any(track.told for track in media), of=["media"])
-    model.sometimes(
-        "a call that has fallen silent ends",
-        lambda callers: any(
-            call.result is not None and call.result.reason is EndReason.IDLE and call.result.frames.accounted
-            for call in callers
-        ),
-        of=["callers"],
-    )
     model.sometimes(
         "a call ends drained, with its audio",
         lambda callers: any(
@@ -176,6 +205,17 @@ def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[
                 of=[Aspect("store", _end_on_record(one.session_id)), Aspect(path, _stopped)],
             )
         _promise_memory(model, f"P4 no record is forgotten{_whose(path, paths)}", path)
+        model.always(
+            f"P4 a record that can't be written leaves a trace{_whose(path, paths)}",
+            lambda traced, stopped: traced or not stopped,
+            of=[Aspect("store", _refusals_traced(one.session_id, model.faults.total)), Aspect(path, _stopped)],
+        )
+    if _kinds(model.faults) <= {"record", "cancel"} and model.faults.total <= 1:
+        model.always(
+            "P4 a record that can't be written costs no end",
+            lambda callers: all({*call.ended} <= {"durable"} for call in callers),
+            of=["callers"],
+        )
     model.leads_to(
         "P4 a store that is back is found out",
         lambda up, evidence: up and evidence == DOWN,
@@ -267,10 +307,53 @@ def _promise_ports(model: ActorModel) -> None:
     )
 
 
+def _promise_silence(model: ActorModel, *, transcribed: bool) -> None:
+    """Promise the ends of calls that silence ends. Silence comes due before idleness does, and anew with speech alone; an
+    engine that has not got all of the audio, or has not answered, puts it off."""
+    if _kinds(model.faults) <= {"cancel", "store", "spill", "record"}:
+        model.always(
+            "P2 a call in which nobody speaks ends by its silence",
+            lambda callers: all(not _outlasted(call) or _spoken_in(call, transcribed=transcribed) for call in callers),
+            of=["callers"],
+        )
+    model.sometimes(
+        "a call in which nobody speaks ends by its silence", lambda callers: any(map(_silent, callers)), of=["callers"]
+    )
+    model.sometimes(
+        "a call outlasts its silence when somebody speaks",
+        lambda callers: any(_outlasted(call) and _spoken_in(call, transcribed=transcribed) for call in callers),
+        of=["callers"],
+    )
+
+
+def _silent(call: Call) -> bool:
+    return call.result is not None and call.result.reason is EndReason.SILENCE
+
+
+def _ends_silent(session: Any) -> bool:
+    ending = session.ending if session.alive else None
+    return ending is not None and ending.reason is EndReason.SILENCE
+
+
+def _voice_in(session_id: str) -> Callable[[Any], bool]:
+    return lambda callers: call_of(callers, session_id).heard.voice
+
+
+def _outlasted(call: Call) -> bool:
+    """Whether it ended by a timer that is longer than its silence."""
+    return call.result is not None and call.result.reason in {EndReason.IDLE, EndReason.OVERRUN}
+
+
+def _spoken_in(call: Call, *, transcribed: bool) -> bool:
+    """Whether anybody spoke, as far as those who listen were told: in words where an engine heard all, by voice where not."""
+    heard_all = transcribed and call.result is not None and not call.result.frames.untranscribed
+    return bool(call.heard.finals) or (call.heard.voice and not heard_all)
+
+
 def _kinds(faults: Faults) -> set[str]:
     """The kinds of faults that may happen; without limits of their own, all of them."""
     if faults.total and not faults.kinds:
-        return {CRASH, POISON, CUT, LATE, "cancel", "store", "spill", "media", "speech"}
+        return {CRASH, POISON, CUT, LATE, "cancel", "store", "spill", "record", "media", "speech"}
     return {kind for kind, limit in faults.kinds.items() if limit}
 
 
@@ -392,6 +475,21 @@ def _end_on_record(session_id: str) -> Any:
             or all(record.operation == "session_denied" for record in records)
             or any(record.final for record in records)
         )
+
+    return holds
+
+
+def _refusals_traced(session_id: str, faults: int) -> Any:
+    """Whether each record that the store could not write has one that says so, or its own id after all; unless nothing else of
+    its session is on record, or other faults than this one may have kept it away. Who can't resume a session leaves none."""
+
+    def holds(store: Records) -> bool:
+        durable = [record for record in store.durable if record.session_id == session_id]
+        ids = {record.record_id for record in durable}
+        refused = [one for one in store.refused if one.session_id == session_id and one.operation != "session_resumed"]
+        lost = [one for one in refused if one.record_id not in ids]
+        traces = sum(record.operation == REFUSED for record in durable)
+        return faults > 1 or not durable or traces >= len(lost)
 
     return holds
 

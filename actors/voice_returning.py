@@ -19,10 +19,12 @@ UNSYNCED_FRAMES: Final = 250  # of a recording, that a power cut may take
 
 
 class OnDisk(NamedTuple):
-    """Of a recording: the frames that were written, and the number behind the last of them."""
+    """Of a recording: the frames that were written, the number behind the last of them, and how many below that its port has
+    lost or never got."""
 
     written: int
     upto: int
+    missing: int = 0
 
 
 def on_disk(track: Track, chance: Chance, *, power: bool) -> OnDisk:
@@ -30,7 +32,8 @@ def on_disk(track: Track, chance: Chance, *, power: bool) -> OnDisk:
     written = chance.between(track.told, track.got) - track.lost
     if power:
         written = chance.between(max(0, written - UNSYNCED_FRAMES), written)
-    return OnDisk(written, track.upto - (track.got - track.lost - written))
+    missing = track.lost + track.upto - track.got
+    return OnDisk(written, track.upto - (track.got - track.lost - written), missing)
 
 
 def resumption(left: Left, found: OnDisk | None, first: int, age_ms: int) -> m.Resumption:

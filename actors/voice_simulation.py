@@ -4,6 +4,7 @@ days of calls with everything that goes wrong on them.
     day = voice_simulation().run(seed=7, hours=24)
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -47,7 +48,7 @@ FAULTS: Final[dict[str, FaultKind]] = {
 
 
 def voice_simulation() -> Simulation:
-    """Days of the voice service, watched for P1 to P9."""
+    """Days of the voice service, watched for P1 to P10."""
     return Simulation(
         "voice",
         _start,
@@ -64,11 +65,16 @@ def _callers(world: World) -> VoiceCallers:
 
 
 def _media(world: World) -> AudioPort:
-    return AudioPort(world, Media("media"))
+    return AudioPort(world, Media("media", speaks=_speaks(world)))
 
 
 def _speech(world: World) -> AudioPort:
-    return AudioPort(world, Speech("speech"))
+    return AudioPort(world, Speech("speech", speaks=_speaks(world)))
+
+
+def _speaks(world: World) -> Callable[[str], bool]:
+    """Whether there is speech in the audio of a session, for ports that begin before those who know."""
+    return lambda session_id: world.port(_callers).speaks(session_id)
 
 
 def _store(world: World) -> JournalStore:

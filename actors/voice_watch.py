@@ -1,4 +1,4 @@
-"""The promises P1 to P9 in a simulated day of the voice service, watched with every step: the predicates are those that the
+"""The promises P1 to P10 in a simulated day of the voice service, watched with every step: the predicates are those that the
 checker has of the model (`voice_promises.py`), each asked of one call and of what ports and store have of it.
 
 Only a call that has changed is looked at. What a fault excuses is excused for calls whose time it fell in, and for a while
@@ -12,9 +12,10 @@ from actors.evidence import UP
 from actors.mailbox import IDLE, STOPPED, Ref
 from actors.messages import Account
 from actors.model_parts import POISON
+from actors.outbox import REFUSED
 from actors.session import SessionActor, SessionLimits
 from actors.simulation_plan import SECOND_MS, Fault
-from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, JournalStore
+from actors.simulation_store import DISK_FULL, DISK_HANG, DISK_SLOW, UNWRITABLE, JournalStore
 from actors.simulation_world import CRASH, HANG, JUMP, KILL, REORDER, SLOW, Broken, World
 from actors.voice_callers import AudioPort, Caller, VoiceCallers
 from actors.voice_conditions import (
@@ -22,6 +23,7 @@ from actors.voice_conditions import (
     RANK,
     all_own,
     apart,
+    called_durable,
     conserved,
     denied_in,
     denied_stays_out,
@@ -31,22 +33,24 @@ from actors.voice_conditions import (
     recording_told,
     safe_in,
     told_forward,
+    told_no_less,
     told_why,
     tracks_ended,
 )
-from actors.voice_parts import Call, Records, Track
+from actors.voice_parts import SILENCE_SECONDS, Call, Records, Track
 from machines.session import EndReason, SessionResult, VoiceSessionState
 
 LASTING: Final = frozenset({HANG, SLOW, JUMP, KILL, REORDER, DISK_FULL, DISK_SLOW, DISK_HANG})
 AFTERMATH_MS: Final = 150 * SECOND_MS  # how long a fault that is over may still be felt: probes, drains, retries
-RESTARTED_MS: Final = 15 * SECOND_MS  # what a crash may cost who waits: timers begin anew
+FELT_MS: Final = 15 * SECOND_MS  # what a fault may cost who waits, beside the time that it lasts
 ANSWER_MS: Final = 10 * SECOND_MS
 SLACK_MS: Final = 6 * SECOND_MS
 OF_AUDIO_PORTS: Final = frozenset({"media", "speech"})
+AT_ONCE: Final = frozenset({CRASH, POISON})  # over with the restart: deadlines count on through it
 LOOKED_AT: Final = frozenset({"session", "callers", "store"})
 NO_RECORDS: Final = Records()
 OWN_CHILDREN: Final = {"policy", "evidence"}
-ORDERLY: Final = {EndReason.STOPPED, EndReason.IDLE, EndReason.OVERRUN}
+ORDERLY: Final = {EndReason.STOPPED, EndReason.IDLE, EndReason.SILENCE, EndReason.OVERRUN}
 
 _FIRST: Final = evidence_first(0)
 _FIRST_OR_EXCUSED: Final = evidence_first(3)
@@ -78,6 +82,7 @@ class VoiceWatch:
         self._speech = speech
         self._store = store
         stop_seconds = limits.drain_seconds + 2 * limits.evidence_seconds
+        self._longest_ms = int(limits.max_seconds * SECOND_MS)
         self._stop_ms = int(stop_seconds * SECOND_MS) + SLACK_MS
         self._ranks: dict[str, int] = {}
         self._refs: dict[str, Ref] = {}
@@ -103,8 +108,19 @@ class VoiceWatch:
             self._ranks[session_id] = rank
             self._refs[session_id] = ref
             self._born.add(session_id)
+            # An engine may find words behind the end, in audio in which a voice was heard before the silence began.
+            by_voice = actor.facts.stt_engine is None
+            ends = actor.ending is not None and actor.ending.reason is EndReason.SILENCE
+            if ends and (by_voice or before < RANK[VoiceSessionState.STOPPING]):
+                self._silent(session_id, actor.facts.silence_seconds)
         if rank >= RANK[VoiceSessionState.STOPPED]:
             self._world.touched("session", session_id)
+
+    def _silent(self, session_id: str, seconds: float | None) -> None:
+        """P2: silence ends only a call that asks for it, and in which nobody has spoken for so long."""
+        caller = self._callers.callers[session_id]
+        if seconds is None or self._world.now_ms - caller.spoken_ms < seconds * SECOND_MS:
+            raise Broken("P2 only silence ends a call as silent", _shown(caller))
 
     def look(self) -> None:
         """The promises of each call that has changed."""
@@ -127,7 +143,12 @@ class VoiceWatch:
             self._look_at_deadlines()
 
     def died(self) -> None:
-        """The next process has actors of its own."""
+        """P10: what was called durable outlives its process, though not its machine. The next one has actors of its own."""
+        if not self._media.lost_power:
+            for session_id in self._waiting:
+                call, found = self._callers.callers[session_id].call, self._media.on_disk.get(session_id)
+                if found is not None and call.result is None and call.heard.durable > found.written + found.missing:
+                    raise Broken("P10 nothing is called durable that was not kept", f"told {call.heard}, found {found}")
         self._ranks.clear()
         self._refs.clear()
 
@@ -137,14 +158,14 @@ class VoiceWatch:
         waiting = next((one for one in self._callers.callers.values() if not one.over), None)
         if waiting is not None:
             raise Broken("P2 every call ends", f"{waiting.call.session_id} waits: {_shown(waiting)}")
-        supervisor = world.find("supervisor")
+        supervisor = world.living("supervisor")
         if system is None or supervisor is None:
             raise Broken("P2 every call ends", "no process runs")
         left = sorted({child.name for child in supervisor.children()} - OWN_CHILDREN)
         tables: Any = supervisor.actor
         if left or len(tables.sessions) or len(tables.asked) or tables.outbox.waiting:
             raise Broken("P7 nothing of a session is left", f"{left or 'a row of the supervisor'}")
-        evidence: Any = world.find("supervisor/evidence")
+        evidence: Any = world.living("supervisor/evidence")
         if evidence.actor.phase != UP:
             raise Broken("P4 a store that is back is found out", "evidence takes it for down")
         if armed := system.armed():
@@ -156,6 +177,7 @@ class VoiceWatch:
             raise Broken("P4 nothing that is durable is lost", problem)
         for session_id, records in self._store.records.items():
             self._records(session_id, records)
+            self._refusals(session_id, records)
 
     # --- one call ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +197,17 @@ class VoiceWatch:
             raise Broken("P4 each record once, in order, one final one, none after it", _operations(records))
         if not all_own(records):
             raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {_operations(records)}")
+
+    def _refusals(self, session_id: str, records: Records) -> None:
+        """P4: of a record that could not be written there is one that says so; unless nothing is on record of its session. Who
+        can't resume a session leaves none."""
+        on_record = {record.record_id for record in records.durable}
+        refused = [record for record in records.refused if record.operation != "session_resumed"]
+        lost = [record.operation for record in refused if record.record_id not in on_record]
+        if on_record and len(lost) > sum(record.operation == REFUSED for record in records.durable):
+            raise Broken(
+                "P4 a record that can't be written leaves a trace", f"{lost} of {session_id}; {_operations(records)}"
+            )
 
     def _actor(self, session_id: str, call: Call, ref: Ref) -> None:
         gone = ref.status == STOPPED
@@ -199,7 +232,7 @@ class VoiceWatch:
         crashes = {trouble.kind for trouble in troubles} <= {CRASH} and len(troubles) <= self._healed
         if caller.begun is not None:
             self._resumed(caller, caller.begun, records, troubles)
-        if call.answer == "unevidenced" and crashes and not call.stops:
+        if call.answer == "unevidenced" and crashes and not (call.stops or records.refused):
             raise Broken("P8 crashes turn nobody away", _shown(caller))
         result = call.result
         if result is None:
@@ -212,6 +245,10 @@ class VoiceWatch:
             raise Broken("P3 every frame is accounted for", f"{result.frames}, sent {call.sent}")
         if not apart((call,)):
             raise Broken("P6 nothing crosses from one session to another", f"{session_id}: {result}")
+        if not told_no_less((call,)):
+            raise Broken("P10 a result says at least what its listeners were told", f"{result}, told {call.heard}")
+        if not called_durable((call,), tracks[0]):
+            raise Broken("P10 nothing is called durable that was not kept", f"{result}, told {call.heard}, {tracks[0]}")
         if _heals(troubles):
             self._ports(caller, result, spilling, tracks)
         if crashes:
@@ -274,12 +311,34 @@ class VoiceWatch:
             stopped = caller.stopped_ms
             if stopped and now > self._allowed(stopped, self._stop_ms):
                 raise Broken("P2 whoever asks for the end gets it", f"{session_id}: {_shown(caller)}")
+            if self._is_silent_for_too_long(caller):
+                raise Broken("P2 a call in which nobody speaks ends", f"{session_id}: {_shown(caller)}")
+            if self._outlives(caller):
+                raise Broken("P2 no call outlives its longest duration", f"{session_id}: {_shown(caller)}")
         self._look_for_forgotten()
         self._next_deadline = now + SECOND_MS
 
+    def _is_silent_for_too_long(self, caller: Caller) -> bool:
+        """Whether a call goes on in which nobody speaks. Whether anybody does is not known while an audio port does not answer,
+        nor when its answer was set aside."""
+        runs = caller.call.told[-1:] == (VoiceSessionState.ACTIVE,) and not caller.left and not caller.away
+        if not (caller.plan.muted and runs):
+            return False
+        if {trouble.kind for trouble in self._during(caller)} & {*OF_AUDIO_PORTS, POISON}:
+            return False
+        return self._world.now_ms > self._allowed(
+            caller.asked_ms, ANSWER_MS + int(SILENCE_SECONDS * SECOND_MS) + SLACK_MS, begins_anew=True
+        )
+
+    def _outlives(self, caller: Caller) -> bool:
+        """Whether a call goes on beyond its longest duration, which counts from its beginning, whatever crashed and whoever
+        resumed it since."""
+        runs = caller.call.told and caller.call.result is None and not caller.left and not caller.away
+        return bool(runs) and self._world.now_ms > self._allowed(caller.born_ms, self._longest_ms + self._stop_ms)
+
     def _look_for_forgotten(self) -> None:
         """P4: while evidence takes records and everybody has read their mail, each record that waits is under way."""
-        supervisor, evidence = self._world.find("supervisor"), self._world.find("supervisor/evidence")
+        supervisor, evidence = self._world.living("supervisor"), self._world.living("supervisor/evidence")
         if supervisor is None or evidence is None or {supervisor.status, evidence.status} != {IDLE}:
             return
         keeper: Any = evidence.actor
@@ -292,12 +351,14 @@ class VoiceWatch:
                     "P4 no record is forgotten", f"{ref.name} waits for {owner.outbox.waiting[0].draft.operation}"
                 )
 
-    def _allowed(self, since_ms: int, base_ms: int) -> int:
-        """Until when something may take that was asked for then: longer by what held it up."""
+    def _allowed(self, since_ms: int, base_ms: int, *, begins_anew: bool = False) -> int:
+        """Until when something may take that was asked for then: longer by what held it up. A crash holds up what `begins_anew`
+        behind it, and no deadline."""
         allowed = since_ms + base_ms
         for trouble in self._troubles:
-            if trouble.until_ms > since_ms - AFTERMATH_MS:
-                allowed += trouble.until_ms - trouble.at_ms + RESTARTED_MS
+            if trouble.kind != UNWRITABLE and trouble.until_ms > since_ms - AFTERMATH_MS:
+                felt = begins_anew or trouble.kind not in AT_ONCE
+                allowed += trouble.until_ms - trouble.at_ms + (FELT_MS if felt else 0)
         return allowed
 
     def _trouble(self, fault: Fault, where: str) -> None:
@@ -306,8 +367,9 @@ class VoiceWatch:
         self._troubles.append(_Trouble(fault.kind, where, began, now + (fault.size if fault.kind in LASTING else 0)))
 
     def _during(self, caller: Caller) -> list[_Trouble]:
+        """What may excuse something: not a record that can't be written, which holds nothing up."""
         since = caller.asked_ms - AFTERMATH_MS
-        return [trouble for trouble in self._troubles if trouble.until_ms >= since]
+        return [trouble for trouble in self._troubles if trouble.until_ms >= since and trouble.kind != UNWRITABLE]
 
 
 def _spills(ref: Ref) -> bool:

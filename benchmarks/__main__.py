@@ -18,8 +18,8 @@ LOOPS: dict[str, tuple[str, dict[str, bool]]] = {
     "trio": ("trio", {}),
 }
 ON_EACH_LOOP = ("mailbox", "lifecycle", "frames")
-QUESTIONS = (*ON_EACH_LOOP, "bytes", "blocking", "checker", "models", "realtime", "streams")
-ONLY_BY_NAME = ("soak",)  # ten minutes a loop
+QUESTIONS = (*ON_EACH_LOOP, "bytes", "blocking", "checker", "models", "realtime", "streams", "closing")
+ONLY_BY_NAME = ("soak", "peers")  # ten minutes a loop; what is not installed
 REALTIME_LEVELS = ((1_500, False), (1_000, True))
 
 
@@ -52,7 +52,7 @@ def _lines(question: str, runs: int, loops: list[str]) -> Iterator[str]:
         yield from (figure.line() for figure in import_module("benchmarks.frames").blocking_figures(runs))
     elif question == "checker":
         yield from import_module("benchmarks.checker").lines(runs)
-    elif question in ("models", "streams"):
+    elif question in ("models", "streams", "closing", "peers"):
         yield from import_module(f"benchmarks.{question}").lines(quick=runs < 5)
     else:
         module = import_module(f"benchmarks.{question}")

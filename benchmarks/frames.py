@@ -8,17 +8,21 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+from msgspec.structs import replace
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.service import VoiceService
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from benchmarks.yard import Figure, measure, measure_async
+from benchmarks.lifecycle import VERDICT, facts
+from benchmarks.reference import PlainService
+from benchmarks.yard import Beside, Figure, measure, measure_beside
 from machines.session import STTProvider, VoiceProvider
 
 NO_ENGINE = STTProvider.GOOGLE  # an engine that is not installed: the session only records
 
 FRAME = bytes(640)
 SESSIONS = 50
+FRAME_GOAL = 2.4  # times by hand
 BATCH = 64  # frames between two turns of the loop, as from a socket that has many
 
 
@@ -27,9 +31,11 @@ def settings(home: str, **more: object) -> VoiceSettings:
     return load_settings(home=Path(home), on_stt_unavailable="record_only", backlog_seconds=600, **more)
 
 
-async def figures(loop: str, runs: int) -> list[Figure]:
+async def figures(loop: str, runs: int) -> list[Beside]:
     """The cost of a frame, on the loop that is running."""
     with tempfile.TemporaryDirectory() as home:
+        plain = PlainService(Path(home) / "by-hand", VERDICT)
+        plain_doors = [plain.open(replace(facts(number), stt_engine=None)) for number in range(SESSIONS)]
         async with AsyncVoiceService(settings(home)) as service:
             sessions = [
                 (await service.create_session("bench", VoiceProvider.LOCAL, NO_ENGINE)).session_id
@@ -45,8 +51,19 @@ async def figures(loop: str, runs: int) -> list[Figure]:
                     if at % BATCH == 0:
                         await anyio.lowlevel.checkpoint()
 
-            name = "a frame: door, session, recorder, quality, hand-over"
-            return [await measure_async(name, loop, frames, 20_000, goal=130, runs=runs)]
+            async def by_hand(rounds: int) -> None:
+                for at in range(rounds):
+                    while not plain_doors[at % SESSIONS].offer(FRAME):
+                        await anyio.sleep(0.001)
+                        plain.turn()
+                    if at % BATCH == 0:
+                        plain.turn()
+                        await anyio.lowlevel.checkpoint()
+
+            name = "a frame: door, session, recorder, quality"
+            found = await measure_beside(name, loop, frames, by_hand, 20_000, goal=FRAME_GOAL, runs=runs)
+        plain.close()
+        return [found]
 
 
 def blocking_figures(runs: int) -> list[Figure]:

@@ -3,6 +3,7 @@
 import gc
 import tracemalloc
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -32,7 +33,8 @@ from actors.session import Ports, SessionActor, SessionLimits
 from actors.supervisor import Supervisor
 from actors.system import ActorSystem, Token
 from benchmarks.mailbox import Sink
-from benchmarks.yard import Figure, measure
+from benchmarks.reference import Deadlines, PlainCall
+from benchmarks.yard import Beside, Figure, measure, measure_beside
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.policy import VoicePolicy
@@ -43,6 +45,8 @@ LIMITS = SessionLimits(10, 5, 300, 3600, 500, Intensity(5, 60))
 MEDIA_CLOSED = MediaClosed(None, "")
 FINISHED = Finished()
 THREE_FRAMES = tuple(Frames(number, 1, 640, number * 20) for number in range(3))
+VERDICT = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="BENCH", metadata={"risk_level": "low"})
+LIFE_GOAL = 5.5  # times by hand
 COUNTED = 2_000  # actors or sessions alive at once while their bytes are counted
 
 
@@ -84,7 +88,9 @@ class Media:
         frames = self.upto - self.told
         if frames and self.recorder is not None:
             self.told = self.upto
-            self.answers.append((self.recorder, Kept(self.upto, frames, 640 * frames, 0.1, 0.1, 0, 0, "")))
+            self.answers.append(
+                (self.recorder, Kept(self.upto, frames, 0.1, 0.1, 0, 0, self.upto, 640 * self.upto, ""))
+            )
 
 
 class Engine:
@@ -116,10 +122,18 @@ class Register:
         return address
 
 
+class Called:
+    """Where `tell` is a call: what answers by hand are given to."""
+
+    def tell(self, receive: Callable[[Any], None], fact: Any) -> None:
+        """Give it."""
+        receive(fact)
+
+
 class World:
     """The ports of a call, whose answers come from outside the actors' turn, as those of real ones do."""
 
-    def __init__(self, system: ActorSystem) -> None:
+    def __init__(self, system: ActorSystem | Called) -> None:
         self.system = system
         self.answers: Answers = []
         self.media = Media(self.answers)
@@ -185,9 +199,9 @@ def facts(number: int) -> Facts:
     )
 
 
-async def figures(loop: str, runs: int) -> list[Figure]:
+async def figures(loop: str, runs: int) -> list[Figure | Beside]:
     """The costs in time, on the loop that is running."""
-    found: list[Figure] = []
+    found: list[Figure | Beside] = []
     async with anyio.create_task_group() as group:
         system = ActorSystem()
         await group.start(system.run)
@@ -203,37 +217,67 @@ async def figures(loop: str, runs: int) -> list[Figure]:
         found.append(measure("spawn and stop, plain actor", loop, plain, 20_000, goal=45, runs=runs))
         found.append(measure("spawn and stop, with three children", loop, family, 10_000, goal=350, runs=runs))
 
-        world = World(system)
-        ports = world.ports
-        supervisor = system.spawn(Supervisor(VoicePolicy(), LIMITS, ports, 1.0), "supervisor")
-        evidence = system.spawn(Agreeing(), "evidence")
-        routes = Routes(1, evidence, evidence)
-        known = [facts(number) for number in range(500)]
-        verdict = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="BENCH", metadata={"risk_level": "low"})
-
-        def life(rounds: int) -> None:
-            for number in range(rounds):
-                what = known[number % len(known)]
-                finish(system.spawn(SessionActor(what, verdict, LIMITS, ports, routes, Token()), what.session_id))
-
-        def service_life(rounds: int) -> None:
-            for number in range(rounds):
-                finish(world.open(supervisor, known[number % len(known)]))
-
-        def finish(session: Ref) -> None:
-            for frames in THREE_FRAMES:
-                system.tell(session, frames)
-            world.answer()
-            token = Token()
-            system.tell(session, Stop(EndReason.STOPPED, 3, token))
-            world.answer()
-            if not token.answered:
-                raise AssertionError("the session did not end")
-
-        found.append(measure("a whole life: spawn, 3 frames, stop", loop, life, 500, goal=2_000, runs=runs))
-        name = "the same with policy, supervisor and evidence"
-        found.append(measure(name, loop, service_life, 500, goal=None, runs=runs))
+        found += await _lives(system, loop, runs)
         group.cancel_scope.cancel()
+    return found
+
+
+class _ByHand:
+    """The same lives by plain calls."""
+
+    def __init__(self) -> None:
+        self.world = World(Called())
+        self.deadlines = Deadlines()
+        self.known = [facts(number) for number in range(500)]
+
+    async def lives(self, rounds: int) -> None:
+        """Each from its creation to its result."""
+        answer = self.world.answer
+        for number in range(rounds):
+            what = self.known[number % len(self.known)]
+            call = PlainCall(what, VERDICT, self.world.ports, self.deadlines, lambda _: None)
+            for frames in THREE_FRAMES:
+                call.frames(frames)
+            answer()
+            call.stop(EndReason.STOPPED)
+            answer()
+            if call.result is None:
+                raise AssertionError("the call did not end")
+
+
+async def _lives(system: ActorSystem, loop: str, runs: int) -> list[Beside]:
+    world = World(system)
+    ports = world.ports
+    supervisor = system.spawn(Supervisor(VoicePolicy(), LIMITS, ports, 1.0), "supervisor")
+    evidence = system.spawn(Agreeing(), "evidence")
+    routes = Routes(1, evidence, evidence)
+    known = [facts(number) for number in range(500)]
+
+    async def life(rounds: int) -> None:
+        for number in range(rounds):
+            what = known[number % len(known)]
+            finish(system.spawn(SessionActor(what, VERDICT, LIMITS, ports, routes, Token()), what.session_id))
+
+    async def service_life(rounds: int) -> None:
+        for number in range(rounds):
+            finish(world.open(supervisor, known[number % len(known)]))
+
+    def finish(session: Ref) -> None:
+        for frames in THREE_FRAMES:
+            system.tell(session, frames)
+        world.answer()
+        token = Token()
+        system.tell(session, Stop(EndReason.STOPPED, 3, token))
+        world.answer()
+        if not token.answered:
+            raise AssertionError("the session did not end")
+
+    found = []
+    for name, lives, goal in (
+        ("a whole life: spawn, 3 frames, stop", life, LIFE_GOAL),
+        ("the same with policy, supervisor and evidence", service_life, None),
+    ):
+        found.append(await measure_beside(name, loop, lives, _ByHand().lives, 500, goal=goal, runs=runs))
     return found
 
 

@@ -138,6 +138,7 @@ async def _call(service: AsyncVoiceService, *, recorded: bool, audio: bytes) -> 
     session = await service.create_session("soak", VoiceProvider.LOCAL, NO_ENGINE, {"recording_enabled": recorded})
     await service.dispatch_audio_chunk(session.session_id, audio)
     await service.stop_session(session.session_id)
+    await service.recording(session.session_id)
 
 
 async def line(loop: str, *, quick: bool) -> str:

@@ -1,7 +1,8 @@
-"""The yard: the CPU time of one `deque.append` and `popleft`, taken beside each measurement.
+"""The two units. What is a message or less is measured in yards (y): the CPU time of one `deque.append` and `popleft`. What is
+more is measured beside the same work written by hand, as so many times of it.
 
-Machines differ and drift; a figure in yards (y) holds where one in microseconds does not. Each measurement is the median of
-several runs of CPU time, with the yard taken before and after.
+Machines differ and drift; a figure in microseconds does not hold, and one in yards only from run to run of one machine. The
+unit is taken before and after each of several runs, by CPU time, and the figure is the median.
 """
 
 import statistics
@@ -67,3 +68,49 @@ async def measure_async(
         seconds.append(each)
         yards.append(each / ((before + yard()) / 2))
     return Figure(name, loop, statistics.median(seconds) * 1e6, statistics.median(yards), goal)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """CPU microseconds for one operation, and how many times that is what it takes by hand."""
+
+    name: str
+    loop: str
+    micros: float
+    times: float
+    goal: float | None = None
+
+    def line(self) -> str:
+        """The figure as a row of a table."""
+        goal = "" if self.goal is None else f", goal {self.goal:.1f} {'ok' if self.times <= self.goal else 'OVER'}"
+        return f"{self.name:<44} {self.loop:<8} {self.micros:>10.2f} us {self.times:>8.2f} times by hand{goal}"
+
+
+async def measure_beside(
+    name: str,
+    loop: str,
+    run: Callable[[int], Awaitable[None]],
+    by_hand: Callable[[int], Awaitable[None]],
+    rounds: int,
+    *,
+    goal: float | None,
+    runs: int,
+) -> Beside:
+    """The median of `runs` runs of `run(rounds)`, each between two of `by_hand(rounds)`, by the CPU time of this thread."""
+
+    async def each(what: Callable[[int], Awaitable[None]]) -> float:
+        began = time.thread_time()
+        await what(rounds)
+        return (time.thread_time() - began) / rounds
+
+    for warm in (run, by_hand):
+        await warm(max(1, rounds // 10))
+    seconds, times = [], []
+    before = await each(by_hand)
+    for _ in range(runs):
+        taken = await each(run)
+        after = await each(by_hand)
+        seconds.append(taken)
+        times.append(2 * taken / (before + after))
+        before = after
+    return Beside(name, loop, statistics.median(seconds) * 1e6, statistics.median(times), goal)

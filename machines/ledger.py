@@ -8,7 +8,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from machines.evidence import GENESIS, ChainRow, link, record_id, secret_of
+from machines.evidence import ChainRow, link, record_id, secret_of
+from machines.heads import Head
 
 
 class Written(NamedTuple):
@@ -17,13 +18,6 @@ class Written(NamedTuple):
     id: str
     request_id: str
     text: str
-
-
-class Head(NamedTuple):
-    """Where a chain ends: how many links it has, and the hash of the last one."""
-
-    seq: int = 0
-    hash: str = GENESIS
 
 
 def deciding_ids(of: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ HIGH and above need an admin token. The token itself never comes here: whoever c
 """
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,32 @@ from machines.session import STTProvider, VoiceProvider
 
 RAISING_FACTORS = ("sensitive_data", "international_call", "recording_enabled")
 FLAGS = (*RAISING_FACTORS, "requires_data_access")
+_FLAG_STEMS = {
+    "record": "recording_enabled",
+    "sensitiv": "sensitive_data",
+    "international": "international_call",
+    "dataaccess": "requires_data_access",
+}
+_SWITCHES = (True, False, "true", "false", "yes", "no", "on", "off")
+
+
+def mistaken_flags(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The keys that mean nothing here, yet look like a risk flag that was meant, each with the flag's right name.
+
+    Such a key holds something that switches on or off, and its name is a flag's misspelt (`recording_enabld`) or has a flag's
+    stem in it (`record`, `isSensitive`).
+    """
+    found: dict[str, str] = {}
+    for key, value in metadata.items():
+        switch = value.lower() if isinstance(value, str) else value
+        if key in FLAGS or switch not in _SWITCHES:
+            continue
+        plain = "".join(letter for letter in key.lower() if letter.isalnum())
+        meant = next((flag for stem, flag in _FLAG_STEMS.items() if stem in plain), None)
+        near = [meant] if meant is not None else get_close_matches(key.lower(), FLAGS, n=1, cutoff=0.8)
+        if near:
+            found[key] = near[0]
+    return found
 
 
 class VoicePolicy:
@@ -111,7 +138,7 @@ def _verdict(
             status=RequestStatus.REQUIRE_ADMIN,
             reason_code="ADMIN_TOKEN_REQUIRED",
             hint=f"risk tier {tier.value} (from provider {provider.value}{raised}) needs a valid admin token{invalid}; "
-            "create one with `agentos-voice token create`",
+            "create one with `agentos-voice token create NAME --role admin`",
             metadata=facts,
         )
     return PolicyVerdict(

@@ -4,8 +4,9 @@
 
 - CREATED: the session exists and its creation is evidenced; no audio has come.
 - ACTIVE: the first audio has come; recorder, transcriber and quality are running.
-- STOPPING: the end was asked for, or came by failure, idleness, the longest allowed duration or the death of the process. No
-  audio is accepted any more; recorder and transcriber drain. This state has a deadline: it ends whether or not they answer.
+- STOPPING: the end was asked for, or came by failure, idleness, silence, the longest allowed duration or the death of the
+  process. No audio is accepted any more; recorder and transcriber drain. This state has a deadline: it ends whether or not they
+  answer.
 - STOPPED: final. A second stop changes nothing.
 
 A session can be stopped from every state before STOPPING, so CREATED -> STOPPING is legal: a call that is given up before
@@ -22,6 +23,7 @@ from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RiskLevel
 from machines.frozen import FrozenDict, frozen
 from machines.lifecycle import Lifecycle, Move
+from machines.recording import RecordingInfo
 from machines.value import Value
 
 
@@ -55,7 +57,9 @@ class EndReason(str, Enum):
     """Why a session left for STOPPING."""
 
     STOPPED = "stopped"  # somebody asked
+    CALLER_GONE = "caller_gone"  # its caller vanished without a word, and did not come back
     IDLE = "idle"  # no audio for too long
+    SILENCE = "silence"  # nobody spoke for as long as its caller allowed
     OVERRUN = "overrun"  # the longest allowed duration is over
     FAILED = "failed"  # a part failed more often than it may be restarted
     UNEVIDENCED = "unevidenced"  # its creation could not be made durable, so it never began
@@ -75,12 +79,14 @@ SESSION = Lifecycle(
         Move("stop", _S.CREATED, _S.STOPPING, "asked to stop before any audio"),
         Move("fail", _S.CREATED, _S.STOPPING, "a part failed before any audio"),
         Move("idle", _S.CREATED, _S.STOPPING, "no audio ever came"),
+        Move("silence", _S.CREATED, _S.STOPPING, "nobody spoke, and no audio ever came"),
         Move("overrun", _S.CREATED, _S.STOPPING, "the longest allowed duration is over"),
         Move("recover", _S.CREATED, _S.STOPPING, "its process died before any audio"),
         Move("resume", _S.CREATED, _S.ACTIVE, "its process died before any audio; another one goes on with it"),
         Move("stop", _S.ACTIVE, _S.STOPPING, "asked to stop"),
         Move("fail", _S.ACTIVE, _S.STOPPING, "a part failed more often than it may be restarted"),
         Move("idle", _S.ACTIVE, _S.STOPPING, "no audio for too long"),
+        Move("silence", _S.ACTIVE, _S.STOPPING, "nobody spoke for too long"),
         Move("overrun", _S.ACTIVE, _S.STOPPING, "the longest allowed duration is over"),
         Move("recover", _S.ACTIVE, _S.STOPPING, "its process died"),
         Move("resume", _S.ACTIVE, _S.ACTIVE, "its process died; another one goes on with it"),
@@ -92,8 +98,10 @@ SESSION = Lifecycle(
 
 END_TRIGGER = {
     EndReason.STOPPED: "stop",
+    EndReason.CALLER_GONE: "stop",
     EndReason.SHUTDOWN: "stop",
     EndReason.IDLE: "idle",
+    EndReason.SILENCE: "silence",
     EndReason.OVERRUN: "overrun",
     EndReason.FAILED: "fail",
     EndReason.UNEVIDENCED: "fail",
@@ -126,23 +134,6 @@ class FrameAccount(Value, frozen=True):
     digest: str = ""
 
 
-class RecordingInfo(Value, frozen=True):
-    """One recording: where it is and what it holds.
-
-    `path` is one playable file, or, when the call died before its segments were joined, the folder that holds them.
-    `samples` are sample instants at `sample_rate`; `gaps` lists `(first_sample, samples)` of silence put in for audio
-    that was lost.
-    """
-
-    path: str
-    sample_rate: int
-    channels: int
-    samples: int
-    seconds: float
-    segments: int
-    gaps: tuple[tuple[int, int], ...] = ()
-
-
 class Quality(Value, frozen=True):
     """How the audio was: levels in dBFS, shares from 0 to 1, milliseconds of the longest pause between two arrivals."""
 
@@ -153,8 +144,17 @@ class Quality(Value, frozen=True):
     longest_pause_ms: int = 0
 
 
+class AudioMismatch(Value, frozen=True):
+    """So much audio came in so much time, by the clock of its capture, in milliseconds; `reason` is `too_much_audio` or
+    `too_little_audio`. Most likely it has another sample rate than the session."""
+
+    reason: str
+    audio_ms: int
+    media_ms: int
+
+
 class SessionResult(Value, frozen=True):
-    """What a stopped session leaves behind."""
+    """The account of a stopped session. `mismatches` has each kind once; it is empty in results of older versions."""
 
     reason: EndReason
     drained: bool = True
@@ -163,6 +163,7 @@ class SessionResult(Value, frozen=True):
     recording: RecordingInfo | None = None
     quality: Quality = Quality()
     stopped_at: datetime | None = None
+    mismatches: tuple[AudioMismatch, ...] = ()
 
 
 class VoiceSession(BaseModel):
@@ -170,10 +171,11 @@ class VoiceSession(BaseModel):
 
     `created_at` and `last_activity_at` are aware UTC. `stt_provider` is the engine that was asked for, `stt_engine` the one
     that runs ("none" when the session only records). `resumable` says that its caller comes back when the process dies.
+    `silence_timeout_seconds` is how long nobody may speak before it ends, None when that ends it never.
     `result` is there once the session is STOPPED.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")
 
     session_id: str
     project_id: str
@@ -190,6 +192,7 @@ class VoiceSession(BaseModel):
     audio_format: AudioFormat = AudioFormat()
     recording_enabled: bool = False
     resumable: bool = False
+    silence_timeout_seconds: float | None = None
     result: SessionResult | None = None
 
     @field_validator("metadata", mode="after")

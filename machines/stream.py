@@ -8,19 +8,24 @@ What they keep together, whatever is cut when: every frame is taken exactly once
 
 - The server takes only the frame that it expects. One below was taken already, one beyond leaves a hole: both are violations.
 - The client keeps a frame until it is durable at the server, so that even a server that died and began again can have it. Its
-  ring is bounded; what falls off before it was sent is declared as a gap as soon as the stream gets there.
+  ring is bounded; what falls off before it was sent is declared as a gap as soon as the stream gets there. So is what was
+  never captured: it has numbers as frames have, and no place in the ring. A session that keeps no audio has nothing to be
+  durable; then the client keeps a frame until the session has received it.
+- Each frame that the server calls durable is kept there, or was declared to the client as lost, in this message or before.
+  That is repeated until the answer to a later ping, or the next hello, shows that the client knows.
 - Credit: the client sends nothing at or beyond the server's limit, and a limit never falls within a connection.
 - One connection of a session is live. A newer one fences the older, which takes nothing more.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, Self, TypeVar
 
 from msgspec import UNSET, Struct
 from msgspec.structs import astuple
 
+from machines.losses import MAX_FRAME, Lost, clipped
 from machines.stream_messages import (
     COME_BACK,
-    MAX_FRAME,
     Ack,
     Bye,
     End,
@@ -36,7 +41,11 @@ from machines.stream_messages import (
     StreamViolation,
 )
 
+WRAP_MS: Final = 2**32  # media time begins anew behind it, and is compared as RFC 1982 has it
 SILENT_BEATS: Final = 2  # heartbeats without a word from the other side, then the connection counts as half-open
+MOST_LOST: Final = (
+    64  # runs of lost frames in one message: two kilobytes; what lies behind more of them is not durable yet
+)
 
 F = TypeVar("F", bound=StreamFormat)
 
@@ -51,7 +60,7 @@ def common_format(wished: tuple[F, ...], possible: tuple[StreamFormat, ...]) -> 
     for one in wished:
         if one in possible:
             return one
-    raise StreamViolation(StreamCode.NO_COMMON_FORMAT, f"none of your formats; taken is {possible[0]}")
+    raise StreamViolation(StreamCode.NO_COMMON_FORMAT, f"none of your formats; taken is {_in_words(possible[0])}")
 
 
 class _Frozen(Struct):
@@ -67,18 +76,27 @@ class _Frozen(Struct):
         return cls(*frozen)
 
 
+def _in_words(taken: StreamFormat) -> str:
+    return f"{taken.encoding} of {taken.sample_rate} Hz with {taken.channels} channel{'s' * (taken.channels != 1)}"
+
+
 class ServerStream(_Frozen):
     """One connection at the server.
 
     `expected` is the next frame to come and `limit` the one that must not come yet; `acked` is what the client was last told:
-    received, durable, limit. `heard` says whether it said anything since the last beat, `silent` counts beats without a word.
+    received, durable, limit. It was told what is lost below `told`, and is known to know that below `known`; when it answers
+    the first ping in `asked`, it knows what is lost below the second. `heard` says whether it said anything since the last
+    beat, `silent` counts beats without a word.
     """
 
     phase: str = GREETING
     expected: int = 0
     limit: int = 0
-    media_ms: int = 0
-    acked: tuple[int, int, int] = (0, 0, 0)
+    media_ms: int | None = None
+    acked: tuple[int, int | None, int] = (0, 0, 0)
+    known: int = 0
+    told: int = 0
+    asked: tuple[int, int] | None = None
     upto: int | None = None
     heard: bool = False
     silent: int = 0
@@ -91,9 +109,17 @@ class ServerStream(_Frozen):
         self.heard = True
         return message
 
-    def open(self, hello: Hello, newest: int, expected: int, durable: int, limit: int) -> tuple[int, int, int]:
-        """The client is who it says, and its `newest` attempt so far was that one: the session expects this frame next.
-        Returned is what its welcome says of frames.
+    def open(
+        self,
+        hello: Hello,
+        newest: int,
+        expected: int,
+        durable: int | None,
+        limit: int,
+        losses: Sequence[Lost] = (),
+    ) -> Ack:
+        """The client is who it says, and its `newest` attempt so far was that one: the session expects this frame next. Of
+        `durable` and `losses` see `ack`. Returned is what its welcome says of frames.
 
         Raises `StreamViolation` when a newer connection was there before, or the session has frames that a client who goes
         on says it never had.
@@ -104,15 +130,15 @@ class ServerStream(_Frozen):
             raise StreamViolation(StreamCode.OUT_OF_ORDER, f"frame {expected} is expected, your next is {hello.next}")
         self.phase = OPEN
         self.expected, self.limit = expected, max(expected, limit)
-        self.acked = (expected, min(durable, expected), self.limit)
-        return self.acked
+        self.known = expected if hello.resume is UNSET else hello.durable  # what was lost to another client is not told
+        return self._say(self._now(durable, losses))
 
     def fence(self) -> None:
         """A newer connection has the session now: this one takes nothing more."""
         self.phase = OVER
 
-    def audio(self, first: int, count: int, media_ms: int, *, last: bool) -> None:
-        """Frames have come; the caller takes all of them. Raises `StreamViolation`: it takes none of them."""
+    def check_audio(self, first: int, count: int, media_ms: int) -> None:
+        """Frames have come. Raises `StreamViolation` if they may not."""
         if self.phase != OPEN or self.upto is not None:
             self._not_open("audio")
         if first != self.expected:
@@ -121,8 +147,12 @@ class ServerStream(_Frozen):
             raise StreamViolation(StreamCode.OUT_OF_ORDER, f"frame {first} came, expected is {self.expected}")
         if first + count > self.limit:
             raise StreamViolation(StreamCode.BEYOND_LIMIT, f"frames up to {first + count}, the limit is {self.limit}")
-        if media_ms < self.media_ms:
+        if self.media_ms is not None and (media_ms - self.media_ms) % WRAP_MS >= WRAP_MS // 2:
             raise StreamViolation(StreamCode.OUT_OF_ORDER, "the media time went back")
+
+    def audio(self, first: int, count: int, media_ms: int, *, last: bool) -> None:
+        """Frames have come; the caller takes all of them. Raises `StreamViolation`: it takes none of them."""
+        self.check_audio(first, count, media_ms)
         self.media_ms = media_ms
         self.expected = first + count
         if last:
@@ -136,6 +166,8 @@ class ServerStream(_Frozen):
         """
         self.heard = True
         if isinstance(message, Pong):
+            if self.asked is not None and self.asked[0] <= message.id <= self.pings:
+                self.known, self.asked = self.asked[1], None
             return None
         if isinstance(message, Hello):
             raise StreamViolation(StreamCode.MALFORMED, "the first message is hello, and only the first")
@@ -159,13 +191,40 @@ class ServerStream(_Frozen):
         """The session has room for frames below `limit`; what was granted before stays granted."""
         self.limit = max(self.limit, limit)
 
-    def ack(self, durable: int) -> Ack | None:
-        """What to tell the client; None when it knows."""
-        now = (self.expected, max(self.acked[1], min(durable, self.expected)), self.limit)
-        if now == self.acked:
-            return None
-        self.acked = now
-        return Ack(*now)
+    def ack(self, durable: int | None, losses: Sequence[Lost] = ()) -> Ack | None:
+        """What to tell the client; None when it was told.
+
+        Each frame below `durable` outlives this process or is among the `losses`, which are in order; None when the session
+        keeps no audio.
+        """
+        ack = self._now(durable, losses)
+        return self._say(ack) if self._is_news(ack) else None
+
+    def has_news(self, durable: int | None, losses: Sequence[Lost] = ()) -> bool:
+        """Whether `ack` would have something to tell."""
+        return self._is_news(self._now(durable, losses))
+
+    def _now(self, durable: int | None, losses: Sequence[Lost]) -> Ack:
+        """Behind more losses than one message declares nothing is called durable yet."""
+        unknown = clipped(losses, self.known, self.expected) if losses else ()
+        if durable is not None:
+            if len(unknown) > MOST_LOST:
+                durable = min(durable, unknown[MOST_LOST].first)
+            durable = max(self.acked[1] or 0, min(durable, self.expected))
+        return Ack(self.expected, durable, self.limit, unknown[:MOST_LOST])
+
+    def _is_news(self, ack: Ack) -> bool:
+        if (ack.received, ack.durable, ack.limit) != self.acked:
+            return True
+        return bool(ack.lost) and ack.lost[-1].upto > self.told
+
+    def _say(self, ack: Ack) -> Ack:
+        self.acked = (ack.received, ack.durable, ack.limit)
+        if ack.lost:
+            self.told = max(self.told, ack.lost[-1].upto)
+        else:
+            self.known = max(self.known, ack.durable or 0)  # there is nothing to know
+        return ack
 
     def beat(self) -> Ping:
         """A heartbeat has passed: what to send. Raises `StreamViolation` when the client has been silent for too long."""
@@ -175,6 +234,8 @@ class ServerStream(_Frozen):
             self.phase = OVER
             raise StreamViolation(StreamCode.TOO_SLOW, f"nothing came for {SILENT_BEATS} heartbeats")
         self.pings += 1
+        if self.asked is None and self.told > self.known:
+            self.asked = (self.pings, self.told)
         return Ping(self.pings)
 
     def _next_is(self, frame: int) -> None:
@@ -201,11 +262,13 @@ class Run(Struct, frozen=True):
 class ClientStream(_Frozen):
     """A stream at the client, through all its connections.
 
-    It has captured the frames below `next` and keeps those from `kept` on, at most `capacity`; those below `sent` went out
-    on this connection, those below `durable` are safe at the server, `lost` fell off the ring before they were sent.
-    `credential` is what the next hello carries: a ticket, and a resume token as soon as the stream is `resuming`. Until then
-    frames are numbered from 0; a session that had audio before from somebody else gives them the numbers behind it. `events`
-    is the number of the last event that was handed on.
+    It has numbered the frames below `next`, and keeps those from `kept` on, `held` of them and at most `capacity`. The runs in
+    `gaps` were never captured, `skipped` frames in all; those that the server has for good are forgotten, `passed` frames.
+    Frames below `sent` went out on this connection. Those below `durable` are safe at the server, or it has declared them lost:
+    so many are `missed`, all below `missed_upto`. `lost` fell off the ring before they were sent. `credential` is what the
+    next hello carries: a ticket, and a resume token as soon as the stream is `resuming`. Until then frames are numbered from
+    0; a session that had audio before from somebody else gives them the numbers behind it. `events` is the number of the
+    last event that was handed on.
     """
 
     capacity: int
@@ -225,6 +288,12 @@ class ClientStream(_Frozen):
     heard: bool = False
     silent: int = 0
     lost: int = 0
+    missed: int = 0
+    missed_upto: int = 0
+    held: int = 0
+    gaps: tuple[tuple[int, int], ...] = ()
+    skipped: int = 0
+    passed: int = 0
 
     # --- what the program does -----------------------------------------------------------------------------------------
 
@@ -236,11 +305,41 @@ class ClientStream(_Frozen):
         if self.finished:
             raise ValueError("the stream was finished: no more audio")
         self.next += count
-        fell = self.next - self.kept - self.capacity
+        self.held += count
+        fell = self.held - self.capacity
         if fell <= 0:
             return 0
-        self.kept += fell
+        self.held -= fell
+        self.kept = self._behind(self.kept, fell)
         return fell
+
+    def skip(self, count: int) -> None:
+        """So many frames passed by that were not captured. Raises `ValueError` after the end."""
+        if self.finished:
+            raise ValueError("the stream was finished: no more audio")
+        *before, last = self.gaps or ((0, 0),)
+        if sum(last) == self.next and last[1]:
+            self.gaps = (*before, (last[0], last[1] + count))
+        else:
+            self.gaps = (*self.gaps, (self.next, count))
+        self.next += count
+        self.skipped += count
+
+    def captured(self, first: int, upto: int) -> int:
+        """How many of the frames from `first` on and below `upto` were captured; of those that the server has for good, the
+        gaps are forgotten."""
+        return upto - first - sum([max(0, min(upto, at + gap) - max(first, at)) for at, gap in self.gaps])
+
+    def _behind(self, number: int, count: int) -> int:
+        """The number behind so many captured frames from this one on."""
+        for first, gap in self.gaps:
+            if number < first:
+                passed = min(count, first - number)
+                number, count = number + passed, count - passed
+            if not count:
+                return number
+            number = max(number, first + gap)
+        return number + count
 
     def finish(self, *, short: bool = False) -> None:
         """No more frames are captured; `short` says that the last one is less than a whole frame."""
@@ -263,6 +362,7 @@ class ClientStream(_Frozen):
             first=self.kept,
             next=self.next,
             events=self.events,
+            durable=self.durable,
         )
 
     def closed(self, code: int) -> None:
@@ -275,12 +375,14 @@ class ClientStream(_Frozen):
 
     # --- messages ------------------------------------------------------------------------------------------------------
 
-    def receive(self, message: FromServer) -> Pong | Event | None:
-        """A message of the server: a pong is to be sent, an event to be handed on. Raises `StreamViolation`."""
+    def receive(self, message: FromServer) -> Pong | Event | tuple[Lost, ...] | None:
+        """A message of the server: a pong is to be sent, an event to be handed on; frames that are lost there are those that
+        were not told before. Raises `StreamViolation`."""
         self.heard = True
         if isinstance(message, Ack):
-            self._know(message.received, message.durable, message.limit)
-            return None
+            if message.received > self.sent:
+                raise StreamViolation(StreamCode.OUT_OF_ORDER, "the server has frames that were not sent")
+            return self._know(message.received, message.durable, message.limit, message.lost)
         if isinstance(message, Ping):
             return Pong(message.id)
         if isinstance(message, Event):
@@ -296,24 +398,33 @@ class ClientStream(_Frozen):
         if not self.resuming:
             self.kept += message.expected
             self.next += message.expected
+            self.gaps = tuple([(first + message.expected, count) for first, count in self.gaps])
+            self.missed_upto = message.expected
         elif message.expected > self.next:
             raise StreamViolation(StreamCode.OUT_OF_ORDER, "the server expects a frame that was never captured")
         self.phase, self.resuming, self.credential = OPEN, True, message.resume
         self.sent, self.limit, self.end_sent = message.expected, message.limit, False
-        self.durable = max(self.durable, message.durable)
-        self._release()
-        return None
+        return self._know(message.expected, message.durable, message.limit, message.lost)
 
     def to_send(self, most: int) -> Run | Gap | End | None:
         """What goes out next, at most `most` frames of it; None when nothing may. What is given counts as sent."""
         if self.phase != OPEN or self.end_sent:
             return None
+        upto = self.next
+        for first, count in self.gaps:
+            if self.sent < first:
+                upto = first
+                break
+            if self.sent < first + count:
+                gap = Gap(self.sent, first + count - self.sent, "capture")
+                self.sent = first + count
+                return gap
         if self.sent < self.kept:
-            gap = Gap(self.sent, self.kept - self.sent, "ring")
+            gap = Gap(self.sent, min(upto, self.kept) - self.sent, "ring")
             self.lost += gap.count
-            self.sent = self.kept
+            self.sent += gap.count
             return gap
-        upto = min(self.next, self.limit, self.sent + most)
+        upto = min(upto, self.limit, self.sent + most)
         if self.sent < upto:
             run = Run(self.sent, upto - self.sent, self.finished and self.short and upto == self.next)
             self.sent = upto
@@ -329,12 +440,21 @@ class ClientStream(_Frozen):
         self.heard = False
         return self.silent <= SILENT_BEATS
 
-    def _know(self, received: int, durable: int, limit: int) -> None:
-        if received > self.sent:
-            raise StreamViolation(StreamCode.OUT_OF_ORDER, "the server has frames that were not sent")
-        self.durable = max(self.durable, durable)
+    def _know(self, received: int, durable: int | None, limit: int, lost: tuple[Lost, ...]) -> tuple[Lost, ...] | None:
+        new = clipped(lost, self.missed_upto)
+        if new and new[-1].upto > received:
+            raise StreamViolation(StreamCode.OUT_OF_ORDER, "the server lost frames that it does not have")
+        for run in new:
+            self.missed += run.frames
+            self.missed_upto = run.upto
+        if durable is not None:
+            self.durable = max(self.durable, min(durable, received))
         self.limit = max(self.limit, limit)
-        self._release()
-
-    def _release(self) -> None:
-        self.kept = max(self.kept, min(self.durable, self.sent))
+        safe = min(received if durable is None else self.durable, self.sent)
+        if safe > self.kept:
+            self.held -= self.captured(self.kept, safe)
+            self.kept = safe
+        while self.gaps and sum(self.gaps[0]) <= safe:
+            self.passed += self.gaps[0][1]
+            self.gaps = self.gaps[1:]
+        return new or None

@@ -13,6 +13,7 @@ The media time is the sender's capture clock at the first sample; it never falls
 its last frame may be short.
 """
 
+import re
 from collections.abc import Callable
 from struct import Struct as Layout
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -20,18 +21,18 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from machines.losses import MAX_FRAME, Count, FrameNumber, Lost
 from machines.session import VoiceSessionState
+from machines.strict_json import read_strictly
 
 SUBPROTOCOL: Final = "agentos-voice.v1"
 AUDIO: Final = 1
 LAST: Final = 1
 HEADER: Final = Layout(">BBHII")
-MAX_FRAME: Final = 2**32 - 1
+LAST_NUMBER: Final = 2**53 - 1  # the last that every JSON reader takes whole
 
 M = TypeVar("M")
 
-FrameNumber = Annotated[int, Meta(ge=0, le=MAX_FRAME)]
-Count = Annotated[int, Meta(ge=1, le=MAX_FRAME)]
 Milliseconds = Annotated[int, Meta(ge=0)]
 Credential = Annotated[str, Meta(min_length=1, max_length=512)]
 
@@ -107,7 +108,8 @@ class Hello(Struct, frozen=True, tag_field="type", tag="hello", forbid_unknown_f
 
     `formats` are those that the client can send, best first. Of a stream that goes on, `first` is the oldest frame that
     the client can still send and `next` the number of its next new one. `attempt` counts the client's connections, so that
-    a hello that was long under way does not fence a newer one. `events` is the number of the last event it has seen.
+    a hello that was long under way does not fence a newer one. `events` is the number of the last event it has seen, and
+    `durable` the highest that it was told: it knows what was lost below that.
     """
 
     formats: Annotated[tuple[StreamFormat, ...], Meta(min_length=1, max_length=16)]
@@ -116,7 +118,8 @@ class Hello(Struct, frozen=True, tag_field="type", tag="hello", forbid_unknown_f
     resume: Credential | UnsetType = UNSET
     first: FrameNumber = 0
     next: FrameNumber = 0
-    events: Annotated[int, Meta(ge=0)] = 0
+    events: Annotated[int, Meta(ge=0, le=LAST_NUMBER)] = 0
+    durable: FrameNumber = 0
 
     def __post_init__(self) -> None:
         if (self.ticket is UNSET) is (self.resume is UNSET):
@@ -125,6 +128,8 @@ class Hello(Struct, frozen=True, tag_field="type", tag="hello", forbid_unknown_f
             raise ValueError("first is the oldest frame kept, and not above next")
         if self.resume is UNSET and self.next:
             raise ValueError("a stream begins with frame 0")
+        if self.durable > self.next:
+            raise ValueError("durable is below next")
 
 
 class Gap(Struct, frozen=True, tag_field="type", tag="gap", forbid_unknown_fields=True):
@@ -144,7 +149,7 @@ class End(Struct, frozen=True, tag_field="type", tag="end", forbid_unknown_field
 class Pong(Struct, frozen=True, tag_field="type", tag="pong", forbid_unknown_fields=True):
     """The answer to a ping."""
 
-    id: int
+    id: Annotated[int, Meta(ge=-LAST_NUMBER, le=LAST_NUMBER)]
 
 
 class Audio(Struct, frozen=True, gc=False):
@@ -160,31 +165,37 @@ class Audio(Struct, frozen=True, gc=False):
 # --- from the server -----------------------------------------------------------------------------------------------
 
 
-class Welcome(Struct, frozen=True, tag_field="type", tag="welcome", forbid_unknown_fields=True):
+class Welcome(Struct, frozen=True, tag_field="type", tag="welcome", forbid_unknown_fields=True, omit_defaults=True):
     """The stream is open. `resume` is the token to come back with, until another ticket of the session is used.
 
-    `expected` is the next frame that the session has not taken; those below `durable` outlive the server's process;
-    those below `limit` may be sent now. `heartbeat_ms` is the longest time in which the server says nothing.
+    `expected` is the next frame that the session has not taken; those below `limit` may be sent now. `heartbeat_ms` is the
+    longest time in which the server says nothing.
+
+    Each frame below `durable` outlives the server's process, or is lost for good and was declared in `lost`, here or in an
+    `Ack` before: it need never be sent again. It is None for a session that keeps no audio. `lost` are the frames that the
+    client is not known to know of yet, in order.
     """
 
     session_id: str
     resume: str
     format: StreamFormat
     expected: FrameNumber
-    durable: FrameNumber
+    durable: FrameNumber | None
     limit: FrameNumber
     state: VoiceSessionState
     verdict: dict[str, Any]
     heartbeat_ms: Annotated[int, Meta(ge=1)]
     max_message_bytes: Annotated[int, Meta(ge=1)]
+    lost: tuple[Lost, ...] = ()
 
 
-class Ack(Struct, frozen=True, tag_field="type", tag="ack", forbid_unknown_fields=True):
+class Ack(Struct, frozen=True, tag_field="type", tag="ack", forbid_unknown_fields=True, omit_defaults=True):
     """The session has taken the frames below `received`; see `Welcome` for the others."""
 
     received: FrameNumber
-    durable: FrameNumber
+    durable: FrameNumber | None
     limit: FrameNumber
+    lost: tuple[Lost, ...] = ()
 
 
 class Event(Struct, frozen=True, tag_field="type", tag="event", forbid_unknown_fields=True):
@@ -219,7 +230,9 @@ _decode_server: Final[Callable[[str | bytes], FromServer]] = msgspec.json.Decode
 
 def read_from_client(text: str | bytes) -> FromClient:
     """A text message of a client. Raises `StreamViolation` for anything that is none."""
-    return _read(_decode_client, text)
+    message = _read(_decode_client, text)
+    _read(read_strictly, text)  # of two values of one name the last has counted so far
+    return message
 
 
 def read_from_server(text: str | bytes) -> FromServer:
@@ -250,16 +263,34 @@ def json_schema() -> dict[str, Any]:
         (FromClient, FromServer),
         ref_template="#/$defs/{name}",
     )
-    return {
+    schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": SUBPROTOCOL,
         "$defs": {**components, "FromClient": shapes[0], "FromServer": shapes[1]},
         "anyOf": [{"$ref": "#/$defs/FromClient"}, {"$ref": "#/$defs/FromServer"}],
     }
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(schema))
+    return found
 
 
 def _read(decode: Callable[[str | bytes], M], text: str | bytes) -> M:
     try:
         return decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise StreamViolation(StreamCode.MALFORMED, f"not a message of {SUBPROTOCOL}: {error}") from None
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise StreamViolation(StreamCode.MALFORMED, f"not a message of {SUBPROTOCOL}: {_in_words(error)}") from None
+
+
+def _in_words(error: Exception) -> str:
+    """What is wrong, without the names that Python has for it, and without what was sent."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, UnicodeError):
+        return "it is not UTF-8"
+    said = _FIELD.sub("an unknown field", _SENT.sub("an unknown value", str(error)))
+    return _TYPE.sub(lambda found: _WORDS.get(found[1], found[1]), said)
+
+
+_SENT: Final = re.compile(r"Invalid (?:enum )?value (?:'.*'|-?[0-9]+)", re.DOTALL)
+_FIELD: Final = re.compile("unknown field `.*`", re.DOTALL)
+_TYPE: Final = re.compile("`(object|array|str|int|float|bool|null)`")
+_WORDS: Final = {"str": "a string", "int": "a whole number", "float": "a number", "bool": "true or false"}

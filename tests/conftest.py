@@ -2,13 +2,16 @@
 leave nothing behind."""
 
 import asyncio
+import compileall
 import gc
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -16,11 +19,16 @@ from typing import Any
 
 import hypothesis
 import pytest
-import structlog
 import uvloop
+
+from agentos.core.communication.voice.logs import LOGGER
+from tests.loops import ASYNCIO, TRIO, UVLOOP, loops
+
+pytest_plugins = ["tests.hanging"]
 
 IN_CI = bool(os.environ.get("CI"))
 LONGEST = "test_in_the_browser.py"
+SLOW_SECONDS = 600
 
 hypothesis.settings.register_profile("project", deadline=None, print_blob=True, derandomize=IN_CI)
 hypothesis.settings.load_profile("project")
@@ -37,11 +45,36 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # a worker ignores it, and so would every process that a test starts
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        return
+    # Hundreds of processes are started; where Python may write no bytecode, each would compile all of the sources again.
+    for floor in ("machines", "actors", "agentos"):
+        compileall.compile_dir(config.rootpath / floor, quiet=2)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest comes first: another worker has the rest meanwhile."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What takes longest comes first: another worker has the rest meanwhile. What is slow has time on a busy machine, too."""
+    _take_a_sample(config, items)
     items.sort(key=lambda item: item.path.name != LONGEST)
+    for item in items:
+        if item.get_closest_marker("slow") is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+def _take_a_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of the cases of each search leave each N-th, beginning with the first; searches of one case count together by file, and
+    what is slow counts by itself."""
+    met: Counter[tuple[str, bool]] = Counter()
+    left_out = []
+    for item in items:
+        if item.get_closest_marker("search") is not None:
+            name = item.nodeid.partition("[")[0] if "[" in item.nodeid else str(item.path)
+            test = name, item.get_closest_marker("slow") is not None
+            if met[test] % config.getoption("sample"):
+                left_out.append(item)
+            met[test] += 1
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish() -> None:
@@ -51,6 +84,9 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sample", type=int, default=1, help="take each so-manieth case of what is marked `search` (1: all)"
+    )
     parser.addoption("--kills", type=int, default=40, help="how often the torture kills a process (40)")
 
 
@@ -65,17 +101,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-        pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-        pytest.param(("trio", {}), id="trio"),
-    ],
-)
-def anyio_backend(request: pytest.FixtureRequest) -> Any:
-    """The loops that everything must run on."""
-    return request.param
+anyio_backend = loops(ASYNCIO, UVLOOP, TRIO)  # everything must run on
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +117,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def log_as_it_was() -> Iterator[None]:
-    """A command that a test runs in this process says how the process logs."""
+    """A command or a service that a test runs in this process says how the process logs."""
+    library = logging.getLogger(LOGGER)
     yield
-    structlog.reset_defaults()
+    library.setLevel(logging.NOTSET)
+    library.propagate = True
+    library.handlers.clear()
 
 
 GRACE_SECONDS = 5.0  # what a test ended may take so long to be gone: a thread its last lines, the kernel a dead process

@@ -10,6 +10,9 @@ from typing import Final
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
 
+monotonic_seconds: Final = time.monotonic
+"""Seconds on a clock that never goes back, read as cheaply as can be; only differences mean anything."""
+
 
 def utc_now() -> datetime:
     """The present, as an aware datetime in UTC. Its text is `.isoformat()`."""

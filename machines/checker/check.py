@@ -1,15 +1,17 @@
 """The entry: check a model, get a report."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from time import perf_counter
 from typing import Any, Final
 
-from machines.checker.explore import Search, breadth_first, depth_first
+from machines.checker.asking import asking_of
+from machines.checker.explore import Search, States, breadth_first, depth_first
 from machines.checker.fingerprint import collision_bound, fingerprint
-from machines.checker.graph import Key, follow
+from machines.checker.graph import Graph, Key, follow
 from machines.checker.liveness import Fairness, Lasso, unfulfilled, wedged
 from machines.checker.model import Model, Property
 from machines.checker.options import Options, Progress
@@ -85,7 +87,7 @@ def check(  # noqa: PLR0913  each is a choice of its own
     refuse_unsound(options, properties)
     if self_check:
         ask_initial_again(model)
-    with _seldom_collected():
+    with _seldom_collected(), asking_of(model):
         return walk(model, options) if options.is_walk else _searched(model, options)
 
 
@@ -206,12 +208,25 @@ def _on_the_graph(search: Search, place: int, claim: Property) -> Verdict | None
             )
     elif place in findings.causes:
         model, actions = search.model, graph.actions
-        fair = Fairness([model.is_fair(one) for one in actions], [model.is_strongly_fair(one) for one in actions])
+        weak, strong = ([asked(one) for one in actions] for asked in (model.is_fair, model.is_strongly_fair))
+        fair = Fairness(weak, strong, _renewing(search, graph))
         lasso = unfulfilled(graph, findings.causes[place], findings.effects[place], fair)
         if lasso is not None:
             why = "the run ends" if lasso.loop is None else "the run goes round for ever, fairly,"
             return _said(claim, Outcome.FAILS, _lasso_path(search, lasso), f"{why} and the effect never comes")
     return None
+
+
+def _renewing(search: Search, graph: Graph) -> Callable[[int, int], Collection[int]]:
+    """What `Model.renews` says of a step from a state by its number with a label, as labels."""
+    model, states = search.model, States(search, graph)
+
+    @cache
+    def renewed(number: int, label: int) -> frozenset[int]:
+        others = model.renews(states[number], graph.actions[label])
+        return frozenset([graph.numbers[other] for other in others if other in graph.numbers])
+
+    return renewed
 
 
 def _lasso_path(search: Search, lasso: Lasso) -> Path:

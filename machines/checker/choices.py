@@ -13,14 +13,16 @@ def choices(model: Model[Any, Any], path: Path) -> tuple[int, ...]:
     """
     begin = [at for at, state in enumerate(model.initial()) if state == path.initial]
     if not begin:
-        raise NotRepeatable("the path begins in a state that is not an initial one", state=path.initial)
+        raise NotRepeatable("the path begins in a state that is not an initial one", state=path.initial, model=model)
     found = begin[:1]
     state = path.initial
     for action, after in path.steps:
         successors = model.successors(state)
         at = next((at for at, (taken, then) in enumerate(successors) if taken == action and then == after), None)
         if at is None:
-            raise NotRepeatable("the path takes a step that the model does not have", state=state, action=action)
+            raise NotRepeatable(
+                "the path takes a step that the model does not have", state=state, action=action, model=model
+            )
         found.append(at)
         state = after
     return tuple(found)

@@ -54,7 +54,9 @@ class Search:
         self.seen: dict[Any, int] = {}
         self.most = options.max_states or 1 << 62
         self.reduction: Reduction | None = None
-        self.self_check = SelfCheck(model, symmetry=options.symmetry) if options.self_check else None
+        self.self_check = (
+            SelfCheck(model, symmetry=options.symmetry, reduction=options.reduction) if options.self_check else None
+        )
         self.parents_are_states = False
         self.transitions = 0
         self.depth = 0
@@ -88,6 +90,8 @@ class Search:
                     self.graph.add(NO_PARENT)
             elif not known:
                 self.stopped_by = "max_states"
+            if self.self_check is not None:
+                self.self_check.look_at_beginning(state)
         if not fresh:
             raise NoInitialState(f"{self.model.name} has no initial state")
         self.findings.look(fresh, 0)
@@ -156,7 +160,30 @@ class Search:
                     hash(action)
                 except TypeError:
                     if self.graph is not None:
-                        raise ModelError("an action can't be hashed", state=state, action=action) from error
+                        raise ModelError(
+                            "an action can't be hashed", state=state, action=action, model=self.model
+                        ) from error
+
+
+class States:
+    """The states of a search by number. Where only fingerprints were kept, each is found again on the way to it."""
+
+    def __init__(self, search: Search, graph: Graph) -> None:
+        self._search = search
+        self._graph = graph
+        self._keys = list(search.seen)
+        self._found: dict[int, Any] = {}
+
+    def __getitem__(self, number: int) -> Any:
+        key = self._search.key
+        if key is None:
+            return self._keys[number]
+        way = lineage(self._graph.parents, number)
+        known = next((at for at in reversed(range(len(way))) if way[at] in self._found), 0)
+        first = self._found.get(way[known])
+        run = follow(self._search.model, key, [self._keys[one] for one in way[known:]], start=first)
+        self._found.update(zip(way[known:], [run.initial, *[step.state for step in run.steps]], strict=True))
+        return self._found[number]
 
 
 def follow_to_step(search: Search, before: Path, found: StepFound) -> Path:
@@ -165,7 +192,8 @@ def follow_to_step(search: Search, before: Path, found: StepFound) -> Path:
     for action, after in search.model.successors(before.last):
         if any(not ask(claim, claim.holds, before.last, action, after) for claim in claims):
             return Path(before.initial, (*before.steps, Step(action, after)))
-    raise ModelError("a property tells states apart that the canonical form puts together", state=before.last)
+    problem = "a property tells states apart that the canonical form puts together"
+    raise ModelError(problem, state=before.last, model=search.model)
 
 
 # ---------------------------------------------------------------------------------------------------------------- loops

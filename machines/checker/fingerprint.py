@@ -23,9 +23,9 @@ _BY_VALUE: Final = 0
 def fingerprint(state: Any) -> int:
     """The fingerprint of `state`, made of plain values, tuples, frozen sets, enums, frozen dataclasses and msgspec structs.
 
-    A NamedTuple has that of the tuple that it equals, an enum of text that of its text. Numbers of different types have
-    different ones, also where they are equal: `True`, `1` and `1.0` are three states here. Raises `UnhashableState` for a
-    value of any other type.
+    Dataclasses, structs and enums are told apart by module, name and values. A NamedTuple has that of the tuple that it equals,
+    an enum of text that of its text. Numbers of different types have different ones, also where they are equal: `True`, `1` and
+    `1.0` are three states here. Raises `UnhashableState` for a value of any other type.
     """
     try:
         written = marshal.dumps(state, _BY_VALUE)
@@ -46,17 +46,21 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         if isinstance(value, str | int):
             return _plain(value.value)
-        return (type(value).__qualname__, value.name)
+        return (_class_of(value), value.name)
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
     if isinstance(value, frozenset):
         return frozenset(map(_plain, value))
     if is_dataclass(value) and not isinstance(value, type):
-        return (type(value).__qualname__, *(_plain(getattr(value, field.name)) for field in fields(value)))
+        return (_class_of(value), *(_plain(getattr(value, field.name)) for field in fields(value)))
     if hasattr(value, "__struct_fields__"):
-        return (type(value).__qualname__, *map(_plain, astuple(value)))
+        return (_class_of(value), *map(_plain, astuple(value)))
     if isinstance(value, int | float | str):
         return next(kind(value) for kind in (int, float, str) if isinstance(value, kind))
     raise UnhashableState(
         f"a value of type {type(value).__qualname__} has no fingerprint that is the same in every process", state=value
     )
+
+
+def _class_of(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -110,15 +110,24 @@ def lineage(parents: Sequence[int], number: int) -> list[int]:
     return found
 
 
-def follow(model: Model[Any, Any], key: Key | None, keys: Sequence[Any], actions: Sequence[Any] | None = None) -> Path:
+def follow(
+    model: Model[Any, Any],
+    key: Key | None,
+    keys: Sequence[Any],
+    actions: Sequence[Any] | None = None,
+    *,
+    start: Any = None,
+) -> Path:
     """The run of `model` whose states are known by `keys`, one after the other; the actions are found by asking again.
 
-    Where several actions lead to the same state it is the first, unless `actions` are given.
+    Where several actions lead to the same state it is the first, unless `actions` are given. It begins with `start`, or if that
+    is None with an initial state.
 
     Raises `NotRepeatable` if there is no such run: then the model gave other answers while it was searched, or its canonical
     form puts states together that are not the same up to symmetry.
     """
-    state = next((state for state in model.initial() if known_by(key, state) == keys[0]), None)
+    begins = model.initial() if start is None else [start]
+    state = next((state for state in begins if known_by(key, state) == keys[0]), None)
     if state is None:
         raise NotRepeatable("no initial state is the one that the search began with", state=keys[0])
     initial, steps = state, []
@@ -130,6 +139,7 @@ def follow(model: Model[Any, Any], key: Key | None, keys: Sequence[Any], actions
                 "no step leads to the state that one led to before. The model answers by chance, a clock, `id()` or the order "
                 "of a set, or its canonical form puts states together that are not the same up to symmetry",
                 state=state,
+                model=model,
             )
         steps.append(taken)
         state = taken.state

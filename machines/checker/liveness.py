@@ -6,7 +6,7 @@ known and none leads to the goal; a circle all of whose states are known.
 
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -40,10 +40,13 @@ def wedged(graph: Graph, goals: Region) -> list[int] | None:
 
 class Fairness(NamedTuple):
     """For each label of a graph's steps: whether the action is taken in the end if it stays enabled (`weak`), and whether it is
-    even if it only is enabled again and again (`strong`)."""
+    even if it only is enabled again and again (`strong`).
+
+    `renewed` has the labels of the actions that count as taken too, when a step with this label is taken in this state."""
 
     weak: Sequence[bool]
     strong: Sequence[bool]
+    renewed: Callable[[int, int], Collection[int]] = lambda _, __: ()
 
 
 def unfulfilled(graph: Graph, causes: Region, effects: Region, fair: Fairness) -> Lasso | None:
@@ -170,46 +173,43 @@ def _lasting(graph: Graph, members: Sequence[int], inside: Region, fair: Fairnes
     """The components in which a fair run can stay for ever, by one of their states."""
     found: dict[int, list[int]] = {}
     for leader, component in _components(graph, members, inside).items():
-        avoided = _enabled_in_vain(graph, component, fair.strong)
+        avoided = _enabled_in_vain(graph, component, fair)
         if avoided:
             rest = bytearray(len(graph))
             left = [number for number in component if all(label not in avoided for label, _ in graph.steps(number))]
             for number in left:
                 rest[number] = 1
             found |= _lasting(graph, left, rest, fair)
-        elif _is_lasting(graph, component, fair.weak):
+        elif _is_lasting(graph, component, fair):
             found[leader] = component
     return found
 
 
-def _enabled_in_vain(graph: Graph, members: Sequence[int], strong: Sequence[bool]) -> set[int]:
+def _enabled_in_vain(graph: Graph, members: Sequence[int], fair: Fairness) -> set[int]:
     """The strongly fair actions that are enabled somewhere in the component and never taken inside."""
-    here = set(members)
-    enabled: set[int] = set()
-    taken: set[int] = set()
-    for number in members:
-        for label, target in graph.steps(number):
-            if strong[label]:
-                enabled.add(label)
-                if target in here:
-                    taken.add(label)
-    return enabled - taken
+    enabled = {label for number in members for label, _ in graph.steps(number) if fair.strong[label]}
+    return _never_taken(graph, members, enabled, fair)
 
 
-def _is_lasting(graph: Graph, members: Sequence[int], fair: Sequence[bool]) -> bool:
+def _is_lasting(graph: Graph, members: Sequence[int], fair: Fairness) -> bool:
     """Whether a weakly fair run can stay in the component for ever: what is enabled all over it is taken inside it."""
-    here = set(members)
     always: set[int] | None = None
-    taken: set[int] = set()
     for number in members:
-        enabled = set()
-        for label, target in graph.steps(number):
-            if fair[label]:
-                enabled.add(label)
-                if target in here:
-                    taken.add(label)
+        enabled = {label for label, _ in graph.steps(number) if fair.weak[label]}
         always = enabled if always is None else always & enabled
-    return not (always or set()) - taken
+    return not _never_taken(graph, members, always or set(), fair)
+
+
+def _never_taken(graph: Graph, members: Sequence[int], wanted: set[int], fair: Fairness) -> set[int]:
+    """Those of the actions `wanted` that no step inside the component takes."""
+    here = set(members)
+    inside = [(number, label) for number in members for label, target in graph.steps(number) if target in here]
+    left = wanted.difference(label for _, label in inside)
+    for number, label in inside:
+        if not left:  # asking a model what a step renews is dear
+            break
+        left.difference_update(fair.renewed(number, label))
+    return left
 
 
 def _circle(graph: Graph, start: int, members: Sequence[int], fair: Fairness) -> list[tuple[int, int]]:
@@ -219,29 +219,35 @@ def _circle(graph: Graph, start: int, members: Sequence[int], fair: Fairness) ->
     takes that action or, where weak fairness is enough, the nearest state that does not enable it.
     """
     here = set(members)
-    steps = _way(graph, start, here, lambda _, target: target == start)
+    steps = _way(graph, start, here, lambda _, __, target: target == start)
     while True:
         visited = [start, *(target for _, target in steps)]
         due = set.intersection(*({label for label, _ in graph.steps(number) if fair.weak[label]} for number in visited))
         due |= {label for number in visited for label, _ in graph.steps(number) if fair.strong[label]}
         due -= {label for label, _ in steps}
+        for number, (label, _) in zip(visited, steps, strict=False):
+            due -= set(fair.renewed(number, label)) if due else set()
         if not due:
             return steps
-        wanted = min(due)
-        steps = steps + _way(graph, start, here, _meets(graph, wanted, strong=fair.strong[wanted]))
+        steps = steps + _way(graph, start, here, _meets(graph, min(due), fair))
         if steps[-1][1] != start:
-            steps = steps + _way(graph, steps[-1][1], here, lambda _, target: target == start)
+            steps = steps + _way(graph, steps[-1][1], here, lambda _, __, target: target == start)
 
 
-def _meets(graph: Graph, wanted: int, *, strong: bool) -> Callable[[int, int], bool]:
-    """Whether a step takes the action `wanted` or, if that is no `strong` demand, leads to a state that does not enable it."""
-    if strong:
-        return lambda label, _: label == wanted
-    return lambda label, target: label == wanted or all(other != wanted for other, _ in graph.steps(target))
+def _meets(graph: Graph, wanted: int, fair: Fairness) -> Callable[[int, int, int], bool]:
+    """Whether a step takes the action `wanted` or, if that is not strongly fair, leads to a state that does not enable it."""
+
+    def meets(number: int, label: int, target: int) -> bool:
+        if label == wanted or wanted in fair.renewed(number, label):
+            return True
+        return not fair.strong[wanted] and all(other != wanted for other, _ in graph.steps(target))
+
+    return meets
 
 
-def _way(graph: Graph, start: int, here: set[int], meets: Callable[[int, int], bool]) -> list[tuple[int, int]]:
-    """The shortest way from `start` inside of `here` whose last step is as wanted; there is one."""
+def _way(graph: Graph, start: int, here: set[int], meets: Callable[[int, int, int], bool]) -> list[tuple[int, int]]:
+    """The shortest way from `start` inside of `here` whose last step, from one state by a label to the next, is as wanted;
+    there is one."""
     came: dict[int, tuple[int, int]] = {}
     queue = deque([start])
     seen = {start}
@@ -250,7 +256,7 @@ def _way(graph: Graph, start: int, here: set[int], meets: Callable[[int, int], b
         for label, target in graph.steps(number):
             if target not in here:
                 continue
-            if meets(label, target):
+            if meets(number, label, target):
                 way = [(label, target)]
                 while number != start:
                     before, by = came[number]

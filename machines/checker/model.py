@@ -64,8 +64,8 @@ def leads_to(
     """Whenever `cause(state)`, `effect(state)` then or later, on every fair path.
 
     A path is fair if no fair action (`Model.is_fair`) is enabled in all its states from some point on and never taken, and no
-    strongly fair one (`Model.is_strongly_fair`) is enabled again and again and never taken. A path may end where
-    nothing is enabled that is fair.
+    strongly fair one (`Model.is_strongly_fair`) is enabled again and again and never taken. Taking an action that renews
+    another one (`Model.renews`) counts as taking that one too. A path may end where nothing is enabled that is fair.
     """
     return Property("leads_to", name, cause, effect, reads)
 
@@ -156,6 +156,14 @@ class Model(Generic[S, A]):
         fairness, for `leads_to`. What is strongly fair need not be said to be fair too."""
         return False
 
+    def renews(self, state: S, action: A) -> Iterable[A]:
+        """The actions that `action`, taken in `state`, withdraws or begins anew: a timer that it arms again, say.
+
+        For fairness it is as if they had been taken, since what waits for them waits from the beginning again. Asked for
+        `leads_to` alone, of steps of circles.
+        """
+        return ()
+
     def owner(self, action: A) -> str:
         """Who takes the action; priority-based walks give their priorities to owners."""
         return str(action)
@@ -184,14 +192,38 @@ class Model(Generic[S, A]):
 
 
 class ModelError(Exception):
-    """A model that can't be checked. `state` and `action` are where it was noticed, None where there is none."""
+    """A model that can't be checked. `state` and `action` are where it was noticed, None where there is none.
 
-    def __init__(self, problem: str, *, state: Any = None, action: Any = None) -> None:
-        where = "" if state is None else f"; in the state {state!r}"
-        where += "" if action is None else f"; at the action {action!r}"
-        super().__init__(problem + where)
+    Where these are a state and an action of `model`, the text names fields and labels as its reports do; else it has them as
+    they are."""
+
+    def __init__(
+        self, problem: str, *, state: Any = None, action: Any = None, model: "Model[Any, Any] | None" = None
+    ) -> None:
+        super().__init__(problem)
         self.state = state
         self.action = action
+        self.model = model
+
+    def state_text(self, state: Any) -> str:
+        """A state as the error's text has it."""
+        fields = {"state": state} if self.model is None else self.model.fields(state)
+        if [*fields] == ["state"]:
+            return repr(fields["state"])
+        return "{" + ", ".join([f"{name}: {value!r}" for name, value in fields.items()]) + "}"
+
+    def action_text(self, action: Any) -> str:
+        """An action as the error's text has it."""
+        model = self.model
+        return repr(action) if model is None or type(model).label is Model.label else model.label(action)
+
+    def __str__(self) -> str:
+        where = "" if self.state is None else f"; in the state {self.state_text(self.state)}"
+        return (
+            super().__str__()
+            + where
+            + ("" if self.action is None else f"; at the action {self.action_text(self.action)}")
+        )
 
 
 class NoInitialState(ModelError):
@@ -209,3 +241,34 @@ class NotRepeatable(ModelError):
 
 class PropertyRaised(ModelError):
     """A property raised an error instead of answering; it is the cause of this one."""
+
+
+class PropertyMisread(ModelError):
+    """A property looks at more of a state than it reads (`Property.reads`): it can't be asked once for each reading."""
+
+
+class NotSymmetric(ModelError):
+    """The canonical form puts two states together that do not go on alike: `state` and `other`, its canonical form. What
+    `action` leads to from one of them, nothing leads to from the other, also up to symmetry."""
+
+    def __init__(self, model: "Model[Any, Any]", state: Any, other: Any, action: Any) -> None:
+        problem = (
+            "the canonical form puts states together that do not go on alike: an action leads from one of them to what nothing "
+            "leads to from the other"
+        )
+        super().__init__(problem, state=state, action=action, model=model)
+        self.other = other
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}; its canonical form is {self.state_text(self.other)}"
+
+
+class NotIndependent(ModelError):
+    """Two actions are not independent in `state`, though the model says so: `action` may not be put off behind `other`."""
+
+    def __init__(self, model: "Model[Any, Any]", problem: str, state: Any, action: Any, other: Any) -> None:
+        super().__init__(problem, state=state, action=action, model=model)
+        self.other = other
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, beside {self.action_text(self.other)}"

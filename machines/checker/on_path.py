@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from machines.checker.asking import ask
+from machines.checker.asking import ask, asking_of
 from machines.checker.model import Model, Property
 from machines.checker.result import Path
 
@@ -25,7 +25,11 @@ def holds_on(model: Model[Any, Any], name: str, path: Path) -> bool:
     A goal that is not found within `MOST_STATES` states counts as not reachable. "sometimes" holds if a state on the path
     shows it.
     """
-    claim = property_named(model, name)
+    with asking_of(model):
+        return _holds_on(model, property_named(model, name), path)
+
+
+def _holds_on(model: Model[Any, Any], claim: Property, path: Path) -> bool:
     states = [path.initial, *(step.state for step in path.steps)]
     reached = list(zip(states, [None, *path.actions], strict=True))
     if claim.kind == "always":
@@ -77,7 +81,9 @@ def _led(model: Model[Any, Any], claim: Property, path: Path, reached: list[tupl
 def _is_fair(model: Model[Any, Any], circle: list[Any], taken: list[Any]) -> bool:
     """Whether going round leaves out no fair action that is enabled all the way, and no strongly fair one at all."""
     enabled = [[action for action, _ in model.successors(state)] for state in circle]
-    for action in {action: None for some in enabled for action in some if action not in taken}:
+    renewed = [other for state, action in zip(circle, taken, strict=False) for other in model.renews(state, action)]
+    left_out = {action: None for some in enabled for action in some if action not in taken and action not in renewed}
+    for action in left_out:
         everywhere = all(action in some for some in enabled)
         if model.is_strongly_fair(action) or (everywhere and model.is_fair(action)):
             return False

@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from machines.checker.asking import ask, raised
-from machines.checker.model import ModelError, Property, PropertyRaised
+from machines.checker.model import Property, PropertyMisread, PropertyRaised
 
 _MOST_KNOWN: Final = 4_096  # answers that are kept for a reading; to ask again costs some microseconds
 MOST_MARKED: Final = 8  # that share the bits of one byte
@@ -144,8 +144,8 @@ def _unreadable(claim: Property, state: Any) -> Exception | None:
     return None
 
 
-def _looks_at_more(claim: Property, read: Hashable, state: Any, action: Any) -> ModelError:
-    return ModelError(
+def _looks_at_more(claim: Property, read: Hashable, state: Any, action: Any) -> PropertyMisread:
+    return PropertyMisread(
         f"the property {claim.name!r} looks at more than it reads: another time when it read {read!r}, it answered otherwise; "
         "let `reads` give all that it looks at",
         state=state,

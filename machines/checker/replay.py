@@ -25,7 +25,9 @@ def replay(model: Model[Any, Any], choices: Sequence[int]) -> Path:
     for at, place in enumerate(choices[1:], 1):
         found = model.successors(state)
         if not 0 <= place < len(found):
-            raise NotRepeatable(f"step {at} takes action {place}, and {len(found)} are enabled", state=state)
+            raise NotRepeatable(
+                f"step {at} takes action {place}, and {len(found)} are enabled", state=state, model=model
+            )
         steps.append(Step(*found[place]))
         state = steps[-1].state
     return Path(begin[choices[0]], tuple(steps))
@@ -44,7 +46,7 @@ def replay_actions(
         before = steps[-1].state if steps else state
         step = _taken(model, before, wanted, by_label=by_label)
         if step is None:
-            raise NotRepeatable(f"step {len(steps) + 1} is not enabled", state=before, action=wanted)
+            raise NotRepeatable(f"step {len(steps) + 1} is not enabled", state=before, action=wanted, model=model)
         steps.append(step)
     return Path(state, tuple(steps))
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from machines.checker.asking import ask
-from machines.checker.model import Model, ModelError, NotRepeatable, Property
+from machines.checker.model import Model, ModelError, NotIndependent, NotRepeatable, NotSymmetric, Property
 
 _FIRST: Final = 500  # states that are all asked twice
 _ASKED_IN_DOUBT: Final = 10  # times: chance gives the same twice now and then
@@ -21,20 +21,30 @@ _EACH: Final = 101  # after these one in so many; prime, so that it keeps no ste
 
 
 class SelfCheck:
-    """Asks a sample of the states that a search goes through again. With `symmetry`, the canonical form is asked too."""
+    """Asks a sample of the states that a search goes through again. With `symmetry`, the canonical form is asked too, and with
+    `reduction`, which actions are independent."""
 
-    def __init__(self, model: Model[Any, Any], *, symmetry: bool = False) -> None:
+    def __init__(self, model: Model[Any, Any], *, symmetry: bool = False, reduction: bool = False) -> None:
         self._model = model
         self._symmetry = symmetry
+        self._reduction = reduction
+
+    def look_at_beginning(self, state: Any) -> None:
+        """Ask an initial state as the model gives it, of which the search may only go through the canonical form."""
+        if self._symmetry:
+            ask_whether_alike(self._model, state, self._model.canonical(state))
 
     def look(self, states: Sequence[Any], first: int) -> None:
-        """Ask those of `states` that are in the sample; the first of them has the number `first`. Raises `NotRepeatable`."""
+        """Ask those of `states` that are in the sample; the first of them has the number `first`. Raises `NotRepeatable`,
+        `NotSymmetric`, `NotIndependent` or another `ModelError`."""
         begin = 0 if first < _FIRST else -first % _EACH
         for at in range(begin, len(states), 1 if first < _FIRST else _EACH):
             state = states[at]
             ask_again(self._model, state)
             if self._symmetry:
                 ask_symmetry(self._model, state)
+            if self._reduction:
+                ask_independence(self._model, state)
 
 
 def ask_initial_again(model: Model[Any, Any]) -> None:
@@ -42,7 +52,8 @@ def ask_initial_again(model: Model[Any, Any]) -> None:
     one, two = list(model.initial()), list(model.initial())
     if one != two:
         problem = "the initial states were other ones when they were asked for again; this looks like chance or a clock"
-        raise NotRepeatable(problem, state=next((a for a, b in zip(one, two, strict=False) if a != b), None))
+        state = next((a for a, b in zip(one, two, strict=False) if a != b), None)
+        raise NotRepeatable(problem, state=state, model=model)
 
 
 def ask_again(model: Model[Any, Any], state: Any) -> None:
@@ -69,6 +80,7 @@ def ask_again(model: Model[Any, Any], state: Any) -> None:
         f"two equal states gave different successors; this looks like {cause}: sort what comes out of a set, compare by value",
         state=state,
         action=_differs(one, three),
+        model=model,
     )
 
 
@@ -77,32 +89,70 @@ def _not_the_same_again(model: Model[Any, Any], state: Any, one: list[Any], two:
         f"the same state gave other successors when it was asked again; this looks like {_cause(model, state, one, two)}",
         state=state,
         action=_differs(one, two),
+        model=model,
     )
 
 
 def ask_symmetry(model: Model[Any, Any], state: Any) -> None:
     """Ask whether the canonical form of `state`, and of what comes after it, is its own. Raises `ModelError`.
 
-    And whether the properties can't tell a state from its canonical form, which they must not: those of states hold in both or
-    in neither, and those of steps are broken by as many steps from the one as from the other.
+    And whether it stands for the state: the two must go on alike (`NotSymmetric`), and properties can't tell one from the
+    other: those of states hold in both or in neither, and those of steps are broken by as many steps from the one as from
+    the other.
     """
     of_steps = [claim for claim in model.properties() if claim.kind == "always_step"]
     for action, after in [(None, state), *model.successors(state)]:
         stands = model.canonical(after)
         if model.canonical(stands) != stands:
-            raise ModelError("the canonical form has another canonical form", state=after, action=action)
+            raise ModelError("the canonical form has another canonical form", state=after, action=action, model=model)
         for claim in model.properties():
             if claim.kind != "always_step" and (
                 ask(claim, claim.holds, after, action=action) != ask(claim, claim.holds, stands)
             ):
                 problem = f"the property {claim.name!r} tells a state from its canonical form {stands!r}"
-                raise ModelError(problem, state=after, action=action)
-        for claim in of_steps if stands != after else ():
+                raise ModelError(problem, state=after, action=action, model=model)
+        if stands == after:
+            continue
+        ask_whether_alike(model, after, stands)
+        for claim in of_steps:
             if _broken(model, claim, after) != _broken(model, claim, stands):
                 problem = (
                     f"the property {claim.name!r} tells steps from a state from those of its canonical form {stands!r}"
                 )
-                raise ModelError(problem, state=after, action=action)
+                raise ModelError(problem, state=after, action=action, model=model)
+
+
+def ask_whether_alike(model: Model[Any, Any], state: Any, stands: Any) -> None:
+    """Ask whether from a state and from the one that stands for it the same can be reached by one step, up to symmetry. Raises
+    `NotSymmetric`."""
+    one, other = ({model.canonical(after): action for action, after in model.successors(of)} for of in (state, stands))
+    for after, action in [*one.items(), *other.items()]:
+        if after not in one or after not in other:
+            raise NotSymmetric(model, state, stands, action)
+
+
+def ask_independence(model: Model[Any, Any], state: Any) -> None:
+    """Ask whether the actions of `state` that are called independent are. Raises `NotIndependent`.
+
+    Only of pairs that are enabled here: what comes of the other action later is not looked at.
+    """
+    found = list(model.successors(state))
+    for at, (action, after) in enumerate(found):
+        for place, (other, then) in enumerate(found):
+            if at != place and model.independent(state, action, other):
+                why = dependence(model, action, after, other, then)
+                if why:
+                    raise NotIndependent(model, f"two actions are called independent, and {why}", state, action, other)
+
+
+def dependence(model: Model[Any, Any], action: Any, after: Any, other: Any, then: Any) -> str:
+    """Why two actions of one state are not independent, of which one leads to `after` and the other one to `then`; empty if
+    they are, as far as the next two steps show."""
+    one = [end for taken, end in model.successors(after) if taken == other]
+    two = [end for taken, end in model.successors(then) if taken == action]
+    if not one or not two:
+        return "one disables the other"
+    return "" if one == two else "they lead to different states in different orders"
 
 
 def _broken(model: Model[Any, Any], claim: Property, state: Any) -> int:

@@ -5,7 +5,7 @@ hypothesis is imported when it is asked for, since only tests have it.
 
 from typing import TYPE_CHECKING, Any
 
-from machines.checker.asking import ask
+from machines.checker.asking import ask, asking_of
 from machines.checker.model import Model, Property
 
 if TYPE_CHECKING:
@@ -43,24 +43,26 @@ def state_machine(model: Model[Any, Any]) -> "type[RuleBasedStateMachine]":
             successors = model.successors(self.state)
             if not successors:
                 for claim in ends:
-                    _assert(claim, self.state)
+                    _assert(model, claim, self.state)
                 return
             action, after = successors[data.draw(st.integers(0, len(successors) - 1), label="action")]
             note(f"action: {model.label(action)}")
             for claim in steps:
-                _assert(claim, self.state, action, after)
+                _assert(model, claim, self.state, action, after)
             self.state = after
 
         @invariant()
         def always_holds(self) -> None:
             """Every `always` property, wherever the walk is."""
             for claim in always:
-                _assert(claim, self.state)
+                _assert(model, claim, self.state)
 
     ModelMachine.__name__ = ModelMachine.__qualname__ = f"{type(model).__name__}Machine"
     return ModelMachine
 
 
-def _assert(claim: Property, *of: Any) -> None:
-    if not ask(claim, claim.holds, *of):
+def _assert(model: Model[Any, Any], claim: Property, *of: Any) -> None:
+    with asking_of(model):
+        holds = ask(claim, claim.holds, *of)
+    if not holds:
         raise AssertionError(f"{claim.kind} {claim.name!r} does not hold: {of[-1]!r}")

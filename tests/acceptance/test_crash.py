@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
-from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.recordings import recover
+from agentos.core.communication.voice.storage.packing import finished_steps
+from agentos.core.communication.voice.storage.steps import taken
+from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms
 
 PATIENCE = 30
@@ -89,8 +90,9 @@ def records(home: Path) -> list[dict[str, Any]]:
 
 
 def verify(home: Path) -> int:
-    with EvidenceLogger(home / "voice.db") as log:
-        found = log.verify()
+    with VoiceStore.open_read_only(home / "voice.db") as store:
+        found = store.verify()
+        assert store.cross_check() == []
     assert found.ok, found
     return found.records
 
@@ -138,7 +140,8 @@ def test_killed_in_the_middle_of_a_call(home: Path, kind: str, engine: STTProvid
     assert len(heard) == len(segments) * 32_000
     assert heard == spoken(len(heard) // 2)
 
-    whole = recover(folder)  # and joined they are one file, with what was written since the last was closed
+    # Packed they are one file, with what was written since the last was closed.
+    whole = taken(finished_steps(folder, "flac"), lambda: True)
     assert whole is not None
     assert whole.samples >= len(heard) // 2
     samples, _ = soundfile.read(whole.path, dtype="int16")

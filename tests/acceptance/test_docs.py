@@ -81,3 +81,17 @@ def test_every_error_is_in_the_documents() -> None:
     kinds = [name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, VoiceError)]
     assert len(kinds) > 10
     assert [name for name in kinds if name != "VoiceError" and f"`{name}`" not in text] == []
+
+
+def test_the_architecture_names_every_module() -> None:
+    """By the name of its file, alone or behind that of its folder."""
+    named = set(re.findall(r"`([\w./-]+)`", (DOCS / "architecture.md").read_text()))
+    files = [path for top in ("machines", "actors", "agentos") for path in (ROOT / top).rglob("*.*")]
+    modules = [path for path in files if path.suffix in {".py", ".js"} and path.parent.name != "versions"]
+    missing = [
+        path.relative_to(ROOT).as_posix()
+        for path in modules
+        if path.name != "__init__.py" and not any(f"/{path.as_posix()}".endswith(f"/{name}") for name in named)
+    ]
+    assert len(modules) > 300
+    assert missing == []

@@ -17,7 +17,6 @@ from typing import Any, Protocol
 import anyio
 import pytest
 
-from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     STTProvider,
@@ -155,8 +154,9 @@ def records(fault: Fault, session_id: str | None = None) -> list[dict[str, Any]]
 
 
 def verify(fault: Fault) -> None:
-    with EvidenceLogger(fault.home / "voice.db") as log:
-        found = log.verify()
+    with VoiceStore.open_read_only(fault.home / "voice.db") as store:
+        found = store.verify()
+        assert store.cross_check() == []
     assert found.ok, found
 
 

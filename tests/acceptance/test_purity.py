@@ -115,7 +115,7 @@ NOT_IN_A_STEP = """
 import sys
 from datetime import UTC, datetime
 
-from machines import audio, communication, events, evidence, frozen, lifecycle, policy, restart, session
+from machines import audio, communication, events, evidence, frozen, heads, lifecycle, policy, restart, session, verification
 
 WORLD = {
     "open", "os.listdir", "os.remove", "os.rename", "os.mkdir", "os.scandir", "os.system", "os.fork", "os.posix_spawn",
@@ -164,12 +164,13 @@ def steps():
         id="ev-1", request_id="voice-1", connector_type="custom", operation="stop", created_at=at, metadata=told.payload
     )
     text = evidence.canonical_json(record)
-    row = evidence.ChainRow(1, "ev-1", "voice-1", text, evidence.GENESIS, evidence.link(evidence.GENESIS, text))
+    row = evidence.ChainRow(1, "ev-1", "voice-1", text, heads.GENESIS, evidence.link(heads.GENESIS, text))
     allowed = restart.CrashLog().after_crash(1.0, restart.Intensity(1, 60.0))[1]
     content = frozen.FrozenMap().with_item("a", 1).without("b")
     size = audio.AudioFormat(encoding="mulaw", sample_rate=8000).frame_bytes
     again = session.VoiceSession.model_validate_json(snapshot.model_dump_json())
-    return state.value, verdict.status.value, evidence.verify([row]).ok, allowed, len(content), size, again == snapshot
+    holds = verification.verify([row], verification.Beside()).ok
+    return state.value, verdict.status.value, holds, allowed, len(content), size, again == snapshot
 
 warm = steps()  # what a library imports at its first use
 forbid_clock_and_chance()

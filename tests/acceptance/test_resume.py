@@ -7,8 +7,6 @@ import json
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator
@@ -23,7 +21,6 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 
 from actors.system import AskTimeout
-from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     AudioEncoding,
@@ -47,9 +44,13 @@ from agentos.core.communication.voice.errors import (
     SessionNotFound,
 )
 from agentos.core.communication.voice.settings import load_settings
+from agentos.core.communication.voice.storage.finishing import Finishing
 from agentos.core.communication.voice.storage.ownership import owners
+from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.session import EndReason, SessionResult
+from tests.forking import Forking, forking
 
+DieInACall = Callable[..., str]
 PATIENCE = 60
 WINDOW = 300  # seconds; it never ends by itself where a test does not say so
 FRAME = 640
@@ -122,21 +123,26 @@ def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"AGENTOS_VOICE_{name.upper()}", str(value))
 
 
-def die_in_a_call(loop: str = "asyncio", **wish: Any) -> str:
+@pytest.fixture(scope="module")
+def programs() -> Iterator[Forking]:
+    with forking() as process:
+        yield process
+
+
+@pytest.fixture
+def die_in_a_call(programs: Forking) -> DieInACall:
     """A process has a call, up to frame `upto`, and is killed; the session's id."""
     usual = {
         "resume": None, "first": 0, "upto": 130, "metadata": {"recording_enabled": True}, "format": {}, "resumable": True,
         "settled": False, "stopping": False, "sentence": "",
     }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-c", CALL, loop, json.dumps({**usual, **wish})],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        stdout=subprocess.PIPE,
-        timeout=PATIENCE,
-        check=False,
-    )
-    assert done.returncode == -signal.SIGKILL
-    return done.stdout.decode()
+
+    def die(loop: str = "asyncio", **wish: Any) -> str:
+        code, told = programs.run(CALL, loop, json.dumps({**usual, **wish}), environment=os.environ)
+        assert code == -signal.SIGKILL
+        return told.decode()
+
+    return die
 
 
 async def speak(service: AsyncVoiceService, session_id: str, first: int, upto: int, size: int = FRAME) -> None:
@@ -150,6 +156,7 @@ async def stopped(service: AsyncVoiceService, session_id: str) -> SessionResult:
 
 
 async def result_of(service: AsyncVoiceService, session_id: str) -> SessionResult:
+    await service.recording(session_id)
     session = await service.get_session(session_id)
     assert session is not None
     assert session.state is VoiceSessionState.STOPPED
@@ -180,14 +187,20 @@ def moves(home: Path, session_id: str) -> list[str]:
 
 def check_home(home: Path) -> None:
     """The chain holds, and nothing is left of anybody who ran."""
-    with EvidenceLogger(home / "voice.db") as log:
-        found = log.verify()
+    with VoiceStore.open_read_only(home / "voice.db") as store:
+        found = store.verify()
+        assert store.cross_check() == []
     assert found.ok, found
     assert owners(home) == []
 
 
 def heard(result: SessionResult) -> bytes:
+    """The samples of a recording, which is packed when nobody else has done it."""
     assert result.recording is not None
+    home = Path(result.recording.path).parents[2]
+    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=20) as store:
+        while not Path(result.recording.path).exists():  # another process may be at it
+            Finishing(store, home / "recordings", "flac").run()
     sound, rate = soundfile.read(result.recording.path, dtype="int16")
     assert (rate, len(sound)) == (16_000, result.recording.samples)
     return bytes(sound.tobytes())
@@ -208,7 +221,7 @@ def locked(home: Path) -> Iterator[None]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "in-full-flight"])
 async def test_the_caller_goes_on_and_the_recording_is_bit_for_bit_what_was_said(
-    anyio_backend: Any, home: Path, settled: bool
+    anyio_backend: Any, home: Path, settled: bool, die_in_a_call: DieInACall
 ) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=settled)
     async with AsyncVoiceService() as service:
@@ -235,7 +248,9 @@ async def test_the_caller_goes_on_and_the_recording_is_bit_for_bit_what_was_said
 
 
 @pytest.mark.anyio
-async def test_what_the_caller_can_not_send_again_is_a_gap_that_is_declared(anyio_backend: Any, home: Path) -> None:
+async def test_what_the_caller_can_not_send_again_is_a_gap_that_is_declared(
+    anyio_backend: Any, home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=True)
     async with AsyncVoiceService() as service:
         resumed = await service.resume(session_id, first_frame=155)
@@ -258,7 +273,7 @@ async def test_what_the_caller_can_not_send_again_is_a_gap_that_is_declared(anyi
 
 
 @pytest.mark.parametrize("first", [0, 400], ids=["sent again", "lost"])
-def test_who_dies_over_it_is_followed_by_another_one(home: Path, first: int) -> None:
+def test_who_dies_over_it_is_followed_by_another_one(home: Path, first: int, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call("asyncio", upto=70, settled=True)
     at = 70
     for again in range(3):
@@ -269,6 +284,7 @@ def test_who_dies_over_it_is_followed_by_another_one(home: Path, first: int) -> 
         resumed = service.resume(session_id, first_frame=at if first else 0)
         service.dispatch_audio_chunk(session_id, SPEECH[resumed.next_frame * FRAME : 300 * FRAME])
         assert service.stop_session(session_id)
+        service.recording(session_id)
         result = (service.get_session(session_id) or pytest.fail("it is gone")).result
     assert result is not None
     assert result.recording is not None
@@ -289,7 +305,9 @@ def test_who_dies_over_it_is_followed_by_another_one(home: Path, first: int) -> 
 
 
 @pytest.mark.trio
-async def test_a_call_that_only_is_accounted_goes_on_from_its_last_account(home: Path) -> None:
+async def test_a_call_that_only_is_accounted_goes_on_from_its_last_account(
+    home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(metadata={}, settled=True)
     async with AsyncVoiceService() as service:
         resumed = await service.resume(session_id)
@@ -304,7 +322,7 @@ async def test_a_call_that_only_is_accounted_goes_on_from_its_last_account(home:
 
 
 @pytest.mark.trio
-async def test_a_call_from_the_telephone_goes_on_with_its_recording(home: Path) -> None:
+async def test_a_call_from_the_telephone_goes_on_with_its_recording(home: Path, die_in_a_call: DieInACall) -> None:
     telephone = AudioFormat(encoding=AudioEncoding.MULAW, sample_rate=8000)
     session_id = die_in_a_call(format=telephone.model_dump(mode="json"), settled=True)
     async with AsyncVoiceService() as service:
@@ -318,7 +336,7 @@ async def test_a_call_from_the_telephone_goes_on_with_its_recording(home: Path) 
 
 
 @pytest.mark.trio
-async def test_before_any_audio_it_goes_on_from_the_first_frame(home: Path) -> None:
+async def test_before_any_audio_it_goes_on_from_the_first_frame(home: Path, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call(upto=0)
     async with AsyncVoiceService() as service:
         assert [one.session_id for one in await wait_for_it(service)] == [session_id]
@@ -338,7 +356,7 @@ async def wait_for_it(service: AsyncVoiceService) -> list[VoiceSession]:
 
 
 @pytest.mark.trio
-async def test_the_transcript_goes_on_with_times_of_the_whole_call(home: Path) -> None:
+async def test_the_transcript_goes_on_with_times_of_the_whole_call(home: Path, die_in_a_call: DieInACall) -> None:
     speech, rate = soundfile.read(Path(str(samples.__file__)).with_name("go-forward.flac"), dtype="int16")
     sentence = speech.tobytes() + bytes(32_000)
     frames = len(sentence) // FRAME
@@ -352,8 +370,10 @@ async def test_the_transcript_goes_on_with_times_of_the_whole_call(home: Path) -
         result = await stopped(service, session_id)
         finals = [one async for one in service.events(session_id) if one.event_type is VoiceEventType.STT_FINAL]
     assert result.transcript == "go forward ten meters go forward ten meters"
-    assert result.frames.untranscribed == {"process_died": frames}
-    assert result.frames.transcribed == frames
+    spoken = (finals[0].payload["end_ms"] - finals[0].payload["start_ms"]) // 20
+    assert spoken > 0, "what was told before it died is no less told"
+    assert result.frames.untranscribed == {"process_died": frames - spoken}
+    assert result.frames.transcribed == frames + spoken
     assert [one.payload["text"] for one in finals] == ["go forward ten meters"] * 2
     assert finals[1].payload["start_ms"] - finals[0].payload["start_ms"] == pytest.approx(frames * 20, abs=100)
 
@@ -362,7 +382,7 @@ async def test_the_transcript_goes_on_with_times_of_the_whole_call(home: Path) -
 
 
 @pytest.mark.trio
-async def test_who_does_not_come_back_is_ended_when_the_window_closes(home: Path) -> None:
+async def test_who_does_not_come_back_is_ended_when_the_window_closes(home: Path, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call(settled=True)
     settings = load_settings(resume_window_seconds=3, recovery_interval_seconds=3600)
     async with AsyncVoiceService(settings) as service:
@@ -390,7 +410,9 @@ async def result_or_none(service: AsyncVoiceService, session_id: str) -> Session
     [({"resumable": False}, {}), ({}, {"resume_window_seconds": 0}), ({"stopping": True}, {})],
     ids=["not wished", "no window", "was stopping"],
 )
-async def test_who_may_not_come_back_is_ended_at_once(home: Path, wish: Any, settings: Any) -> None:
+async def test_who_may_not_come_back_is_ended_at_once(
+    home: Path, wish: Any, settings: Any, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(**wish)
     async with AsyncVoiceService(load_settings(**settings)) as service:
         with anyio.fail_after(PATIENCE):
@@ -404,7 +426,9 @@ async def test_who_may_not_come_back_is_ended_at_once(home: Path, wish: Any, set
 
 
 @pytest.mark.trio
-async def test_the_window_counts_from_the_death_and_not_from_the_next_start(home: Path) -> None:
+async def test_the_window_counts_from_the_death_and_not_from_the_next_start(
+    home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call()
     owner = owners(home)[0]
     long_ago = (home / f"{owner}.owner").stat().st_mtime - WINDOW - 1
@@ -418,7 +442,9 @@ async def test_the_window_counts_from_the_death_and_not_from_the_next_start(home
 
 
 @pytest.mark.trio
-async def test_a_stop_ends_a_session_that_waits_and_so_does_the_end_of_the_service(home: Path) -> None:
+async def test_a_stop_ends_a_session_that_waits_and_so_does_the_end_of_the_service(
+    home: Path, die_in_a_call: DieInACall
+) -> None:
     first, second = die_in_a_call(), die_in_a_call()
     async with AsyncVoiceService() as service:
         await until_both_wait(service)
@@ -438,7 +464,9 @@ async def until_both_wait(service: AsyncVoiceService) -> None:
             await anyio.sleep(0.01)
 
 
-def test_the_command_leaves_those_that_may_come_back(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_leaves_those_that_may_come_back(
+    home: Path, capsys: pytest.CaptureFixture[str], die_in_a_call: DieInACall
+) -> None:
     waits, over = die_in_a_call(metadata={}), die_in_a_call(resumable=False)
     assert main(["recover", "--home", str(home), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -457,7 +485,7 @@ def test_the_command_leaves_those_that_may_come_back(home: Path, capsys: pytest.
 
 
 @pytest.mark.anyio
-async def test_of_two_who_resume_at_once_one_wins(anyio_backend: Any, home: Path) -> None:
+async def test_of_two_who_resume_at_once_one_wins(anyio_backend: Any, home: Path, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=True)
     won: list[int] = []
     lost: list[NotResumable] = []
@@ -479,7 +507,7 @@ async def test_of_two_who_resume_at_once_one_wins(anyio_backend: Any, home: Path
 
 
 @pytest.mark.trio
-async def test_only_the_process_that_has_it_resumes_it(home: Path) -> None:
+async def test_only_the_process_that_has_it_resumes_it(home: Path, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call()
     async with AsyncVoiceService() as mine, AsyncVoiceService() as other:
         while not (found := [await one.list_resumable_sessions() for one in (mine, other)])[0] + found[1]:
@@ -498,7 +526,7 @@ async def test_only_the_process_that_has_it_resumes_it(home: Path) -> None:
 
 
 @pytest.mark.trio
-async def test_what_is_no_session_and_what_is_no_frame_is_refused(home: Path) -> None:
+async def test_what_is_no_session_and_what_is_no_frame_is_refused(home: Path, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call(upto=0)
     async with AsyncVoiceService() as service:
         for unknown in ("voice-unknown", "x" * 100_000, "\ud800", "a\0b", "../voice"):
@@ -530,7 +558,9 @@ async def test_a_session_can_only_be_resumable_where_there_is_a_window() -> None
 
 
 @pytest.mark.anyio
-async def test_without_evidence_it_is_not_resumed_and_waits_on(anyio_backend: Any, home: Path) -> None:
+async def test_without_evidence_it_is_not_resumed_and_waits_on(
+    anyio_backend: Any, home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=True)
     settings = load_settings(store_busy_timeout_seconds=0.1, evidence_timeout_seconds=0.5)
     async with AsyncVoiceService(settings) as service:
@@ -555,7 +585,9 @@ async def test_without_evidence_it_is_not_resumed_and_waits_on(anyio_backend: An
 
 
 @pytest.mark.anyio
-async def test_a_resumption_that_is_cancelled_goes_on(anyio_backend: Any, home: Path) -> None:
+async def test_a_resumption_that_is_cancelled_goes_on(
+    anyio_backend: Any, home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(anyio_backend[0])
     async with AsyncVoiceService() as service:
         await wait_for_it(service)
@@ -568,7 +600,9 @@ async def test_a_resumption_that_is_cancelled_goes_on(anyio_backend: Any, home: 
     check_home(home)
 
 
-def test_a_resumption_that_is_cancelled_past_its_shield_at_any_turn_goes_on_or_waits(home: Path) -> None:
+def test_a_resumption_that_is_cancelled_past_its_shield_at_any_turn_goes_on_or_waits(
+    home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(settled=True)
 
     async def resume_cancelled(service: AsyncVoiceService, turns: int) -> bool:
@@ -604,7 +638,7 @@ def test_a_resumption_that_is_cancelled_past_its_shield_at_any_turn_goes_on_or_w
 
 
 @pytest.mark.trio
-async def test_a_service_that_drains_resumes_nothing(home: Path) -> None:
+async def test_a_service_that_drains_resumes_nothing(home: Path, die_in_a_call: DieInACall) -> None:
     session_id = die_in_a_call()
     async with AsyncVoiceService() as service, anyio.create_task_group() as group:
         await service.create_session("p", VoiceProvider.LOCAL, STTProvider.WHISPER)
@@ -621,7 +655,7 @@ async def test_a_service_that_drains_resumes_nothing(home: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(("end", "refusal"), [("aclose", ServiceClosed), ("drain", (Draining, ServiceClosed))])
 async def test_a_service_that_ends_while_a_session_is_made_ready_leaves_it_to_another_one(
-    anyio_backend: Any, home: Path, monkeypatch: pytest.MonkeyPatch, end: str, refusal: Any
+    anyio_backend: Any, home: Path, monkeypatch: pytest.MonkeyPatch, end: str, refusal: Any, die_in_a_call: DieInACall
 ) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=True)
     begun, let_on = threading.Event(), threading.Event()
@@ -663,7 +697,7 @@ async def result_or_waiting(service: AsyncVoiceService, session_id: str) -> None
 
 @pytest.mark.anyio
 async def test_who_is_not_answered_in_time_finds_it_running_or_waiting(
-    anyio_backend: Any, home: Path, monkeypatch: pytest.MonkeyPatch
+    anyio_backend: Any, home: Path, monkeypatch: pytest.MonkeyPatch, die_in_a_call: DieInACall
 ) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=True)
     async with AsyncVoiceService() as service:
@@ -691,7 +725,9 @@ async def test_who_is_not_answered_in_time_finds_it_running_or_waiting(
 
 
 @pytest.mark.trio
-async def test_a_recording_that_is_not_what_evidence_says_is_ended_and_not_gone_on_with(home: Path) -> None:
+async def test_a_recording_that_is_not_what_evidence_says_is_ended_and_not_gone_on_with(
+    home: Path, die_in_a_call: DieInACall
+) -> None:
     session_id = die_in_a_call(settled=True)
     async with AsyncVoiceService() as service:
         await wait_for_it(service)

@@ -27,6 +27,7 @@ from agentos.core.communication.voice.storage.ownership import owners
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms
 from machines.events import VoiceEventType
+from machines.recording import RecordingState
 from machines.session import EndReason, VoiceSession, VoiceSessionState
 
 PATIENCE_SECONDS = 150
@@ -34,12 +35,16 @@ CALLS = 20
 KILLS_A_ROUND = 10
 FRAME_BYTES = 640
 SERVICE = """
-import os, random, sys
+import os, random, sys, time
 from array import array
 import anyio
-from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider
+from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceEventType, VoiceProvider
+from agentos.core.communication.voice import directory
+from agentos.core.communication.voice.gateway.streams.seats import fate_of
+from agentos.core.communication.voice.storage.recordings import RecordingWriter
 from agentos.core.communication.voice.storage.store import VoiceStore
 
+engine, planted = STTProvider(sys.argv[5]), sys.argv[6]
 loop, seed, calls, until_told = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "until_told"
 chance = random.Random(seed)
 speech = array("h", [(at * 7919) % 60_000 - 30_000 for at in range(320 * 500)]).tobytes()
@@ -56,17 +61,36 @@ def spied(store, entries, owner=None):
 
 VoiceStore.append = spied
 
-async def call(service, ending):
+if planted == "words before they are stored":
+    directory.KEPT_FIRST = frozenset()
+    VoiceStore.add_events = lambda store, events: None
+
+if planted == "acknowledged before it is kept":
+    RecordingWriter.write = lambda writer, first_frame, pcm: time.sleep(30)
+
+async def listen(service, session_id):
+    async for event in service.events(session_id):
+        if event.event_type is VoiceEventType.STT_FINAL:
+            said = event.payload
+            journal("heard", session_id, str(said["start_ms"]), str(said["end_ms"]), said["text"])
+
+async def call(service, group, ending):
     while not ending.is_set():
         metadata = {"recording_enabled": chance.random() < 0.5}
-        session = await service.create_session("torture", VoiceProvider.LOCAL, STTProvider.WHISPER, metadata)
+        session = await service.create_session("torture", VoiceProvider.LOCAL, engine, metadata)
         journal("created", session.session_id)
+        group.start_soon(listen, service, session.session_id)
+        door = service.door(session.session_id)
+        fate = fate_of(service, session, door)
         sent = 0
         for _ in range(chance.choice([0, 1, 3, 30, 100])):
             frames = min(chance.choice([1, 2, 5]), 500 - sent)
             await service.dispatch_audio_chunk(session.session_id, speech[sent * 640 : (sent + frames) * 640])
             sent += frames
             await anyio.sleep(chance.choice([0, 0.002, 0.02]))
+            durable = door.accepted if planted == "acknowledged before it is kept" else fate(0).durable
+            if session.recording_enabled:
+                journal("durable", session.session_id, str(durable))
         await service.stop_session(session.session_id)
         journal("stopped", session.session_id, str(sent))
 
@@ -75,21 +99,53 @@ async def main():
     async with AsyncVoiceService() as service, anyio.create_task_group() as group:
         journal("ready")
         for _ in range(calls):
-            group.start_soon(call, service, ending)
+            group.start_soon(call, service, group, ending)
         if until_told:
             await anyio.to_thread.run_sync(sys.stdin.readline)
             ending.set()
 
 anyio.run(main, backend=loop)
 """
+ENGINE = """
+from agentos.core.communication.voice.stt.base import FinalText
+
+class Counting:
+    settled_ms = 0
+
+    def start(self, session):
+        self.fed = self.settled_ms = 0
+
+    def feed(self, pcm):
+        self.fed += len(pcm) // 32
+        found = []
+        while self.fed - self.settled_ms >= 100:
+            self.settled_ms += 100
+            found.append(FinalText(f"word-{self.settled_ms}", self.settled_ms - 100, self.settled_ms))
+        return found
+
+    def finish(self):
+        return []
+
+    def abort(self):
+        self.fed = self.settled_ms = 0
+"""
 SPEECH = array("h", [(at * 7919) % 60_000 - 30_000 for at in range(320 * 500)]).tobytes()
 
 
 def start(
-    home: Path, journal: Path, loop: str, seed: int, calls: int, *, until_told: bool
+    home: Path,
+    journal: Path,
+    loop: str,
+    seed: int,
+    calls: int,
+    *,
+    until_told: bool,
+    engine: str = "whisper_local",
+    planted: str = "",
 ) -> "subprocess.Popen[bytes]":
-    """Start a process that has `calls` calls at a time, until it is killed, or told on its standard input to end."""
-    arguments = [loop, str(seed), str(calls), "until_told" if until_told else "for_ever"]
+    """Start a process that has `calls` calls at a time, until it is killed, or told on its standard input to end. It may have a
+    fault `planted`."""
+    arguments = [loop, str(seed), str(calls), "until_told" if until_told else "for_ever", engine, planted]
     settings = {
         "HOME": str(home),
         "ON_STT_UNAVAILABLE": "record_only",
@@ -127,11 +183,14 @@ def until(condition: Callable[[], Any]) -> None:
 
 @dataclass
 class Acknowledged:
-    """What processes said was done: ids of durable records, sessions that were created, and the frames of those stopped."""
+    """What processes said was done: ids of durable records, sessions that were created, and the frames of those stopped; below
+    which frame all were acknowledged as durable, and the utterances that listeners were told, with their frames."""
 
     stored: set[str] = field(default_factory=set)
     created: set[str] = field(default_factory=set)
     stopped: dict[str, int] = field(default_factory=dict)
+    durable: dict[str, int] = field(default_factory=dict)
+    heard: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, journal: Path) -> "Acknowledged":
@@ -145,6 +204,10 @@ class Acknowledged:
                     found.created.add(session_id)
                 case ["stopped", session_id, frames]:
                     found.stopped[session_id] = int(frames)
+                case ["durable", session_id, below]:
+                    found.durable[session_id] = max(int(below), found.durable.get(session_id, 0))
+                case ["heard", session_id, start_ms, end_ms, word]:
+                    found.heard.setdefault(session_id, []).append((word, (int(end_ms) - int(start_ms)) // 20))
         return found
 
 
@@ -153,6 +216,7 @@ def check(home: Path, acknowledged: Acknowledged) -> list[VoiceSession]:
     with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:  # none, if it died before it made one
         found = store.verify()
         assert found.ok, found
+        assert store.cross_check() == []
         records = store.evidence()
         assert store.unfinished() == {}
         sessions = {session.session_id: session for session in store.sessions()}
@@ -167,6 +231,10 @@ def check(home: Path, acknowledged: Acknowledged) -> list[VoiceSession]:
         assert operations[session_id][0] == "session_created"
         assert operations[session_id].index("session_stopped") == len(operations[session_id]) - 1
         _check_session(session)
+        assert _is_true(session, acknowledged)
+        recording = None if session.result is None else session.result.recording
+        if recording is not None:
+            assert operations.pop(recording.recording_id, None) == ["recording_ready"]
         if session_id in acknowledged.stopped:
             assert session.result is not None
             assert session.result.reason is EndReason.STOPPED
@@ -175,6 +243,7 @@ def check(home: Path, acknowledged: Acknowledged) -> list[VoiceSession]:
             kinds = [event.event_type for event in events[session_id]]
             assert kinds[-2:] == [VoiceEventType.TRANSCRIPT_READY, VoiceEventType.SESSION_STOPPED]
             assert kinds.count(VoiceEventType.SESSION_STARTED) == kinds.count(VoiceEventType.SESSION_STOPPED) == 1
+    assert operations.keys() == sessions.keys()
     return list(sessions.values())
 
 
@@ -188,12 +257,27 @@ def _check_session(session: VoiceSession) -> None:
         assert session.result.recording is None
         return
     assert session.result.recording is not None
+    assert session.result.recording.state is RecordingState.READY
+    assert session.result.recording.digest == frames.digest
     samples, rate = soundfile.read(session.result.recording.path, dtype="int16")
     heard = samples.tobytes()
     assert rate == 16_000
     assert heard == SPEECH[: len(heard)]
     assert frames.recorded == frames.accounted == -(-len(heard) // FRAME_BYTES)
     assert frames.digest == hashlib.sha256(heard).hexdigest()
+
+
+def _is_true(session: VoiceSession, acknowledged: Acknowledged) -> bool:
+    """P10, by what came out of the process while it lived: no frame of a recording that was called durable is lost (the disk
+    took all), and the result says at least what listeners were told."""
+    assert session.result is not None
+    frames, heard = session.result.frames, acknowledged.heard.get(session.session_id, [])
+    words = iter(session.result.transcript.split())
+    return (
+        frames.accounted >= acknowledged.durable.get(session.session_id, 0)
+        and all(word in words for word, _ in heard)
+        and frames.transcribed >= sum(count for _, count in heard)
+    )
 
 
 def grown(journal: Path, n_bytes: int) -> bool:
@@ -212,6 +296,8 @@ def restart(home: Path) -> None:
     """A service that does nothing but recover."""
     with VoiceService(load_settings(home=home, recovery_interval_seconds=0.2, log_level="error")) as service:
         until(lambda: all(session.state is VoiceSessionState.STOPPED for session in service.list_sessions()))
+        for session in service.list_sessions():
+            service.recording(session.session_id)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -247,6 +333,56 @@ def test_nothing_that_was_acknowledged_is_lost_by_a_kill(seed: int, home: Path, 
         sessions = check(home, Acknowledged.read(journal))
         reasons |= {session.result.reason for session in sessions if session.result is not None}
     assert {EndReason.STOPPED, EndReason.RECOVERED} <= reasons
+
+
+@pytest.fixture
+def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An engine that hears a word in every tenth of a second; its name."""
+    folder = tmp_path / "plugin"
+    (folder / "counting-1.dist-info").mkdir(parents=True)
+    (folder / "counting-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1\n")
+    points = "[agentos_voice.stt]\ngoogle = counting_engine:Counting\n"
+    (folder / "counting-1.dist-info" / "entry_points.txt").write_text(points)
+    (folder / "counting_engine.py").write_text(ENGINE)
+    monkeypatch.syspath_prepend(str(folder))
+    return "google"
+
+
+def killed_when_told(home: Path, journal: Path, loop: str, engine: str, planted: str = "") -> Acknowledged:
+    """What a process had told when it was killed, soon after listeners heard of utterances."""
+    told = len(Acknowledged.read(journal).heard) if journal.exists() else 0
+    process = start(home, journal, loop, 1, CALLS, until_told=False, engine=engine, planted=planted)
+    try:
+        until(lambda: len(Acknowledged.read(journal).heard) > told)
+    finally:
+        kill(process)
+    restart(home)
+    return Acknowledged.read(journal)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_what_was_told_before_a_kill_is_true_after_it(home: Path, tmp_path: Path, counting: str) -> None:
+    for loop in ("asyncio", "trio"):
+        told = killed_when_told(home, tmp_path / "journal", loop, counting)
+        check(home, told)
+    assert told.heard
+    assert any(told.durable.values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("planted", ["words before they are stored", "acknowledged before it is kept"])
+def test_what_was_told_too_early_is_found(home: Path, tmp_path: Path, counting: str, planted: str) -> None:
+    told = killed_when_told(home, tmp_path / "journal", "asyncio", counting, planted)
+    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+        sessions = store.sessions()
+    assert not all(_is_true(session, told) for session in sessions)
+    if planted.startswith("words"):
+        told.heard.clear()
+    else:
+        told.durable.clear()
+    assert all(_is_true(session, told) for session in sessions)
 
 
 def test_three_processes_on_one_home_recover_and_go_on_without_forking_the_chain(home: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService, VoiceSessionState
 from agentos.core.communication.voice.errors import InvalidState
 from agentos.core.communication.voice.settings import load_settings
+from agentos.core.communication.voice.storage.store import VoiceStore
 
 PATIENCE = 60
 MANY_CALLS = """
@@ -64,8 +65,9 @@ def start(code: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def verify(home: Path) -> int:
-    with EvidenceLogger(home / "voice.db") as log:
-        found = log.verify()
+    with VoiceStore.open_read_only(home / "voice.db") as store:
+        found = store.verify()
+        assert store.cross_check() == []
     assert found.ok, found
     return found.records
 

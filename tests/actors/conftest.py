@@ -28,10 +28,10 @@ from machines.audio import AudioFormat
 from machines.events import VoiceEventType
 from machines.frozen import frozen
 from machines.policy import VoicePolicy
+from machines.recording import RecordingInfo
 from machines.restart import Intensity
 from machines.session import (
     EndReason,
-    RecordingInfo,
     SessionResult,
     STTProvider,
     VoiceProvider,
@@ -99,8 +99,8 @@ class World:
     """A supervisor with everything below it, a clock at 0 s, and ports that do what the test says.
 
     `store` is "up", "down" (refuses) or "silent" (never answers); `spill_ok` whether the spill file takes records;
-    `media_answers` and `stt_answers` can be turned off for a time. `break_at` are the numbers of the submissions, counted
-    over all ports, that raise.
+    `media_answers` and `stt_answers` can be turned off for a time, and the caller's words and voice with `speaks`. `break_at`
+    are the numbers of the submissions, counted over all ports, that raise.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class World:
         self.now = 0.0
         self.system = ActorSystem(clock=lambda: self.now, control_bound=control_bound)
         self.store, self.spill_ok = "up", True
-        self.media_answers = self.stt_answers = True
+        self.media_answers = self.stt_answers = self.speaks = True
         self.break_at = break_at
         self.submitted = 0
         self.inline = inline
@@ -162,14 +162,14 @@ class World:
         session_id: str = "voice-1",
         *,
         upto: int | None = None,
-        gap: int = 0,
+        skipped: tuple[tuple[str, int], ...] = (),
         settle: bool = True,
         reason: EndReason | None = None,
     ) -> Token:
         """Ask for the end; the token has the answer."""
         token = Token()
         upto = self.sent.get(session_id, 0) if upto is None else upto
-        self.tell(self.routes[session_id], m.Stop(reason or EndReason.STOPPED, upto, token, gap))
+        self.tell(self.routes[session_id], m.Stop(reason or EndReason.STOPPED, upto, token, skipped))
         if settle:
             self.settle()
         return token
@@ -278,9 +278,11 @@ class World:
                 account["upto"] = upto
                 account["kept"] += range(first, upto)
                 account["sha"].update(repr(range(first, upto)).encode())
-                n = upto - first
+                n, whole = upto - first, len(account["kept"])
                 digest = account["sha"].hexdigest()
-                return [(account["to"], m.Kept(upto, n, n * FRAME_BYTES, 0.25, 0.5, 0, 0, digest))]
+                voiced = n if self.speaks else 0
+                kept = m.Kept(upto, n, 0.25, 0.5, 0, 0, whole, whole * FRAME_BYTES, digest, voiced)
+                return [(account["to"], kept)]
         elif isinstance(work, m.CloseMedia):
             account["closed"] = True
             info = None
@@ -309,7 +311,8 @@ class World:
             if first < upto:
                 stream["upto"] = upto
                 stream["heard"] += range(first, upto)
-                return [(stream["to"], m.Partial("he")), (stream["to"], m.Heard(upto, upto - first))]
+                words = [(stream["to"], m.Partial("he" if self.speaks else " "))]
+                return [*words, (stream["to"], m.Heard(upto, upto - first))]
         elif isinstance(work, m.Finish):
             stream["done"] = True
             return [(stream["to"], m.Utterance("hello", 0, 400)), (stream["to"], m.Finished())]

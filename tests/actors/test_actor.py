@@ -2,12 +2,31 @@
 
 # ruff: noqa: RUF012 - a table on an actor class is never changed
 
+from decimal import Decimal
+from functools import wraps
+from math import inf, nan
 from typing import Any
 
 import pytest
 
-from actors.actor import DEFER, IGNORE, POSTPONE, REFUSE, TELL, Actor, ActorDeclarationError, Out
+from actors.actor import (
+    CANCEL_TIMER,
+    DEFER,
+    IGNORE,
+    KEEP_TIMER,
+    LONGEST_TIMER_SECONDS,
+    POSTPONE,
+    REFUSE,
+    SET_TIMER,
+    START_AGAIN,
+    TELL,
+    Actor,
+    ActorDeclarationError,
+    Out,
+    TimerError,
+)
 from actors.mailbox import Ref
+from actors.model_parts import Part
 
 
 class Ping:
@@ -90,6 +109,83 @@ def test_the_smallest_actor_declares_nothing() -> None:
 def test_a_wrong_declaration_is_refused_when_the_class_is_made(declaration: dict[str, Any], problem: str) -> None:
     with pytest.raises(ActorDeclarationError, match=f"Made: .*{problem}"):
         make(**declaration)
+
+
+async def waits(self: Any, *of: Any) -> None:
+    """Never awaited."""
+
+
+async def yields_later(self: Any, *of: Any) -> Any:
+    yield
+
+
+def yields(self: Any, *of: Any) -> Any:
+    yield
+
+
+@wraps(waits)
+def wrapped(self: Any, *of: Any) -> Any:
+    return waits(self, *of)
+
+
+@pytest.mark.parametrize("name", ["step", "start", "restarted", "timeout", "last_words", "receive", "recover"])
+@pytest.mark.parametrize("method", [waits, yields_later, yields, wrapped])
+def test_a_step_that_would_have_to_be_awaited_is_refused_when_the_class_is_made(name: str, method: Any) -> None:
+    with pytest.raises(ActorDeclarationError, match=rf"Made\.{name} is an async function or has a yield"):
+        make(**{"handles": {Ping: "step"}, name: method})
+
+
+@pytest.mark.parametrize("name", ["initial", "submit", "choices"])
+def test_a_part_that_would_have_to_be_awaited_is_refused_too(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Made\.{name} is an async function"):
+        type("Made", (Part,), {name: waits})
+    assert type("Fine", (Part,), {"choices": yields})("fine")
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [nan, inf, -inf, -1, -1e-9, True, False, None, "1", Decimal(1), 1j, 10**400, LONGEST_TIMER_SECONDS * 1.01],
+    ids=repr,
+)
+def test_a_timer_is_set_for_a_number_of_seconds_that_means_something(out: Out, seconds: Any) -> None:
+    with pytest.raises(TimerError, match="the timer 'tick' can't be set for") as caught:
+        out.set_timer("tick", seconds)
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.key == "tick"
+    assert out.effects == []
+
+
+@pytest.mark.parametrize("seconds", [0, 0.0, 1, 1.5, LONGEST_TIMER_SECONDS])
+def test_it_may_be_set_for_none_and_for_a_century(out: Out, seconds: float) -> None:
+    out.set_timer("tick", seconds)
+    assert out.effects == [(SET_TIMER, "tick", seconds)]
+
+
+def test_a_timer_is_kept_for_seconds_that_mean_something_too(out: Out) -> None:
+    with pytest.raises(TimerError, match="the timer 'tick' can't be set for"):
+        out.keep_timer("tick", nan)
+    assert out.effects == []
+    out.keep_timer("tick", 1.5)
+    assert out.effects == [(KEEP_TIMER, "tick", 1.5)]
+
+
+@pytest.mark.parametrize("lasting", ["tick", ["tick"], ("",), (1,), ("tick", "tock", "tick")], ids=repr)
+def test_timers_that_last_are_declared_by_their_keys_each_once(lasting: Any) -> None:
+    with pytest.raises(ActorDeclarationError, match="Made: lasting"):
+        make(lasting=lasting)
+
+
+def test_a_restart_ends_the_lasting_timers_that_it_does_not_ask_for(out: Out) -> None:
+    class Lasts(Actor):
+        __slots__ = ()
+        lasting = ("kept", "set", "over")
+
+        def restarted(self, out: Out) -> None:
+            out.keep_timer("kept", 1.0)
+            out.set_timer("set", 2.0)
+
+    Lasts().receive(START_AGAIN, out)
+    assert out.effects == [(CANCEL_TIMER, "over", None), (KEEP_TIMER, "kept", 1.0), (SET_TIMER, "set", 2.0)]
 
 
 def test_fields_outside_slots_are_refused() -> None:

@@ -74,7 +74,7 @@ def test_an_old_answer_is_told_but_does_not_end_the_wait_for_a_newer_record(
 
 def test_a_record_that_is_refused_is_no_reason_to_refuse_others(evidence: EvidenceActor, commit: Any) -> None:
     refused = effects(evidence, commit(A, 1), m.NotStored(((A, 1),), "too large", store_down=False))
-    assert refused[0] == (TELL, A, m.NotDurable(1, "too large", perhaps=True))
+    assert refused[0] == (TELL, A, m.NotDurable(1, "too large", perhaps=False, refused=True))
     assert evidence.phase == UP
 
 

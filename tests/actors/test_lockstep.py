@@ -1,5 +1,6 @@
 import random
 from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar, NamedTuple
 
 import anyio
@@ -142,21 +143,44 @@ def walk(make: Callable[[], ActorModel], seed: int, limit: int = 60) -> list[str
 # ------------------------------------------------------------------------------------------------------------ the same
 
 
+@cache
+def walk_of_a_door(seed: int) -> list[str]:
+    return walk(door_model, seed)
+
+
+@pytest.mark.search
 @pytest.mark.parametrize("seed", range(40))
 def test_a_door_and_its_model_stay_the_same(seed: int) -> None:
-    assert walk(door_model, seed)
+    assert walk_of_a_door(seed)
 
 
-@pytest.mark.parametrize("refused", [0, 1])
-def test_the_voice_service_and_its_model_stay_the_same(refused: int) -> None:
+SLOW = pytest.mark.slow, pytest.mark.timeout(600)
+WALKS = [(0, range(4)), (1, range(4)), *[pytest.param(0, range(at, at + 6), marks=SLOW) for at in range(0, 30, 6)]]
+
+
+@pytest.mark.search
+@pytest.mark.parametrize(("refused", "walks"), WALKS, ids=lambda case: f"{getattr(case, 'start', case)}")
+def test_the_voice_service_and_its_model_stay_the_same(refused: int, walks: range) -> None:
     def make() -> ActorModel:
         return voice_model(sessions=2, frames=2, stops=2, refused=refused, faults=Faults(total=2))
 
-    assert sum(len(walk(make, seed)) for seed in range(refused, 30, 2)) > 100
+    assert sum(len(walk(make, seed)) for seed in walks) > 10 * len(walks)
 
 
+@pytest.mark.search
+@pytest.mark.parametrize("transcribed", [True, False])
+def test_calls_that_silence_ends_and_their_model_stay_the_same(*, transcribed: bool) -> None:
+    def make() -> ActorModel:
+        return voice_model(silence=True, frames=2, stops=0, transcribed=transcribed, faults=Faults(total=1))
+
+    labels = [label for seed in range(6) for label in walk(make, seed)]
+    assert any("timer 'silence' comes due" in label for label in labels)
+    assert any(("hears" if transcribed else "keeps a voice") in label for label in labels)
+
+
+@pytest.mark.search
 def test_the_walks_meet_every_kind_of_step() -> None:
-    labels = [label for seed in range(40) for label in walk(door_model, seed)]
+    labels = [label for seed in range(40) for label in walk_of_a_door(seed)]
 
     for kind in ("before its step", "effects of its step", "is cut", "goes on", "comes due", "jams"):
         assert any(kind in label for label in labels), kind
@@ -233,8 +257,9 @@ def test_any_order_has_no_system_beside_it() -> None:
 
 def test_after_a_crash_the_tables_are_as_they_were() -> None:
     before = {phase: dict(table) for phase, table in Door.compiled.items()}
-    walk(lambda: door_model(faults=5), 1)
+    taken = [label for seed in range(3) for label in walk(door_model, seed)]
 
+    assert any("crashes" in label for label in taken)
     assert Door.compiled == before
     assert all(type(table) is dict for table in Door.compiled.values())
 
@@ -260,8 +285,9 @@ async def driven(make: Callable[[], ActorModel], seed: int) -> list[str]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
-async def test_a_running_driver_goes_on_with_what_was_cut(anyio_backend: str) -> None:
-    taken = [label for seed in range(12) for label in await driven(lambda: door_model(faults=3), seed)]
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(12), marks=pytest.mark.slow)], ids=["few", "more"])
+async def test_a_running_driver_goes_on_with_what_was_cut(anyio_backend: str, seeds: range) -> None:
+    taken = [label for seed in seeds for label in await driven(lambda: door_model(faults=3), seed)]
 
     assert "dispatcher: goes on" in taken
     assert any("the turn is cut" in label for label in taken)

@@ -1,10 +1,10 @@
 """Mail travels in three lanes, and each lane has its own rule at its bound."""
 
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
-from actors.actor import Actor
+from actors.actor import IGNORE, Actor
 from actors.mailbox import (
     AUDIO,
     AUDIO_BOUND,
@@ -22,6 +22,9 @@ from actors.mailbox import (
     take_all,
     take_first,
 )
+from actors.model import ActorModel, Scene
+from actors.model_parts import Choice, Part
+from actors.system import ActorSystem
 
 
 class Nobody(Actor):
@@ -133,3 +136,69 @@ def test_take_all_empties_a_mailbox_with_the_deferred_mail_last(ref: Ref, pool: 
     assert depth(ref) == 3
     assert [getattr(mail, "lane", mail) for mail in take_all(ref, pool)] == [SYSTEM, "control", "deferred"]
     assert depth(ref) == 0
+
+
+class Word(Note):
+    def __init__(self) -> None:
+        super().__init__(CONTROL)
+
+
+class Busy(Actor):
+    __slots__ = ()
+    handles: ClassVar = {Word: IGNORE, Note: IGNORE}
+
+
+@pytest.mark.parametrize("first", [SYSTEM, CONTROL, AUDIO])
+@pytest.mark.parametrize("bound", [2, 3, AUDIO_BOUND + 2])
+def test_the_bound_of_a_system_counts_whatever_else_waits(first: int, bound: int) -> None:
+    """Also where mail of another lane is already spread out, and whether the bound is below or above that of audio."""
+    system = ActorSystem(clock=lambda: 0.0, control_bound=bound)
+    ref = system.spawn(Busy(), "busy")
+    with system.held_back():
+        for _ in range(2):
+            system.tell(ref, Note(first))
+        fits = bound - (2 if first == CONTROL else 0)
+        for _ in range(fits):
+            system.tell(ref, Word())
+        assert system.statistics().crashes == 0
+        system.tell(ref, Word())
+        assert system.statistics().crashes == 1
+        assert system.statistics().dead_letters["overflow"] >= 1
+
+
+@pytest.mark.parametrize("bound", [1, 2])
+def test_the_model_has_the_same_bound(bound: int) -> None:
+    words = tuple(Said(number) for number in range(bound + 1))
+
+    class Speaker(Part):
+        ref: Any = None
+
+        def initial(self) -> int:
+            return 1
+
+        def choices(self, left: int) -> Any:
+            if left:
+                yield Choice("speaks", 0, tuple((self.ref, word) for word in words))
+
+    def crashes(most: int) -> bool:
+        speaker = Speaker("speaker")
+
+        def setup(scene: Scene) -> None:
+            speaker.ref = scene.spawn(Listener(), "listener")
+
+        model = ActorModel("bound", setup, parts=[speaker], control_bound=most)
+        (state,) = model.initial()
+        ((action, after),) = model.successors(state)
+        return any(one.kind == "crash" for one in model.happenings(state, action, after))
+
+    assert crashes(bound)
+    assert not crashes(bound + 1)
+
+
+class Said(NamedTuple):
+    number: int
+
+
+class Listener(Actor):
+    __slots__ = ()
+    handles: ClassVar = {Said: IGNORE}

@@ -248,6 +248,11 @@ def test_an_aspect_that_raises_or_can_not_be_hashed_names_the_property_and_where
         check(model, **options)
     assert caught.value.state is not None
     assert model.label(caught.value.action) == "finger: press"
+    told = str(caught.value)
+    assert "; in the state {faults left: 0, " in told
+    assert f"counter.count: {model.fields(caught.value.state)['counter.count']}" in told
+    assert told.endswith("; at the action finger: press")
+    assert repr(caught.value.state) not in told
 
 
 @ASPECTS
@@ -265,3 +270,4 @@ def test_it_does_so_where_each_state_is_asked_by_itself(what: Any, text: str) ->
         with pytest.raises(PropertyRaised, match=f"the property 'it' raised .*{text}") as caught:
             ask()
         assert model.fields(caught.value.state)["counter.count"] == 2
+        assert "counter.count: 2" in str(caught.value)

@@ -8,7 +8,7 @@ import pytest
 from actors import messages as m
 from actors.actor import TELL, Actor, Out
 from actors.mailbox import Ref
-from actors.outbox import Outbox
+from actors.outbox import REFUSED, Outbox
 from machines.communication import RequestStatus
 from machines.session import EndReason, SessionResult
 
@@ -103,3 +103,33 @@ def test_a_session_has_one_final_record_by_its_id_whatever_its_number(facts: Cal
     finals = [m.Draft(facts(), number, "session_stopped", RequestStatus.SUCCESS, result=result) for number in (4, 9)]
     assert {final.record_id for final in finals} == {"ev-secret-voice-1-final"}
     assert m.Draft(facts(), 4, "session_active", RequestStatus.SUCCESS).record_id == "ev-secret-voice-1-4"
+
+
+def test_a_record_that_can_not_be_written_is_replaced_by_one_that_says_so_with_the_same_effects(
+    draft: Any, out: Out
+) -> None:
+    outbox = filled(draft, out, 3).refused("no JSON", out, EVIDENCE)
+    trace = outbox.drafts()[0]
+    assert out.effects == [(TELL, EVIDENCE, m.Commit(ME, trace))]
+    assert (trace.number, trace.operation, trace.refusal) == (2, REFUSED, "no JSON")
+    assert dict(trace.detail) == {"refused_number": 1, "refused_operation": "operation 1"}
+    assert trace.status is RequestStatus.FAILED
+    assert [one.number for one in outbox.drafts()] == [2, 3, 4], "its own number is left out"
+    assert [waiting.then for waiting in outbox.waiting] == [(news(number),) for number in (1, 2, 3)]
+    assert outbox.next_number == 5
+
+
+def test_the_last_record_keeps_its_name_and_its_result(draft: Any, out: Out) -> None:
+    result = SessionResult(reason=EndReason.STOPPED)
+    last = m.Draft(draft(1).facts, 1, "session_stopped", RequestStatus.SUCCESS, result=result)
+    (trace,) = Outbox().commit(out, EVIDENCE, last).refused("no JSON", out, EVIDENCE).drafts()
+    assert (trace.operation, trace.result, trace.record_id) == ("session_stopped", result, last.record_id)
+
+
+def test_when_nothing_can_stand_for_a_record_the_next_one_goes_and_its_effects_never_do(draft: Any, out: Out) -> None:
+    outbox = filled(draft, out, 2).refused("no JSON", out, EVIDENCE)
+    out.effects.clear()
+    outbox = outbox.refused("not even that", out, EVIDENCE)
+    (left,) = outbox.drafts()
+    assert out.effects == [(TELL, EVIDENCE, m.Commit(ME, left))]
+    assert (left.number, left.operation) == (3, "operation 2")

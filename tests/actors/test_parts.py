@@ -9,13 +9,14 @@ from actors import messages as m
 from actors.actor import PORT, TELL, Actor, Out
 from actors.mailbox import Ref
 from actors.policy import PolicyActor
-from actors.quality import QualityActor, dbfs, level_fields
+from actors.quality import QualityActor, dbfs, level_fields, quality_of
 from actors.recorder import CLOSED, DRAINING, RecorderActor, counted
 from actors.transcriber import DONE, OPEN, TranscriberActor
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
 from machines.policy import VoicePolicy
-from machines.session import Quality, RecordingInfo
+from machines.recording import RecordingInfo
+from machines.session import Quality
 
 SESSION, QUALITY, ME = Ref(Actor(), "session", None), Ref(Actor(), "quality", None), Ref(Actor(), "me", None)
 MEDIA, STT, DIRECTORY = "media", "stt", "directory"
@@ -36,7 +37,7 @@ def transcriber(facts: Callable[..., m.Facts]) -> TranscriberActor:
 @pytest.fixture
 def quality() -> QualityActor:
     """A quality actor that has heard nothing."""
-    return QualityActor(SESSION, DIRECTORY, "voice-1")
+    return QualityActor(SESSION)
 
 
 def effects(actor: Any, *messages: Any) -> list[Any]:
@@ -58,9 +59,10 @@ def after_crash(actor: Any) -> tuple[Any, list[Any]]:
     return fresh, out.effects
 
 
-def kept(upto: int, frames: int, digest: str = "d") -> m.Kept:
-    """A report of the media port."""
-    return m.Kept(upto, frames, frames * 640, 0.25, 0.5, 1, 2, digest)
+def kept(upto: int, frames: int, digest: str = "d", lost: int = 0) -> m.Kept:
+    """A report of the media port, which has so many `lost` below `upto`."""
+    whole = upto - lost
+    return m.Kept(upto, frames, 0.25, 0.5, 1, 2, whole, whole * 640, digest)
 
 
 # --- recorder ----------------------------------------------------------------------------------------------------------
@@ -73,18 +75,44 @@ def test_the_recorder_hands_runs_over_by_number(recorder: RecorderActor) -> None
 
 def test_a_hole_is_counted_and_an_old_run_is_not_handed_over(recorder: RecorderActor) -> None:
     hole = (TELL, SESSION, m.AudioLost("media", 0, 2, "lost_on_the_way"))
-    assert effects(recorder, m.Frames(2, 3, 1920, 1)) == [hole, (PORT, MEDIA, m.Keep("voice-1", 2, 3))]
+    counted_so_far = (TELL, SESSION, m.Counted(m.Account(0, 0, 0, "", (("lost_on_the_way", 2),)), due=False))
+    done = effects(recorder, m.Frames(2, 3, 1920, 1))
+    assert done == [counted_so_far, hole, (PORT, MEDIA, m.Keep("voice-1", 2, 3))]
     assert recorder.account.lost == (("lost_on_the_way", 2),)
     assert effects(recorder, m.Frames(0, 2, 1280, 1)) == []
     assert recorder.expected == 5
 
 
-def test_the_recorder_passes_measures_on_and_tells_the_session_now_and_then(recorder: RecorderActor) -> None:
-    assert effects(recorder, kept(6, 6)) == [(TELL, QUALITY, kept(6, 6))]
-    done = effects(recorder, m.MediaLost(6, 1, "disk_full"), kept(12, 5, "e"))
+@pytest.mark.parametrize("part", ["media", "speech"])
+def test_what_was_skipped_has_its_reason_and_the_rest_of_a_hole_was_lost_inside(
+    part: str, recorder: RecorderActor, transcriber: TranscriberActor
+) -> None:
+    skipped = m.Frames(9, 1, 640, 1, (("capture", 4), ("ring", 2)))
+    told = effects(recorder if part == "media" else transcriber, skipped)
+    assert [message for *_, message in told if isinstance(message, m.AudioLost)] == [
+        m.AudioLost(part, 0, 3, "lost_on_the_way"),
+        m.AudioLost(part, 3, 4, "capture"),
+        m.AudioLost(part, 7, 2, "ring"),
+    ]
+    by_reason = (("capture", 4), ("lost_on_the_way", 3), ("ring", 2))
+    assert (recorder.account.lost if part == "media" else transcriber.unheard) == by_reason
+
+
+def test_the_recorder_tells_the_session_its_account_before_it_passes_measures_on(recorder: RecorderActor) -> None:
+    account = m.Account(6, 6, 6 * 640, "d", ())
+    assert effects(recorder, kept(6, 6)) == [
+        (TELL, SESSION, m.Counted(account, due=False)),
+        (TELL, QUALITY, kept(6, 6)),
+    ]
+    done = effects(recorder, m.MediaLost(6, 1, "disk_full"), kept(12, 5, "e", lost=1))
     account = m.Account(12, 11, 11 * 640, "e", (("disk_full", 1),))
-    assert done == [(TELL, QUALITY, kept(12, 5, "e")), (TELL, SESSION, account)]
-    assert effects(recorder, kept(13, 1)) == [(TELL, QUALITY, kept(13, 1))]
+    assert done == [(TELL, SESSION, m.Counted(account, due=True)), (TELL, QUALITY, kept(12, 5, "e", lost=1))]
+    assert effects(recorder, kept(13, 1))[0][2].due is False
+
+
+def test_a_report_that_was_set_aside_is_missed_in_no_account(recorder: RecorderActor) -> None:
+    effects(recorder, kept(12, 6))
+    assert recorder.account == m.Account(12, 12, 12 * 640, "d", ())
 
 
 def test_the_recorder_closes_once_and_tells_the_whole_account(recorder: RecorderActor) -> None:
@@ -105,7 +133,7 @@ def test_a_recorder_that_closes_gives_a_silent_port_up_and_declares_what_it_has_
         recorder,
         m.Frames(2, 3, 1920, 1),
         m.Frames(5, 4, 2560, 1),
-        kept(5, 2),
+        kept(5, 2, lost=3),
         m.MediaLost(4, 1, "disk_full"),
         m.Drain(),
     )
@@ -132,13 +160,17 @@ def test_a_recorder_that_goes_on_waits_for_a_silent_port_and_says_that_it_failed
 
 def test_what_the_media_port_lost_is_told_to_the_session(recorder: RecorderActor) -> None:
     done = effects(recorder, m.Frames(0, 3, 1920, 1), m.MediaLost(1, 2, "disk_full"))
-    assert done == [(TELL, SESSION, m.AudioLost("media", 1, 2, "disk_full"))]
+    assert done == [
+        (TELL, SESSION, m.Counted(m.Account(0, 0, 0, "", (("disk_full", 2),)), due=False)),
+        (TELL, SESSION, m.AudioLost("media", 1, 2, "disk_full")),
+    ]
 
 
 def test_after_a_crash_the_recorder_opens_and_hands_its_last_run_over_again(recorder: RecorderActor) -> None:
     effects(recorder, m.Frames(0, 3, 1920, 1), m.Frames(3, 2, 1280, 1), kept(3, 3))
     fresh, done = after_crash(recorder)
     assert done == [
+        (TELL, SESSION, m.Counted(m.Account(3, 3, 1920, "d", ()), due=False)),
         (PORT, MEDIA, m.OpenMedia("voice-1", recorder.facts.audio_format, True, ME)),
         (PORT, MEDIA, m.Keep("voice-1", 3, 2)),
     ]
@@ -148,7 +180,7 @@ def test_after_a_crash_the_recorder_opens_and_hands_its_last_run_over_again(reco
 def test_after_a_crash_while_closing_the_recorder_only_asks_to_close_again(recorder: RecorderActor) -> None:
     effects(recorder, m.Frames(0, 3, 1920, 1), m.Drain())
     fresh, done = after_crash(recorder)
-    assert done == [(PORT, MEDIA, m.CloseMedia("voice-1"))], "an opening now would begin a second recording"
+    assert done[:-1] == [(PORT, MEDIA, m.CloseMedia("voice-1"))], "an opening now would begin a second recording"
     assert fresh.phase == DRAINING
     told = effects(fresh, m.MediaClosed(None, "end"))
     assert after_crash(fresh)[1] == told, "the account may not have gone out"
@@ -177,9 +209,11 @@ def test_the_transcriber_listens_only_where_there_is_an_engine(
 
 def test_finished_utterances_are_told_and_joined(transcriber: TranscriberActor) -> None:
     word = m.Word("go", 0, 300, 0.9)
-    (event,) = effects(transcriber, m.Frames(0, 9, 5760, 1), m.Utterance("go forward", 0, 900, (word,)))
-    assert event[2].event_type is VoiceEventType.STT_FINAL
-    assert dict(event[2].payload)["words"] == ({"text": "go", "start_ms": 0, "end_ms": 300, "confidence": 0.9},)
+    ((_, to, settled),) = effects(transcriber, m.Frames(0, 9, 5760, 1), m.Utterance("go forward", 0, 900, (word,)))
+    assert to is SESSION, "which tells who listens, once it has it in its account"
+    assert settled.transcribed == m.Transcribed("go forward", 0, ())
+    assert settled.news.event_type is VoiceEventType.STT_FINAL
+    assert dict(settled.news.payload)["words"] == ({"text": "go", "start_ms": 0, "end_ms": 300, "confidence": 0.9},)
     effects(transcriber, m.Utterance("", 900, 1000), m.Utterance("ten meters", 1000, 1500))
     done = effects(transcriber, m.Drain(), m.Finished())
     assert done == [(TELL, SESSION, m.Transcribed("go forward ten meters", 9, ()))]
@@ -192,8 +226,9 @@ def test_a_preview_is_told_and_kept_nowhere(transcriber: TranscriberActor) -> No
 
 
 def test_what_no_engine_will_hear_is_declared(transcriber: TranscriberActor) -> None:
-    event, told = effects(transcriber, m.Frames(1, 9, 5760, 1), m.Unheard(4, 2, "worker_died"))
-    assert event[2].event_type is VoiceEventType.ERROR
+    settled, told = effects(transcriber, m.Frames(1, 9, 5760, 1), m.Unheard(4, 2, "worker_died"))
+    assert settled[2].transcribed == m.Transcribed("", 0, (("lost_on_the_way", 1), ("worker_died", 2)))
+    assert settled[2].news.event_type is VoiceEventType.ERROR
     assert told == (TELL, SESSION, m.AudioLost("speech", 4, 2, "worker_died"))
     done = effects(transcriber, m.Drain(), m.Finished())
     assert done == [(TELL, SESSION, m.Transcribed("", 7, (("lost_on_the_way", 1), ("worker_died", 2))))]
@@ -253,11 +288,14 @@ def test_an_end_that_nobody_asked_for_is_none(transcriber: TranscriberActor) -> 
 def test_after_a_crash_the_transcriber_listens_and_hands_its_last_run_over_again(transcriber: TranscriberActor) -> None:
     effects(transcriber, m.Frames(0, 3, 1920, 1), m.Frames(3, 2, 1280, 1))
     _, done = after_crash(transcriber)
-    assert [type(work).__name__ for _, _, work in done] == ["Listen", "Hear"]
-    assert done[1][2] == m.Hear("voice-1", 3, 2)
+    assert [type(work).__name__ for _, _, work in done] == ["Settled", "Listen", "Hear"]
+    assert done[2][2] == m.Hear("voice-1", 3, 2)
     effects(transcriber, m.Drain())
     fresh, done = after_crash(transcriber)
-    assert done == [(PORT, STT, m.Finish("voice-1"))]
+    assert done == [
+        (PORT, STT, m.Finish("voice-1")),
+        (TELL, SESSION, m.Settled(m.Transcribed("", 0, ()))),
+    ]
     told = effects(fresh, m.Finished())
     assert after_crash(fresh)[1] == told, "the text may not have gone out"
 
@@ -266,14 +304,11 @@ def test_after_a_crash_the_transcriber_listens_and_hands_its_last_run_over_again
 
 
 def test_levels_are_means_over_frames_and_shares_over_all(quality: QualityActor) -> None:
-    effects(quality, kept(1, 1), m.Kept(4, 3, 1920, 0.0, 0.25, 0, 3, "d"))
+    effects(quality, kept(1, 1), m.Kept(4, 3, 0.0, 0.25, 0, 3, 4, 2560, "d"))
     (told,) = effects(quality, m.Drain())
-    assert told == (
-        TELL,
-        SESSION,
-        m.Assessed(
-            Quality(level_dbfs=-12.0, peak_dbfs=-6.0, clipped_share=0.25, silent_share=1.25, longest_pause_ms=0)
-        ),
+    assert told == (TELL, SESSION, m.Assessed(m.Levels(4, 0.25, 0.5, 1, 5)))
+    assert quality_of(told[2].levels) == Quality(
+        level_dbfs=-12.0, peak_dbfs=-6.0, clipped_share=0.25, silent_share=1.25, longest_pause_ms=0
     )
     assert effects(quality, m.Drain()) == []
 
@@ -282,14 +317,14 @@ def test_the_longest_pause_is_between_arrivals_and_not_before_the_first(quality:
     for at_ms in (5_000, 5_020, 5_500, 5_520):
         effects(quality, m.Frames(0, 1, 640, at_ms))
     (told,) = effects(quality, m.Drain())
-    assert told[2].quality.longest_pause_ms == 480
-    assert told[2].quality.level_dbfs is None
+    assert quality_of(told[2].levels).longest_pause_ms == 480
+    assert quality_of(told[2].levels).level_dbfs is None
 
 
-def test_each_measure_is_told_and_an_empty_one_is_not(quality: QualityActor) -> None:
-    ((op, _, told),) = effects(quality, kept(6, 6))
-    assert (op, told) == (PORT, m.Metered(quality.session_id, kept(6, 6)))
-    assert effects(quality, kept(6, 0)) == []
+def test_each_measure_is_told_also_of_frames_that_were_all_lost(quality: QualityActor) -> None:
+    assert effects(quality, kept(6, 6)) == [(TELL, SESSION, m.Measured(m.Levels(6, 1.5, 0.5, 1, 2), kept(6, 6)))]
+    lost = m.Kept(9, 0, 0.0, 0.0, 0, 0, 6, 6 * 640, "d")
+    assert effects(quality, lost) == [(TELL, SESSION, m.Measured(m.Levels(6, 1.5, 0.5, 1, 2), lost))]
 
 
 def test_a_measure_is_shown_in_decibels() -> None:

@@ -7,8 +7,14 @@ import pytest
 
 from actors import mailbox
 from actors import messages as m
+from actors.quality import QualityActor
+from actors.recorder import NOTHING_YET
+from actors.session import SessionActor
+from actors.system import Token
+from actors.transcriber import NOTHING_HEARD
+from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
-from machines.session import EndReason, VoiceSessionState
+from machines.session import AudioMismatch, EndReason, VoiceSessionState
 
 CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
 
@@ -225,6 +231,143 @@ def test_audio_puts_the_idle_end_off(world: Any) -> None:
     assert world.check_ended().reason is EndReason.IDLE
 
 
+# --- silence ------------------------------------------------------------------------------------------------------------
+
+
+def open_with_silence(world: Any, **changes: Any) -> None:
+    """A call that ends when nobody speaks for ten seconds."""
+    world.open(silence_seconds=10.0, **changes)
+
+
+def pass_time(world: Any, seconds: int) -> None:
+    """So many seconds, with a second of audio in each."""
+    for _ in range(seconds):
+        world.advance(1)
+        world.frames(50)
+
+
+NO_ENGINE: dict[str, Any] = {"stt_engine": None}
+
+
+@pytest.mark.parametrize("engine", [{}, NO_ENGINE])
+def test_a_muted_line_that_sends_noise_ends_by_its_silence(world: Any, engine: dict[str, Any]) -> None:
+    open_with_silence(world, **engine)
+    world.speaks = False
+    pass_time(world, 9)
+    assert world.changes()[-1] is ACTIVE
+    pass_time(world, 2)
+    result = world.check_ended()
+    assert (result.reason, result.drained, result.frames.accounted) == (EndReason.SILENCE, True, 9 * 50)
+    assert [draft.detail for draft in world.records.values() if draft.operation == "session_stopping"] == [
+        (("reason", "silence"),)
+    ]
+
+
+@pytest.mark.parametrize("engine", [{}, NO_ENGINE])
+def test_speech_begins_a_silence_anew(world: Any, engine: dict[str, Any]) -> None:
+    open_with_silence(world, **engine)
+    pass_time(world, 35)
+    assert world.changes()[-1] is ACTIVE
+    world.speaks = False
+    pass_time(world, 9)
+    assert world.changes()[-1] is ACTIVE
+    pass_time(world, 2)
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+def test_a_call_in_which_nothing_comes_at_all_ends_by_its_silence(world: Any) -> None:
+    open_with_silence(world)
+    world.advance(10.1)
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+def test_without_a_silence_timeout_noise_ends_no_call(world: Any) -> None:
+    world.open()
+    world.speaks = False
+    pass_time(world, 100)
+    assert world.changes()[-1] is ACTIVE
+
+
+def test_a_voice_that_an_engine_takes_for_noise_is_no_speech(world: Any) -> None:
+    open_with_silence(world)
+    answers = world.stt_facts
+    world.stt_facts = lambda work: [(to, fact) for to, fact in answers(work) if not isinstance(fact, m.Partial)]
+    pass_time(world, 11)
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+def test_an_engine_that_is_behind_puts_the_end_off_until_it_has_heard_what_came(world: Any) -> None:
+    open_with_silence(world)
+    world.frames(1)
+    world.stt_answers = False
+    pass_time(world, 30)
+    assert world.changes()[-1] is ACTIVE, "somebody may be speaking"
+    world.speaks, world.stt_answers = False, True
+    pass_time(world, 2)
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+def test_sound_that_nobody_has_measured_yet_puts_the_end_off(world: Any) -> None:
+    open_with_silence(world, **NO_ENGINE)
+    world.frames(1)
+    world.media_answers = False
+    pass_time(world, 30)
+    assert world.changes()[-1] is ACTIVE, "somebody may be speaking"
+    world.media_answers = True
+    pass_time(world, 9)
+    assert world.changes()[-1] is ACTIVE, "somebody spoke"
+    world.speaks = False
+    pass_time(world, 11)
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+def test_words_that_an_engine_finds_late_keep_the_call(world: Any) -> None:
+    open_with_silence(world)
+    world.stt_answers = False
+    pass_time(world, 30)
+    world.stt_answers = True
+    pass_time(world, 9)
+    assert world.changes()[-1] is ACTIVE
+
+
+def test_what_an_engine_did_not_hear_may_be_speech_and_voice_counts_from_then_on(world: Any) -> None:
+    open_with_silence(world)
+    answers = world.stt_facts
+    world.stt_facts = lambda work: [
+        (to, m.Unheard(fact.upto - fact.frames, fact.frames, "engine_failed") if isinstance(fact, m.Heard) else fact)
+        for to, fact in answers(work)
+        if not isinstance(fact, m.Partial)
+    ]
+    pass_time(world, 40)
+    assert world.changes()[-1] is ACTIVE
+    world.speaks = False
+    pass_time(world, 11)
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+@pytest.mark.parametrize("step", [3, 8, 20, 30])
+def test_a_crash_of_the_session_keeps_its_silence_timeout(world: Any, step: int) -> None:
+    with world.crashing(SessionActor, frozenset({step})) as steps:
+        open_with_silence(world)
+        world.speaks = False
+        pass_time(world, 9)
+        assert world.changes()[-1] is ACTIVE
+        pass_time(world, 11)  # timers begin anew with a crash
+    assert len(steps) > step
+    assert world.check_ended().reason is EndReason.SILENCE
+
+
+def test_a_stop_ends_a_silence(world: Any) -> None:
+    open_with_silence(world)
+    world.frames(5)
+    world.stop()
+    world.advance(60)
+    assert world.check_ended().reason is EndReason.STOPPED
+
+
+# --- how long a call may last ------------------------------------------------------------------------------------------
+
+
 def test_a_session_ends_at_its_longest_duration_however_much_is_said(world: Any) -> None:
     world.open()
     for _ in range(59):
@@ -306,23 +449,24 @@ def test_frames_of_which_it_is_known_that_they_never_come_are_not_waited_for(wor
     world.open()
     if came:
         world.frames(came)
-    assert world.stop(gap=8).answered
+    assert world.stop(skipped=(("capture", 6), ("ring", 2))).answered
     frames = world.check_ended().frames
     assert (frames.accepted, frames.accounted, frames.transcribed) == (came + 8, came, came)
-    assert frames.dropped == frames.untranscribed == {"lost_on_the_way": 8}
+    assert frames.dropped == frames.untranscribed == {"capture": 6, "ring": 2}
 
 
 def test_the_drain_deadline_does_not_change_what_is_known_of_a_gap(world: Any) -> None:
     world.open()
     world.frames(2)
     world.stt_answers = False
-    world.stop(gap=8)
+    world.stop(skipped=(("capture", 8),))
     world.advance(10.1)
     result = world.check_ended()
     assert not result.drained
     assert result.frames.accepted == 10
-    assert result.frames.dropped == {"lost_on_the_way": 8}
-    assert result.frames.untranscribed == {"drain_expired": 2, "lost_on_the_way": 8}
+    assert result.frames.dropped == {"capture": 8}
+    assert result.frames.transcribed == 2, "they were settled, though the engine never said that it has finished"
+    assert result.frames.untranscribed == {"capture": 8}
 
 
 def test_a_missing_frame_that_comes_after_all_is_not_counted_twice(world: Any) -> None:
@@ -480,3 +624,98 @@ def test_one_script_run_inline_and_queued_has_the_same_effects_and_the_same_evid
         ]
         seen.append((log, list(world.records), world.result()))
     assert seen[0] == seen[1]
+
+
+def test_frames_that_never_come_are_not_waited_for_any_longer_by_a_session_that_crashed_meanwhile(world: Any) -> None:
+    world.open(recording=True)
+    world.frames(2)
+    ended = world.stop(upto=10, settle=False)
+    world.break_at = frozenset({world.submitted + 1})  # the news that it is stopping
+    world.settle()
+    assert world.system.statistics().crashes == 1
+    world.advance(4.9)
+    assert not ended.answered
+    world.advance(0.2)
+    assert ended.answered
+    assert world.check_ended().drained
+
+
+def test_an_account_that_comes_while_it_stops_is_in_the_result_of_a_port_that_says_no_more(world: Any) -> None:
+    world.open(recording=True)
+    world.media_answers = False
+    world.frames(60)
+    world.stop()
+    for _ in range(2):  # it opens, and keeps the frames
+        for ref, fact in world.answers("media", world.media.waiting.pop(0)):
+            world.tell(ref, fact)
+    world.advance(11)
+    result = world.check_ended()
+    assert (result.drained, result.frames.accounted, result.frames.dropped) == (False, 60, {})
+
+
+def test_listeners_hear_whether_a_part_that_crashed_was_restarted(new_world: Any) -> None:
+    with new_world().crashing(QualityActor, frozenset(range(1, 100))):
+        world = new_world()
+        world.open()
+        for _ in range(4):
+            world.frames(1)
+        world.advance(30)
+    emitted = [work for work in world.directory.log if isinstance(work, m.Emit)]
+    told = [dict(work.payload) for work in emitted if work.event_type is VoiceEventType.ERROR]
+    restarted = [one["restarted"] for one in told if one["part"] == "quality"]
+    assert restarted[:4] == [True, True, True, False]
+    assert not any(restarted[3:])
+    assert [one["restarted"] for one in told if one["part"] == "session"] == [False]
+
+
+def resumed(world: Any, facts: m.Facts, age_seconds: float = 0.0, **known: Any) -> Token:
+    """Ask for a session that another process left when it was so old."""
+    token = Token()
+    left = m.Resumption(ACTIVE, 3, NOTHING_YET, NOTHING_HEARD, age_seconds, **known)
+    verdict = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="OK")
+    world.tell(world.supervisor, m.ResumeSession(token, facts, verdict, left))
+    return token
+
+
+def test_audio_that_does_not_fit_its_clock_stands_in_the_result_once_of_each_kind(
+    world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    before = AudioMismatch("too_much_audio", 2_000, 1_000)
+    resumed(world, facts(), mismatches=(before,))
+    world.settle()
+    world.frames(3)
+    for mismatched in (
+        ("too_much_audio", 9_000, 1_000),
+        ("too_little_audio", 1_000, 4_000),
+        ("too_little_audio", 2, 3),
+    ):
+        world.tell(world.routes["voice-1"], m.Mismatched(*mismatched))
+    world.stop()
+    assert world.check_ended().mismatches == (before, AudioMismatch("too_little_audio", 1_000, 4_000))
+    assert world.operations().count("audio_mismatched") == 1
+
+
+def test_a_session_is_resumed_once(world: Any, facts: Callable[..., m.Facts]) -> None:
+    first, second = resumed(world, facts()), resumed(world, facts())
+    world.settle()
+    third = resumed(world, facts())
+    world.settle()
+    assert [type(token.value) for token in (first, second, third)] == [m.Opened, m.Unevidenced, m.Unevidenced]
+    assert world.operations() == ["session_resumed"]
+    world.frames(1)
+    world.stop()
+    assert world.check_ended().frames.accounted == 1
+
+
+@pytest.mark.parametrize(("age", "left"), [(590.0, 10.0), (599.5, 0.5), (700.0, 0.0)])
+def test_the_longest_duration_of_a_resumed_session_counts_from_its_beginning(
+    world: Any, facts: Callable[..., m.Facts], age: float, left: float
+) -> None:
+    token = resumed(world, facts(), age)
+    world.settle()
+    assert isinstance(token.value, m.Opened)
+    if left:
+        world.advance(left - 0.1)
+        assert not world.finals()
+    world.advance(0.2)
+    assert world.check_ended().reason is EndReason.OVERRUN

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from actors import messages as m
-from actors.actor import Actor
+from actors.actor import Actor, Out
+from actors.mailbox import EMPTY
 from actors.mailbox import STOPPED as GONE
 from actors.recorder import RecorderActor
 from actors.session import SessionActor
@@ -213,7 +214,7 @@ def test_a_session_that_the_supervisor_ends_while_the_store_is_down_is_on_record
         world.frames(1)
         world.advance(10)
         assert world.finals() == []
-        assert m.Closed("voice-1") in world.directory.log
+        assert m.Closed("voice-1", gone=True) in world.directory.log
         world.store = "up"
         world.advance(10)
     world.check_ended()
@@ -278,3 +279,126 @@ def test_a_session_that_crashes_on_being_stopped_still_stops_and_says_so(new_wor
     assert ended.value.durable
     assert [draft.result for draft in world.records.values() if draft.result is not None]
     assert "voice-1" not in dict(world.supervisor.actor.sessions.items())
+
+
+# --- deadlines ----------------------------------------------------------------------------------------------------------
+
+
+def session_of(world: Any) -> Any:
+    """The session "voice-1", which the door may know nothing of yet."""
+    return next(ref for ref, _ in world.system.refs() if ref.name == "voice-1")
+
+
+def crash_at(world: Any, moments: tuple[float, ...], upto: float) -> None:
+    """Let time pass until `upto`, from now on, and crash the session at these moments."""
+    passed = 0.0
+    for moment in moments:
+        world.advance(moment - passed)
+        passed = moment
+        with world.system.held_back():
+            world.system._crash(session_of(world), EMPTY, RuntimeError("crashed at rest"))
+        world.settle()
+    world.advance(upto - passed)
+
+
+def test_a_creation_that_is_not_durable_is_refused_in_time_whatever_crashes(
+    world: Any, facts: Callable[..., m.Facts]
+) -> None:
+    world.store = "silent"
+    token = world.ask(facts())
+    crash_at(world, (1.0, 1.9), 1.99)
+    assert not token.answered
+    world.advance(0.02)
+    assert isinstance(token.value, m.Unevidenced)
+
+
+def test_a_call_ends_at_its_longest_duration_whatever_crashes(world: Any) -> None:
+    world.open()
+    for _ in range(29):
+        world.frames(1)
+        crash_at(world, (19.0,), 20.0)
+    world.frames(1)
+    crash_at(world, (19.9,), 19.99)
+    assert world.finals() == []
+    world.advance(0.02)
+    assert world.check_ended().reason is EndReason.OVERRUN
+
+
+@pytest.mark.parametrize("audio", [0, 1])
+def test_a_call_without_audio_ends_as_idle_in_time_whatever_crashes(world: Any, audio: int) -> None:
+    world.open()
+    world.advance(20)
+    world.frames(audio)
+    crash_at(world, (9.0,), 9.99 + 30 * audio)
+    assert world.finals() == []
+    world.advance(0.02)
+    assert world.check_ended().reason is EndReason.IDLE
+
+
+def test_frames_that_are_missing_are_waited_for_in_time_whatever_crashes(world: Any) -> None:
+    world.open()
+    world.frames(2)
+    world.stop(upto=5)
+    crash_at(world, (1.0, 4.9), 4.99)
+    assert world.finals() == []
+    world.advance(0.02)
+    assert dict(world.check_ended().frames.dropped) == {"lost_on_the_way": 3}
+
+
+def test_the_drain_ends_in_time_whatever_crashes(world: Any) -> None:
+    world.open()
+    world.media_answers = False
+    world.frames(2)
+    world.stop()
+    crash_at(world, (1.0, 9.0, 9.9), 9.99)
+    assert world.finals() == []
+    world.advance(0.02)
+    assert not world.check_ended().drained
+
+
+def test_the_last_record_is_spilled_in_time_whatever_crashes(world: Any) -> None:
+    world.open()
+    world.store = "silent"
+    token = world.stop()
+    crash_at(world, (1.0, 1.9), 1.99)
+    assert not token.answered
+    world.advance(0.02)
+    assert token.value == m.Ended("voice-1", durable=False, spilled=True)
+
+
+def test_a_spill_that_is_not_answered_ends_in_time_whatever_crashes(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.open()
+    world.store = "silent"
+    answers = world.store_answers
+    monkeypatch.setattr(world, "store_answers", lambda work: [] if isinstance(work, m.SpillWork) else answers(work))
+    token = world.stop()
+    world.advance(2.0)
+    crash_at(world, (1.0, 1.9), 1.99)
+    assert not token.answered
+    world.advance(0.02)
+    assert token.value == m.Ended("voice-1", durable=False, spilled=False)
+
+
+@pytest.mark.parametrize(("times", "reason"), [(1, EndReason.OVERRUN), (3, EndReason.OVERRUN), (99, EndReason.FAILED)])
+def test_a_session_that_crashes_when_its_longest_duration_is_over_ends_there_all_the_same(
+    world: Any, monkeypatch: pytest.MonkeyPatch, times: int, reason: EndReason
+) -> None:
+    timeout, left = SessionActor.timeout, times
+
+    def failing(session: SessionActor, timer: str, out: Out) -> None:
+        nonlocal left
+        timeout(session, timer, out)
+        if timer == "overrun" and left:
+            left -= 1
+            raise RuntimeError("on the timer")
+
+    monkeypatch.setattr(SessionActor, "timeout", failing)
+    world.open()
+    for _ in range(30):
+        world.frames(1)
+        world.advance(19.999)
+    assert world.finals() == []
+    world.advance(0.1)
+    assert world.check_ended().reason is reason

@@ -10,14 +10,20 @@ from typing import Any, ClassVar
 import pytest
 from msgspec import Struct
 
-from actors.actor import Actor, Out
+from actors.actor import Actor, Out, Shutdown
+from actors.child_spec import ChildSpec, Restart, Strategy, Supervision
+from actors.lockstep import Lockstep
 from actors.mailbox import Ref
+from actors.model import ActorModel
 from actors.model_parts import Choice, Outside, Part
 from actors.pytest_plugin import check_simulation
 from actors.simulation import FaultKind, PromiseBroken, Simulation, World
 from actors.simulation_plan import HOUR_MS, Chance, Fault, Plan, drawn_faults
 from actors.simulation_runs import Report, run_seeds
 from actors.simulation_shrink import shrunk
+from actors.supervision import StaticSupervisor
+from machines.checker import ModelError
+from machines.restart import Backoff, Intensity
 
 ROOT = Path(__file__).parents[2]
 SIX_MINUTES = 0.1
@@ -362,3 +368,134 @@ def test_faults_are_numbered_in_the_order_of_their_times() -> None:
         kind = FAULTS[one.kind]
         assert one.target in kind.targets
         assert kind.smallest <= one.size <= kind.largest
+
+
+# ------------------------------------------------------------------------------------------- supervised actors, and setups
+
+
+class Stock(Actor):
+    __slots__ = ("sold",)
+    state = ("sold",)
+    journal = state
+    handles: ClassVar = {str: "take"}
+
+    def __init__(self) -> None:
+        self.sold = 0
+
+    def take(self, message: str, out: Out) -> None:
+        self.sold += 1
+
+
+class Till(Actor):
+    __slots__ = ("stock",)
+    wiring = ("stock",)
+    handles: ClassVar = {str: "sell", Shutdown: "close"}
+
+    def __init__(self, stock: Ref) -> None:
+        self.stock = stock
+
+    def sell(self, message: str, out: Out) -> None:
+        out.tell(self.stock, message)
+
+    def close(self, message: Shutdown, out: Out) -> None:
+        out.stop()
+
+
+SHOP = Supervision(
+    (
+        ChildSpec("stock", lambda _: Stock()),
+        ChildSpec("till", lambda elders: Till(elders["stock"]), Restart.TRANSIENT, shutdown=2.0),
+    ),
+    Strategy.REST_FOR_ONE,
+    Intensity(limit=1_000, window=60.0),
+    Backoff(first=0.5, most=10.0),
+)
+BOUGHT = 20
+
+
+class Customers(Part):
+    till: Any = None
+
+    def initial(self) -> int:
+        return BOUGHT
+
+    def choices(self, left: int) -> Any:
+        if left:
+            yield Choice("buys", left - 1, ((self.till, "bread"),))
+
+    def setup(self, scene: Any) -> None:
+        scene.spawn(StaticSupervisor(SHOP, None), "shop")
+        self.till = scene.find("shop/till")
+
+
+def shop(**faults: FaultKind) -> Simulation:
+    customers = Customers("customers")
+    simulation = Simulation("shop", customers.setup, parts=[customers], faults=faults, faults_in_a_day=500)
+    simulation.always(
+        "nothing is sold twice",
+        lambda it, left: not it.alive or it.sold <= BOUGHT - left,
+        of=["shop/stock", "customers"],
+    )
+    return simulation
+
+
+def test_supervised_actors_are_simulated_with_the_setup_of_their_model() -> None:
+    simulation = shop()
+    simulation.at_end("all is sold", lambda it: it.sold == BOUGHT, of=["shop/stock"])
+    for seed in range(10):
+        assert simulation.run(seed, 1.0).failure is None
+
+
+def test_they_are_begun_again_and_found_again_after_crashes_and_kills() -> None:
+    simulation = shop(crash=FaultKind(("Till", "Stock"), 0, 50), kill=FaultKind(("",), 1_000, 5_000))
+    days = [simulation.run(seed, 6.0) for seed in range(10)]
+    assert [day.failure for day in days] == [None] * len(days)
+    assert sum(day.restarts for day in days) > 0
+    assert sum(day.processes for day in days) > len(days)
+
+
+@pytest.mark.parametrize("begin", ["simulation", "model", "lockstep"])
+def test_a_setup_that_looks_for_nobody_is_told_who_is_there(begin: str) -> None:
+    customers = Customers("customers")
+
+    def setup(scene: Any) -> None:
+        scene.spawn(StaticSupervisor(SHOP, None), "shop")
+        scene.find("shop/tills")
+
+    def model() -> ActorModel:
+        return ActorModel("shop", setup, parts=[customers])
+
+    with pytest.raises(ModelError, match=r"no actor 'shop/tills' lives by now; did you mean 'shop/till'"):
+        if begin == "simulation":
+            Simulation("shop", setup, parts=[customers]).run(1)
+        elif begin == "model":
+            list(model().initial())
+        else:
+            Lockstep(model)
+
+
+def test_a_world_says_whom_it_does_not_find() -> None:
+    seen: list[str] = []
+
+    class Looks:
+        def __init__(self, world: World) -> None:
+            self.world = world
+
+        def stepped(self, ref: Ref, actor: Actor) -> None:
+            pass
+
+        def look(self) -> None:
+            with pytest.raises(ModelError, match=r"no actor 'nobody' lives by now; there is 'shop'"):
+                self.world.find("nobody")
+            seen.append(self.world.find("shop/till").name)
+            assert self.world.living("nobody") is None
+
+        def died(self) -> None:
+            pass
+
+        def end(self) -> None:
+            pass
+
+    customers = Customers("customers")
+    Simulation("shop", customers.setup, parts=[customers], monitors=[Looks]).run(1, 0.1)
+    assert set(seen) == {"till"}

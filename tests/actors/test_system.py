@@ -8,7 +8,7 @@ import pytest
 
 from actors.actor import DEFER, Actor, Out
 from actors.mailbox import AUDIO, AUDIO_BOUND, CONTROL, CONTROL_BOUND, SYSTEM, Ref
-from actors.system import BUDGET
+from actors.system import BUDGET, ActorSystem, SlowStep, SlowSteps
 
 
 class RecordingPort:
@@ -207,6 +207,34 @@ def test_held_back_may_be_nested_and_drains_at_the_outer_end(stage: Any) -> None
             stage.do(ref, "a")
         assert stage.log(ref) == ("start",)
     assert stage.log(ref) == ("start", "a")
+
+
+def test_a_step_that_blocks_is_told_with_its_actor_and_its_message_and_counted() -> None:
+    time, told = [0.0], []
+
+    class Sleeper(Actor):
+        __slots__ = ("child", "log")
+        state = ("child", "log")
+        handles = {str: "say", float: "sleep"}
+
+        def start(self, out: Out) -> None:
+            time[0] += 3.0
+            self.child = None
+
+        def say(self, _: str, out: Out) -> None:
+            self.child = out.spawn(Sleeper(), "child")
+
+        def sleep(self, seconds: float, _: Out) -> None:
+            time[0] += seconds
+
+    system = ActorSystem(slow_steps=SlowSteps(lambda: time[0], 2.0, told.append))
+    ref = system.spawn(Sleeper(), "sleeper")
+    for seconds in (2.0, 2.5, 0.0):
+        system.tell(ref, seconds)
+    assert told == [SlowStep("sleeper", "start", 3.0), SlowStep("sleeper", "float", 2.5)]
+    system.tell(ref, "have a child")
+    assert told[2:] == [SlowStep("sleeper/child", "start", 3.0)], "and not the step before it"
+    assert system.statistics().slow_steps == 3
 
 
 # --- bounds ------------------------------------------------------------------------------------------------------------

@@ -132,6 +132,29 @@ async def test_who_posts_for_ever_does_not_hold_up_the_loop() -> None:
 
 
 @pytest.mark.anyio
+async def test_what_is_posted_while_the_inbox_is_taken_wakes_the_loop_again() -> None:
+    system, done = ActorSystem(), anyio.Event()
+    seen: list[tuple[int, int]] = []
+
+    class Poster(Counter):
+        __slots__ = ()
+
+        def count(self, message: Count, out: Out) -> None:
+            if message.number < 3:  # in the very turn in which the inbox is being taken
+                system.post(ref, Count(0, message.number + 1))
+            super().count(message, out)
+
+    ref = system.spawn(Poster(4, done, seen, set()), "poster")
+    async with anyio.create_task_group() as group:
+        await group.start(system.run)
+        system.post(ref, Count(0, 0))
+        with anyio.move_on_after(10):
+            await done.wait()
+        group.cancel_scope.cancel()
+    assert [number for _, number in seen] == [0, 1, 2, 3]
+
+
+@pytest.mark.anyio
 async def test_a_post_after_the_end_is_lost_without_an_error() -> None:
     system = ActorSystem()
     seen: list[tuple[int, int]] = []

@@ -201,7 +201,7 @@ def test_a_whole_call_is_told_and_goes_as_it_goes_untraced(new_world: Any) -> No
 def test_numbers_states_and_addresses_are_told(stage: Any, facts: Any) -> None:
     ref = stage.doer("evidence")
     assert safe_fields(m.Frames(3, 2, 1280, 17)) == {"first": 3, "count": 2, "n_bytes": 1280, "at_ms": 17}
-    assert safe_fields(m.Stop(EndReason.IDLE, 7, None)) == {"reason": "idle", "upto": 7, "token": None, "gap": 0}
+    assert safe_fields(m.Stop(EndReason.IDLE, 7, None)) == {"reason": "idle", "upto": 7, "token": None}
     assert safe_fields(m.Routes(2, ref, ref)) == {"epoch": 2, "policy": "evidence", "evidence": "evidence"}
 
 

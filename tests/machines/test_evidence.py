@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machines.communication import ConnectorType
-from machines.evidence import GENESIS, ChainRow, EvidenceRecord, canonical_json, link, verify
+from machines.evidence import ChainRow, EvidenceRecord, canonical_json, link
+from machines.heads import GENESIS
+from machines.verification import verify
 
 JSON = st.recursive(
     st.none()

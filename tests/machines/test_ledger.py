@@ -1,5 +1,7 @@
-from machines.evidence import GENESIS, link, record_id, verify
-from machines.ledger import Head, Written, deciding_ids, links
+from machines.evidence import link, record_id
+from machines.heads import GENESIS, Head
+from machines.ledger import Written, deciding_ids, links
+from machines.verification import verify
 
 
 def written(number: int | None, session: str = "a") -> Written:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from machines.communication import RequestStatus, RiskLevel
-from machines.policy import FLAGS, VoicePolicy
+from machines.policy import FLAGS, VoicePolicy, mistaken_flags
 from machines.session import STTProvider, VoiceProvider
 
 LOW, MEDIUM, HIGH, CRITICAL = RiskLevel
@@ -131,3 +131,25 @@ def test_parameters_of_the_right_kind_are_valid() -> None:
         {"from_number": "+4930", "sensitive_data": True, "other": object()},
     )
     assert answer == (True, "valid")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [
+        ("record", True, "recording_enabled"),
+        ("Record-Call", "yes", "recording_enabled"),
+        ("recording_enabeld", False, "recording_enabled"),
+        ("isSensitive", True, "sensitive_data"),
+        ("sensitive", 1, "sensitive_data"),
+        ("international", "ON", "international_call"),
+        ("data_access", True, "requires_data_access"),
+    ],
+)
+def test_a_key_that_looks_like_a_flag_leads_to_the_right_name(key: str, value: object, meant: str) -> None:
+    assert mistaken_flags({key: value}) == {key: meant}
+
+
+def test_flags_themselves_and_keys_that_hold_something_else_are_no_mistakes() -> None:
+    flags = dict.fromkeys(FLAGS, True)
+    others = {"record_id": "r-7", "records": [1], "sensitive": None, "internal": True, "customer": "yes", "": True}
+    assert mistaken_flags({**flags, **others}) == {}

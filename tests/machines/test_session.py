@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.frozen import FrozenDict
@@ -28,19 +28,21 @@ LEGAL = {
     (State.CREATED, "stop"): State.STOPPING,
     (State.CREATED, "fail"): State.STOPPING,
     (State.CREATED, "idle"): State.STOPPING,
+    (State.CREATED, "silence"): State.STOPPING,
     (State.CREATED, "overrun"): State.STOPPING,
     (State.CREATED, "recover"): State.STOPPING,
     (State.CREATED, "resume"): State.ACTIVE,
     (State.ACTIVE, "stop"): State.STOPPING,
     (State.ACTIVE, "fail"): State.STOPPING,
     (State.ACTIVE, "idle"): State.STOPPING,
+    (State.ACTIVE, "silence"): State.STOPPING,
     (State.ACTIVE, "overrun"): State.STOPPING,
     (State.ACTIVE, "recover"): State.STOPPING,
     (State.ACTIVE, "resume"): State.ACTIVE,
     (State.STOPPING, "drained"): State.STOPPED,
     (State.STOPPING, "drain_expired"): State.STOPPED,
 }
-TRIGGERS = ("audio", "stop", "fail", "idle", "overrun", "recover", "resume", "drained", "drain_expired")
+TRIGGERS = ("audio", "stop", "fail", "idle", "silence", "overrun", "recover", "resume", "drained", "drain_expired")
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
@@ -126,3 +128,10 @@ def test_string_enums_have_the_values_of_the_specification() -> None:
     assert [provider.value for provider in VoiceProvider] == ["local", "twilio"]
     assert [stt.value for stt in STTProvider] == ["whisper_local", "google", "azure", "aws", "pocketsphinx"]
     assert [state.value for state in State] == ["created", "active", "stopping", "stopped"]
+
+
+def test_a_result_of_a_version_that_noted_no_mismatches_is_read() -> None:
+    dumped = SessionResult(reason=EndReason.STOPPED).model_dump(mode="json")
+    assert dumped.pop("mismatches") == []
+    read = TypeAdapter(SessionResult).validate_python(dumped)
+    assert read == SessionResult(reason=EndReason.STOPPED)

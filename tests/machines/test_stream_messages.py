@@ -73,6 +73,15 @@ REFUSED = {
     "a number as text": '{"type": "end", "upto": "1"}',
     "a negative frame": '{"type": "end", "upto": -1}',
     "a frame without a number": json.dumps({"type": "end", "upto": MAX_FRAME + 1}),
+    "the same field twice": '{"type": "end", "upto": 1, "upto": 2}',
+    "the same type twice": '{"type": "pong", "type": "pong", "id": 1}',
+    "a number that is too large": json.dumps({"type": "pong", "id": 2**63}),
+    "a number of many digits": '{"type": "pong", "id": ' + "9" * 5_000 + "}",
+    "an event beyond the last": (
+        '{"type":"hello","ticket":"t","attempt":1,"events":9223372036854775808,'
+        '"formats":[{"encoding":"pcm_s16le","sample_rate":16000}]}'
+    ),
+    "a lone surrogate": '{"type": "pong", "id": 1}\ud800',
     "an empty gap": '{"type": "gap", "first": 1, "count": 0, "reason": "ring"}',
     "a gap for another reason": '{"type": "gap", "first": 1, "count": 1, "reason": "whim"}',
     "no format": '{"type": "hello", "ticket": "t", "attempt": 1, "formats": []}',
@@ -99,6 +108,23 @@ def test_anything_else_is_malformed(text: str) -> None:
     with pytest.raises(StreamViolation) as refused:
         read_from_client(text)
     assert refused.value.code == StreamCode.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "pong", "id": 1, "secret`\\n` x": 2}',
+        '{"type": "secret"}',
+        '{"type": "hello", "attempt": 1, "ticket": "a", "formats": [{"encoding": "secret", "sample_rate": 1}]}',
+        '{"type": "hello", "attempt": 1, "ticket": "a", "formats": [{"secret": 1}]}',
+        '{"type": "pong", "id": "secret"}',
+        '{"secret": 1, "secret": 2}',
+    ],
+)
+def test_a_reason_repeats_nothing_that_was_sent(text: str) -> None:
+    with pytest.raises(StreamViolation) as refused:
+        read_from_client(text)
+    assert "secret" not in refused.value.reason
     assert len(refused.value.reason.encode()) <= 123
 
 

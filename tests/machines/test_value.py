@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from machines.frozen import FrozenDict
-from machines.session import EndReason, FrameAccount, Quality, RecordingInfo, SessionResult
+from machines.recording import RecordingInfo
+from machines.session import EndReason, FrameAccount, Quality, SessionResult
 from machines.value import Value
 
 RECORDING = RecordingInfo("a.flac", 16_000, 1, 640, 0.04, 1, ((320, 320),))

@@ -1,17 +1,14 @@
 """What the tests of the voice service share: settings that need no engine, audio, and a look at what was stored."""
 
-import json
-import sqlite3
 from array import array
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.storage.store import VoiceStore
 
 MakeSettings = Callable[..., VoiceSettings]
 Records = Callable[..., list[dict[str, Any]]]
@@ -29,23 +26,24 @@ def make_settings(home: Path) -> MakeSettings:
 
 @pytest.fixture
 def records(home: Path) -> Records:
-    """The evidence as it stands in the database of the home, in chain order; of one session if given."""
+    """The evidence in the database of the home, in chain order, with all its content; of one session if given."""
 
     def read(session_id: str | None = None) -> list[dict[str, Any]]:
-        with closing(sqlite3.connect(home / "voice.db")) as database:
-            found = [json.loads(text) for (text,) in database.execute("SELECT record FROM evidence ORDER BY seq")]
-        return [record for record in found if session_id in (None, record["request_id"])]
+        with VoiceStore.open_read_only(home / "voice.db") as store:
+            return [record.model_dump(mode="json") for record in store.evidence(session_id)]
 
     return read
 
 
 @pytest.fixture
 def verified(home: Path) -> Callable[[], int]:
-    """Walks the chain of the home: the number of its records; fails where a link is wrong."""
+    """Walks the chain of the home, and holds what is stored against it: the number of its records; fails where a link is wrong
+    or something disagrees."""
 
     def verify() -> int:
-        with EvidenceLogger(home / "voice.db") as log:
-            found = log.verify()
+        with VoiceStore.open_read_only(home / "voice.db") as store:
+            found = store.verify()
+            assert store.cross_check() == []
         assert found.ok, found
         return found.records
 

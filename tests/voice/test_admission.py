@@ -45,12 +45,13 @@ def admission(make_settings: MakeSettings) -> Admission:
             memory_watermark=0.5,
             max_loop_lag_seconds=1,
             max_mailbox_age_seconds=2,
+            stop_timeout_seconds=4,
         )
     )
 
 
 def test_with_room_nothing_is_refused(admission: Admission) -> None:
-    assert refusal(admission, Load(1.0, 2.0, 500 * MB), sessions=9) is None
+    assert refusal(admission, Load(1.0, 2.0, 500 * MB, speech_wait_seconds=4.0), sessions=9) is None
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,11 @@ def test_with_room_nothing_is_refused(admission: Admission) -> None:
             Load(memory_bytes=501 * MB),
             0,
             "the process has 501 MiB in memory, and calls are taken up to 500 MiB; try again in 10 s",
+        ),
+        (
+            Load(speech_wait_seconds=4.25),
+            0,
+            "speech to text has 4.2 s of work waiting, and can catch up with 4 s when a call ends; try again in 5 s",
         ),
         (Load(silent_ports=("media",)), 0, "the media port does not answer; try again in 5 s"),
         (
@@ -98,9 +104,22 @@ def test_a_silent_port_refuses_only_calls_that_need_it(admission: Admission) -> 
     assert "speech" not in only
 
 
-@pytest.mark.parametrize("field", ["loop_lag_seconds", "mailbox_age_seconds", "memory_bytes"])
+def test_speech_that_is_behind_refuses_only_calls_that_need_it(admission: Admission) -> None:
+    behind = Load(speech_wait_seconds=9)
+    assert refusal(admission, behind, ports=("media",)) is None
+    assert "speech to text has 9.0 s" in str(refusal(admission, behind))
+    assert "speech to text has 9.0 s" in admission.speech_behind(behind)
+    assert admission.speech_behind(Load(speech_wait_seconds=3.5)), "between the two limits it stays refused"
+    assert refusal(admission, Load(speech_wait_seconds=3.5), ports=("media",)) is None
+    assert refusal(admission, Load(speech_wait_seconds=3.5)) is not None
+    assert admission.speech_behind(Load(speech_wait_seconds=3)) == ""
+    assert refusal(admission, Load(speech_wait_seconds=3.5)) is None
+
+
+@pytest.mark.parametrize("field", ["loop_lag_seconds", "mailbox_age_seconds", "memory_bytes", "speech_wait_seconds"])
 def test_it_does_not_flap(admission: Admission, field: str) -> None:
-    limit = {"loop_lag_seconds": 1.0, "mailbox_age_seconds": 2.0, "memory_bytes": 500 * MB}[field]
+    limits = {"loop_lag_seconds": 1.0, "mailbox_age_seconds": 2.0, "memory_bytes": 500 * MB, "speech_wait_seconds": 4.0}
+    limit = limits[field]
 
     def refused(share: float) -> bool:
         fields: Any = {field: limit * share}

@@ -1,6 +1,7 @@
 """The blocking service: the same behaviour from any thread, with or without a loop around it."""
 
 import asyncio
+import inspect
 import json
 import os
 import sqlite3
@@ -18,6 +19,7 @@ import pytest
 import trio
 
 from agentos.core.communication.voice import (
+    AsyncVoiceService,
     STTProvider,
     VoiceProvider,
     VoiceService,
@@ -25,6 +27,7 @@ from agentos.core.communication.voice import (
     VoiceSessionState,
 )
 from agentos.core.communication.voice.errors import (
+    Draining,
     InvalidRequest,
     InvalidState,
     Overloaded,
@@ -34,6 +37,7 @@ from agentos.core.communication.voice.errors import (
     StoreError,
 )
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.manifest import has_samples
 from agentos.core.communication.voice.storage.recordings import RecordingWriter
 
 FRAME = 640
@@ -57,6 +61,37 @@ def service(request: pytest.FixtureRequest, make_settings: MakeSettings) -> Iter
     with VoiceService(make_settings(**request.param)) as running:
         yield running
     assert threads() == []
+
+
+LOOP_ONLY = {"aclose": "close", "run": None, "door": None, "resources": None}
+"""What only makes sense in a loop, and what it is called here."""
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(AsyncVoiceService) if not name.startswith("_") and name not in LOOP_ONLY]
+)
+def test_it_has_every_method_of_the_asynchronous_one_with_the_same_arguments(name: str) -> None:
+    theirs, ours = getattr(AsyncVoiceService, name), getattr(VoiceService, name)
+    if isinstance(theirs, property):
+        assert isinstance(ours, property)
+    else:
+        assert list(inspect.signature(ours).parameters.values()) == list(inspect.signature(theirs).parameters.values())
+
+
+def test_before_a_call_it_can_be_asked_for_the_verdict_and_the_room(service: VoiceService) -> None:
+    verdict = service.evaluate_request("p", "twilio", "whisper_local", {"requires_data_access": True})
+    assert verdict.reason_code == "ADMIN_TOKEN_REQUIRED"
+    service.check_room()
+    session = create(service)
+    service.begin_drain()
+    assert not service.ready
+    with pytest.raises(Draining):
+        service.check_room()
+    waiting = threading.Thread(target=service.wait_closed)
+    waiting.start()
+    assert service.stop_session(session.session_id)
+    waiting.join(PATIENCE)
+    assert not waiting.is_alive()
 
 
 def test_a_whole_call(service: VoiceService, records: Records, verified: Callable[[], int]) -> None:
@@ -122,6 +157,7 @@ def test_many_threads_have_calls_of_their_own(service: VoiceService, verified: C
         for _ in range(20):
             service.dispatch_audio_chunk(session.session_id, bytes([mark]) * FRAME)
         assert service.stop_session(session.session_id)
+        service.recording(session.session_id)
         ended = service.get_session(session.session_id)
         assert ended is not None
         return ended
@@ -133,7 +169,7 @@ def test_many_threads_have_calls_of_their_own(service: VoiceService, verified: C
     for session in ended:
         assert session.result is not None
         assert session.result.frames.recorded == 20
-    assert verified() == 24 * 4
+    assert verified() == 24 * 5, "four records of each session, and one of its recording"
 
 
 def test_many_threads_that_use_it_first_start_it_once(make_settings: MakeSettings) -> None:
@@ -364,7 +400,8 @@ def test_what_is_open_at_the_exit_is_flushed(end: str, loop: str, home: Path, tm
     for record in last:
         result = record["response_summary"]["result"]
         assert result["frames"]["recorded"] == 50
-        assert Path(result["recording"]["path"]).is_file()
+        assert result["recording"]["samples"] == 16_000
+        assert has_samples(Path(result["recording"]["path"]).parent)
     assert list(home.glob("*.spill")) == []
 
 

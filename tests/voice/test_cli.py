@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
@@ -18,7 +19,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import soundfile
-import structlog
 
 from agentos.core.communication.voice import errors
 from agentos.core.communication.voice.cli import EXIT_CODES, app, main
@@ -28,6 +28,7 @@ from agentos.core.communication.voice.cli.sessions import StateName
 from agentos.core.communication.voice.errors import StoreError, VoiceError
 from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms
 from machines.session import STTProvider, VoiceSessionState
 
@@ -129,19 +130,12 @@ def frames_hold(frames: dict[str, Any]) -> bool:
     )
 
 
-@pytest.fixture(autouse=True)
-def _log_as_before() -> Iterator[None]:
-    """A command in this process sets up the log of the whole program."""
-    yield
-    structlog.reset_defaults()
-
-
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A home with one call and one token in it, for commands that only read: its variable, and the ids."""
     folder = tmp_path_factory.mktemp("kept") / "home"
     done = told("call", "--fast", "--project", "shop", AGENTOS_VOICE_HOME=str(folder))
-    token = told("token", "create", "laptop", run=run_here, AGENTOS_VOICE_HOME=str(folder))
+    token = told("token", "create", "laptop", "--role", "admin", run=run_here, AGENTOS_VOICE_HOME=str(folder))
     return {"home": str(folder), "session": done["session_id"], "token": token["id"], "head": done["evidence"]["head"]}
 
 
@@ -175,7 +169,7 @@ def test_the_json_object_of_a_call_has_the_whole_result(home: Path) -> None:
     assert result["recording"] == result["recording_info"]["path"]
     evidence = result["evidence"]
     assert evidence["verified"] is True
-    assert evidence["records"] == evidence["chain_records"] > 0
+    assert evidence["records"] == evidence["chain_records"] - 1 == 4, "the other one is that of the recording"
     assert evidence["database"] == str(home / "voice.db")
     verified = told("evidence", "verify")
     assert (verified["records"], verified["head"]) == (evidence["chain_records"], evidence["head"])
@@ -239,6 +233,17 @@ def test_a_call_that_lasts_too_long_ends_and_says_so(tmp_path: Path) -> None:
     assert frames_hold(result["frames"])
 
 
+def test_a_call_in_which_nobody_speaks_ends_and_says_so(tmp_path: Path) -> None:
+    options = ("--silence-timeout", "0.4", "--stt", "azure")
+    result = told(
+        "call", tone(tmp_path / "hum.wav", 20.0), *options, code=1, AGENTOS_VOICE_ON_STT_UNAVAILABLE="record_only"
+    )
+    assert result["reason"] == "silence"
+    assert 0 < result["seconds"] < 20
+    wrong = told("call", "--fast", "--silence-timeout", "0", code=2)
+    assert wrong["error"]["field"] == "silence_timeout_seconds"
+
+
 def empty(path: Path) -> None:
     path.touch()
 
@@ -295,7 +300,7 @@ def test_a_denied_call_says_why_and_works_with_a_token(home: Path) -> None:
     assert record["operation"] == "session_denied"
     assert told("evidence", "list", run=run_here)["records"] == [record]
     assert told("sessions", run=run_here)["sessions"] == []
-    token = told("token", "create", "me", "--days", "1")["token"]
+    token = told("token", "create", "me", "--role", "admin", "--expires", "1d")["token"]
     by_variable = told("call", "--fast", "--metadata", SENSITIVE, AGENTOS_VOICE_ADMIN_TOKEN=token)
     assert by_variable["transcript"] == SAMPLE_TEXT
     assert by_variable["risk_tier"] == "critical"
@@ -331,7 +336,7 @@ def test_a_signal_stops_the_call_in_order_and_the_summary_is_still_told(
 
 
 def test_a_signal_before_there_is_a_session_leaves_none(home: Path) -> None:
-    told("token", "create", "makes-the-database", run=run_here)
+    told("token", "create", "makes-the-database", "--role", "auditor", run=run_here)
     lock = sqlite3.connect(home / "voice.db", isolation_level=None, timeout=LIMIT_SECONDS)
     lock.execute("BEGIN IMMEDIATE")
     with running("call", AGENTOS_VOICE_STORE_BUSY_TIMEOUT_SECONDS="60") as process:
@@ -420,14 +425,82 @@ def test_verification_of_what_is_no_database_fails_clearly(tmp_path: Path) -> No
     path = tmp_path / "notes.db"
     no_audio(path)
     done = run("evidence", "verify", path)
-    assert done.returncode == 4
-    assert "no SQLite database" in problem(done)
+    assert done.returncode == 9
+    assert problem(done) == f"{path} is no SQLite database: restore a copy or move the file away"
+    for name, statement in (("empty.db", ""), ("other.db", "CREATE TABLE notes (text)")):
+        with closing(sqlite3.connect(tmp_path / name)) as database:
+            database.execute("PRAGMA user_version = 1")
+            database.execute(statement)
+        done = run_here("evidence", "verify", tmp_path / name)
+        assert done.returncode == 9
+        assert str(tmp_path / name) in problem(done)
     done = run_here("evidence", "verify", tmp_path / "nowhere.db")
     assert done.returncode == 2
     assert problem(done) == f"there is no such file: {tmp_path / 'nowhere.db'}"
     done = run_here("evidence", "verify")
     assert done.returncode == 2
     assert "a first call makes one" in problem(done)
+
+
+def test_a_head_is_printed_as_it_is_noted_and_the_chain_goes_on_from_it(kept: dict[str, str], tmp_path: Path) -> None:
+    home = kept["home"]
+    done = run_here("evidence", "head", AGENTOS_VOICE_HOME=home)
+    found = told("evidence", "head", run=run_here, AGENTOS_VOICE_HOME=home)
+    noted = f"{found['place']}:{found['hash']}"
+    assert done.stdout == f"{noted}\n"
+    file = tmp_path / "heads"
+    file.write_text(f"# of the shop\n0:{'0' * 64}\n{noted}\n")
+    said = told("evidence", "verify", "--head", noted, "--heads", file, run=run_here, AGENTOS_VOICE_HOME=home)
+    assert said["verified"] is True
+    assert [head["state"] for head in said["heads"]] == ["holds", "holds"]
+    assert said["not_shown"] == (
+        f"that nothing was cut off or put in behind record {found['place']}, the newest noted head; and whoever can write the "
+        "database and the place where heads are noted can make both anew"
+    )
+    done = run_here("evidence", "verify", "--head", noted, AGENTOS_VOICE_HOME=home)
+    assert "holds: the chain goes on from it" in done.stdout
+    without = told("evidence", "verify", run=run_here, AGENTOS_VOICE_HOME=home)
+    assert "that the end was not cut off" in without["not_shown"]
+
+
+def test_a_tail_that_was_cut_is_told_to_who_noted_the_head(kept: dict[str, str], tmp_path: Path) -> None:
+    found = told("evidence", "head", run=run_here, AGENTOS_VOICE_HOME=kept["home"])
+    noted, path = f"{found['place']}:{found['hash']}", tmp_path / "copy.db"
+    with closing(sqlite3.connect(Path(kept["home"]) / "voice.db")) as source, closing(sqlite3.connect(path)) as copy:
+        source.backup(copy)
+        for table in ("evidence", "evidence_content"):
+            copy.execute(f"DELETE FROM {table} WHERE seq >= ?", [found["place"]])
+        copy.commit()
+    assert run_here("evidence", "verify", path).returncode == 0
+    done = run_here("evidence", "verify", path, "--head", noted)
+    assert done.returncode == 4
+    assert problem(done) == (
+        f"the evidence chain does not go on from the head {noted}: the chain ends before it: records were cut off"
+    )
+    said = told("evidence", "verify", path, "--head", noted, code=4, run=run_here)
+    assert (said["verified"], said["fault"], said["heads"][0]["state"]) == (False, None, "cut")
+
+
+def test_a_head_of_the_chain_before_the_carry_over_has_a_code_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "voice.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript((Path(__file__).parent / "storage" / "revision_0002.sql").read_text())
+    noted = told("evidence", "head", "--home", tmp_path, run=run_here)
+    VoiceStore.open(path, busy_timeout_seconds=60).close()
+    done = run_here("evidence", "verify", path, "--head", f"{noted['place']}:{noted['hash']}")
+    assert done.returncode == 8
+    assert problem(done).startswith(f"head-before-carry-over: {noted['place']}:{noted['hash']}")
+    done = run_here("evidence", "verify", path, "--head", f"{noted['place']}:{'ab' * 32}")
+    assert done.returncode == 4
+
+
+def test_what_is_no_head_is_refused(kept: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "heads"
+    file.write_text("not a head\n")
+    for wrong in (("--head", "7"), ("--head", f"7:{'A' * 64}"), ("--heads", file), ("--heads", tmp_path / "nowhere")):
+        done = run_here("evidence", "verify", *wrong, AGENTOS_VOICE_HOME=kept["home"])
+        assert done.returncode == 2, wrong
+        assert "head" in problem(done)
 
 
 def test_the_evidence_of_a_session_is_listed_in_order(kept: dict[str, str]) -> None:
@@ -512,7 +585,14 @@ def test_what_a_dead_process_left_is_told_and_ended(tmp_path: Path, home: Path) 
     with running("call", tone(tmp_path / "long.wav", 60), "--stt", "whisper_local", "--record") as process:
         wait_for(lambda: "active" in run_here("sessions").stdout)  # before, there may be no table to read
         assert told("sessions", run=run_here)["unowned"] == []
-        assert told("recover", run=run_here) == {"recovered": [], "owned": 1, "problems": [], "resumable": []}
+        nothing = {name: [] for name in ("recordings_ready", "recordings_failed", "recordings_of_nobody")}
+        assert told("recover", run=run_here) == {
+            "recovered": [],
+            "owned": 1,
+            "problems": [],
+            "resumable": [],
+            **nothing,
+        }
         process.kill()
         process.wait(LIMIT_SECONDS)
     [session_id] = told("sessions", run=run_here)["unowned"]
@@ -553,9 +633,46 @@ def test_tokens_are_listed_without_their_secret(kept: dict[str, str]) -> None:
     assert "avt_" not in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [("x", "--days", "0"), ("x", "--days", "nan"), ("",), ("a\nb",), ("x" * 300,)])
-def test_a_token_with_a_bad_name_or_lifetime_is_refused(arguments: tuple[str, ...]) -> None:
-    assert run_here("token", "create", *arguments).returncode == 2
+@pytest.mark.parametrize("name", ["", "a\nb", "x" * 300])
+def test_a_token_with_a_bad_name_is_refused(name: str) -> None:
+    assert run_here("token", "create", name, "--role", "admin").returncode == 2
+    assert told("token", "list", run=run_here)["tokens"] == []
+
+
+@pytest.mark.parametrize(
+    "expires", ["0d", "-1d", "nan", "", "90", "1.5d", "90 d", "2w", "Never", "36601d", "9" * 4400 + "d"]
+)
+def test_a_token_with_a_bad_lifetime_is_refused_with_what_is_meant(
+    expires: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    assert main(["token", "create", "x", "--role", "admin", f"--expires={expires}", "--home", str(home)]) == 2
+    said = capsys.readouterr().err
+    assert "--expires must be like 90d, 12h, 30m or 45s, at most a hundred years, or never" in said
+    assert not home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"),
+    [((), 90 * 86_400), (("--expires", "12h"), 43_200), (("--expires", "30m"), 1800), (("--expires", "45s"), 45)],
+)
+def test_a_token_expires_after_ninety_days_or_as_it_is_told(
+    arguments: tuple[str, ...], seconds: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["token", "create", "x", "--role", "auditor", *arguments, "--home", str(tmp_path), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    lasts = datetime.fromisoformat(made["expires_at"]) - datetime.fromisoformat(made["created_at"])
+    assert lasts.total_seconds() == seconds
+
+
+def test_a_token_that_never_expires_is_asked_for_by_that_word() -> None:
+    assert told("token", "create", "x", "--role", "auditor", "--expires", "never", run=run_here)["expires_at"] is None
+
+
+def test_a_token_without_a_role_is_refused_and_nothing_is_asked() -> None:
+    done = run_here("token", "create", "x")
+    assert done.returncode == 2
+    assert "--role" in problem(done)
     assert told("token", "list", run=run_here)["tokens"] == []
 
 
@@ -563,7 +680,7 @@ def test_a_token_is_made_for_a_role_and_a_project(home: Path) -> None:
     assert told("token", "create", "ops", "--role", "operator", run=run_here)["role"] == "operator"
     made = told("token", "create", "web", "--role", "project", "--project", "shop", run=run_here)
     assert (made["role"], made["project"]) == ("project", "shop")
-    assert told("token", "create", "me", run=run_here)["role"] == "admin"
+    assert told("token", "create", "me", "--role", "admin", run=run_here)["role"] == "admin"
     listed = told("token", "list", run=run_here)["tokens"]
     assert {(token["name"], token["role"], token["project"]) for token in listed} == {
         ("ops", "operator", None),
@@ -576,7 +693,7 @@ def test_a_token_is_made_for_a_role_and_a_project(home: Path) -> None:
     ("arguments", "hint"),
     [
         (("--role", "project"), "name it with --project"),
-        (("--project", "shop"), "add --role project"),
+        (("--role", "admin", "--project", "shop"), "add --role project"),
         (("--role", "auditor", "--project", "shop"), "add --role project"),
         (("--role", "owner"), '"admin", "operator", "auditor", "project"'),
         (("--role", "project", "--project", ""), "project must be 1 to 200 printable characters"),
@@ -626,6 +743,7 @@ def test_a_setting_without_a_legal_value_is_named() -> None:
 
 READING = [
     ("evidence", "verify"),
+    ("evidence", "head"),
     ("evidence", "list", "{session}"),
     ("evidence", "list"),
     ("sessions",),
@@ -664,7 +782,8 @@ def test_every_command_says_the_same_as_text_and_as_one_json_object(
         (("sessions", "--state", "asleep"), 2),
         (("events", "voice-x"), 2),
         (("token", "create"), 2),
-        (("token", "create", "x", "--days", "-1"), 2),
+        (("token", "create", "x"), 2),
+        (("token", "create", "x", "--role", "admin", "--expires", "1"), 2),
         (("token", "revoke", "tok-x"), 2),
         (("diagrams", "--check", "--output", "nowhere"), 1),
         (("check", "nothing"), 2),

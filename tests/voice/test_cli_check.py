@@ -177,6 +177,11 @@ def test_options_make_the_voice_model() -> None:
     assert (found["states"], found["stopped_by"]) == (300, "max_states")
 
 
+def test_calls_of_the_voice_model_can_end_by_silence() -> None:
+    claimed = {one["property"] for one in run(*SMALL, "--silence", "--max-states=50", "--json").told["verdicts"]}
+    assert "a call in which nobody speaks ends by its silence" in claimed
+
+
 def test_the_schedule_can_be_any_order() -> None:
     found = run(*SMALL, "--schedule=any-order", "--max-states=50", "--json").told
     assert found["configuration"]["schedule"] == "any order"
@@ -347,7 +352,7 @@ def test_json_is_one_object_with_the_choices_of_each_path(folder: Path) -> None:
         (["counting:Accuses"], "the property 'divides' raised ZeroDivisionError"),
         (["counting:Twice"], "two properties have the same name"),
         (["--kind=crash"], "--kind is given as crash=1, a name and a number, not 'crash'"),
-        (["--kind=carsh=1"], "--kind: there is no fault 'carsh'; there are cancel, crash, cut"),
+        (["--kind=carsh=1"], "--kind: there is no fault 'carsh'; there are cancel, clock, crash, cut"),
         (
             ["counting:wired", "--kind=cut-off=1"],
             "--kind: there is no fault 'cut-off'; there are crash, cut, cut off, late",

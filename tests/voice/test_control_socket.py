@@ -12,7 +12,6 @@ import anyio
 import anyio.to_thread
 import msgspec
 import pytest
-import structlog
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession
 from agentos.core.communication.voice import control_folder as folder
@@ -21,6 +20,9 @@ from agentos.core.communication.voice.control_client import ControlClient, servi
 from agentos.core.communication.voice.control_protocol import MAX_REQUEST_BYTES, Ended
 from agentos.core.communication.voice.errors import ServiceNotReachable, SessionNotFound
 from agentos.core.communication.voice.settings import VoiceSettings
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 MakeSettings = Callable[..., VoiceSettings]
@@ -159,14 +161,16 @@ async def test_a_path_that_is_too_long_for_a_socket_works_all_the_same(
     assert list(folder.folder_of(home).iterdir()) == []
 
 
-async def test_a_service_that_can_have_no_socket_runs_without(make_settings: MakeSettings, home: Path) -> None:
+async def test_a_service_that_can_have_no_socket_runs_without(
+    make_settings: MakeSettings, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     home.mkdir()
     folder.folder_of(home).write_text("in the way")
-    with structlog.testing.capture_logs() as logged:
+    with caplog.at_level("INFO"):
         async with AsyncVoiceService(make_settings()) as service:
             await create(service)
-    (line,) = [line for line in logged if "no control socket" in line["event"]]
-    assert (line["log_level"], "File exists" in line["error"]) == ("warning", True)
+    (line,) = [line for line in caplog.records if "no control socket" in line.getMessage()]
+    assert (line.levelname, "File exists" in line.getMessage()) == ("WARNING", True)
 
 
 async def test_a_platform_without_unix_sockets_has_none(

@@ -18,7 +18,7 @@ from machines.session import SESSION
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"
-VALUES = {"Facts", "Draft", "Resumption", "Word"}  # parts of messages
+VALUES = {"Account", "Facts", "Draft", "Levels", "Resumption", "Word"}  # parts of messages
 
 LOOP: Lifecycle[str] = Lifecycle(
     "loop",

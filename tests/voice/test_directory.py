@@ -1,5 +1,6 @@
 """The directory shows what the actors told, and nothing before it is durable."""
 
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,8 @@ CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
 VERDICT = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="OK", metadata={"risk_level": "medium"})
 REF = Ref(PolicyActor(VoicePolicy()), "session", None)
 
+PATIENCE = 0.05
+
 
 class World:
     """A directory with one expected session, and what it told."""
@@ -47,6 +50,7 @@ class World:
             keep_events=self.kept.extend,
             on_started=self.started.append,
             on_stopped=lambda session, events: self.stopped.append(session),
+            patience_seconds=PATIENCE,
         )
         request = read_request(
             VoicePolicy(),
@@ -76,6 +80,18 @@ class World:
 
     def emit(self, kind: VoiceEventType) -> None:
         self.directory.submit(Emit(self.id, kind, (("a", 1),)))
+
+    def settle(self, *, stored: bool) -> None:
+        self.directory.events_settled(self.kept, stored=stored)
+        self.directory.tell_settled()
+
+    def heard(self) -> list[tuple[int, dict[str, Any]]]:
+        """What a new listener is told from now on, as it grows."""
+        told: list[tuple[int, dict[str, Any]]] = []
+        listing = self.directory.listing(self.id)
+        assert listing is not None
+        listing.listeners.append(lambda event: told.append((0, {}) if event is None else (event.number, event.payload)))
+        return told
 
 
 @pytest.fixture
@@ -236,6 +252,24 @@ def test_frames_that_nobody_looked_at_any_more_are_declared_late(world: World) -
     assert (frames.accepted, frames.dropped, frames.untranscribed) == (5, {"late": 2}, {"late": 3})
 
 
+def test_a_gap_that_was_declared_last_is_in_the_account_whatever_ends_the_call(world: World) -> None:
+    world.changed(CREATED)
+    world.door.offer(bytes(5 * 640))
+    world.door.skip(4, "capture")
+    account = FrameAccount(accepted=3, accounted=3, transcribed=3)
+    for reason in (EndReason.IDLE, EndReason.OVERRUN):
+        session = world.directory.snapshot(world.facts, STOPPED, VERDICT, SessionResult(reason=reason, frames=account))
+        assert session.result is not None
+        frames = session.result.frames
+        assert (frames.accepted, frames.accounted) == (9, 3)
+        assert frames.dropped == frames.untranscribed == {"capture": 4, "late": 2}
+    told = FrameAccount(accepted=9, accounted=5, transcribed=5, dropped=FrozenDict(capture=4))
+    stopped = SessionResult(reason=EndReason.STOPPED, frames=told)
+    session = world.directory.snapshot(world.facts, STOPPED, VERDICT, stopped)
+    assert session.result is not None
+    assert session.result.frames.dropped == {"capture": 4}, "a stop has told of it"
+
+
 def test_a_stopped_session_whose_record_is_not_stored_is_known_until_it_is(world: World) -> None:
     world.changed(CREATED)
     result = SessionResult(reason=EndReason.STOPPED)
@@ -257,6 +291,7 @@ def test_events_are_numbered_kept_and_told(world: World) -> None:
     listing.listeners.append(heard.append)
     world.emit(VoiceEventType.STT_PARTIAL)
     world.emit(VoiceEventType.STT_FINAL)
+    world.settle(stored=True)
     assert [(event.number, event.event_type.value) for event in world.kept] == [
         (1, "session_started"),
         (3, "stt_final"),
@@ -267,6 +302,60 @@ def test_events_are_numbered_kept_and_told(world: World) -> None:
     assert world.kept[0].metadata == {"audit_trace_id": world.facts.audit_trace_id}
 
 
+def test_a_finished_utterance_is_told_when_the_store_has_it_and_in_its_turn(world: World) -> None:
+    world.changed(CREATED)
+    told = world.heard()
+    world.emit(VoiceEventType.STT_PARTIAL)
+    world.emit(VoiceEventType.STT_FINAL)
+    world.emit(VoiceEventType.ERROR)
+    world.emit(VoiceEventType.STT_PARTIAL)
+    assert [number for number, _ in told] == [2]
+    listing = world.directory.listing(world.id)
+    assert listing is not None
+    assert [event.number for event in listing.events] == [1], "nor does anybody find it who comes now"
+    world.settle(stored=True)
+    assert told == [(number, {"a": 1}) for number in (2, 3, 4, 5)]
+    world.emit(VoiceEventType.ERROR)
+    assert [number for number, _ in told] == [2, 3, 4, 5, 6]
+
+
+def test_an_utterance_that_the_store_refused_is_told_as_not_stored(world: World) -> None:
+    world.changed(CREATED)
+    told = world.heard()
+    world.emit(VoiceEventType.STT_FINAL)
+    world.emit(VoiceEventType.STT_FINAL)
+    world.directory.events_settled(world.kept[1:2], stored=False)
+    world.directory.events_settled(world.kept[2:], stored=True)
+    world.directory.tell_settled()
+    assert told == [(2, {"a": 1, "stored": False}), (3, {"a": 1})]
+    assert world.kept[1].payload == {"a": 1}
+
+
+def test_a_store_that_is_silent_holds_words_up_once(world: World) -> None:
+    world.changed(CREATED)
+    told = world.heard()
+    world.emit(VoiceEventType.STT_FINAL)
+    world.directory.tell_settled()
+    assert told == []
+    time.sleep(2 * PATIENCE)
+    world.directory.tell_settled()
+    world.emit(VoiceEventType.STT_FINAL)
+    assert told == [(2, {"a": 1, "stored": False}), (3, {"a": 1, "stored": False})]
+    world.settle(stored=True)
+    world.emit(VoiceEventType.STT_FINAL)
+    assert len(told) == 2, "it answers again"
+    world.settle(stored=True)
+    assert told[2:] == [(4, {"a": 1})]
+
+
+def test_what_waits_when_a_session_ends_is_told_before_its_end(world: World) -> None:
+    world.changed(CREATED)
+    told = world.heard()
+    world.emit(VoiceEventType.STT_FINAL)
+    world.changed(STOPPED, SessionResult(reason=EndReason.IDLE, transcript="hello"))
+    assert told == [(2, {"a": 1}), (3, {"text": "hello"}), (4, {"reason": "idle"}), (0, {})]
+
+
 def test_a_passing_event_that_nobody_listens_to_costs_no_number(world: World) -> None:
     world.changed(CREATED)
     world.emit(VoiceEventType.AUDIO_RECEIVED)
@@ -274,8 +363,17 @@ def test_a_passing_event_that_nobody_listens_to_costs_no_number(world: World) ->
     assert [event.number for event in world.kept] == [1, 2]
 
 
+def test_frames_are_accounted_below_what_the_session_said_last(world: World) -> None:
+    directory = world.directory
+    assert directory.accounted_below(world.id) == 0
+    directory.submit(Metered(world.id, Kept(6, 6, 0.25, 0.5, 0, 0, 6, 6 * 640, "")))
+    directory.submit(Metered(world.id, Kept(9, 0, 0.0, 0.0, 0, 0, 6, 6 * 640, "")))
+    assert directory.accounted_below(world.id) == 9
+    assert directory.accounted_below("voice-unknown") == 0
+
+
 def test_a_measure_becomes_an_event_only_for_those_who_listen(world: World) -> None:
-    measure = Kept(6, 6, 6 * 640, 0.25, 0.5, 0, 0, "")
+    measure = Kept(6, 6, 0.25, 0.5, 0, 0, 6, 6 * 640, "")
     world.changed(CREATED)
     world.directory.submit(Metered(world.id, measure))
     listing = world.directory.listing(world.id)

@@ -6,13 +6,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentos.core.communication.voice import doctor
+from agentos.core.communication.voice import doctor, open_files
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.doctor import Check, Level, examine
 from agentos.core.communication.voice.samples import SAMPLE_TEXT
@@ -20,6 +21,8 @@ from agentos.core.communication.voice.storage.schema import HEAD
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.stt import base
 from machines.session import STTProvider
+from tests.voice.storage.test_finishing import ended
+from tests.voice.storage.test_recovery import Home, session, sound
 
 ROOT = Path(__file__).parents[2]
 
@@ -219,6 +222,53 @@ def test_a_database_of_a_newer_version_or_none_at_all_is_a_failure(home: Path) -
     assert found(list(doctor._database(None)), "database").level is Level.FAIL
 
 
+def test_samples_that_no_result_names_are_found_and_recovered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found(examine(tmp_path), "recordings").found == "none yet"
+    left = Home(tmp_path)
+    with closing(left.store):
+        named, unnamed = ended(left, "1"), ended(left, "2", named=False)
+        damaged = ended(left, "3")
+        left.write(session("4"), sound(10))
+    (left.recordings / damaged.session_id / "000000.flac").write_bytes(b"")
+    here = [check for check in examine(tmp_path) if check.name == "recordings"]
+    assert [check.level for check in here] == [Level.WARN, Level.WARN]
+    assert unnamed.session_id in here[0].found
+    assert "agentos-voice recover" in here[0].advice
+    assert "voice-4" in here[1].found
+
+    assert main(["recover", "--home", str(tmp_path), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    ready = [str(left.recordings / of.session_id / "recording.flac") for of in (named, unnamed)]
+    assert sorted(said["recordings_ready"]) == ready
+    assert said["recordings_failed"] == [str(left.recordings / damaged.session_id / "recording.flac")]
+    assert said["recordings_of_nobody"] == ["voice-4"]
+    here = [check for check in examine(tmp_path) if check.name == "recordings"]
+    assert [check.found.partition(":")[0] for check in here] == ["samples of sessions that nobody knows", "damaged"]
+    (tmp_path / "voice.db").rename(tmp_path / "elsewhere")
+    assert "no database names" in found(examine(tmp_path), "recordings").found
+
+
+def test_heads_are_held_against_the_chain_and_belong_elsewhere(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
+    heads = tmp_path / "heads"
+
+    def told(path: Path | None) -> Check:
+        monkeypatch.setenv("AGENTOS_VOICE_HEADS", "" if path is None else str(path))
+        return found(list(doctor._heads(None)), "heads")
+
+    assert (told(None).level, told(heads).level) == (Level.OK, Level.OK)
+    assert told(home / "heads").level is Level.WARN
+    assert told(tmp_path / "nowhere" / "heads").level is Level.FAIL
+    assert told(tmp_path).level is Level.FAIL
+    heads.write_text(f"3:{'ab' * 32}\n")
+    assert told(heads).level is Level.FAIL
+    assert "records were cut off" in told(heads).found
+
+
 def test_a_missing_embedded_engine_fails_and_the_other_checks_are_still_made(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(provider: STTProvider) -> str:
         return f"{provider.value} is away"
@@ -237,3 +287,14 @@ def test_a_wrong_setting_is_a_finding_and_no_crash(monkeypatch: pytest.MonkeyPat
     check = found(examine(), "home")
     assert check.level is Level.FAIL
     assert "AGENTOS_VOICE_LOOP" in check.found
+
+
+@pytest.mark.parametrize(("most", "level"), [(20_000, Level.OK), (1_024, Level.WARN)])
+def test_the_calls_that_the_limit_on_open_files_allows_are_told(
+    most: int, level: Level, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_files, "most_open_files", lambda: most)
+    (check,) = doctor._open_files()
+    assert check.level is level
+    assert f"enough for {open_files.calls_for(most):,} recorded calls" in check.found
+    assert bool(check.advice) is (level is Level.WARN)

@@ -71,14 +71,14 @@ def test_an_empty_chunk_is_no_audio() -> None:
     door = make_door(told)
     assert door.offer(b"")
     assert told == []
-    assert door.finish() == (0, 0)
+    assert door.finish() == (0, ())
 
 
 def test_half_a_sample_at_the_end_is_left_over_and_declared() -> None:
     told: list[Frames] = []
     door = make_door(told)
     door.offer(b"...")
-    assert door.finish() == (1, 0)
+    assert door.finish() == (1, ())
     assert fetch_all(door, told) == b".."
     assert door.leftover == 1
 
@@ -96,7 +96,7 @@ def test_a_sample_of_all_channels_is_never_split() -> None:
     stereo = AudioFormat(sample_rate=44_100, channels=2)
     door = make_door(told, audio_format=stereo)
     door.offer(bytes(stereo.frame_bytes + 7))
-    assert door.finish() == (2, 0)
+    assert door.finish() == (2, ())
     assert [frames.n_bytes for frames in told] == [stereo.frame_bytes, 4]
     assert door.leftover == 3
 
@@ -106,7 +106,7 @@ def test_one_byte_is_a_whole_sample_in_mulaw() -> None:
     door = make_door(told, audio_format=MULAW)
     for _ in range(161):
         door.offer(b"\xff")
-    assert door.finish() == (2, 0)
+    assert door.finish() == (2, ())
     assert [(frames.count, frames.n_bytes) for frames in told] == [(0, 0), (1, 160), (1, 1)]
     assert door.leftover == 0
 
@@ -144,7 +144,7 @@ def test_an_oversize_chunk_is_refused_whole() -> None:
     with pytest.raises(ChunkTooLarge) as caught:
         door.offer(bytes(10 * FRAME + 1))
     assert (caught.value.n_bytes, caught.value.limit_bytes) == (10 * FRAME + 1, 10 * FRAME)
-    assert door.finish() == (0, 0)
+    assert door.finish() == (0, ())
     assert door.offer(bytes(10 * FRAME))
 
 
@@ -396,13 +396,15 @@ def test_many_threads_lose_and_double_nothing() -> None:
 def test_what_was_skipped_last_is_told_at_the_end() -> None:
     told: list[Frames] = []
     door = make_door(told)
-    door.skip(2)
-    assert door.finish() == (2, 2)
+    door.skip(2, "ring")
+    assert door.finish() == (0, (("ring", 2),))
     door.offer(bytes(FRAME))
-    assert door.finish() == (3, 0)
-    door.skip(3)
-    door.skip(4)
-    assert door.finish() == (10, 7)
+    assert door.finish() == (3, ())
+    door.skip(3, "ring")
+    door.skip(1, "capture")
+    door.skip(3, "ring")
+    assert door.finish() == (3, (("capture", 1), ("ring", 6)))
     door.offer(b"\0\0")
-    assert door.finish() == (11, 0)  # a last short frame came behind them
+    assert door.finish() == (11, ())  # a last short frame came behind them
+    assert [frames.skipped for frames in told if frames.count] == [(("ring", 2),), (("capture", 1), ("ring", 6))]
     assert [(frames.first, frames.count) for frames in told if frames.count] == [(2, 1), (10, 1)]

@@ -258,6 +258,9 @@ from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceSe
 from agentos.core.communication.voice.errors import Draining, InvalidState, ServiceClosed
 from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.signals import draining_on_signals
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 def call(service, number, spoken):
     session = service.create_session("p", VoiceProvider.LOCAL, STTProvider.WHISPER, {"recording_enabled": True})

@@ -8,6 +8,7 @@ import pytest
 
 from agentos.core.communication.voice.errors import (
     CannotListen,
+    ChainNotContinued,
     ChunkTooLarge,
     Draining,
     EvidenceNotDurable,
@@ -19,11 +20,13 @@ from agentos.core.communication.voice.errors import (
     KeyInUse,
     KeyReused,
     LocksUnavailable,
+    NotADatabase,
     NotResumable,
     Overloaded,
     PolicyDenied,
     ProviderNotConfigured,
     RateLimited,
+    RecordingFinishing,
     RequestRefused,
     RequestTooLarge,
     RequestTooSlow,
@@ -72,6 +75,12 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         "session 'voice-1' is STOPPED: it has ended",
     ),
     (
+        RecordingFinishing("voice-1", retry_after_seconds=1),
+        RuntimeError,
+        {"session_id": "voice-1", "retry_after_seconds": 1},
+        "the recording of session 'voice-1' is being finished; try again in 1 s",
+    ),
+    (
         PolicyDenied(VERDICT, session_id="voice-1"),
         PermissionError,
         {"verdict": VERDICT, "session_id": "voice-1"},
@@ -96,6 +105,22 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         "the request can't be put on record (no lone surrogates); no session was made",
     ),
     (StoreError("the disk is full", kind="full"), OSError, {"kind": "full"}, "the disk is full"),
+    (
+        NotADatabase(Path("/srv/notes.db"), "/srv/notes.db is no SQLite database", kind="corrupt"),
+        StoreError,
+        {"path": Path("/srv/notes.db"), "kind": "corrupt"},
+        "/srv/notes.db is no SQLite database",
+    ),
+    (
+        ChainNotContinued(Path("/srv/voice.db"), Path("/mnt/heads"), "7:ab", "records were cut off"),
+        StoreError,
+        {"database": Path("/srv/voice.db"), "heads": Path("/mnt/heads"), "head": "7:ab", "kind": "corrupt"},
+        (
+            "the evidence chain in /srv/voice.db does not go on from the head 7:ab that was noted in /mnt/heads: records were "
+            "cut off. Examine both, and restore the database; if it was exchanged on purpose, keep the file of heads and begin "
+            "another"
+        ),
+    ),
     (
         LocksUnavailable(Path("/mnt/share")),
         OSError,
@@ -172,7 +197,7 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
         Unauthenticated("no_token"),
         PermissionError,
         {"reason": "no_token"},
-        "a token is needed: send it as `Authorization: Bearer avt_…`; `agentos-voice token create` makes one",
+        "a token is needed: send it as `Authorization: Bearer avt_…`; `agentos-voice token create NAME --role ROLE` makes one",
     ),
     (Forbidden("not from here", reason="origin"), PermissionError, {"reason": "origin"}, "not from here"),
     (

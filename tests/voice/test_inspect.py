@@ -26,6 +26,9 @@ from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 MakeSettings = Callable[..., VoiceSettings]

@@ -6,15 +6,19 @@ from typing import Any
 
 import anyio
 import pytest
-from structlog.testing import capture_logs
 
 from actors.health import PortBack, PortSilent
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSession, resources
 from agentos.core.communication.voice.errors import Overloaded
+from agentos.core.communication.voice.logs import LOGGER
 from agentos.core.communication.voice.port_health import PortHealth
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.recordings import RecordingWriter
 from agentos.core.communication.voice.stt.port import SttPort
+from machines.recording import RecordingState
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 MakeSettings = Callable[..., VoiceSettings]
 Records = Callable[..., list[dict[str, Any]]]
@@ -105,6 +109,10 @@ def silent(service: AsyncVoiceService) -> tuple[str, ...]:
     return service.inspect().ports.silent
 
 
+def logged(caplog: pytest.LogCaptureFixture) -> list[Any]:
+    return [record for record in caplog.records if record.name.startswith(LOGGER)]
+
+
 def refusing(service: AsyncVoiceService) -> tuple[str, ...]:
     """What a new call is held against."""
     return service.statistics().load.silent_ports
@@ -112,9 +120,9 @@ def refusing(service: AsyncVoiceService) -> tuple[str, ...]:
 
 @pytest.mark.anyio
 async def test_a_disk_that_hangs_is_noticed_new_calls_are_refused_and_taken_again_when_it_goes_on(
-    make_settings: MakeSettings, disk: Disk
+    make_settings: MakeSettings, disk: Disk, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with capture_logs() as logs:
+    with caplog.at_level("INFO", LOGGER):
         async with AsyncVoiceService(make_settings(**QUICK)) as service:
             session = await create(service)
             await service.dispatch_audio_chunk(session.session_id, SECOND)
@@ -136,7 +144,7 @@ async def test_a_disk_that_hangs_is_noticed_new_calls_are_refused_and_taken_agai
     assert ended is not None
     assert ended.result is not None
     assert (ended.result.frames.accounted, ended.result.frames.dropped) == (100, {}), "a call that waits loses nothing"
-    events = [(line["event"], line["port"]) for line in logs if line["event"].startswith("port_")]
+    events = [(line.event, line.facts["port"]) for line in logged(caplog) if line.event.startswith("port_")]
     assert events == [("port_silent", "media"), ("port_back", "media")]
 
 
@@ -157,8 +165,16 @@ async def test_a_call_that_ends_does_not_wait_for_a_disk_that_hangs_and_declares
         with anyio.fail_after(PATIENCE):
             assert await service.stop_session(session.session_id)
         ended = await service.get_session(session.session_id)
+        with anyio.move_on_after(0.05) as waited:
+            await service.recording(session.session_id)
+        assert waited.cancelled_caught, "samples are there"
         disk.go_on()
         await wait_for(lambda: not silent(service))
+        with anyio.fail_after(PATIENCE):
+            recording = await service.recording(session.session_id)
+    assert recording is not None
+    assert (recording.state, recording.samples, recording.gaps) == (RecordingState.READY, 100 * 320, ())
+    assert [one["operation"] for one in records(recording.recording_id)] == ["recording_ready"]
     assert ended is not None
     assert ended.result is not None
     frames = ended.result.frames
@@ -222,17 +238,17 @@ async def test_while_the_speech_port_is_silent_only_calls_that_are_not_transcrib
 
 @pytest.mark.anyio
 async def test_a_thread_that_hangs_at_the_very_end_is_left_alone_and_the_log_says_so(
-    make_settings: MakeSettings, disk: Disk, monkeypatch: pytest.MonkeyPatch
+    make_settings: MakeSettings, disk: Disk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(resources, "CLOSING_GRACE_SECONDS", 0.1)
     settings = make_settings(heartbeat_seconds=0, stop_timeout_seconds=0.1)
-    with capture_logs() as logs:
+    with caplog.at_level("INFO", LOGGER):
         async with AsyncVoiceService(settings) as service:
             session = await create(service)
             disk.hang()
             await service.dispatch_audio_chunk(session.session_id, SECOND)
             assert await service.stop_session(session.session_id)
-    said = [line["port"] for line in logs if line["event"] == "port_abandoned"]
+    said = [line.facts["port"] for line in logged(caplog) if line.event == "port_abandoned"]
     assert said == ["media"]
 
 
@@ -242,10 +258,10 @@ async def test_without_heartbeats_nobody_is_watched(make_settings: MakeSettings)
         assert "health" not in {actor.path for actor in service.inspect().system.actors}
 
 
-def test_what_is_known_is_no_news() -> None:
+def test_what_is_known_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
     told: list[object] = []
     health = PortHealth({"media": told.append})
-    with capture_logs() as logs:
+    with caplog.at_level("INFO", LOGGER):
         for news in (PortBack("media"), PortSilent("media"), PortSilent("media"), PortSilent("speech")):
             health.submit(news)
         assert health.silent == ("media", "speech")
@@ -253,4 +269,4 @@ def test_what_is_known_is_no_news() -> None:
             health.submit(news)
     assert set(health.silent) == {"speech"}
     assert told == [PortSilent("media"), PortBack("media")]
-    assert [line["event"] for line in logs] == ["port_silent", "port_silent", "port_back"]
+    assert [line.event for line in logged(caplog)] == ["port_silent", "port_silent", "port_back"]

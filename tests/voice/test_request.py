@@ -73,14 +73,14 @@ def test_project_id_must_be_text(value: object) -> None:
     assert len(str(error)) < 1000
 
 
-@pytest.mark.parametrize("value", ["local", None, 1, STTProvider.WHISPER, ["local"]])
+@pytest.mark.parametrize("value", ["LOCAL", None, 1, STTProvider.WHISPER, ["local"]])
 def test_provider_must_be_a_voice_provider(value: object) -> None:
     error = refused(provider=value)
     assert error.field == "provider"
     assert "provider must be a VoiceProvider" in str(error)
 
 
-@pytest.mark.parametrize("value", ["whisper_local", None, 1, VoiceProvider.LOCAL, {}])
+@pytest.mark.parametrize("value", ["whisper", None, 1, VoiceProvider.LOCAL, {}])
 def test_stt_provider_must_be_an_stt_provider(value: object) -> None:
     error = refused(stt_provider=value)
     assert error.field == "stt_provider"
@@ -207,6 +207,22 @@ class TestEngine:
     def test_or_it_is_refused(self) -> None:
         with pytest.raises(STTUnavailable, match="google"):
             choose_engine(STTProvider.GOOGLE, load_settings(on_stt_unavailable="refuse"))
+
+
+@pytest.mark.parametrize("value", [0, -1, -0.5, math.nan, math.inf, 86_401, True, "30", [30]], ids=repr)
+def test_a_silence_timeout_is_a_time_that_a_call_can_have(value: object) -> None:
+    problem = refused(silence_timeout_seconds=value)
+    assert problem.field == "silence_timeout_seconds"
+    assert "above 0 and up to 86,400" in str(problem)
+
+
+def test_the_silence_timeout_is_the_settings_unless_the_call_has_its_own() -> None:
+    assert read().silence_timeout_seconds is None
+    setting = load_settings(silence_timeout_seconds=40)
+    assert read(setting).silence_timeout_seconds == 40
+    own = read(setting, silence_timeout_seconds=7)
+    assert own.silence_timeout_seconds == 7
+    assert make_facts(own, setting, admin_token_valid=None).silence_seconds == 7
 
 
 def test_ids_have_their_form_and_are_fresh() -> None:

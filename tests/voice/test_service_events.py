@@ -19,6 +19,9 @@ from agentos.core.communication.voice import (
 from agentos.core.communication.voice.directory import KEPT_EVENTS
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.settings import VoiceSettings
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 30

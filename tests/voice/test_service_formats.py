@@ -18,6 +18,9 @@ from agentos.core.communication.voice import (
 )
 from agentos.core.communication.voice.audio.mulaw import decode
 from agentos.core.communication.voice.settings import VoiceSettings
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 MULAW = AudioEncoding.MULAW
@@ -56,6 +59,7 @@ async def test_the_recording_has_the_samples_that_went_in(
         for at in range(0, len(whole), 9_999):
             await service.dispatch_audio_chunk(session.session_id, whole[at : at + 9_999])
         assert await service.stop_session(session.session_id)
+        await service.recording(session.session_id)
         ended = await service.get_session(session.session_id)
     assert ended is not None
     assert ended.result is not None

@@ -14,11 +14,22 @@ import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
-from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceService, VoiceSession
+from agentos.core.communication.voice import (
+    AsyncVoiceService,
+    STTProvider,
+    VoiceProvider,
+    VoiceService,
+    VoiceSession,
+    request,
+)
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState, Overloaded
 from agentos.core.communication.voice.models import SessionResult
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.recordings import RecordingWriter
+from machines.communication import RiskLevel
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 FRAME = 640
@@ -36,6 +47,7 @@ async def create(service: AsyncVoiceService, metadata: dict[str, Any] | None = N
 
 async def result_of(service: AsyncVoiceService, session_id: str) -> SessionResult:
     assert await service.stop_session(session_id)
+    await service.recording(session_id)
     session = await service.get_session(session_id)
     assert session is not None
     assert session.result is not None
@@ -63,9 +75,9 @@ def spoken(result: SessionResult) -> bool:
         ("project_id", (None, VoiceProvider.LOCAL, STTProvider.WHISPER)),
         ("project_id", (7, VoiceProvider.LOCAL, STTProvider.WHISPER)),
         ("project_id", ("\ud800", VoiceProvider.LOCAL, STTProvider.WHISPER)),
-        ("provider", ("p", "local", STTProvider.WHISPER)),
+        ("provider", ("p", "LOCAL", STTProvider.WHISPER)),
         ("provider", ("p", None, STTProvider.WHISPER)),
-        ("stt_provider", ("p", VoiceProvider.LOCAL, "whisper_local")),
+        ("stt_provider", ("p", VoiceProvider.LOCAL, "whisper")),
         ("stt_provider", ("p", VoiceProvider.LOCAL, None)),
         ("metadata", ("p", VoiceProvider.LOCAL, STTProvider.WHISPER, "text")),
         ("metadata", ("p", VoiceProvider.LOCAL, STTProvider.WHISPER, {"a": math.nan})),
@@ -85,6 +97,31 @@ async def test_a_wrong_argument_is_refused_by_name_and_changes_nothing(
         assert service.statistics().sessions == 0
         assert await service.list_sessions() == []
     assert records() == []
+
+
+async def test_members_are_taken_by_their_values_too(make_settings: MakeSettings) -> None:
+    async with AsyncVoiceService(make_settings()) as service:
+        for heard in STTProvider:
+            session = await service.create_session("p", "local", heard.value)
+            assert (session.provider, session.stt_provider) == (VoiceProvider.LOCAL, heard)
+        verdict = await service.evaluate_request("p", "twilio", "whisper_local")
+        assert verdict.metadata["provider"] == "twilio"
+        assert service.get_provider("twilio") is service.get_provider(VoiceProvider.TWILIO)
+        assert len(await service.list_sessions(state="created")) == len(STTProvider)
+        with pytest.raises(InvalidRequest, match="state"):
+            await service.list_sessions(state="CREATED")
+
+
+async def test_a_key_that_looks_like_a_risk_flag_is_said_once(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "_warned_of", set())
+    async with AsyncVoiceService(make_settings()) as service:
+        for _ in range(3):
+            session = await create(service, {"record_me": True, "recording": "the text of a title", "note": True})
+    assert session.risk_tier is RiskLevel.LOW
+    said = [record.getMessage() for record in caplog.records if "metadata_key_is_no_flag" in record.getMessage()]
+    assert said == ["metadata_key_is_no_flag: key='record_me' did_you_mean='recording_enabled'"]
 
 
 async def test_a_wrong_format_is_refused_by_name(make_settings: MakeSettings, records: Records) -> None:
@@ -265,8 +302,9 @@ async def test_a_chunk_that_waits_for_room_learns_of_the_stop(
         async with anyio.create_task_group() as group:
             group.start_soon(one_more)
             await anyio.sleep(0.01)  # it waits now
-            result = await result_of(service, session.session_id)
+            assert await service.stop_session(session.session_id)
         encoder.go_on.set()
+        result = await result_of(service, session.session_id)
     assert not result.drained
     assert result.frames.accepted == 10
     assert result.frames.dropped == {"drain_expired": 10}
@@ -320,6 +358,7 @@ async def test_threads_that_speak_into_one_session_lose_nothing_also_while_it_st
         assert await anyio.to_thread.run_sync(service.stop_session, session.session_id)
         for thread in threads:
             await anyio.to_thread.run_sync(thread.join, PATIENCE)
+        await anyio.to_thread.run_sync(service.recording, session.session_id)  # it is packed behind the end
         ended = await anyio.to_thread.run_sync(service.get_session, session.session_id)
     assert ended is not None
     assert ended.result is not None

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
+import numpy as np
 import pytest
 
 from actors.actor import Out
@@ -34,7 +35,7 @@ from agentos.core.communication.voice.errors import (
     StoreError,
 )
 from agentos.core.communication.voice.models import EndReason
-from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 
 pytestmark = pytest.mark.anyio
 CREATED, ACTIVE, STOPPING, STOPPED = VoiceSessionState
@@ -280,6 +281,67 @@ async def test_an_idle_session_ends_by_itself(make_settings: MakeSettings, recor
         assert frames.leftover_bytes == 101  # nothing that came in is forgotten
         assert await service.stop_session(spoken.session_id)
     assert operations(records()).count("session_stopped") == 2
+
+
+async def noise_until_it_ends(service: AsyncVoiceService, session_id: str) -> VoiceSession:
+    """The session once it has stopped, under comfort noise at -60 dBFS that does."""
+    noise = np.random.default_rng(1).normal(0, 33, 320).astype("<i2").tobytes()
+
+    async def hiss() -> None:
+        while True:
+            await service.dispatch_audio_chunk(session_id, noise)
+            await anyio.sleep(0.02)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(_until_it_ends, hiss)
+        ended = await stopped_session(service, session_id)
+        group.cancel_scope.cancel()
+    return ended
+
+
+async def test_a_muted_line_with_comfort_noise_ends_by_its_silence(
+    make_settings: MakeSettings, records: Records
+) -> None:
+    async with AsyncVoiceService(make_settings(silence_timeout_seconds=0.3)) as service:
+        session = await create(service)
+        ended = await noise_until_it_ends(service, session.session_id)
+        assert ended.result is not None
+        assert ended.result.reason is EndReason.SILENCE
+        assert ended.silence_timeout_seconds == session.silence_timeout_seconds == 0.3
+        assert ended.result.frames.accepted > 1
+        last = [event async for event in service.events(session.session_id)][-1]
+        assert last.payload["reason"] == "silence"
+        assert service.statistics().calls.ended == {"silence": 1}
+    final = records(session.session_id)[-1]
+    assert final["response_summary"]["result"]["reason"] == "silence"
+    assert final["request_summary"]["silence_timeout_seconds"] == 0.3
+
+
+async def test_a_call_may_have_a_silence_timeout_of_its_own(make_settings: MakeSettings) -> None:
+    async with AsyncVoiceService(make_settings()) as service:
+        open_ended = await create(service)
+        session = await service.create_session(
+            "project", VoiceProvider.LOCAL, STTProvider.WHISPER, silence_timeout_seconds=0.2
+        )
+        ended = await stopped_session(service, session.session_id)
+        assert ended.result is not None
+        assert ended.result.reason is EndReason.SILENCE
+        still = await service.get_session(open_ended.session_id)
+        assert still is not None
+        assert (still.state, still.silence_timeout_seconds) == (CREATED, None)
+
+
+@pytest.mark.parametrize("anyio_backend", ["trio"])
+async def test_a_muted_line_that_an_engine_listens_to_ends_by_its_silence(home: Path) -> None:
+    # An engine has to load, and to hear what came: seconds.
+    async with AsyncVoiceService(load_settings(home=home)) as service:
+        session = await service.create_session(
+            "project", VoiceProvider.LOCAL, STTProvider.POCKETSPHINX, silence_timeout_seconds=0.3
+        )
+        ended = await noise_until_it_ends(service, session.session_id)
+        assert ended.result is not None
+        assert (ended.result.reason, ended.result.transcript) == (EndReason.SILENCE, "")
+        assert ended.result.frames.transcribed == ended.result.frames.accounted > 0
 
 
 async def test_a_session_that_nobody_ends_still_ends(make_settings: MakeSettings) -> None:

@@ -21,6 +21,9 @@ from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
+from tests.loops import ASYNCIO, TRIO, loops
+
+anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 TWILIO = {
@@ -101,7 +104,7 @@ async def test_a_denial_is_an_error_with_its_verdict_and_no_session(
             await create(service, DATA)
         assert isinstance(caught.value, PolicyDenied)
         assert caught.value.verdict.status is RequestStatus.REQUIRE_ADMIN
-        assert "agentos-voice token create" in caught.value.verdict.hint
+        assert "agentos-voice token create NAME --role admin" in caught.value.verdict.hint
         (record,) = records()  # stored before the caller was told
         assert caught.value.session_id == record["request_id"]
         assert await service.list_sessions() == []
@@ -251,7 +254,7 @@ class TestProviders:
         async with AsyncVoiceService(make_settings()) as service:
             assert service.get_provider(VoiceProvider.LOCAL).get_session_metadata()["transport"] == "websocket"
             assert service.get_provider(VoiceProvider.TWILIO).get_session_metadata()["transport"] == "pstn"
-            wrong: list[Any] = ["local", None, 5, []]
+            wrong: list[Any] = ["LOCAL", None, 5, []]
             for strange in wrong:
                 with pytest.raises(InvalidRequest, match="provider"):
                     service.get_provider(strange)

@@ -3,6 +3,7 @@
 import os
 import pickle
 import typing
+from ipaddress import ip_network
 from pathlib import Path
 
 import platformdirs
@@ -21,12 +22,14 @@ from agentos.core.communication.voice.settings import (
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
 DEFAULTS = {
+    "heads": None,
     "loop": "asyncio",
     "uvloop": "auto",
     "drain_timeout_seconds": 10,
     "stop_timeout_seconds": 10,
     "evidence_timeout_seconds": 5,
     "idle_timeout_seconds": 300,
+    "silence_timeout_seconds": None,
     "max_session_seconds": 3600,
     "create_timeout_seconds": 30,
     "dispatch_timeout_seconds": 2,
@@ -35,6 +38,10 @@ DEFAULTS = {
     "max_metadata_depth": 8,
     "backlog_seconds": 30,
     "max_sessions": 10_000,
+    "max_connections": 10_000,
+    "max_unauthenticated_connections": 2_500,
+    "max_connections_per_client": 2_500,
+    "max_event_streams_per_token": 200,
     "memory_limit_bytes": None,
     "memory_watermark": 0.9,
     "max_loop_lag_seconds": 0.5,
@@ -52,8 +59,14 @@ DEFAULTS = {
     "recovery_interval_seconds": 30,
     "heartbeat_seconds": 1,
     "heartbeat_timeout_seconds": 5,
+    "slow_step_seconds": 0,
     "restart_limit": 5,
     "restart_window_seconds": 60,
+    "trusted_proxies": (),
+    "requests_per_second": 100,
+    "requests_burst": 400,
+    "unknown_tokens_per_second": 20,
+    "unknown_tokens_burst": 100,
     "control_socket": "on",
     "log_level": "warning",
     "twilio_account_sid": None,
@@ -172,6 +185,23 @@ def test_every_choice_is_read_from_its_variable_and_no_other_word_is_taken(
 def test_the_lists_above_are_not_empty() -> None:
     assert len(NUMBERS) >= 20
     assert set(CHOICES) == {"loop", "uvloop", "on_stt_unavailable", "recording_format", "control_socket", "log_level"}
+
+
+def test_trusted_proxies_are_addresses_and_networks(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks = (ip_network("10.0.0.7"), ip_network("10.1.0.0/16"), ip_network("2001:db8::/32"))
+    config.write_text("")
+    monkeypatch.setenv("AGENTOS_VOICE_TRUSTED_PROXIES", "10.0.0.7, 10.1.0.0/16,2001:db8::/32")
+    assert load_settings().trusted_proxies == networks
+    assert load_settings(trusted_proxies=("10.0.0.7", "10.1.0.0/16,2001:db8::/32")).trusted_proxies == networks
+    assert load_settings(trusted_proxies=networks).trusted_proxies == networks
+    monkeypatch.delenv("AGENTOS_VOICE_TRUSTED_PROXIES")
+    config.write_text('trusted_proxies = ["10.0.0.7", "10.1.0.0/16", "2001:db8::/32"]\n')
+    assert load_settings().trusted_proxies == networks
+
+
+@pytest.mark.parametrize("bad", ["proxy.example", "10.0.0.1/8", "10.0.0", "*", 7, True, {"10.0.0.1": 1}, [167772161]])
+def test_what_is_no_address_and_no_network_is_no_trusted_proxy(bad: object) -> None:
+    assert str(refusal(trusted_proxies=bad)).startswith("trusted_proxies: ")
 
 
 def test_the_log_level_is_read_in_any_case() -> None:

@@ -397,7 +397,9 @@ def picture() -> dict[str, Any]:
         "incarnation": 2,
         "timers": [{"key": "overrun", "seconds_left": 60.0}, {"key": "idle", "seconds_left": 4.2}],
     }
-    counts = dict.fromkeys(("ready", "inbox", "timers", "steps", "crashes", "restarts", "cut", "overflowed"), 0)
+    counts = dict.fromkeys(
+        ("ready", "inbox", "timers", "steps", "crashes", "restarts", "cut", "overflowed", "slow_steps"), 0
+    )
     return {
         "instance": "77-abc",
         "pid": 77,
@@ -424,6 +426,8 @@ def picture() -> dict[str, Any]:
                         "streams",
                         "queued_frames",
                         "frames_under_way",
+                        "undecoded_frames",
+                        "wait_seconds",
                         "heard_frames",
                         "abandoned_frames",
                         "stray_frames",

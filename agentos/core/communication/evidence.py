@@ -1,10 +1,12 @@
 """Evidence for hosts: write records into the hash chain, read them back and verify it, without a running voice service."""
 
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from machines.evidence import EvidenceRecord, Verification
+from machines.evidence import EvidenceRecord, canonical_json
+from machines.verification import Verification
 
 __all__ = ["EvidenceLogger", "EvidenceRecord"]
 
@@ -17,25 +19,44 @@ class EvidenceLogger:
     `path` is the database; the default is `voice.db` in the home setting (`AGENTOS_VOICE_HOME`). It is made when
     missing. All methods block for the time of the disk, may be called from any thread, and raise `StoreError` (an
     `OSError`) when the store fails. Use it in a `with` block, or call `close`.
+
+    On the database of the home it raises `ChainNotContinued`, a `StoreError`, where the chain does not go on from the heads
+    that a service noted (`AGENTOS_VOICE_HEADS`): what is written behind a cut would bury it.
     """
 
     def __init__(self, path: Path | None = None) -> None:
         # Imported here: the database library takes a second, and the voice package itself imports this module.
+        from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
+        from agentos.core.communication.voice.storage.head_notes import check_heads  # noqa: PLC0415
         from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
 
-        if path is None:
-            from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
-
-            path = load_settings().database
-        self._store = VoiceStore.open(Path(path), busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
+        settings = load_settings()
+        path = settings.database if path is None else Path(path).absolute()
+        self._store = VoiceStore.open(path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
+        if settings.heads is not None and path == settings.database:
+            try:
+                check_heads(self._store, settings.heads)
+            except BaseException:
+                self._store.close()
+                raise
 
     def log(self, record: EvidenceRecord) -> str:
         """Make a record durable at the end of the chain and return its id.
 
-        A record whose id is stored already is left as it is. Raises `ValueError` for a record that is not JSON.
+        A record whose id is stored already is left as it is. Raises `ValueError` for a record that is not JSON, and for one
+        that holds an access token: a record stands for ever.
         """
+        from agentos.core.communication.voice.errors import InvalidRequest  # noqa: PLC0415 - as above
+        from agentos.core.communication.voice.secrets_in_text import holds_secret  # noqa: PLC0415
         from agentos.core.communication.voice.storage.store import Entry  # noqa: PLC0415
 
+        text = ""
+        with suppress(TypeError, ValueError, RecursionError):  # what is no JSON is told by the store
+            text = canonical_json(record)
+        if holds_secret(text):
+            raise InvalidRequest(
+                "the record holds a token, which would be stored with it: leave it out", field="record"
+            )
         self._store.append([Entry(record)])
         return record.id
 

@@ -1,23 +1,20 @@
-"""Patches to shipped code, and what a checker that runs in a fresh interpreter says of the code with them.
+"""Patches to shipped code, and what a checker that has seen no other code says of the code with them.
 
 A patch stands in one of the tables beside this file, by the file that it changes: what it breaks in life, the promise that
 must fail, and the smallest model that shows it.
 """
 
 import json
-import shutil
-import subprocess
-import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.actors.fresh import ROOT, Ask, Died
+
 HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
-COPIED = ("machines", "actors")
-MODELS = ("tests/actors/supervision_models.py", "tests/actors/health_model.py")
+SECONDS = 550  # of a processor, for one model
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,13 @@ class Patch:
 
     @property
     def arguments(self) -> str:
-        """The model and what it is called with, as the checker's process reads it."""
+        """The model and what it is called with, as text."""
         return arguments_of({**self.model, "of": self.of} if self.of else self.model)
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """The new text of the file, by its path."""
+        return {self.file: (ROOT / self.file).read_text().replace(self.old, self.new)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Answer:
 
 
 def arguments_of(model: Mapping[str, Any]) -> str:
-    """A model's settings as the checker's process reads them."""
+    """A model's settings as text, the same for the same settings."""
     return json.dumps(model, sort_keys=True)
 
 
@@ -71,29 +73,9 @@ def patches() -> list[Patch]:
     return found
 
 
-def copy_with(changes: Mapping[str, str], to: Path) -> Path:
-    """A copy of the floors that the model needs, with some files' text replaced."""
-    for name in COPIED:
-        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for models in MODELS:
-        (to / models).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / models, to / models)
-    for file, text in changes.items():
-        (to / file).write_text(text)
-    return to
-
-
-def checked(copy: Path, arguments: str) -> Answer:
-    """What the checker says of the code in `copy`, in an interpreter that has seen no other."""
-    ran = subprocess.run(
-        [sys.executable, str(HERE / "check_one.py"), arguments],
-        env={"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONHASHSEED": "0"},
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    if ran.returncode:
-        return Answer({}, {}, 0, ran.stderr.strip().rsplit("\n", 1)[-1])
-    return Answer(**json.loads(ran.stdout))
+def checked(ask: Ask, arguments: str, changes: Mapping[str, str], only: Sequence[str] = ()) -> Answer:
+    """The checker's verdicts on a model with changed files: on the `only` properties, or whether any fails."""
+    try:
+        return Answer(**ask(HERE / "check_one.py", [json.loads(arguments), list(only)], changes, SECONDS))
+    except Died as died:
+        return Answer({}, {}, 0, str(died))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import Struct
+from msgspec import Struct, defstruct
 
 from machines.checker import UnhashableState, check
 from machines.checker.fingerprint import collision_bound, fingerprint
@@ -97,6 +97,23 @@ def test_enums_dataclasses_and_structs_are_told_apart_by_class_and_value() -> No
     ]
     assert len({fingerprint(state) for state in states}) == len(states)
     assert fingerprint(Door(Phase.OPEN, frozenset(PARTS))) == fingerprint(Door(Phase.OPEN, frozenset(PARTS[::-1])))
+
+
+@pytest.mark.parametrize("module", ["a", "b"])
+def test_classes_of_one_name_from_two_modules_are_told_apart(module: str) -> None:
+    """As two messages called `Stop` are, each from the module of its own actor."""
+    other = {"a": "b", "b": "a"}[module]
+    made = [
+        (
+            dataclass(frozen=True)(type("Stop", (), {"__module__": name, "__annotations__": {"n": int}}))(1),
+            defstruct("Halt", [("n", int)], frozen=True, module=name)(1),
+            Enum("Word", ["END"], module=name)["END"],  # type: ignore[attr-defined,call-overload]
+        )
+        for name in (module, module, other)
+    ]
+    for one, again, elsewhere in zip(*made, strict=True):
+        assert fingerprint(one) == fingerprint(again)
+        assert fingerprint(one) != fingerprint(elsewhere)
 
 
 def test_numbers_are_told_apart_by_type_also_where_they_are_equal() -> None:

@@ -18,6 +18,8 @@ def test_two_phase_commit(managers: int, states: int, strategy: str) -> None:
     assert report.outcome is Outcome.HOLDS
 
 
+@pytest.mark.slow
+@pytest.mark.search
 def test_two_phase_commit_with_seven_managers() -> None:
     report = check(TwoPhaseCommit(7))
     assert (report.states, report.transitions) == (296_448, 2_744_705)
@@ -95,6 +97,7 @@ def test_single_decree_paxos_is_linearizable() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.search
 def test_single_decree_paxos_when_deliveries_that_do_nothing_are_not_pruned() -> None:
     report = check(Paxos(3, one_write_one_read(2), pruned=False))
     assert report.states == 301_099

@@ -75,6 +75,34 @@ def test_a_strongly_fair_action_is_taken_if_it_is_enabled_now_and_then() -> None
     assert [step.state for step in avoided.path.steps] == [1, 2, 3, 3]
 
 
+@pytest.mark.parametrize("fair", "aS")
+@pytest.mark.parametrize("options", [{}, {"visited": "fingerprint"}, {"strategy": "depth"}, {"workers": 2}])
+def test_an_action_that_is_begun_anew_for_ever_need_never_be_taken(fair: str, options: dict[str, Any]) -> None:
+    """R renews it in state 2; X, which goes the same way, does not."""
+    found = verdict({0: [("a", 1)], 1: [("b", 2), (fair, 9)], 2: [("R", 1), (fair, 9)], 9: []}, **options)
+    assert found.outcome is Outcome.FAILS
+    assert found.path is not None
+    assert [step.state for step in found.path.steps] == [1, 2, 1]
+    assert found.path.actions == ("a", "b", "R")
+    kept: Steps = {0: [("a", 1)], 1: [("b", 2), (fair, 9)], 2: [("X", 1), (fair, 9)], 9: []}
+    assert verdict(kept, **options).outcome is Outcome.HOLDS
+
+
+def test_what_renews_depends_on_the_state() -> None:
+    """In state 3 it is another action that R renews."""
+    steps: Steps = {0: [("a", 1)], 1: [("b", 3), ("S", 9)], 3: [("R", 1), ("b", 1)], 9: []}
+    assert verdict(steps).outcome is Outcome.HOLDS
+
+
+def test_the_lasso_is_led_through_the_step_that_renews() -> None:
+    """Going round 1 and 5 alone is not fair, since S is enabled there; the way round by 2 renews it."""
+    found = verdict({0: [("a", 1)], 1: [("X", 5), ("X", 2), ("S", 9)], 5: [("X", 1)], 2: [("R", 1)], 9: []})
+    assert found.outcome is Outcome.FAILS
+    assert found.path is not None
+    assert found.path.loop is not None
+    assert "R" in found.path.actions[found.path.loop :]
+
+
 def test_the_lasso_goes_through_what_makes_it_fair() -> None:
     """Going round 1 and 2 alone is not fair, since c is enabled in both; in 3 it is not."""
     steps: Steps = {0: [("a", 1)], 1: [("b", 2), ("c", 9)], 2: [("b", 1), ("a", 3), ("c", 9)], 3: [("a", 1)], 9: []}

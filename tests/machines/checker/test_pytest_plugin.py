@@ -13,6 +13,7 @@ import pytest
 pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[3]
+ALONE = ("-p", "machines.pytest_plugin")
 LOADED = () if entry_points(group="pytest11", name="agentos_voice") else ("-p", "machines.pytest_plugin")
 COUNTER = """
 from machines.checker import Model, always, sometimes
@@ -52,6 +53,12 @@ def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.P
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(pytester.path)]))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     return pytester
+
+
+@pytest.fixture
+def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other plugins take longer to load, in each process, than the tests take."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
 def run(runs: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
@@ -110,12 +117,14 @@ def test_what_was_written_goes_where_one_wants_it(runs: pytest.Pytester) -> None
     assert sorted(path.name for path in (runs.path / "out" / "test_it_py_test_counter").iterdir()) == names
 
 
+@pytest.mark.usefixtures("no_other_plugins")
 def test_the_regression_that_was_written_fails_with_the_model_and_passes_without_the_fault(
     runs: pytest.Pytester,
 ) -> None:
-    run(runs, FAILING, "--model-output", "out")
+    runs.makepyfile(test_it=FAILING)
+    runs.runpytest_inprocess("-p", "no:cacheprovider", *ALONE, "--model-output", "out")
     regression = runs.path / "out" / "test_it_py_test_counter" / "test_under_five.py"
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *LOADED, str(regression))
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ALONE, str(regression))
     again = runs.run(*command, timeout=60)
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["*counter: this run still breaks 'under five'*"])
@@ -261,11 +270,12 @@ def test_it_is_an_entry_point_that_imports_neither_the_checker_nor_the_service()
     assert done.stdout.split() == ["machines", name]
 
 
+@pytest.mark.usefixtures("no_other_plugins")
 def test_what_the_workers_of_a_run_cover_is_put_together(runs: pytest.Pytester) -> None:
     runs.makepyfile(test_other=PASSING, test_more=PASSING)
-    options = ("-p", "no:cacheprovider", "-n", "2", "--model-coverage-fail-under")
+    options = ("-p", "no:cacheprovider", *ALONE, "-p", "xdist", "-n", "2", "--model-coverage-fail-under")
     runs.makepyfile(test_it=PASSING)
-    found = runs.runpytest_subprocess(*LOADED, *options, "50")
+    found = runs.runpytest_subprocess(*options, "50")
     assert found.ret == pytest.ExitCode.OK
     found.stdout.fnmatch_lines(["*model coverage*", "counter *2 *50.0%*54"])
-    assert runs.runpytest_subprocess(*LOADED, *options, "60").ret == pytest.ExitCode.TESTS_FAILED
+    assert runs.runpytest_subprocess(*options, "60").ret == pytest.ExitCode.TESTS_FAILED

@@ -1,6 +1,7 @@
 """Reductions give fewer states and the same verdicts, or refuse."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from machines.checker import (
     Model,
     ModelError,
+    NotIndependent,
+    NotSymmetric,
     Outcome,
     Property,
     always,
@@ -177,6 +180,72 @@ def test_a_canonical_form_that_puts_different_states_together_is_found_by_compar
 
     compared = compare(Rough(3), symmetry=True)
     assert compared.differences
+    with pytest.raises(NotSymmetric):
+        check(Rough(3), symmetry=True)
+
+
+class Desk(Model[Any, Any]):
+    """Two clients ask, are put into a queue by their numbers, and the first in it is served, unless it was before: then the
+    desk is shut. Sorting the clients is a symmetry only with the numbers in the queue sorted with them.
+
+    A state: how often each client has asked, the queue, who was served, and whether it is open.
+    """
+
+    def initial(self) -> Sequence[Any]:
+        return [((0, 0), (), (), True)]
+
+    def successors(self, state: Any) -> Sequence[tuple[Any, Any]]:
+        asked, queue, served, open_ = state
+        found: list[tuple[Any, Any]] = []
+        for at in range(2 if open_ else 0):
+            if asked[at] <= at:  # the second one may ask twice
+                more = tuple([times + (place == at) for place, times in enumerate(asked)])
+                found.append((f"{at} asks", (more, (*queue, at), served, open_)))
+        if queue and open_:
+            found.append(("serve", (asked, queue[1:], (*served, queue[0]), queue[0] not in served)))
+        return found
+
+    def canonical(self, state: Any) -> Any:
+        asked, queue, served, open_ = state
+        return tuple(sorted(asked)), queue, served, open_
+
+    def properties(self) -> Sequence[Property]:
+        return [always("open", lambda state: state[3])]
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": "depth"}, {"visited": "fingerprint"}, {"workers": 2}], ids=str)
+def test_a_canonical_form_that_forgets_who_waits_in_a_queue_is_refused_with_the_pair(options: dict[str, Any]) -> None:
+    """In full the desk is shut: the second client asks twice. The canonical form makes two of it that ask once."""
+    model = Desk()
+    assert check(model).outcome is Outcome.FAILS
+    with pytest.raises(NotSymmetric, match="do not go on alike") as caught:
+        check(model, symmetry=True, **options)
+    state, other = caught.value.state, caught.value.other
+    assert model.canonical(state) == other != state
+    reached, from_other = ({model.canonical(after) for _, after in model.successors(of)} for of in (state, other))
+    assert reached != from_other
+    assert caught.value.action in {action for of in (state, other) for action, _ in model.successors(of)}
+    assert all(repr(one) in str(caught.value) for one in (state, other, caught.value.action))
+
+
+def test_a_beginning_that_is_not_like_its_canonical_form_is_refused() -> None:
+    class Late(Desk):
+        def initial(self) -> Sequence[Any]:
+            return [((1, 0), (0,), (), True)]
+
+    with pytest.raises(NotSymmetric) as caught:
+        check(Late(), symmetry=True)
+    assert caught.value.state == Late().initial()[0]
+
+
+def test_actions_that_are_called_independent_and_disable_each_other_are_refused_with_the_pair() -> None:
+    dishonest = Processes(
+        [(("add", 1),), (("wait", 0), ("own", 1))], [no_deadlock("all end", lambda s: s[0] == (1, 2))], honest=False
+    )
+    with pytest.raises(NotIndependent, match="one disables the other") as caught:
+        check(dishonest, reduction=True)
+    assert {caught.value.action, caught.value.other} == {(0, 0), (1, 0)}
+    assert str(caught.value).endswith(f"at the action {caught.value.action!r}, beside {caught.value.other!r}")
 
 
 def test_reductions_that_do_not_go_together_are_refused() -> None:

@@ -81,7 +81,7 @@ def test_properties_of_states_are_decided_and_their_paths_are_shortest(
 
 
 @searches
-@given(graphs(), st.sets(st.tuples(st.integers(0, 5), st.sampled_from("abXS"))))
+@given(graphs(), st.sets(st.tuples(st.integers(0, 5), st.sampled_from("abXSR"))))
 @settings(max_examples=60)
 def test_properties_of_steps_see_every_step_also_to_known_states(
     options: dict[str, Any], steps: Steps, bad: set[tuple[int, str]]

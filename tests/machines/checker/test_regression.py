@@ -73,6 +73,7 @@ def run(*command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # they take longer to load than the test takes
     }
     return subprocess.run(
         [sys.executable, *command],

@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +25,12 @@ from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.batch import Batch
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.audio.meter import measure
-from agentos.core.communication.voice.storage.recordings import RecordingWriter, recover
+from agentos.core.communication.voice.storage import recordings, segments
+from agentos.core.communication.voice.storage.packing import finished_steps
+from agentos.core.communication.voice.storage.recordings import RecordingWriter
+from agentos.core.communication.voice.storage.steps import taken
 from machines.audio import AudioEncoding, AudioFormat
+from machines.recording import RecordingInfo, RecordingState
 
 MONO = AudioFormat()
 WAIT_SECONDS = 20.0
@@ -43,11 +49,13 @@ class Desk:
         self.facts: dict[str, list[Any]] = {}
         self.told: Queue[tuple[str, object]] = Queue()
         self.room: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
         self.port = MediaPort(
             **{
                 "take": self.take,
                 "post": lambda to, fact: self.told.put((to, fact)),
                 "room": self.give_room,
+                "end": lambda session_id: self.ends.get(session_id, 0),
                 "recordings": recordings,
                 "kind": "flac",
                 "segment_seconds": 1,
@@ -108,10 +116,41 @@ def until(condition: Callable[[], bool]) -> None:
     pytest.fail("the condition did not come true")
 
 
+def recover(folder: Path) -> RecordingInfo | None:
+    return taken(finished_steps(folder, "flac"), lambda: True)
+
+
 def recorded(closed: MediaClosed) -> bytes:
+    """What the recording is once it is packed, which is what was said of it when it was closed."""
     assert closed.recording is not None
+    assert recover(Path(closed.recording.path).parent) == replace(closed.recording, state=RecordingState.READY)
     data, _ = soundfile.read(closed.recording.path, dtype="int16", always_2d=True)
     return bytes(data.astype("<i2").tobytes())
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "left to the port's end"])
+def test_what_never_came_at_the_end_of_a_call_is_a_gap_in_its_recording(tmp_path: Path, closes: bool) -> None:
+    """A pause that was declared last, and last frames whose bytes were gone."""
+    desk, said = Desk(tmp_path), noise(20)
+    desk.port.start()
+    desk.open("paused", said)
+    desk.open("lost", said[: 15 * 640])
+    desk.open("silent", b"")
+    desk.ends = {"paused": 90, "silent": 90}
+    for session in ("paused", "lost", "silent"):
+        desk.keep(session, 0, 15)
+        desk.keep(session, 15, 5)
+        if closes:
+            desk.close(session)
+    if not closes:
+        assert desk.port.close(WAIT_SECONDS)
+    paused, lost = desk.until("paused", MediaClosed), desk.until("lost", MediaClosed)
+    assert recorded(paused) == said + bytes(70 * 640)
+    assert paused.recording.gaps == ((20 * 320, 70 * 320),)
+    assert recorded(lost) == said[: 15 * 640] + bytes(5 * 640)
+    assert lost.recording.gaps == ((15 * 320, 5 * 320),)
+    assert desk.until("silent", MediaClosed).recording is None, "nothing came at all"
+    assert desk.port.close(WAIT_SECONDS)
 
 
 def test_what_is_kept_is_digested_measured_and_recorded(desk: Desk) -> None:
@@ -126,7 +165,7 @@ def test_what_is_kept_is_digested_measured_and_recorded(desk: Desk) -> None:
     assert closed.recording.samples == len(data) // 2
     assert closed.digest == kept[-1].digest == hashlib.sha256(data).hexdigest()
     assert sum(fact.frames for fact in kept) == 125
-    assert sum(fact.n_bytes for fact in kept) == len(data)
+    assert (kept[-1].kept, kept[-1].n_bytes) == (125, len(data))
     assert [fact.upto for fact in kept] == sorted(fact.upto for fact in kept)
     assert kept[-1].upto == 125
     assert isinstance(desk.facts["s"][-1], MediaClosed)
@@ -180,6 +219,40 @@ def test_the_levels_are_those_of_the_meter(desk: Desk) -> None:
     assert (desk.facts["telephone"][0].clipped, desk.facts["telephone"][0].silent) == (3, 2)
 
 
+def test_frames_with_voice_are_looked_for_where_that_is_asked_for(desk: Desk) -> None:
+    rng = np.random.default_rng(1)
+    quiet, loud = (rng.normal(0, level, 25 * 320).astype("<i2").tobytes() for level in (10, 3000))
+    for session, voices in ("asked", True), ("not asked", False):
+        desk.audio[session] = (MONO, quiet + loud)
+        desk.port.submit(OpenMedia(session, MONO, False, session, voices=voices))
+        desk.keep(session, 0, 25)
+        assert desk.until(session, Kept).voiced == 0
+        desk.keep(session, 25, 25)
+        desk.close(session)
+        desk.until(session, MediaClosed)
+        told = [fact.voiced for fact in desk.told_to(session) if isinstance(fact, Kept)]
+        assert sum(told) == (25 if voices else 0)
+
+
+def test_a_voice_that_the_disk_refuses_is_found_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, piece: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    rng = np.random.default_rng(1)
+    quiet, loud = (rng.normal(0, level, 25 * 320).astype("<i2").tobytes() for level in (10, 3000))
+    desk = Desk(tmp_path)
+    desk.port.start()
+    desk.audio["s"] = (MONO, quiet + loud)
+    desk.port.submit(OpenMedia("s", MONO, True, "s", voices=True))
+    desk.keep("s", 0, 50)
+    kept = desk.until("s", Kept)
+    assert (kept.frames, kept.voiced) == (0, 25)
+    desk.close("s")
+    desk.until("s", MediaClosed)
+    assert desk.port.close(WAIT_SECONDS)
+
+
 def test_reports_come_at_most_once_in_so_many_frames(tmp_path: Path) -> None:
     desk = Desk(tmp_path, report_every_frames=10)
     desk.port.start()
@@ -192,6 +265,12 @@ def test_reports_come_at_most_once_in_so_many_frames(tmp_path: Path) -> None:
     assert all(fact.frames >= 10 for fact in kept[:-1])
     assert sum(fact.frames for fact in kept) == 95
     assert desk.port.close(WAIT_SECONDS)
+
+
+def test_frames_that_nothing_comes_behind_are_told_all_the_same(desk: Desk) -> None:
+    desk.open("s", noise(10))
+    desk.keep("s", 0, 3)
+    assert desk.until("s", Kept).upto == 3  # fewer than make a report, and neither more nor the end has come
 
 
 class Held:
@@ -434,6 +513,44 @@ def test_many_sessions_at_once_dont_mix(desk: Desk) -> None:
     assert statistics.batches >= 1
 
 
+def test_many_recorded_calls_need_few_open_files_also_when_all_fill_a_segment_at_once(tmp_path: Path) -> None:
+    script = f"""
+import resource, threading
+from pathlib import Path
+from actors.messages import CloseMedia, Keep, MediaClosed, OpenMedia
+from agentos.core.communication.voice.audio.media import MediaPort
+from machines.audio import AudioFormat
+
+ended, lost, over = [], [], threading.Event()
+def post(to, fact):
+    if isinstance(fact, MediaClosed):
+        ended.append(fact.recording.samples)
+        if len(ended) == 200:
+            over.set()
+    elif type(fact).__name__ == "MediaLost":
+        lost.append(fact)
+port = MediaPort(
+    take=lambda session_id, first, count: bytes(640 * count), post=post, room=lambda *_: None,
+    end=lambda _: 0,
+    recordings=Path({str(tmp_path)!r}), kind="flac", segment_seconds=1, backlog_frames=1500, pace_ms=5,
+)
+port.start()
+import soundfile  # what is imported later opens files of its own
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for number in range(200):
+    port.submit(OpenMedia(str(number), AudioFormat(), True, number))
+for first in range(0, 70, 10):
+    for number in range(200):
+        port.submit(Keep(str(number), first, 10))
+for number in range(200):
+    port.submit(CloseMedia(str(number)))
+assert over.wait(60)
+assert port.close(60)
+assert (lost, set(ended)) == ([], {{70 * 320}}), (len(lost), set(ended))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
 def test_closing_the_port_ends_what_is_open_and_the_thread(tmp_path: Path) -> None:
     desk = Desk(tmp_path)
     desk.open("s", noise(130))
@@ -579,28 +696,51 @@ def test_what_the_disk_refuses_is_lost_never_also_kept_and_recording_goes_on(
     assert desk.port.close(WAIT_SECONDS)
 
 
-def test_a_recording_that_cant_be_joined_is_told_with_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recording_that_cant_be_closed_is_told_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk(tmp_path)
     desk.port.start()
     desk.open("s", noise(120))
     desk.keep("s", 0, 120)
     until(lambda: desk.room.get("s") == 120)
-    real = os.pwrite
+    until(lambda: (tmp_path / "s" / "000001.flac").exists() and not (tmp_path / "s" / "000001.wav").exists())
 
     def full(descriptor: int, piece: bytes, offset: int) -> int:
-        if "recording.flac" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return real(descriptor, piece, offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
         desk.close("s")
         closed = desk.until("s", MediaClosed)
-    assert closed.recording.path == str(tmp_path / "s")
+    assert closed.recording is not None
     assert (closed.recording.samples, closed.recording.segments) == (120 * 320, 3)
-    assert recover(tmp_path / "s") == replace(closed.recording, path=str(tmp_path / "s" / "recording.flac"))
+    assert closed.recording.digest == closed.digest
+    assert recorded(closed) == noise(120)
+    assert desk.port.close(WAIT_SECONDS)
+
+
+def test_a_call_that_ends_while_its_segments_wait_to_be_sealed_waits_for_none_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that came faster than they could be encoded end at once, and at the same time."""
+    encoded: list[Path] = []
+
+    def encode_steps(source: Path, plain: segments.Plain) -> Iterator[None]:
+        encoded.append(source)
+        while True:  # it never comes to an end
+            yield
+
+    monkeypatch.setattr(recordings, "encode_steps", encode_steps)
+    desk = Desk(tmp_path)
+    desk.port.start()
+    for session in ("s", "t"):
+        desk.open(session, noise(600))
+        desk.keep(session, 0, 600)
+    for session in ("s", "t"):
+        desk.close(session)
+    ends = [desk.until(session, MediaClosed) for session in ("s", "t")]
+    assert len(encoded) <= 2  # the one that was under way, of each at the most
+    monkeypatch.undo()
+    assert [recorded(end) for end in ends] == [noise(600)] * 2
     assert desk.port.close(WAIT_SECONDS)
 
 

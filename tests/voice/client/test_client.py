@@ -1,10 +1,14 @@
 """The Python client against a real server: what a program sees of calls, cuts, and servers that are slow, silent or gone."""
 
+import fcntl
+import io
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from wave import open as open_wave
 
 import anyio
 import anyio.abc
@@ -15,6 +19,7 @@ from agentos.core.communication.voice.client import VoiceClient, VoiceStream, co
 from agentos.core.communication.voice.client import stream as client_stream
 from agentos.core.communication.voice.errors import RequestRefused, StreamClosed
 from agentos.core.communication.voice.samples import SAMPLE
+from agentos.core.communication.voice.storage.segments import make_private_folder
 from machines.session import EndReason, VoiceSession, VoiceSessionState
 from machines.stream_messages import StreamCode
 from tests.voice.gateway.serving import ROOT
@@ -71,6 +76,44 @@ async def test_a_call_with_words(anyio_backend: Any) -> None:
             " ".join(event.payload["text"] for event in told if event.event == "stt_final") == "go forward ten meters"
         )
         assert (await client.get_session(session_id))["state"] == "stopped"
+
+
+async def test_a_recording_is_waited_for_until_it_is_one_file(anyio_backend: Any) -> None:
+    async with streaming(anyio_backend) as (at, _, session, stream), VoiceClient(at.url) as client:
+        await stream.send(audio(50))
+        folder = at.service.settings.recordings / session.session_id
+        make_private_folder(folder)  # the audio may not have come so far
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # another process finishes it
+        try:
+            await stream.finish()
+            with anyio.fail_after(20):
+                while (await client.get_session(session.session_id))["state"] != "stopped":
+                    await anyio.sleep(0.01)
+            with pytest.raises(RequestRefused) as refused:
+                _ = [piece async for piece in client.recording(session.session_id, patience_seconds=0)]
+            assert (refused.value.status, refused.value.name) == (503, "recording-finishing")
+            assert refused.value.retry_after_seconds == 1
+        finally:
+            os.close(descriptor)
+        with anyio.fail_after(20):
+            file = b"".join([piece async for piece in client.recording(session.session_id)])
+        with open_wave(io.BytesIO(file), "rb") as sound:
+            assert sound.readframes(50 * 320) == audio(50)
+        with pytest.raises(RequestRefused) as refused:
+            _ = [piece async for piece in client.recording("voice-0")]
+        assert refused.value.name == "session-not-found"
+
+
+async def test_a_session_can_have_a_silence_timeout(anyio_backend: Any) -> None:
+    async with server(anyio_backend) as at, VoiceClient(at.url) as client:
+        session = await client.create_session("shop", silence_timeout_seconds=0.2)
+        with anyio.fail_after(30):
+            async with client.stream(session["session_id"]) as stream:
+                async for _ in stream.events():
+                    pass
+                end = await stream.finish()
+        assert (session["silence_timeout_seconds"], end.reason) == (0.2, EndReason.SILENCE.value)
 
 
 async def test_a_session_that_others_stop_ends_the_stream(anyio_backend: Any) -> None:
@@ -315,6 +358,6 @@ async def test_a_peer_that_takes_nothing_does_not_hold_who_leaves(anyio_backend:
 def test_without_the_extra_one_line_says_what_to_install(package: str) -> None:
     program = f"import sys; sys.modules[{package!r}] = None; import agentos.core.communication.voice.client"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    said = f"the client needs {package}: pip install 'agentos-voice[client]'"
+    said = f"the client needs {package}: in the checkout, pip install '.[client]'"
     assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {said}"
     assert done.stderr.count("Traceback") == 1

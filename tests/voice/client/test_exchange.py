@@ -14,8 +14,11 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
 from agentos.core.communication.voice.client import connect_stream
-from machines.session import EndReason
-from tests.voice.gateway.streaming import PCM, Tap, audio, proxy, recorded, server
+from agentos.core.communication.voice.client.audio_ring import AudioRing
+from machines.session import EndReason, VoiceSessionState
+from machines.stream import ClientStream, Run
+from machines.stream_messages import Gap, Welcome, read_audio
+from tests.voice.gateway.streaming import FRAME, PCM, Tap, audio, proxy, recorded, server
 from tests.voice.gateway.streams.test_opus import OPUS, level, packets, tone
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +83,47 @@ async def test_all_that_is_said_is_in_the_schema(anyio_backend: Any) -> None:
         "FromServer": {"welcome", "ack", "event", "ping", "bye"},
     }
     assert events >= len(told) > 0
+
+
+@pytest.mark.parametrize("declares", [True, False], ids=["cut", "whole"])
+async def test_what_a_program_did_not_capture_is_a_gap_in_the_recording(anyio_backend: Any, declares: bool) -> None:
+    said = audio(150)
+    async with server(anyio_backend, resume_window_seconds=60) as at, proxy(at.port) as between:
+        session = await at.session(resumable=True)
+        url = f"ws://127.0.0.1:{between.port}/v1/stream"
+        with anyio.fail_after(60):
+            async with connect_stream(url, ticket=at.ticket(session)) as stream:
+                await stream.send(said[: 50 * FRAME], 10_000)
+                await stream.send(said[50 * FRAME : 100 * FRAME + 100], 11_030)  # jitter
+                if declares:
+                    between.cut()
+                await stream.send(said[101 * FRAME :], 15_020)
+                await stream.finish(17_020)
+                found = stream.statistics()
+        session = await at.stopped(session.session_id)
+    kept = said[: 100 * FRAME + 100] + bytes(FRAME - 100) + bytes(149 * FRAME) + said[101 * FRAME :]
+    assert recorded(session) == kept + bytes(51 * FRAME), "it goes on to the end of the call"
+    assert session.result is not None
+    assert dict(session.result.frames.dropped) == {"capture": 200}
+    assert session.result.frames.accepted == 350
+    assert (found.captured, found.lost, found.waiting) == (150, 0, found.captured - (found.durable or 0))
+
+
+@pytest.mark.parametrize("piece", [100, 640, 1_920, 32_000])
+def test_a_ring_gives_each_frame_its_media_time_whatever_the_pieces(piece: int) -> None:
+    stream = ClientStream(10_000, "")
+    ring = AudioRing(stream, PCM)
+    for begin in (0, 40_000):  # five seconds each
+        for at in range(0, 160_000, piece):
+            ring.put(bytes(min(piece, 160_000 - at)), 7_000 + begin + at / 32)
+    stream.hello((PCM,))
+    stream.receive(Welcome("s", "t", PCM, 0, 0, 9_999, VoiceSessionState.ACTIVE, {}, 1, 1))
+    sent: list[Any] = []
+    while (out := stream.to_send(1)) is not None:
+        sent.append((read_audio(ring.message(out)).media_ms, out.first) if isinstance(out, Run) else out)
+    gaps = [one for one in sent if isinstance(one, Gap)]
+    assert gaps == [Gap(250, 1_750, "capture")]
+    assert all(media == 20 * number for media, number in (one for one in sent if not isinstance(one, Gap)))
 
 
 async def test_packets_of_opus_that_a_program_sends_are_in_the_recording(anyio_backend: Any) -> None:

@@ -13,6 +13,9 @@ from agentos.core.communication.voice import AsyncVoiceService
 from agentos.core.communication.voice.gateway import voice_app
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.tokens import Role
+from tests.loops import TRIO, UVLOOP, loops
+
+anyio_backend = loops(UVLOOP, TRIO)  # those that the server runs on
 
 BASE = "http://127.0.0.1:8000"
 
@@ -34,10 +37,11 @@ class Running:
         return session_id
 
     async def recorded(self, audio: bytes, **fields: Any) -> str:
-        """The id of a session that has this audio, recorded, and has stopped."""
+        """The id of a session that has this audio, recorded, and has stopped; its recording is ready."""
         session_id = await self.create(metadata={"recording_enabled": True}, **fields)
         await self.service.dispatch_audio_chunk(session_id, audio)
         assert (await self.client.post(f"/v1/sessions/{session_id}/stop")).status_code == 200
+        await self.service.recording(session_id)
         return session_id
 
     def token(self, role: Role, project: str | None = None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import random
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from wave import open as open_wave
@@ -149,8 +149,9 @@ class RawSocket:
 
     async def abort(self) -> None:
         """Go away without a word."""
-        raw = self.stream.extra(anyio.abc.SocketAttribute.raw_socket)
-        raw.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SO_LINGER: a reset
+        with suppress(OSError, AttributeError):  # the server went first
+            raw = self.stream.extra(anyio.abc.SocketAttribute.raw_socket)
+            raw.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SO_LINGER: a reset
         await anyio.aclose_forcefully(self.stream)
 
 
@@ -194,19 +195,24 @@ class Server(NamedTuple):
                 found = await self.service.get_session(session_id)
                 assert found is not None
                 if found.state is VoiceSessionState.STOPPED:
+                    await self.service.recording(session_id)
                     return found
                 await anyio.sleep(0.01)
 
 
 @asynccontextmanager
 async def server(
-    backend: Any, *, change: Callable[[FastAPI], None] = lambda _: None, **settings: Any
+    backend: Any,
+    *,
+    change: Callable[[FastAPI], None] = lambda _: None,
+    authentication: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[Server]:
     """A server on a free port; `change` may alter its app before it begins."""
     options = {"on_stt_unavailable": "record_only", "recording_format": "wav", **settings}
     with listening("127.0.0.1", 0) as taken:
         async with AsyncVoiceService(load_settings(**options)) as service, anyio.create_task_group() as group:
-            app = voice_app(service, authentication=False)
+            app = voice_app(service, authentication=authentication)
             change(app)
             await group.start(serve, app, taken, service, backend[0])
             try:

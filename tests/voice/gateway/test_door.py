@@ -54,7 +54,7 @@ def server(service: AsyncVoiceService) -> FastAPI:
     """As small as an app can be that creates sessions, hands out tickets, and opens streams by them."""
     app = FastAPI()
     refusals = Refusals(service.resources().store_port.note)
-    app.state.access = AccessControl(service.resources().tokens.who, refusals)
+    app.state.access = AccessControl(service.resources().tokens.whose, refusals)
     keys = IdempotencyKeys(lambda: service.resources().store)
     streams = StreamCredentials(lambda: service.resources().store)
 
@@ -87,7 +87,7 @@ def server(service: AsyncVoiceService) -> FastAPI:
     @app.post("/v1/streams", dependencies=[Depends(checked)])
     async def stream(request: Request, ticket: Annotated[str, Header()]) -> list[str]:
         try:
-            return list(await streams.open(ticket))
+            return list((await streams.open(ticket))[:3])
         except InvalidTicket as error:
             raise access_of(request).refused(error, request) from None
 

@@ -10,8 +10,11 @@ from starlette.routing import Mount
 from agentos.core.communication.voice import AsyncVoiceService
 from agentos.core.communication.voice.errors import InvalidRequest
 from agentos.core.communication.voice.gateway import voice_app
+from tests.loops import ASYNCIO, TRIO, UVLOOP, loops
 from tests.voice.gateway.conftest import MakeSettings, Run
 from tests.voice.gateway.test_problems import is_problem
+
+anyio_backend = loops(ASYNCIO, UVLOOP, TRIO)  # those that a host may run on
 
 WORDS = {"project_id": "demo", "stt_provider": "whisper_local"}
 

@@ -14,8 +14,8 @@ import pytest
 from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.errors import CannotListen
-from agentos.core.communication.voice.gateway import prompt_http, server
-from agentos.core.communication.voice.gateway.server import address_of, listening
+from agentos.core.communication.voice.gateway import asyncio_server, prompt_http, trio_server
+from agentos.core.communication.voice.gateway.server import address_of, listening, serve
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from machines.session import EndReason, VoiceSessionState
@@ -167,11 +167,11 @@ async def test_who_does_not_say_in_time_what_they_want_is_cut_off(
     run: Run, anyio_backend_name: str, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompt_http, "HEAD_SECONDS", 0.1)
-    monkeypatch.setattr(server, "KEEP_ALIVE_SECONDS", 0.1)
-    serve = server._uvicorn if anyio_backend_name == "asyncio" else server._anycorn
+    serving_by = asyncio_server if anyio_backend_name == "asyncio" else trio_server
+    monkeypatch.setattr(serving_by, "KEEP_ALIVE_SECONDS", 0.1)
     with listening("127.0.0.1", 0) as taken, anyio.fail_after(PATIENCE):
         async with run() as running, anyio.create_task_group() as group:
-            await group.start(serve, running.app, taken, running.service)
+            await group.start(serve, running.app, taken, running.service, anyio_backend_name)
             for asks_first in (False, True):
                 async with await anyio.connect_tcp("127.0.0.1", taken.getsockname()[1]) as slow:
                     if asks_first:
@@ -205,5 +205,5 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setattr("agentos.core.communication.voice.cli.serve.find_spec", lambda name: None)
     assert main(["serve"]) == 2
     complaint = capsys.readouterr().err
-    assert "pip install 'agentos-voice[server]'" in complaint
+    assert "pip install '.[server]'" in complaint
     assert len(complaint.splitlines()) == 1

@@ -1,13 +1,10 @@
 """What the storage tests share."""
 
 import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
 
 SMALL_DISK_BYTES = 2 << 20
 
@@ -30,14 +27,3 @@ def fill_disk(small_disk: Path) -> Callable[[], Path]:
         return stuffing
 
     return fill
-
-
-@pytest.fixture
-def close_as_a_dead_process() -> Callable[[RecordingWriter], None]:
-    """Closes what a recording that nobody ends has open, and does nothing else: as the kernel does for a killed process."""
-
-    def close(writer: RecordingWriter) -> None:
-        if writer._live is not None:
-            os.close(writer._live._descriptor)
-
-    return close

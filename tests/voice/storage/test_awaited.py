@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import pytest
 from agentos.core.communication.voice.errors import NotResumable, SessionNotFound, StoreError
 from agentos.core.communication.voice.storage import awaited, recovery
 from agentos.core.communication.voice.storage.ownership import Ownership, is_dead
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
 from agentos.core.communication.voice.storage.recovery import Recovery
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from machines.session import VoiceSession
@@ -43,13 +42,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def left(tmp_path: Path, close_as_a_dead_process: Callable[[RecordingWriter], None]) -> Iterator[Home]:
+def left(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path / "home")
     with home.store:
         yield home
         assert home.store.verify().ok
-    for writer in home.writers:
-        close_as_a_dead_process(writer)
 
 
 def recovering(left: Home) -> Recovery:
@@ -96,12 +93,13 @@ def test_who_dies_while_it_waits_leaves_it_with_what_is_left_of_its_time(left: H
 
 
 def test_one_that_is_claimed_is_not_ended_when_its_time_is_over(left: Home, clock: Clock) -> None:
-    of = left.leave(resumable())
+    of = left.leave(resumable().model_copy(update={"silence_timeout_seconds": 7.5}))
     left.write(of.model_copy(update={"recording_enabled": True}), sound(10))
     clock.died(left.folder, 0)
     one = recovering(left)
     restored = one.restored(of.session_id, 0, 60)  # no recovery came to it before
     assert (restored.facts.secret, restored.resumption.number) == (f"secret{of.session_id}", 3)
+    assert restored.facts.silence_seconds == 7.5
     clock.ms += WINDOW_MS
     assert one.run().recovered == ()
     assert one.end_awaited(of.session_id) is False

@@ -13,6 +13,7 @@ from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.opening import migrations_folder
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
+from machines.evidence import canonical_json
 
 WRITTEN = Path(__file__).with_name("revision_0001.sql")  # the dump of a home with a call and three tokens
 STANDS, EXPIRED, REVOKED = ("avt_" + letter * 43 for letter in "ver")
@@ -63,12 +64,14 @@ def test_tokens_that_there_were_are_admins_and_stand_as_they_stood(old: Path) ->
 
 
 def test_the_call_and_its_evidence_stay_as_they_were(old: Path) -> None:
-    before = [rows(old, table) for table in ("sessions", "events", "evidence")]
+    before = [rows(old, table) for table in ("sessions", "events")]
+    texts = [row[3] for row in rows(old, "evidence")]
     assert all(before)
     with VoiceStore.open(old, busy_timeout_seconds=5.0) as store:
         assert store.verify().ok
         assert [session.project_id for session in store.sessions()] == ["shop"]
-    assert [rows(old, table) for table in ("sessions", "events", "evidence")] == before
+        assert [canonical_json(record) for record in store.evidence()[1:]] == texts
+    assert [rows(old, table) for table in ("sessions", "events")] == before
 
 
 def test_a_database_without_rows_is_migrated_too(old_without_rows: Path) -> None:

@@ -21,11 +21,12 @@ from pathlib import Path
 from agentos.core.communication.voice.storage.ownership import Ownership
 
 mine = Ownership.take(Path(sys.argv[1]), "other")
-if len(sys.argv) > 2 and not os.fork():
-    sys.stdin.read()  # a child that outlives its parent
-    os._exit(0)
-print("ready", flush=True)
+child = len(sys.argv) > 2 and not os.fork()
+if child or len(sys.argv) == 2:
+    print("ready", flush=True)  # the child that outlives its parent is there, and has let go of what it must not keep
 sys.stdin.read()
+if child:
+    os._exit(0)
 """
 
 

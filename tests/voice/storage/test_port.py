@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from actors.messages import Append, Draft, Facts, NotStored, SpillDone, SpillWork, Stored
 from agentos.core.communication.voice.directory import Directory
@@ -19,6 +20,8 @@ from machines.session import STTProvider, VoiceProvider
 
 PATIENCE_SECONDS = 30
 NOT_TEXT = "\ud800"  # UTF-8 can't write it, so neither can the chain
+SPILL_BYTES = 65_536
+TOO_LONG = "x" * SPILL_BYTES
 
 
 def facts(fallback: str = "") -> Facts:
@@ -47,9 +50,9 @@ class Opened:
     def __init__(self, home: Path) -> None:
         self.told: list[tuple[object, Any]] = []
         self.store = VoiceStore.open(home / "voice.db", busy_timeout_seconds=5)
-        spill = SpillFile.open(home, "test", 65_536)
+        spill = SpillFile.open(home, "test", SPILL_BYTES)
         nobody: Callable[[Any], None] = lambda _: None  # noqa: E731 - a host without hooks
-        directory = Directory(keep_events=nobody, on_started=nobody, on_stopped=nobody)
+        directory = Directory(keep_events=nobody, on_started=nobody, on_stopped=nobody, patience_seconds=5.0)
         self.port = StorePort(
             self.store, spill, directory=directory, post=lambda ref, fact: self.told.append((ref, fact))
         )
@@ -70,10 +73,10 @@ def opened(home: Path) -> Iterator[Opened]:
     [
         ([""], True),
         (["", "", ""], True),
-        ([NOT_TEXT, "", ""], False),
-        (["", NOT_TEXT, ""], False),
-        (["", "", NOT_TEXT], False),
-        ([NOT_TEXT, NOT_TEXT], False),
+        ([TOO_LONG, "", ""], False),
+        (["", TOO_LONG, ""], False),
+        (["", "", TOO_LONG], False),
+        ([TOO_LONG, TOO_LONG], False),
     ],
 )
 def test_records_that_are_spilled_together_have_one_answer(opened: Opened, fallbacks: list[str], ok: bool) -> None:
@@ -111,3 +114,30 @@ def test_what_can_not_be_recorded_is_told_apart_from_a_store_that_is_down(opened
     assert "surrogates" in problem
     assert opened.port.unrecordable(bad.facts.session_id) is None, "it is told once"
     assert opened.port.unrecordable(good.facts.session_id) is None
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_what_can_not_be_recorded_is_spilled_without_what_can_not_and_holds_nothing_up(
+    opened: Opened, home: Path, bad: int
+) -> None:
+    drafts = tuple(draft(number, NOT_TEXT if number == bad else "") for number in range(3))
+    opened.port.submit(SpillWork("owner", drafts, "evidence"))
+    opened.close()
+    assert opened.told == [("evidence", SpillDone("owner", ok=True))]
+    assert list(home.glob("*.spill")) == [], "the file is empty again"
+    with VoiceStore.open_read_only(home / "voice.db") as store:
+        records = store.evidence()
+    assert [record.id for record in records] == [one.record_id for one in drafts]
+    assert ["unwritable" in (record.response_summary or {}) for record in records] == [at == bad for at in range(3)]
+
+
+def test_a_record_that_stands_for_one_that_can_not_be_written_goes_in(opened: Opened, home: Path) -> None:
+    opened.port.submit(Append("bad", replace(draft(2, NOT_TEXT), refusal="it is no text"), "evidence"))
+    opened.close()
+    assert [fact for _, fact in opened.told] == [Stored((("bad", 2),))]
+    with VoiceStore.open_read_only(home / "voice.db") as store:
+        (record,) = store.evidence()
+        assert store.verify().ok
+    assert record.status is RequestStatus.FAILED
+    assert record.request_summary["stt_fallback"] == "\ufffd"
+    assert record.response_summary == {"state": None, "unwritable": "it is no text"}

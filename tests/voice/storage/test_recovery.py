@@ -15,6 +15,7 @@ import soundfile  # type: ignore[import-untyped]
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.errors import LocksUnavailable, StoreError
 from agentos.core.communication.voice.storage import recovery as module
+from agentos.core.communication.voice.storage.finishing import Finishing
 from agentos.core.communication.voice.storage.ownership import (
     Ownership,
     sessions_of_the_dead,
@@ -31,7 +32,9 @@ from machines.audio import AudioEncoding, AudioFormat
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, record_id
+from machines.recording import RecordingState
 from machines.session import (
+    AudioMismatch,
     EndReason,
     FrameAccount,
     SessionResult,
@@ -104,7 +107,6 @@ class Home:
         self.folder = folder
         self.recordings = folder / "recordings"
         self.store = VoiceStore.open(folder / "voice.db", busy_timeout_seconds=5)
-        self.writers: list[RecordingWriter] = []
 
     def leave(self, of: VoiceSession, *more: EvidenceRecord, owner: str = "dead", events: Any = ()) -> VoiceSession:
         """Evidence of each move until its state, then `more`, and its kept events."""
@@ -120,7 +122,6 @@ class Home:
         writer = RecordingWriter(
             self.recordings / of.session_id, of.audio_format, kind="flac", segment_seconds=segment_seconds
         )
-        self.writers.append(writer)
         writer.write(first, pcm)
         return writer
 
@@ -136,6 +137,10 @@ class Home:
         assert found is not None
         assert found.state is STOPPED
         assert found.result is not None
+        if found.result.recording is not None:
+            assert found.result.recording.state is RecordingState.FINISHING
+            report = Finishing(self.store, self.recordings, "flac").run()
+            assert [ready.path for ready in report.ready] == [found.result.recording.path]
         frames = found.result.frames
         assert frames.accepted == frames.accounted + sum(frames.dropped.values())
         assert frames.accepted == frames.transcribed + sum(frames.untranscribed.values())
@@ -146,13 +151,11 @@ class Home:
 
 
 @pytest.fixture
-def left(tmp_path: Path, close_as_a_dead_process: Callable[[RecordingWriter], None]) -> Iterator[Home]:
+def left(tmp_path: Path) -> Iterator[Home]:
     home = Home(tmp_path / "home")
     with home.store:
         yield home
         assert home.store.verify().ok
-    for writer in home.writers:
-        close_as_a_dead_process(writer)
 
 
 # Moved to STOPPED, once
@@ -333,12 +336,28 @@ def test_a_recording_is_finished_and_accounted_to_its_last_byte(left: Home) -> N
 def test_what_was_accounted_and_is_not_on_the_disk_is_declared_as_lost(left: Home) -> None:
     of = session(state=ACTIVE, recording_enabled=True)
     known = {"accounted": 98, "bytes": 98 * 640, "digest": "of all", "dropped": {"missing": 2}}
-    left.leave(of, record(of, 3, "audio_accounted", upto_frame=100, **known))
+    mismatched = record(of, 4, "audio_mismatched", reason="too_much_audio", audio_ms=2_000, media_ms=1_000)
+    left.leave(of, record(of, 3, "audio_accounted", upto_frame=100, **known), mismatched)
     left.write(of, sound(60))  # a power cut took the rest
-    frames = left.result(of).frames
+    result = left.result(of)
+    frames = result.frames
     assert (frames.accepted, frames.accounted, frames.recorded) == (100, 60, 60)
     assert frames.dropped == {"missing": 2, "process_died": 38}
     assert (frames.bytes, frames.digest) == (60 * 640, hashlib.sha256(sound(60)).hexdigest())
+    assert result.recording is not None
+    assert (result.recording.samples, result.recording.gaps) == (100 * 320, ((60 * 320, 40 * 320),))
+    assert result.mismatches == (AudioMismatch("too_much_audio", 2_000, 1_000),)
+
+
+def test_a_short_frame_before_a_pause_at_the_end_counts_as_recorded(left: Home) -> None:
+    of = session(state=ACTIVE, recording_enabled=True)
+    left.leave(of)
+    left.write(of, sound(10)[:-100]).close(15)
+    result = left.result(of)
+    assert result.recording is not None
+    assert result.recording.samples == 15 * 320
+    assert (result.frames.accepted, result.frames.recorded, result.frames.dropped) == (15, 10, {"process_died": 5})
+    assert result.frames.bytes == 10 * 640 - 100
 
 
 def test_a_recording_of_which_nothing_is_left_is_all_lost(left: Home) -> None:
@@ -402,7 +421,7 @@ def test_telephone_audio_keeps_the_digest_of_what_was_accounted(left: Home) -> N
         assert (result.frames.accounted, result.frames.bytes, result.frames.digest) == (8, 1280, expected)
 
 
-def test_a_recording_that_can_not_be_joined_does_not_keep_its_session_open(left: Home) -> None:
+def test_a_recording_that_can_not_be_read_does_not_keep_its_session_open(left: Home) -> None:
     of = session(state=ACTIVE, recording_enabled=True)
     left.leave(of, record(of, 3, "audio_accounted", upto_frame=5, accounted=5, bytes=3_200, digest="x", dropped={}))
     left.write(of, sound(60))
@@ -423,10 +442,9 @@ def test_a_full_disk_is_waited_for(left: Home, monkeypatch: pytest.MonkeyPatch) 
     with monkeypatch.context() as patch:
 
         def full(*_: Any) -> Any:
-            raise RecordingError(errno.ENOSPC, "No space left on device", "recording.flac")
-            yield
+            raise RecordingError(errno.ENOSPC, "No space left on device", "recording.json")
 
-        patch.setattr(module, "recover_steps", full)
+        patch.setattr(module, "mended", full)
         report = Recovery(left.store, left.recordings, "flac").run()
         assert report.recovered == ()
         assert "the disk is full" in report.problems[0]
@@ -440,8 +458,8 @@ def test_a_listener_reads_every_move_once_and_the_end_behind_all_it_can_have_see
     of = session(state=ACTIVE)
     kept = [
         event(of, 1, VoiceEventType.SESSION_STARTED, state="created"),
-        event(of, 9, VoiceEventType.STT_FINAL, text="go forward"),
-        event(of, 12, VoiceEventType.STT_FINAL, text="ten meters"),
+        event(of, 9, VoiceEventType.STT_FINAL, text="go forward", start_ms=0, end_ms=40),
+        event(of, 12, VoiceEventType.STT_FINAL, text="ten meters", start_ms=60, end_ms=90),
     ]
     left.leave(of, events=kept)
     assert left.result(of).transcript == "go forward ten meters"
@@ -457,6 +475,14 @@ def test_a_listener_reads_every_move_once_and_the_end_behind_all_it_can_have_see
     assert numbers == sorted(set(numbers))
     assert numbers[3] > 12 + PASSED_EVENTS
     assert {found.metadata.get("audit_trace_id") for found in told[3:]} == {"audit-1"}
+
+
+def test_what_was_heard_was_accepted_though_no_account_and_no_recording_has_it(left: Home) -> None:
+    of = session(state=ACTIVE)
+    left.leave(of, events=[event(of, 2, VoiceEventType.STT_FINAL, text="go forward", start_ms=20, end_ms=60)])
+    frames = left.result(of).frames
+    assert (frames.accepted, frames.transcribed, frames.untranscribed) == (3, 2, {"process_died": 1})
+    assert frames.accepted == frames.accounted + sum(frames.dropped.values())
 
 
 def test_of_a_session_nobody_was_told_of_the_whole_course_is_told(left: Home) -> None:
@@ -514,7 +540,7 @@ def test_it_is_given_up_between_two_steps_and_the_next_one_goes_on(left: Home) -
     left.leave(of)
     left.write(of, sound(400))
     steps = 0
-    for allowed in range(0, 40, 3):
+    for allowed in range(40):
         left_over = allowed
 
         def wanted() -> bool:

@@ -19,9 +19,9 @@ from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, 
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, canonical_json
 from machines.framing import FRAME, framed
+from machines.recording import RecordingInfo
 from machines.session import (
     EndReason,
-    RecordingInfo,
     SessionResult,
     STTProvider,
     VoiceProvider,

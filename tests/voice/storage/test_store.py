@@ -1,5 +1,6 @@
 """The store: one chain for all processes, all or nothing, and a typed error for whatever fails."""
 
+import gc
 import os
 import signal
 import sqlite3
@@ -28,8 +29,11 @@ from agentos.core.communication.voice.storage.store import BadEntry, Entry, Voic
 from agentos.core.time import to_ms
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
-from machines.evidence import GENESIS, EvidenceRecord
+from machines.evidence import EvidenceRecord
+from machines.heads import GENESIS
+from machines.recording import RecordingInfo, RecordingState
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+from machines.verification import Verification
 
 PATIENCE_SECONDS = 30.0
 BORN = datetime(2026, 11, 22, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -79,6 +83,19 @@ def event(number: int, name: str = "voice-1") -> VoiceEvent:
         payload={"to": ["active"]},
         timestamp_ms=1,
         number=number,
+    )
+
+
+def packed_later(name: str) -> RecordingInfo:
+    return RecordingInfo(
+        path=name,
+        sample_rate=16_000,
+        channels=1,
+        samples=3,
+        seconds=0.1,
+        segments=1,
+        state=RecordingState.FINISHING,
+        recording_id=name,
     )
 
 
@@ -137,6 +154,26 @@ def change(path: Path, *statements: str) -> None:
 # What is stored
 
 
+def test_what_was_read_is_forgotten_with_its_reader(store: VoiceStore) -> None:
+    """pydantic keeps strings of the JSON that it parses, thousands of them, unless it is told to keep the keys alone."""
+    names = [f"voice-{number}" for number in range(600)]
+    store.append([Entry(record(f"ev-{name}", name), session(name), ()) for name in names])
+
+    def read(some: list[str]) -> int:
+        for name in some:
+            assert store.add_recording(name, packed_later(f"rec-{name}"))
+            found = store.session(name)
+            assert found is not None
+            assert found.session_id == name
+            assert store.evidence_record(f"ev-{name}") is not None
+        assert len(store.unfinished_recordings()) >= len(some)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    before = read(names[:100])
+    assert read(names[100:]) - before < len(names) / 4
+
+
 def test_an_entry_is_read_back_as_it_was_put(store: VoiceStore) -> None:
     store.append([Entry(record(), session(), (event(1), event(2)))])
     assert store.evidence() == [record()]
@@ -154,7 +191,7 @@ def test_what_is_not_there_is_none_or_empty(store: VoiceStore) -> None:
         assert store.evidence(unknown) == []
         assert store.sessions(unknown) == []
     assert store.sessions() == []
-    assert store.verify() == (0, GENESIS, None, None)
+    assert store.verify() == Verification(0, GENESIS, None, None)
     store.append([])
     store.add_events([])
     assert store.statistics().records == 0
@@ -384,6 +421,7 @@ def test_an_end_that_was_cut_off_shows_in_the_head(filled: Path) -> None:
     with VoiceStore.open_read_only(filled) as store:
         noted = store.verify().head
     change(filled, "DELETE FROM evidence WHERE seq = 7")
+    change(filled, "DELETE FROM evidence_content WHERE seq = 7")
     with VoiceStore.open_read_only(filled) as store:
         found = store.verify()
     assert found.ok

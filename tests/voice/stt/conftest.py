@@ -82,6 +82,8 @@ class Call:
 
     def told(self, fact: object) -> None:
         self.facts.append(fact)
+        if isinstance(fact, Utterance) and fact.heard is not None:
+            self.facts.append(fact.heard)
         self.news.set()
         self.news = anyio.Event()
 
@@ -164,7 +166,7 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A plug-in engine for GOOGLE, found by its entry point; the session id says what it does. Gives its folder.
 
     Each 10 frames are an utterance `N samples`. `raise`, `abort` and `print` in the id do so at the first audio; `wait` waits
-    for the file `go`.
+    for the file `go`. While there is a file `slow`, each feed takes a fifth of a second.
     """
     folder = tmp_path / "plugin"
     (folder / "scripted-1.dist-info").mkdir(parents=True)
@@ -193,6 +195,8 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
                     os.write(1, b"to descriptor 1\\n")
                 while "wait" in self.session and not Path({str(folder / "go")!r}).exists():
                     time.sleep(0.01)
+                if Path({str(folder / "slow")!r}).exists():
+                    time.sleep(0.2)
                 self.fed += len(pcm) // 32
                 results = []
                 while self.fed - self.settled_ms >= 200:

@@ -13,18 +13,14 @@ from agentos.core.communication.voice.audio.resample import Resampler
 from agentos.core.communication.voice.stt.port import SttPort
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import STTProvider
+from tests.loops import ASYNCIO, TRIO, UVLOOP
 
 SENTENCE = "go forward ten meters"
-LOOPS = [
-    pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio"),
-    pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop"),
-    pytest.param(("trio", {}), id="trio"),
-]
 Speak = Callable[[str], bytes]
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", LOOPS)
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP, TRIO])
 async def test_a_call_is_transcribed_and_every_frame_is_accounted_for(desk: Any, speak: Speak) -> None:
     async with desk() as at:
         call = at.call()
@@ -52,7 +48,7 @@ async def test_a_call_is_transcribed_and_every_frame_is_accounted_for(desk: Any,
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("anyio_backend", LOOPS)
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO, UVLOOP, TRIO])
 async def test_a_heartbeat_is_answered_in_a_turn_of_the_port_and_not_before(desk: Any) -> None:
     async with desk() as at:
         call = at.call()

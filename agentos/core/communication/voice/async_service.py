@@ -4,16 +4,18 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
 import anyio.to_thread
+import trio
 from anyio.abc import TaskStatus
+from msgspec.structs import replace
 from pydantic import SecretStr
 
 from actors.loop import thread_waker
 from actors.mailbox import Ref
-from actors.messages import Denied, Facts, Frames, Opened, OpenSession
+from actors.messages import Denied, Facts, Frames, Mismatched, Opened, OpenSession
 from actors.system import AskTimeout, SystemStatistics
 from agentos.core.communication.voice.admission import Admission, Load
 from agentos.core.communication.voice.audio.door import Door, DoorLock
@@ -23,10 +25,12 @@ from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
+    InvalidState,
     NotResumable,
     PolicyDenied,
     ProviderNotConfigured,
     SessionNotFound,
+    StoreError,
     Unrecordable,
     no_room,
 )
@@ -36,21 +40,26 @@ from agentos.core.communication.voice.past_sessions import reading
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
-from agentos.core.communication.voice.request import make_facts, ports_of, read_request
+from agentos.core.communication.voice.request import make_facts, member, ports_of, read_request
 from agentos.core.communication.voice.resources import ServiceResources
 from agentos.core.communication.voice.resuming import ResumedSession, Resuming, check_first_frame
 from agentos.core.communication.voice.runtime import ServiceRuntime
 from agentos.core.communication.voice.session_counts import SessionStatistics
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.shelter import start
+from agentos.core.communication.voice.shelter import OwnTask, start
+from agentos.core.communication.voice.storage.head_notes import HeadStatistics
 from agentos.core.communication.voice.storage.writer import WriterStatistics
 from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.communication import PolicyVerdict
 from machines.events import VoiceEvent, VoiceEventType
 from machines.policy import VoicePolicy
-from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+from machines.recording import RecordingInfo, RecordingState
+from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+
+RECORDING_LOOK_SECONDS: Final = 2.0  # between two looks at a recording that another process finishes
+READY_SECONDS: Final = 2.0  # for the store to show that it can be written: whoever asks often waits no longer
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -59,7 +68,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class ServiceStatistics:
     """How the service is: running sessions, what became of all of them, the load that decides about more, the actor system,
-    and each port."""
+    each port, and the noting of heads, where it is on."""
 
     sessions: int
     calls: SessionStatistics
@@ -68,6 +77,7 @@ class ServiceStatistics:
     media: MediaStatistics
     stt: SttStatistics
     evidence: WriterStatistics
+    heads: HeadStatistics | None = None
 
 
 class AsyncVoiceService:
@@ -104,6 +114,9 @@ class AsyncVoiceService:
     # --- running ---------------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
+        if not trio.lowlevel.in_trio_run():
+            await self._stack.enter_async_context(OwnTask(self.run, self._runtime.close))
+            return self
         group = await self._stack.enter_async_context(anyio.create_task_group())
         try:
             await start(group, self.run)
@@ -163,32 +176,53 @@ class AsyncVoiceService:
         return self._runtime.ready
 
     def check_room(self) -> None:
-        """Whether a new call, with speech to text, would be let in at this moment.
+        """Whether a new call, with speech to text, would be let in at this moment, as far as is known without asking the store.
 
-        Raises what the call would get: `Overloaded`, `Draining`, `ServiceClosed`.
+        Raises what the call would get: `Overloaded`, `Draining`, `EvidenceUnavailable`, `ServiceClosed`.
         """
         resources = self._runtime.resources_for_a_call()
-        self._admission.check(len(resources.directory), resources.meter.load, ports_of(transcribed=True))
+        transcribed = not self._does_without_transcript(resources)
+        self._admission.check(len(resources.directory), resources.meter.load, ports_of(transcribed=transcribed))
+        _check_home(resources)
+
+    def _does_without_transcript(self, resources: ServiceResources) -> str:
+        """Why a new call is only recorded: speech to text is too far behind, and the settings say so; "" when it is not."""
+        record_only = self.settings.on_stt_unavailable == "record_only"
+        return self._admission.speech_behind(resources.meter.load) if record_only else ""
+
+    async def check_ready(self) -> None:
+        """Whether a new call that the policy permits would be let in now: as `check_room`, and the store has shown within two
+        seconds that it can be written, or shows it now. Raises as `check_room` does."""
+        self.check_room()
+        try:
+            with anyio.fail_after(READY_SECONDS):
+                await self._runtime.resources().store_port.check()
+        except (StoreError, TimeoutError) as error:
+            raise EvidenceUnavailable(str(error) or "it does not answer") from error
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
     async def create_session(
         self,
         project_id: str,
-        provider: VoiceProvider,
-        stt_provider: STTProvider,
+        provider: VoiceProvider | str,
+        stt_provider: STTProvider | str,
         metadata: Mapping[str, Any] | None = None,
         *,
         audio_format: AudioFormat | None = None,
         admin_token: str | None = None,
         resumable: bool = False,
+        silence_timeout_seconds: float | None = None,
     ) -> VoiceSession:
         """Open a session; it is there when its creation is durable in evidence.
+
+        The provider and the engine are members of their enums, or their values, as in HTTP (`"local"`, `"whisper_local"`).
 
         `metadata` is a JSON object; the keys `sensitive_data`, `international_call`, `recording_enabled`,
         `requires_data_access` (booleans), `from_number` and `admin_token` mean something to the policy. Recording is off
         unless `recording_enabled` asks for it. `admin_token`, here or in the metadata, is checked and never stored. A
-        `resumable` session can be gone on with after its process died, with `resume`, for `resume_window_seconds`.
+        `resumable` session can be gone on with after its process died, with `resume`, for `resume_window_seconds`. A session
+        in which nobody speaks for `silence_timeout_seconds` ends, with the reason `silence`; None means what the settings say.
 
         Raises `InvalidRequest` (a `ValueError`) naming the field, `ProviderNotConfigured` (a `ValueError`) naming the
         variable, `STTUnavailable` (a `ValueError`), `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded`
@@ -207,15 +241,19 @@ class AsyncVoiceService:
             audio_format=audio_format,
             admin_token=admin_token,
             resumable=resumable,
+            silence_timeout_seconds=silence_timeout_seconds,
         )
-        self._check_provider(provider)
+        self._check_provider(request.provider)
         token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
-        slow = self._providers[provider].can_be_slowed
+        slow = self._providers[request.provider].can_be_slowed
         facts = make_facts(request, settings, admin_token_valid=token_valid, can_be_slowed=slow)
         resources = self._runtime.resources_for_a_call()
+        if facts.stt_engine is not None and (behind := self._does_without_transcript(resources)):
+            facts = replace(facts, stt_engine=None, fallback=behind)
         self._admission.check(
             len(resources.directory), resources.meter.load, ports_of(transcribed=facts.stt_engine is not None)
         )
+        _check_home(resources)
         resources.directory.expect(facts, self._door(facts))
         try:
             answer = await self._runtime.ask(
@@ -242,8 +280,8 @@ class AsyncVoiceService:
     async def evaluate_request(
         self,
         project_id: str,
-        provider: VoiceProvider,
-        stt_provider: STTProvider,
+        provider: VoiceProvider | str,
+        stt_provider: STTProvider | str,
         metadata: Mapping[str, Any] | None = None,
         *,
         admin_token: str | None = None,
@@ -265,7 +303,7 @@ class AsyncVoiceService:
         )
         token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
         return self.policy.evaluate_session_request(
-            project_id, provider, stt_provider, request.metadata, admin_token_valid=token_valid
+            project_id, request.provider, request.stt_provider, request.metadata, admin_token_valid=token_valid
         )
 
     async def resume(self, session_id: str, *, first_frame: int = 0) -> ResumedSession:
@@ -293,6 +331,7 @@ class AsyncVoiceService:
             slow = self._providers[waiting.provider].can_be_slowed
             needed = ports_of(transcribed=waiting.stt_engine != "none")
             self._admission.check(len(resources.directory), resources.meter.load, needed)
+            _check_home(resources)
         resuming = Resuming(self._runtime, resources, self.settings, self._door, can_be_slowed=slow)
         return await resuming.resumed(session_id, first_frame)
 
@@ -329,8 +368,10 @@ class AsyncVoiceService:
                 await changed.wait()
         raise no_room(session_id)
 
-    async def stop_session(self, session_id: str) -> bool:
+    async def stop_session(self, session_id: str, *, caller_gone: bool = False) -> bool:
         """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
+
+        Its reason is `stopped`, or `caller_gone` where nobody asked for the end, and the caller is not there any more.
 
         Returns True when the session is STOPPED and its final record durable, or when it had been stopped before (a second
         stop changes nothing); False when this service has no such session. One that waits to be resumed is ended as recovered.
@@ -346,7 +387,7 @@ class AsyncVoiceService:
                 return True
             session = await self.get_session(session_id)
             return session is not None and session.state is VoiceSessionState.STOPPED
-        ended = await self._runtime.stop(listing)
+        ended = await self._runtime.stop(listing, EndReason.CALLER_GONE if caller_gone else EndReason.STOPPED)
         if not ended.durable:
             raise EvidenceNotDurable(session_id, spilled=ended.spilled)
         return True
@@ -361,14 +402,45 @@ class AsyncVoiceService:
             return resources.directory.session(session_id)
         return await resources.past.session(session_id) if isinstance(session_id, str) else None
 
+    async def recording(self, session_id: str) -> RecordingInfo | None:
+        """The recording of a session that has stopped, once it is one file or has failed to become one; None without a
+        recording.
+
+        A call's end does not wait for that: whoever wants the file waits here, as long as it takes. A full disk puts it off
+        until there is room, and another process may be the one that does it. Cancelled, the work goes on.
+
+        Raises `SessionNotFound`, `InvalidState` for a session that has not stopped, `StoreError` when the store can't be read,
+        `ServiceClosed` when the service ends meanwhile: the next one goes on with it.
+        """
+        _check_id(session_id)
+        changed = anyio.Event()
+        wake = thread_waker(lambda: changed.set())  # noqa: PLW0108 - another event each time
+        finisher = self._runtime.resources().finisher
+        with finisher.told(session_id, wake):
+            while True:
+                self._runtime.resources()
+                expected = finisher.expects(session_id)
+                session = await self.get_session(session_id)
+                if session is None:
+                    raise SessionNotFound(session_id)
+                if session.result is None:
+                    raise InvalidState(session_id, session.state, "its recording is there once it has stopped")
+                found = session.result.recording
+                if not expected if found is None else found.state is not RecordingState.FINISHING:
+                    return found
+                with anyio.move_on_after(RECORDING_LOOK_SECONDS):
+                    await changed.wait()
+                changed = anyio.Event()
+
     async def list_sessions(
-        self, project_id: str | None = None, state: VoiceSessionState | None = None
+        self, project_id: str | None = None, state: VoiceSessionState | str | None = None
     ) -> list[VoiceSession]:
         """Snapshots of all sessions, running and stopped, newest first; of one project or in one state if given.
 
         Raises `InvalidRequest` naming the field, `StoreError` when the store can't be read.
         """
         resources = self._runtime.resources()
+        state = member(VoiceSessionState, state)
         _check_filter(project_id, state)
         chosen = [
             session for session in await resources.past.sessions(project_id) if state is None or session.state is state
@@ -425,8 +497,9 @@ class AsyncVoiceService:
         finally:
             listing.listeners.remove(waiting)
 
-    def get_provider(self, provider_type: VoiceProvider) -> IVoiceProvider:
+    def get_provider(self, provider_type: VoiceProvider | str) -> IVoiceProvider:
         """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
+        provider_type = member(VoiceProvider, provider_type)
         provider = self._providers.get(provider_type) if isinstance(provider_type, VoiceProvider) else None
         if provider is None:
             raise InvalidRequest(f"provider must be a VoiceProvider, got {provider_type!r}", field="provider")
@@ -443,6 +516,7 @@ class AsyncVoiceService:
             media=resources.media.statistics(),
             stt=resources.stt.statistics(),
             evidence=resources.store_port.writer.statistics(),
+            heads=None if resources.heads is None else resources.heads.statistics(),
         )
 
     def inspect(self, most_actors: int | None = None) -> ServicePicture:
@@ -496,7 +570,7 @@ class AsyncVoiceService:
             first=first,
         )
 
-    def _deliver(self) -> Callable[[Ref, Frames], None]:
+    def _deliver(self) -> Callable[[Ref, Frames | Mismatched], None]:
         """How frames get into a session's mailbox."""
         return self._runtime.system.tell
 
@@ -522,6 +596,12 @@ class AsyncVoiceService:
                 return await reading(self._runtime.resources().tokens.valid, token.get_secret_value())
         except OSError as error:  # also a timeout
             raise EvidenceUnavailable(str(error) or "it does not answer") from error
+
+
+def _check_home(resources: ServiceResources) -> None:
+    problem = resources.home.problem
+    if problem is not None:
+        raise EvidenceUnavailable(problem)
 
 
 def _check_id(session_id: object) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from agentos.core.communication.voice.storage.private import ensure_private_folder, keep_private
 from agentos.core.time import utc_now_ms
 
 HAS_SOCKETS: Final = hasattr(socket, "AF_UNIX")
@@ -30,8 +31,8 @@ def folder_of(home: Path) -> Path:
 def listen(home: Path, instance: str) -> tuple[socket.socket, Path]:
     """A socket that listens for clients of this instance, and its path; remove that in the end. Raises `OSError`."""
     folder = folder_of(home)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    ensure_private_folder(folder)
+    keep_private(folder)
     running(home)  # removes those of the dead
     path, binding = folder / f"{instance}{SUFFIX}", folder / f"{instance}{BINDING}"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from actors.tracing import TraceLine
 from agentos.core.communication.voice.inspection import ServicePicture
+from machines.strict_json import read_strictly
 
 MAX_REQUEST_BYTES: Final = 4096
 MAX_ACTORS: Final = 10_000  # in one picture: three megabytes, and half a second of the service's loop
@@ -70,5 +71,12 @@ Request = Inspect | Follow
 Answer = Picture | Tracing | Step | Ended | Refused
 
 encode: Final = msgspec.json.Encoder().encode
-decode_request: Final[Callable[[bytes], Request]] = msgspec.json.Decoder(Request).decode
+_decode_request: Final[Callable[[bytes], Request]] = msgspec.json.Decoder(Request).decode
 decode_answer: Final[Callable[[bytes], Answer]] = msgspec.json.Decoder(Answer).decode
+
+
+def decode_request(line: bytes) -> Request:
+    """A request. Raises `ValueError` (msgspec's errors are such) or `RecursionError` for anything that is none."""
+    request = _decode_request(line)
+    read_strictly(line)
+    return request

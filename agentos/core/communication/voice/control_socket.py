@@ -9,7 +9,6 @@ from typing import Final
 
 import anyio
 import msgspec
-import structlog
 from anyio.abc import TaskStatus
 
 from agentos.core.communication.voice.control_connection import ControlConnection, LineTooLong
@@ -28,8 +27,9 @@ from agentos.core.communication.voice.control_protocol import (
 )
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.inspection import ServiceInspector
+from agentos.core.communication.voice.logs import logger
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 MOST_CLIENTS: Final = 8
 IDLE_SECONDS: Final = 60.0  # a client that asks nothing for so long is let go
@@ -105,7 +105,7 @@ class ControlSocket:
                 problem = f"a request has at most {MAX_REQUEST_BYTES} bytes"
                 await _send(connection, Refused("InvalidRequest", problem))
                 return
-            except msgspec.MsgspecError as error:
+            except (ValueError, RecursionError, msgspec.MsgspecError) as error:
                 await _send(connection, Refused("InvalidRequest", str(error)))
                 continue
             if isinstance(request, Inspect):

@@ -9,7 +9,9 @@ import importlib
 import importlib.util
 import os
 import secrets
+import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
@@ -21,6 +23,8 @@ DISTRIBUTION: Final = "agentos-voice"
 OWN_PACKAGES: Final = ("actors", "machines")
 NAMESPACES: Final = ("agentos", "agentos/core", "agentos/core/communication")
 PYTHONS: Final = ((3, 11), (3, 13))  # the oldest and the newest that is tested
+FEW_CALLS: Final = 1_000  # that the limit on open files allows
+SHOWN_NAMES: Final = 3
 LOW_SPACE_BYTES: Final = 500 * 1024 * 1024  # four hours of FLAC at 16 kHz
 ROOT: Final = Path(__file__).resolve().parents[4]  # the folder that holds `agentos`, `actors` and `machines`
 
@@ -50,10 +54,14 @@ def examine(home: Path | None = None) -> list[Check]:
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("python", _python),
         ("event loops", _loops),
+        ("open files", _open_files),
         ("names", lambda: _clashes([*sys.path, str(Path.cwd())])),
         ("settings", _settings),
         ("home", lambda: _home(home)),
+        ("access", lambda: _access(home)),
         ("database", lambda: _database(home)),
+        ("recordings", lambda: _recordings(home)),
+        ("heads", lambda: _heads(home)),
         ("speech to text", _engines),
         ("sample", _sample),
     ]
@@ -90,6 +98,22 @@ def _loops() -> Iterator[Check]:
     yield Check(
         "event loops", Level.OK, f"asyncio, {fast}, trio {metadata.version('trio')}, anyio {metadata.version('anyio')}"
     )
+
+
+def _open_files() -> Iterator[Check]:
+    from agentos.core.communication.voice.open_files import (  # noqa: PLC0415 - as above
+        calls_for,
+        most_open_files,
+        open_files_limit,
+    )
+
+    soft, most = open_files_limit(), most_open_files()
+    text = f"{soft:,}, which a server raises to {most:,}: enough for {calls_for(most):,} recorded calls with streams"
+    if calls_for(most) < FEW_CALLS:
+        advice = "raise the hard limit: `LimitNOFILE=` of a systemd unit, `--ulimit nofile=` of a container"
+        yield Check("open files", Level.WARN, text, advice)
+    else:
+        yield Check("open files", Level.OK, text)
 
 
 def _clashes(paths: Sequence[str]) -> Iterator[Check]:
@@ -174,11 +198,45 @@ def _home(home: Path | None) -> Iterator[Check]:
         yield Check("home", Level.OK, text)
 
 
+def _access(home: Path | None) -> Iterator[Check]:
+    """Whether others on this machine may change what is in the home, or read what callers said."""
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415 - as above
+
+    settings = load_settings() if home is None else load_settings(home=home)
+    folder = settings.home
+    problems = []
+    mode = _mode(folder)
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        who = "everybody" if mode & stat.S_IWOTH else "its group"
+        text = f"{folder} can be written by {who} (mode {mode:04o}), so that they can exchange database and recordings"
+        problems.append((text, f"chmod go-w {shlex.quote(str(folder))}"))
+    private = (settings.recordings, *sorted(folder.glob(f"{settings.database.name}*")), *sorted(folder.glob("*.spill")))
+    for place in private:
+        mode = _mode(place)
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            text = f"{place} holds what callers said, and is not for its owner only (mode {mode:04o})"
+            problems.append((text, f"chmod -R go= {shlex.quote(str(place))}"))
+    for text, command in problems:
+        yield Check("access", Level.WARN, text, command)
+    if not problems:
+        yield Check("access", Level.OK, "nobody but its owner can read or change what is in the home")
+
+
+def _mode(path: Path) -> int:
+    """The permissions of a file or folder; 0 when it is not there."""
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return 0
+
+
 def _try_to_write(folder: Path) -> None:
     """Make a file in `folder`, sync it and remove it, and so with the folders that are missing. Raises `OSError`."""
+    from agentos.core.communication.voice.storage.private import ensure_private_folder  # noqa: PLC0415 - as above
+
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ensure_private_folder(folder)
         trial = folder / f".doctor-{secrets.token_hex(8)}"
         descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -239,6 +297,97 @@ def _database(home: Path | None) -> Iterator[Check]:
         yield Check("sessions", Level.WARN, f"left by processes that died: {dead}, running: {living}", advice)
     else:
         yield Check("sessions", Level.OK, f"running: {living}, none was left by a process that died")
+
+
+def _recordings(home: Path | None) -> Iterator[Check]:
+    """Samples on the disk that are not the file of a recording, and whether anything names them."""
+    from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.finishing import Finishing  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
+
+    settings = load_settings() if home is None else load_settings(home=home)
+    if not settings.recordings.is_dir():
+        yield Check("recordings", Level.OK, "none yet")
+        return
+    if not settings.database.is_file():
+        left = sorted(path.name for path in settings.recordings.iterdir())
+        advice = "put the database back that belongs to them"
+        yield Check(
+            "recordings", Level.WARN, f"no database names what is in {settings.recordings}: {_some(left)}", advice
+        )
+        return
+    try:
+        with VoiceStore.open_read_only(settings.database) as store:
+            unnamed = Finishing(store, settings.recordings, settings.recording_format).unnamed()
+            unfinished, failed = store.unfinished_recordings(), store.failed_recordings()
+    except StoreError:
+        yield Check("recordings", Level.WARN, "the database that names them can't be read")
+        return
+    left = sorted(name for name, owner in unnamed.items() if owner is not None)
+    unknown = sorted(name for name, owner in unnamed.items() if owner is None)
+    if left:
+        advice = "finish them with `agentos-voice recover`; a service that starts on this home does so by itself"
+        yield Check("recordings", Level.WARN, f"samples that no result names: {_some(left)}", advice)
+    if unknown:
+        advice = "they belong to another database, or can be deleted"
+        yield Check("recordings", Level.WARN, f"samples of sessions that nobody knows: {_some(unknown)}", advice)
+    if failed:
+        advice = "what there is of them is in their folders; evidence says so (`recording_failed`)"
+        yield Check("recordings", Level.WARN, f"damaged: {_some([name for name, _ in failed])}", advice)
+    if not (left or unknown or failed):
+        yield Check("recordings", Level.OK, f"all are named; still to be finished: {len(unfinished)}")
+
+
+def _some(names: Sequence[str]) -> str:
+    """How many, with the names of the first."""
+    shown = ", ".join(names[:SHOWN_NAMES])
+    return f"{len(names)} ({shown}{', …' if len(names) > SHOWN_NAMES else ''})"
+
+
+def _heads(home: Path | None) -> Iterator[Check]:
+    from agentos.core.communication.voice.errors import ChainNotContinued  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.head_notes import HeadFile, check_heads, file_older  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
+
+    settings = load_settings() if home is None else load_settings(home=home)
+    path = settings.heads
+    if path is None:
+        yield Check(
+            "heads",
+            Level.OK,
+            "none are noted (AGENTOS_VOICE_HEADS): a chain that was cut can't be told from a whole one",
+        )
+        return
+    try:
+        heads, _ = HeadFile(path).read()
+        older = None
+        if settings.database.is_file():
+            with VoiceStore.open_read_only(settings.database) as store:
+                check_heads(store, path)
+                older = file_older(store, path)
+    except ChainNotContinued as error:
+        yield Check("heads", Level.FAIL, str(error))
+        return
+    except OSError as error:
+        yield Check(
+            "heads", Level.FAIL, f"{path} can't be read: {error}", "set AGENTOS_VOICE_HEADS to a file that can be"
+        )
+        return
+    place = path if path.exists() else path.parent
+    text = f"{path}, {len(heads)} noted"
+    if not os.access(place, os.W_OK):
+        yield Check("heads", Level.FAIL, f"{place} can't be written", "set AGENTOS_VOICE_HEADS to a file that can be")
+    elif older is not None:
+        yield Check("heads", Level.FAIL, f"{path}: {older}", "put the file back that belongs to this database")
+    elif _mode(path) & (stat.S_IWGRP | stat.S_IWOTH):
+        yield Check("heads", Level.WARN, f"{text}; others can write it", f"chmod go-w {shlex.quote(str(path))}")
+    elif path.is_relative_to(settings.home):
+        advice = "put it where whoever can write the home can't write"
+        yield Check("heads", Level.WARN, f"{text}; it stands in the home", advice)
+    else:
+        yield Check("heads", Level.OK, text)
 
 
 def _engines() -> Iterator[Check]:

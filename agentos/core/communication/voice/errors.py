@@ -8,12 +8,13 @@ what to do; the fields say the same to programs. All can be pickled, so that the
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from agentos.core.communication.voice.secrets_in_text import without_secrets
 from machines.communication import PolicyVerdict
 from machines.session import VoiceSessionState
 
 E = TypeVar("E", bound="VoiceError")
 
-FailureKind = Literal["full", "locked", "corrupt", "readonly", "io", "schema"]
+FailureKind = Literal["full", "locked", "corrupt", "readonly", "io", "schema", "gone"]
 NotAuthenticated = Literal["no_token", "bad_header", "token_in_url", "unknown_token"]
 NotAllowed = Literal["role", "project", "origin", "host", "proxied"]
 BadTicket = Literal[
@@ -22,10 +23,10 @@ BadTicket = Literal[
 
 
 class VoiceError(Exception):
-    """The root of everything that the voice backend raises on purpose."""
+    """The root of everything that the voice backend raises on purpose. No token of ours stands in its text."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(without_secrets(message))
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
@@ -90,6 +91,18 @@ class NotResumable(InvalidState):
     its time is over. Nothing was changed. `state` is where evidence has it."""
 
 
+class RecordingFinishing(VoiceError, RuntimeError):
+    """The session has stopped, and its recording is not one file yet. The same may work after `retry_after_seconds`; all that
+    is to be said of the recording is in the session's result already. `session_id` names the session."""
+
+    def __init__(self, session_id: str, *, retry_after_seconds: float) -> None:
+        super().__init__(
+            f"the recording of session {session_id!r} is being finished; try again in {retry_after_seconds:g} s"
+        )
+        self.session_id = session_id
+        self.retry_after_seconds = retry_after_seconds
+
+
 class PolicyDenied(VoiceError, PermissionError):
     """The policy refused the request; no session was made. `verdict` says why, and what would help.
 
@@ -135,6 +148,31 @@ class StoreError(VoiceError, OSError):
     def __init__(self, message: str, *, kind: FailureKind) -> None:
         super().__init__(message)
         self.kind: FailureKind = kind
+
+
+class NotADatabase(StoreError):
+    """The file is no SQLite database, or one of something else. `path` is the file."""
+
+    def __init__(self, path: Path, problem: str, *, kind: FailureKind) -> None:
+        super().__init__(problem, kind=kind)
+        self.path = path
+
+
+class ChainNotContinued(StoreError):
+    """The evidence chain does not go on from a head that was noted: it was cut, made anew, or exchanged. No call is taken.
+
+    `database` is the file of the chain, `heads` the one in which `head`, PLACE:HASH, was noted.
+    """
+
+    def __init__(self, database: Path, heads: Path, head: str, problem: str) -> None:
+        super().__init__(
+            f"the evidence chain in {database} does not go on from the head {head} that was noted in {heads}: {problem}. "
+            "Examine both, and restore the database; if it was exchanged on purpose, keep the file of heads and begin another",
+            kind="corrupt",
+        )
+        self.database = database
+        self.heads = heads
+        self.head = head
 
 
 class LocksUnavailable(StoreError):
@@ -279,7 +317,8 @@ class Unauthenticated(VoiceError, PermissionError):
 
 REALM = 'Bearer realm="agentos-voice"'
 _NOT_AUTHENTICATED: dict[NotAuthenticated, str] = {
-    "no_token": "a token is needed: send it as `Authorization: Bearer avt_…`; `agentos-voice token create` makes one",
+    "no_token": "a token is needed: send it as `Authorization: Bearer avt_…`; "
+    "`agentos-voice token create NAME --role ROLE` makes one",
     "bad_header": "the Authorization header must be there once, as `Bearer avt_…`",
     "token_in_url": "a token was in the URL, where logs keep it: revoke it, and send a new one as `Authorization: Bearer`",
     "unknown_token": "the token is not known, has expired or was revoked: ask for a new one",
@@ -302,7 +341,8 @@ class InvalidTicket(VoiceError, PermissionError):
     """A stream can't be opened with this ticket or resume token. Nothing was done; the refusal is in evidence.
 
     `reason` is "unknown_ticket", "expired_ticket", "used_ticket", "replaced_ticket" (a newer one of its session was used),
-    "unknown_resume" (never made, replaced, or its session is gone), or "revoked_token" (that of whoever opened the stream).
+    "unknown_resume" (never made, replaced, or its session is gone), or "revoked_token" (that of whoever opened the stream
+    was revoked, or has expired).
     """
 
     def __init__(self, reason: BadTicket) -> None:
@@ -316,7 +356,7 @@ _CREDENTIAL: dict[BadTicket, str] = {
     "used_ticket": "ticket was used before",
     "replaced_ticket": "ticket was replaced by a newer one",
     "unknown_resume": "resume token is not known, or no longer",
-    "revoked_token": "access token behind it was revoked",
+    "revoked_token": "access token behind it was revoked or has expired",
 }
 
 

@@ -9,21 +9,23 @@ or may get there; nobody is told of it.
 from collections.abc import Callable
 
 import anyio.to_thread
-import structlog
 
+from actors.actor import as_committed
 from actors.messages import Changed, Closed, Draft, Emit, Facts
-from agentos.core.communication.voice.directory import SESSION_FAILED, Listing
+from actors.session import SESSION_FAILED, SessionActor
+from agentos.core.communication.voice.directory import Listing
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.resources import ServiceResources
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
 from machines.frozen import FrozenDict
 from machines.session import NO_COUNTS, EndReason, FrameAccount, SessionResult, VoiceSession, VoiceSessionState
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 AFTER_ALL_OTHERS = 0  # the number of a record that no session counted; its id is that of the final one
-CUT_OFF = "cut_off"  # why frames are declared dropped of a session that could not be asked for its account
+CUT_OFF = "cut_off"  # why frames are declared dropped of which a session that was cut off had no account
 
 _STATUS = {EndReason.FAILED: RequestStatus.FAILED, EndReason.SHUTDOWN: RequestStatus.SUCCESS}
 
@@ -108,13 +110,23 @@ class _Ending:
             log.exception("whether a session was created is not known", session_id=facts.session_id)
             return None
 
-    def _put_last(self, listing: Listing, verdict: PolicyVerdict) -> None:
-        facts, directory = listing.facts, self._resources.directory
+    def _result(self, listing: Listing) -> SessionResult:
+        """What the session had settled when its last step was done; the other frames that its door took are declared."""
         accepted = listing.door.accepted
         why = SESSION_FAILED if self._reason is EndReason.FAILED else CUT_OFF
+        try:
+            actor = None if listing.ref is None else as_committed(listing.ref)
+            if isinstance(actor, SessionActor):
+                return actor.result_without_it(self._reason, why, accepted)
+        except Exception:  # whatever made it fail; it ends all the same
+            log.exception("a session's account can't be had", session_id=listing.facts.session_id)
         lost = FrozenDict({why: accepted}) if accepted else NO_COUNTS
         frames = FrameAccount(accepted=accepted, dropped=lost, untranscribed=lost)
-        result = SessionResult(reason=self._reason, drained=False, frames=frames)
+        return SessionResult(reason=self._reason, drained=False, frames=frames)
+
+    def _put_last(self, listing: Listing, verdict: PolicyVerdict) -> None:
+        facts, directory = listing.facts, self._resources.directory
+        result = self._result(listing)
         draft = Draft(
             facts,
             AFTER_ALL_OTHERS,

@@ -19,6 +19,7 @@ from actors.tracing import Tracer
 from agentos.core.communication.voice.audio.media import MediaStatistics
 from agentos.core.communication.voice.backlog_age import BacklogAge
 from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.looks import Look
 from agentos.core.communication.voice.loop_lag import LoopLagStatistics
 from agentos.core.communication.voice.resources import ServiceResources
 from agentos.core.communication.voice.session_trace import SessionTrace
@@ -77,13 +78,15 @@ class ServiceInspector:
         self._tracer = Tracer(system)
         self._media, self._stt, self._evidence = BacklogAge(), BacklogAge(), BacklogAge()
         self._traces: set[SessionTrace] = set()
+        self._look = Look("actors and ports, for whoever asks")
 
     async def run(self) -> None:
         """Look until cancelled; then every trace ends."""
         try:
             while True:
-                self._actors.look()
-                self._ports()
+                with self._look:
+                    self._actors.look()
+                    self._ports()
                 await anyio.sleep(LOOK_SECONDS)
         finally:
             for trace in tuple(self._traces):

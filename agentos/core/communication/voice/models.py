@@ -2,11 +2,12 @@
 
 from machines.audio import AudioEncoding, AudioFormat
 from machines.events import VoiceEvent, VoiceEventType
+from machines.recording import RecordingInfo, RecordingState
 from machines.session import (
+    AudioMismatch,
     EndReason,
     FrameAccount,
     Quality,
-    RecordingInfo,
     SessionResult,
     STTProvider,
     VoiceProvider,
@@ -17,10 +18,12 @@ from machines.session import (
 __all__ = [
     "AudioEncoding",
     "AudioFormat",
+    "AudioMismatch",
     "EndReason",
     "FrameAccount",
     "Quality",
     "RecordingInfo",
+    "RecordingState",
     "STTProvider",
     "SessionResult",
     "VoiceEvent",

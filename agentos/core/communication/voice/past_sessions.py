@@ -1,18 +1,21 @@
 """Sessions as the store has them: those that stopped, those of other processes, and what this service still has to store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, Self, TypeVar
 
 import anyio.to_thread
 
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import InvalidState, SessionNotFound
-from agentos.core.communication.voice.storage.store import StoredLink, VoiceStore
+from agentos.core.communication.voice.storage.chain import StoredLink
+from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
 from agentos.core.time import to_ms
+from machines.cross_checks import Disagreements
 from machines.events import VoiceEvent
-from machines.evidence import Verification
+from machines.heads import Head
 from machines.session import VoiceSession, VoiceSessionState
+from machines.verification import Examination
 
 T = TypeVar("T")
 
@@ -124,9 +127,13 @@ class PastSessions:
         """At most `limit` evidence records of a session, or of a refused request, behind place `after` of the chain."""
         return await reading(self._store.evidence_page, session_id, after, limit)
 
-    async def verification(self) -> Verification:
-        """Walk the whole evidence chain; takes a second for some ten thousand records."""
-        return await reading(self._store.verify)
+    async def examination(self, heads: Collection[Head] = ()) -> Examination:
+        """Walk the whole evidence chain, and hold it against noted heads; takes a second for some ten thousand records."""
+        return await reading(self._store.examine, heads)
+
+    async def disagreements(self, most: int) -> Disagreements:
+        """Hold what is stored beside the chain against it; takes about as long as a walk along it."""
+        return await reading(self._store.disagreements, most)
 
     async def refusal(self, session_id: str) -> SessionNotFound | InvalidState:
         """Why a session that is not running here takes no audio."""

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 
-import structlog
-
 from actors.health import PortBack, PortSilent
+from agentos.core.communication.voice.logs import logger
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 News = PortSilent | PortBack
 

@@ -6,24 +6,40 @@ Ids and secrets are made here, and an admin token ends here: only whether it was
 import json
 import secrets
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from enum import Enum
+from typing import Any, Final, NamedTuple, TypeVar
 
 from pydantic import SecretStr
 
 from actors.messages import Facts
 from agentos.core.communication.voice.errors import InvalidRequest, STTUnavailable
-from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.tokens import PREFIX as TOKEN_PREFIX
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.secrets_in_text import ACCESS_PREFIX, holds_secret
+from agentos.core.communication.voice.settings import LONGEST_SILENCE_SECONDS, VoiceSettings
 from agentos.core.communication.voice.stt.base import missing
 from agentos.core.time import utc_now_ms
 from machines.audio import AudioFormat
 from machines.frozen import frozen
-from machines.policy import VoicePolicy
+from machines.policy import VoicePolicy, mistaken_flags
 from machines.session import STTProvider, VoiceProvider
 
 TOKEN_KEY = "admin_token"  # noqa: S105 - the name of the key, not a token
 EMBEDDED = STTProvider.POCKETSPHINX
 MAX_PROJECT_ID = 200  # characters; it is in every record and snapshot
+MOST_WARNED_OF: Final = 100  # keys of metadata; what comes from callers must not fill the memory
+
+log = logger(__name__)
+
+E = TypeVar("E", bound=Enum)
+
+_warned_of: set[str] = set()
+
+
+def member(kind: type[E], value: object) -> Any:
+    """The member of `kind` that has this value, as HTTP names it (`"local"`); `value` itself when there is none."""
+    if isinstance(value, str) and not isinstance(value, kind):
+        return next((known for known in kind if known.value == value), value)
+    return value
 
 
 class SessionRequest(NamedTuple):
@@ -36,6 +52,7 @@ class SessionRequest(NamedTuple):
     audio_format: AudioFormat
     admin_token: SecretStr | None
     resumable: bool = False
+    silence_timeout_seconds: float | None = None
 
 
 def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all named
@@ -43,14 +60,20 @@ def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all name
     settings: VoiceSettings,
     *,
     project_id: str,
-    provider: VoiceProvider,
-    stt_provider: STTProvider,
+    provider: VoiceProvider | str,
+    stt_provider: STTProvider | str,
     metadata: Mapping[str, Any] | None,
     audio_format: AudioFormat | None,
     admin_token: str | None,
     resumable: bool = False,
+    silence_timeout_seconds: float | None = None,
 ) -> SessionRequest:
-    """The request that these arguments make. Raises `InvalidRequest`, naming the field, for any that is not valid."""
+    """The request that these arguments make, members of the enums given as such or by their values.
+
+    Raises `InvalidRequest`, naming the field, for any that is not valid.
+    """
+    by: VoiceProvider = member(VoiceProvider, provider)
+    heard: STTProvider = member(STTProvider, stt_provider)
     in_metadata, rest = _without_token(metadata)
     given = _checked_metadata(rest, settings)
     token = admin_token if admin_token is not None else in_metadata
@@ -59,7 +82,9 @@ def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all name
     if audio_format is not None and not isinstance(audio_format, AudioFormat):
         raise InvalidRequest(f"audio_format must be an AudioFormat, got {audio_format!r}", field="audio_format")
     _check_resumable(resumable, settings)
-    valid, problem = policy.validate_session_params(project_id, provider, stt_provider, given)
+    _check_silence(silence_timeout_seconds)
+    _check_no_token(project_id, "project_id")
+    valid, problem = policy.validate_session_params(project_id, by, heard, given)
     if not valid:
         raise InvalidRequest(problem, field=problem.split("[")[0].split(" ")[0])
     if len(project_id) > MAX_PROJECT_ID or not project_id.isprintable():
@@ -67,9 +92,11 @@ def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all name
             f"project_id must be at most {MAX_PROJECT_ID} printable characters, got {project_id[:MAX_PROJECT_ID]!a}"
         )
         raise InvalidRequest(problem, field="project_id")
+    _warn_of_mistaken_flags(given)
     secret = None if token is None else SecretStr(token)
+    silence = settings.silence_timeout_seconds if silence_timeout_seconds is None else float(silence_timeout_seconds)
     return SessionRequest(
-        project_id, provider, stt_provider, frozen(given), audio_format or AudioFormat(), secret, resumable
+        project_id, by, heard, frozen(given), audio_format or AudioFormat(), secret, resumable, silence
     )
 
 
@@ -114,6 +141,7 @@ def make_facts(
         created_at_ms=utc_now_ms(),
         can_be_slowed=can_be_slowed,
         resumable=request.resumable,
+        silence_seconds=request.silence_timeout_seconds,
     )
 
 
@@ -123,12 +151,34 @@ def ports_of(*, transcribed: bool) -> tuple[str, ...]:
     return ("media", "speech") if transcribed else ("media",)
 
 
+def _warn_of_mistaken_flags(metadata: dict[str, Any]) -> None:
+    """Say, once for each key, that a key changes nothing though it looks as if it should."""
+    for key, flag in mistaken_flags(metadata).items():
+        if key not in _warned_of and len(_warned_of) < MOST_WARNED_OF:
+            _warned_of.add(key)
+            log.warning("metadata_key_is_no_flag", key=key, did_you_mean=flag)
+
+
 def _check_resumable(resumable: object, settings: VoiceSettings) -> None:
     if not isinstance(resumable, bool):
         raise InvalidRequest(f"resumable must be True or False, got {resumable!r}", field="resumable")
     if resumable and not settings.resume_window_seconds:
         problem = "resumable needs a window to come back in: set AGENTOS_VOICE_RESUME_WINDOW_SECONDS"
         raise InvalidRequest(problem, field="resumable")
+
+
+def _check_silence(seconds: object) -> None:
+    if seconds is None:
+        return
+    known = (
+        isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 < seconds <= LONGEST_SILENCE_SECONDS
+    )
+    if not known:
+        problem = (
+            f"silence_timeout_seconds must be a number of seconds above 0 and up to {LONGEST_SILENCE_SECONDS:,}, "
+            f"got {seconds!r}"
+        )
+        raise InvalidRequest(problem, field="silence_timeout_seconds")
 
 
 def _without_token(metadata: Mapping[str, Any] | None) -> tuple[Any, dict[str, Any]]:
@@ -140,12 +190,15 @@ def _without_token(metadata: Mapping[str, Any] | None) -> tuple[Any, dict[str, A
     return rest.pop(TOKEN_KEY, None), rest
 
 
-def _check_no_token(value: object) -> None:
-    """A token inside the metadata would be stored with it. Raises `InvalidRequest` when there is one."""
-    if isinstance(value, str) and value.startswith(TOKEN_PREFIX):
-        raise InvalidRequest("metadata holds an admin token: hand it over as admin_token", field="metadata")
+def _check_no_token(value: object, field: str = "metadata") -> None:
+    """A token inside what is stored would be stored with it. Raises `InvalidRequest` when there is one."""
+    if isinstance(value, str) and (value.startswith(ACCESS_PREFIX) or holds_secret(value)):
+        raise InvalidRequest(
+            f"{field} holds a token, where it would be stored: hand it over as admin_token", field=field
+        )
     if isinstance(value, dict):
         for key, item in value.items():
+            _check_no_token(key)
             if key.lower() == TOKEN_KEY:
                 raise InvalidRequest(
                     f"metadata holds {key!r} where it would be stored: hand it over as admin_token", field="metadata"

@@ -5,9 +5,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from threading import Lock
-
-import structlog
 
 from actors.health import HealthWatch
 from actors.mailbox import Ref
@@ -17,11 +16,16 @@ from actors.system import ActorSystem
 from agentos.core.communication.voice.admission import Meter, Progress
 from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.directory import Directory
+from agentos.core.communication.voice.home_watch import HomeWatch
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.past_sessions import PastSessions
 from agentos.core.communication.voice.port_health import PortHealth
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.finishing import Finishing, RecordingFinisher
+from agentos.core.communication.voice.storage.head_notes import HeadNotes, check_heads, noted_before
 from agentos.core.communication.voice.storage.ownership import Ownership
 from agentos.core.communication.voice.storage.port import StorePort
+from agentos.core.communication.voice.storage.private import keep_private
 from agentos.core.communication.voice.storage.recovery import Recovery
 from agentos.core.communication.voice.storage.recurring_recovery import RecurringRecovery
 from agentos.core.communication.voice.storage.spill import SpillFile
@@ -34,7 +38,7 @@ from machines.policy import VoicePolicy
 from machines.restart import Intensity
 from machines.session import VoiceSession
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 MEDIA, STT = 0, 1  # the ports that fetch audio, by their number at the door
 PROBE_SECONDS = 1.0  # how often a store that is down is tried again
@@ -63,11 +67,27 @@ class ServiceResources:
         self.directory = Directory(
             keep_events=lambda events: self.store_port.keep_events(events),  # noqa: PLW0108 - it does not exist yet
             on_started=on_started,
-            on_stopped=on_stopped,
+            on_stopped=self._stopped,
+            patience_seconds=settings.evidence_timeout_seconds,
         )
-        self.store_port = StorePort(self.store, spill, directory=self.directory, post=system.post)
+        self._on_stopped = on_stopped
+        finishing = Finishing(self.store, settings.recordings, settings.recording_format)
+        self.finisher = RecordingFinisher(
+            finishing,
+            settings.recovery_interval_seconds,
+            lambda session_id: self.media.holds(session_id),  # noqa: PLW0108 - it does not exist yet
+        )
+        self.heads = None if settings.heads is None else HeadNotes(self.store, settings.heads)
+        self.store_port = StorePort(
+            self.store,
+            spill,
+            directory=self.directory,
+            post=system.post,
+            on_durable=(lambda: None) if self.heads is None else self.heads.stored,
+        )
         self.past = PastSessions(self.store, self.store_port.writer, self.directory, settings.evidence_timeout_seconds)
         self.media = MediaPort(
+            end=self.directory.end,
             take=partial(self.directory.take, MEDIA),
             room=partial(self.directory.room, MEDIA),
             post=system.post,
@@ -90,8 +110,12 @@ class ServiceResources:
         )
         self.health = PortHealth({"media": self.media.take_news, "speech": self.stt.take_news})
         self.meter = Meter(
-            lambda: Progress(*system.progress()), self._media_progress, silent_ports=lambda: self.health.silent
+            lambda: Progress(*system.progress()),
+            self._media_progress,
+            silent_ports=lambda: self.health.silent,
+            speech_wait=lambda: self.stt.wait_seconds,
         )
+        self.home = HomeWatch(self.store, self._ownership, settings.recordings)
         self.recovery = Recovery(
             self.store,
             settings.recordings,
@@ -105,13 +129,19 @@ class ServiceResources:
             sign=self._ownership.sign if settings.resume_window_seconds else None,
         )
         self._recurring.start()
+        self.finisher.start()
+        if self.heads is not None:
+            self.heads.start()
         self._settings = settings
         self._closing = Lock()
         self._closed = False
 
     @staticmethod
     def open_files(settings: VoiceSettings) -> Files:
-        """Take a lock, and open the database and a spill file of this service's own. Raises `StoreError`."""
+        """Take a lock, and open the database and a spill file of this service's own.
+
+        Raises `StoreError`, and `ChainNotContinued` when the evidence chain does not go on from the heads that were noted.
+        """
         owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         with ExitStack() as undo:
             ownership = Ownership.take(settings.home, owner)
@@ -120,7 +150,12 @@ class ServiceResources:
                 settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds, owner=owner
             )
             undo.callback(store.close)
+            if settings.heads is not None:
+                check_heads(store, settings.heads)
+            elif noted_before(store):
+                log.warning("heads_no_longer_noted", setting="AGENTOS_VOICE_HEADS")
             spill = SpillFile.open(settings.home, owner, settings.spill_max_bytes)
+            _keep_recordings_private(settings.recordings)
             undo.pop_all()
             return ownership, store, spill
 
@@ -147,17 +182,26 @@ class ServiceResources:
             watch = HealthWatch(ports, self.health, settings.heartbeat_seconds, settings.heartbeat_timeout_seconds)
             system.spawn(watch, "health")
 
+    def _stopped(self, session: VoiceSession, events: Sequence[VoiceEvent]) -> None:
+        result = session.result
+        if session.recording_enabled and result is not None and result.recording is None and result.frames.accepted:
+            self.finisher.expect(session.session_id)  # the end may not have waited for a port that hangs
+        else:
+            self.finisher.nudge()
+        self._on_stopped(session, events)
+
     def _media_progress(self) -> Progress:
         media = self.media.statistics()
         return Progress(media.frames, media.queued_frames)
 
     def close(self) -> None:
-        """End the threads and close the files; blocks, up to `CLOSING_GRACE_SECONDS` for each of the three, and then leaves a
+        """End the threads and close the files; blocks, up to `CLOSING_GRACE_SECONDS` for each of the four, and then leaves a
         thread alone that hangs, which the log says. Once more, from any thread, it waits until that is done."""
         with self._closing:
             if not self._closed:
                 ended = {
                     "recovery": self._recurring.close(CLOSING_GRACE_SECONDS),
+                    "recordings": self.finisher.close(CLOSING_GRACE_SECONDS),
                     "media": self.media.close(CLOSING_GRACE_SECONDS),
                     "store": self.store_port.close(CLOSING_GRACE_SECONDS, then=self._close_store),
                 }
@@ -167,6 +211,16 @@ class ServiceResources:
                 self._closed = True
 
     def _close_store(self) -> None:
-        """Once nothing of this service can reach the store any more."""
+        """Once nothing of this service writes to the store any more."""
+        if self.heads is not None and not self.heads.close(CLOSING_GRACE_SECONDS):
+            log.error("port_abandoned", port="heads", after_seconds=CLOSING_GRACE_SECONDS)
         self.store.close()
         self._ownership.release()
+
+
+def _keep_recordings_private(folder: Path) -> None:
+    """What an earlier version or somebody else left open is closed; where that can't be done it is said."""
+    try:
+        keep_private(folder)
+    except OSError as error:
+        log.warning("recordings_open_to_others", path=str(folder), problem=error.strerror)

@@ -7,13 +7,13 @@ from threading import Lock
 
 import anyio
 import anyio.to_thread
-import structlog
 from msgspec.structs import replace
 
 from actors.messages import Facts, Opened, ResumeSession
 from actors.system import AskTimeout
 from agentos.core.communication.voice.audio.door import Door
 from agentos.core.communication.voice.errors import EvidenceUnavailable, InvalidRequest, SessionNotFound, StoreError
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.resources import ServiceResources
 from agentos.core.communication.voice.runtime import ServiceRuntime
 from agentos.core.communication.voice.settings import VoiceSettings
@@ -21,7 +21,7 @@ from agentos.core.communication.voice.storage.resumption import Restored
 from machines.audio import FRAMES_PER_SECOND
 from machines.session import VoiceSession
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 NOT_RESUMED = "the session was not resumed, and still waits to be"
 UNDECIDED = "the session goes on as soon as its record is durable, or waits to be resumed"

@@ -10,12 +10,18 @@ from anyio.abc import TaskStatus
 from actors.mailbox import Ref
 from actors.messages import Ended, Stop, Unawaited
 from actors.supervisor import control_bound
-from actors.system import ActorSystem, AskTimeout, SystemFailed, Token
+from actors.system import ActorSystem, AskTimeout, SlowStep, SlowSteps, SystemFailed, Token
 from agentos.core.communication.voice.control_socket import ControlSocket
 from agentos.core.communication.voice.directory import Directory, Listing
-from agentos.core.communication.voice.errors import Draining, ServiceClosed, SessionNotFound, StopNotConfirmed
+from agentos.core.communication.voice.errors import (
+    Draining,
+    EvidenceUnavailable,
+    ServiceClosed,
+    StopNotConfirmed,
+)
 from agentos.core.communication.voice.fatal import end_at_once, end_without_actors
 from agentos.core.communication.voice.inspection import ServiceInspector
+from agentos.core.communication.voice.logs import logger, set_level
 from agentos.core.communication.voice.resources import (
     CLOSING_GRACE_SECONDS,
     EndedHook,
@@ -24,8 +30,11 @@ from agentos.core.communication.voice.resources import (
 )
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.shelter import close_sheltered, open_files, start
+from agentos.core.time import monotonic_seconds
 from machines.policy import VoicePolicy
 from machines.session import EndReason, VoiceSession, VoiceSessionState
+
+log = logger(__name__)
 
 CUT_OFF_PROBLEM = "the tasks of the voice service were cancelled"
 
@@ -37,7 +46,11 @@ class ServiceRuntime:
     def __init__(
         self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: EndedHook
     ) -> None:
-        self.system = ActorSystem(control_bound=control_bound(settings.max_sessions, settings.restart_limit))
+        seconds = settings.slow_step_seconds
+        self.system = ActorSystem(
+            control_bound=control_bound(settings.max_sessions, settings.restart_limit),
+            slow_steps=SlowSteps(monotonic_seconds, seconds, _tell_of_slow) if seconds else None,
+        )
         self.supervisor: Ref
         self._settings = settings
         self._policy = policy
@@ -61,6 +74,8 @@ class ServiceRuntime:
         if self._closing is not None or self._closed:
             raise ServiceClosed("a service runs once; create a new one")
         self._closing = anyio.Event()
+        if "log_level" in self._settings.model_fields_set:
+            set_level(self._settings.log_level)
         resources: ServiceResources | None = None
         try:
             files = await open_files(self._settings)
@@ -105,7 +120,9 @@ class ServiceRuntime:
                     if self._settings.control_socket == "on":
                         await start(group, ControlSocket(self._inspector, self._settings.home).run)
                     group.start_soon(self._close_when_drained, resources.directory)
+                    group.start_soon(resources.directory.run)
                     group.start_soon(resources.meter.run)
+                    group.start_soon(resources.home.run)
                     ready.set()
                     try:
                         await self._closing.wait()
@@ -228,10 +245,17 @@ class ServiceRuntime:
         return self._resources is not None and not self._closed and not self._draining.is_set()
 
     def resources_for_a_call(self) -> ServiceResources:
-        """What a new call would run on. Raises `Draining`, and `ServiceClosed` as `resources` does."""
+        """What a new call would run on.
+
+        Raises `Draining`, `EvidenceUnavailable` when the evidence chain does not go on from what was noted of it, and
+        `ServiceClosed` as `resources` does.
+        """
         if self._draining.is_set() and self._failure is None and not self._ended.is_set():
             raise Draining
-        return self.resources()
+        resources = self.resources()
+        if resources.heads is not None and resources.heads.cut is not None:
+            raise EvidenceUnavailable(resources.heads.cut)
+        return resources
 
     def listing(self, session_id: str) -> Listing | None:
         """The running session with this id; callable from any thread."""
@@ -240,22 +264,27 @@ class ServiceRuntime:
     async def stop(self, listing: Listing, reason: EndReason = EndReason.STOPPED) -> Ended:
         """Have a session stopped, and wait until it has. Raises `StopNotConfirmed`, and `ServiceClosed` as `ask` does."""
         ref = listing.ref
-        if ref is None:
-            raise SessionNotFound(listing.facts.session_id)
-        accepted, gap = listing.door.finish()
+        if ref is None:  # its supervisor ends it, without it
+            with self._while_actors_run(), anyio.move_on_after(self._stop_seconds()):
+                over = anyio.Event()
+                self.resources().directory.when_over(listing, over.set)
+                await over.wait()
+            return await self._ended_without_it(listing.facts.session_id)
+        upto, skipped = listing.door.finish()
         try:
-            ended: Ended = await self.ask(
-                ref, lambda token: Stop(reason, accepted - gap, token, gap), self._stop_seconds()
-            )
+            ended: Ended = await self.ask(ref, lambda token: Stop(reason, upto, token, skipped), self._stop_seconds())
         except AskTimeout:
             if self._closed:
                 return Ended(listing.facts.session_id, durable=False, spilled=False)
             # The session failed so badly that it could not answer; its supervisor has ended it, or will.
-            session = await self.resources().past.session(listing.facts.session_id)
-            if session is None or session.state is not VoiceSessionState.STOPPED:
-                raise StopNotConfirmed(listing.facts.session_id) from None
-            return Ended(listing.facts.session_id, durable=True, spilled=False)
+            return await self._ended_without_it(listing.facts.session_id)
         return ended
+
+    async def _ended_without_it(self, session_id: str) -> Ended:
+        session = await self.resources().past.session(session_id)
+        if session is None or session.state is not VoiceSessionState.STOPPED:
+            raise StopNotConfirmed(session_id)
+        return Ended(session_id, durable=True, spilled=False)
 
     async def ask(self, ref: Ref, make: Callable[[Token], object], seconds: float) -> Any:
         """The answer of an actor. Raises `AskTimeout`, and `ServiceClosed` as soon as the actors have ended."""
@@ -297,3 +326,7 @@ class ServiceRuntime:
     def no_longer_awaited(self, session_id: str) -> None:
         """Nobody waits for the answer about this session: if its request was set aside, it leaves the directory."""
         self.system.tell(self.supervisor, Unawaited(session_id))
+
+
+def _tell_of_slow(step: SlowStep) -> None:
+    log.warning("slow_step", actor=step.actor, handled=step.message, seconds=round(step.seconds, 3))

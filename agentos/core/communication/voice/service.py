@@ -20,22 +20,24 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.from_thread
-import structlog
 import trio
 
 from actors.mailbox import Ref
-from actors.messages import Frames
+from actors.messages import Frames, Mismatched
 from actors.tracing import TraceLine
 from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics
 from agentos.core.communication.voice.errors import ServiceClosed, no_room
 from agentos.core.communication.voice.inspection import ServicePicture
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.resuming import ResumedSession
 from agentos.core.communication.voice.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from machines.audio import AudioFormat
+from machines.communication import PolicyVerdict
 from machines.events import VoiceEvent
 from machines.policy import VoicePolicy
+from machines.recording import RecordingInfo
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncVoiceService", "ServiceStatistics", "VoiceService"]
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 T = TypeVar("T")
 _END = object()
@@ -52,8 +54,34 @@ _END = object()
 class _ThreadedService(AsyncVoiceService):
     """The service as `VoiceService` runs it: frames come from any thread, so they go through the inbox."""
 
-    def _deliver(self) -> Callable[[Ref, Frames], None]:
+    def _deliver(self) -> Callable[[Ref, Frames | Mismatched], None]:
         return self._runtime.system.post
+
+
+class _Started:
+    """Whether the service's thread has started, and why not.
+
+    The thread says so without ever waiting for a lock: those who wait may be interrupted anywhere, by a signal handler that in
+    turn waits for the thread. (A `Future` holds a lock for some steps.)
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self._error: BaseException | None = None
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def say(self, error: BaseException | None) -> None:
+        """It has started, or has not because of `error`; once."""
+        self._error, self.done = error, True
+        self._gate.release()
+
+    def wait(self) -> BaseException | None:
+        """Wait until it was said; the error, if there was one."""
+        if not self.done:
+            with self._gate:  # whoever comes through lets the next one in
+                pass
+        return self._error
 
 
 class VoiceService:
@@ -77,8 +105,9 @@ class VoiceService:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
         self._tracer_provider = tracer_provider
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may close the service in the middle of anything
         self._thread: threading.Thread | None = None
+        self._started: _Started | None = None
         self._portal: anyio.from_thread.BlockingPortal | None = None
         self._service: AsyncVoiceService | None = None
         self._closed = False
@@ -94,7 +123,10 @@ class VoiceService:
         self.close()
 
     def close(self) -> None:
-        """Stop every session within its deadlines, make everything durable, and end the thread. Twice is once."""
+        """Stop every session within its deadlines, make everything durable, and end the thread. Twice is once.
+
+        At any moment, from any thread, also from a signal handler: a service that is being started ends as soon as it is there.
+        """
         with self._lock:
             self._closed = True
             thread, portal, service = self._thread, self._portal, self._service
@@ -125,18 +157,43 @@ class VoiceService:
         service = self._service
         return not self._closed and self._pid == os.getpid() and (service is None or service.ready)
 
+    def begin_drain(self) -> None:
+        """Begin to drain, and return at once; nothing when it drains already. Raises `ServiceClosed` when it does not run."""
+
+        async def call(service: AsyncVoiceService) -> None:
+            service.begin_drain()
+
+        self._call(call)
+
+    def wait_closed(self) -> None:
+        """Wait until the service has ended: closed or drained by another thread, or failed. At once when it never ran."""
+        self._join()
+
+    def check_room(self) -> None:
+        """Whether a new call would be let in at this moment; see `AsyncVoiceService.check_room`."""
+
+        async def call(service: AsyncVoiceService) -> None:
+            service.check_room()
+
+        self._call(call)
+
+    def check_ready(self) -> None:
+        """Whether a new call would be let in and put on record now; see `AsyncVoiceService.check_ready`."""
+        self._call(lambda service: service.check_ready())
+
     # --- sessions --------------------------------------------------------------------------------------------------
 
     def create_session(
         self,
         project_id: str,
-        provider: VoiceProvider,
-        stt_provider: STTProvider,
+        provider: VoiceProvider | str,
+        stt_provider: STTProvider | str,
         metadata: Mapping[str, Any] | None = None,
         *,
         audio_format: AudioFormat | None = None,
         admin_token: str | None = None,
         resumable: bool = False,
+        silence_timeout_seconds: float | None = None,
     ) -> VoiceSession:
         """Open a session; see `AsyncVoiceService.create_session`."""
 
@@ -149,7 +206,24 @@ class VoiceService:
                 audio_format=audio_format,
                 admin_token=admin_token,
                 resumable=resumable,
+                silence_timeout_seconds=silence_timeout_seconds,
             )
+
+        return self._call(call)
+
+    def evaluate_request(
+        self,
+        project_id: str,
+        provider: VoiceProvider | str,
+        stt_provider: STTProvider | str,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        admin_token: str | None = None,
+    ) -> PolicyVerdict:
+        """What the policy would say to `create_session` with these arguments; see `AsyncVoiceService.evaluate_request`."""
+
+        async def call(service: AsyncVoiceService) -> PolicyVerdict:
+            return await service.evaluate_request(project_id, provider, stt_provider, metadata, admin_token=admin_token)
 
         return self._call(call)
 
@@ -175,16 +249,20 @@ class VoiceService:
         elif not door.offer(audio_data) and not door.offer_within(audio_data, self.settings.dispatch_timeout_seconds):
             raise no_room(session_id)
 
-    def stop_session(self, session_id: str) -> bool:
+    def stop_session(self, session_id: str, *, caller_gone: bool = False) -> bool:
         """End a session; see `AsyncVoiceService.stop_session`."""
-        return self._call(lambda service: service.stop_session(session_id))
+        return self._call(lambda service: service.stop_session(session_id, caller_gone=caller_gone))
 
     def get_session(self, session_id: str) -> VoiceSession | None:
         """A snapshot of the session as it is now; None when there is none with this id."""
         return self._call(lambda service: service.get_session(session_id))
 
+    def recording(self, session_id: str) -> RecordingInfo | None:
+        """The recording of a session that has stopped, once it is ready or has failed; see `AsyncVoiceService.recording`."""
+        return self._call(lambda service: service.recording(session_id))
+
     def list_sessions(
-        self, project_id: str | None = None, state: VoiceSessionState | None = None
+        self, project_id: str | None = None, state: VoiceSessionState | str | None = None
     ) -> list[VoiceSession]:
         """Snapshots of all sessions, newest first; of one project or in one state if given."""
         return self._call(lambda service: service.list_sessions(project_id, state))
@@ -216,7 +294,7 @@ class VoiceService:
         finally:
             task.cancel()
 
-    def get_provider(self, provider_type: VoiceProvider) -> IVoiceProvider:
+    def get_provider(self, provider_type: VoiceProvider | str) -> IVoiceProvider:
         """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
 
         async def call(service: AsyncVoiceService) -> IVoiceProvider:
@@ -259,8 +337,12 @@ class VoiceService:
                 self._call(lambda _: stack.aclose())
 
     def _join(self) -> None:
-        if self._thread is not None and self._thread is not threading.current_thread() and self._pid == os.getpid():
-            self._thread.join()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread() and self._pid == os.getpid():
+            with contextlib.suppress(
+                RuntimeError
+            ):  # whoever starts it was interrupted in the middle, and goes on after this
+                thread.join()
 
     # --- its thread ------------------------------------------------------------------------------------------------
 
@@ -286,46 +368,57 @@ class VoiceService:
                 raise ServiceClosed
             if self._pid != os.getpid():
                 raise ServiceClosed("this voice service belongs to the process that was forked; create a new one here")
-            if self._thread is None:
+            started = self._started
+            if started is None:
                 _close_at_exit(self)
-                ready: Future[None] = Future()
-                thread = threading.Thread(target=self._run, args=(ready,), name="voice-service", daemon=True)
-                thread.start()
+                started = _Started()
+                thread = threading.Thread(target=self._run, args=(started,), name="voice-service", daemon=True)
                 try:
-                    ready.result()
-                except BaseException:
-                    thread.join()
+                    self._started, self._thread = started, thread
+                    thread.start()
+                except BaseException:  # Ctrl-C: the next use tries again
+                    if thread.ident is None:
+                        self._started = self._thread = None
                     raise
-                self._thread = thread
-            assert self._portal is not None  # noqa: S101 - set before `ready`
-            assert self._service is not None  # noqa: S101
-            return self._portal, self._service
+        # Not with the lock held: others, and a signal handler in this very thread, may end it meanwhile.
+        error = started.wait()
+        if error is not None:
+            with self._lock:
+                if self._started is started:  # the next use tries again
+                    self._started = self._thread = None
+            raise error
+        assert self._portal is not None  # noqa: S101 - set before it has started
+        assert self._service is not None  # noqa: S101
+        return self._portal, self._service
 
-    def _run(self, ready: "Future[None]") -> None:
+    def _run(self, started: "_Started") -> None:
         options: dict[str, Any] = {}
         if self.settings.loop == "asyncio":
             installed = importlib.util.find_spec("uvloop") is not None
             options["use_uvloop"] = self.settings.uvloop == "on" or (self.settings.uvloop == "auto" and installed)
         try:
-            anyio.run(self._main, ready, backend=self.settings.loop, backend_options=options)
+            anyio.run(self._main, started, backend=self.settings.loop, backend_options=options)
         except BaseException as error:
-            if ready.done():
+            if started.done:
                 log.exception("the voice service failed and has ended")
             else:
-                ready.set_exception(error)
+                started.say(error)
 
-    async def _main(self, ready: "Future[None]") -> None:
+    async def _main(self, started: "_Started") -> None:
         service = _ThreadedService(self.settings, policy=self.policy, tracer_provider=self._tracer_provider)
         async with anyio.from_thread.BlockingPortal() as portal:
             try:
                 async with service:
-                    self._portal, self._service = portal, service
-                    ready.set_result(None)
+                    if self._started is started:
+                        self._portal, self._service = portal, service
+                    started.say(None)
+                    if self._closed or self._started is not started:  # before there was anything to close
+                        await service.aclose()
                     await service.wait_closed()
             except Exception as error:
-                if ready.done():
+                if started.done:
                     raise
-                ready.set_exception(error)  # as it is: the portal's task group would wrap it
+                started.say(error)  # as it is: the portal's task group would wrap it
             await portal.stop(cancel_remaining=True)  # nobody may go on waiting for a session that has ended
 
     def _warn_of_a_loop(self, stacklevel: int) -> None:

@@ -45,7 +45,8 @@ def _summary(picture: ServicePicture) -> Table:
         ),
         "actors": held.append(
             f", {system.ready} ready, {system.inbox} in the inbox, {system.timers} timers, {system.steps:,} steps, "
-            f"{system.crashes} crashes, {system.restarts} restarts, {system.overflowed} overflowed"
+            f"{system.crashes} crashes, {system.restarts} restarts, {system.overflowed} overflowed, "
+            f"{system.slow_steps} slow"
         ),
         "media": _port(
             media.queued_frames,

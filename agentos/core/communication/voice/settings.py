@@ -5,21 +5,24 @@ ones have the names that Twilio gives them. `AGENTOS_VOICE_CONFIG` may name a TO
 names. An empty variable counts as one that is not set. A unit stands in the name; times are seconds.
 """
 
-import logging
 import os
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import platformdirs
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from agentos.core.communication.voice.errors import SettingsError
+from agentos.core.communication.voice.logs import logger
 
-logger = logging.getLogger(__name__)
+Network = IPv4Network | IPv6Network
+
+log = logger(__name__)
 
 PREFIX = "AGENTOS_VOICE_"
 CONFIG_VARIABLE = f"{PREFIX}CONFIG"
@@ -27,6 +30,7 @@ TOKEN_VARIABLE = (
     f"{PREFIX}ADMIN_TOKEN"  # read by the command line only, and no setting: a service has no token of its own
 )
 APPLICATION = "agentos-voice"
+LONGEST_SILENCE_SECONDS: Final = 86_400
 
 _warned_of: set[str] = set()  # by this process
 
@@ -41,6 +45,14 @@ def _default_stt_workers() -> int:
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+def _networks(value: object) -> object:
+    """Networks: texts, in each of which commas may stand between them."""
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(one, str | Network) for one in values):
+        raise ValueError("must be addresses or networks, as 10.0.0.7 or 10.1.0.0/16")
+    return tuple(ip_network(text.strip()) for one in values for text in str(one).split(",") if text.strip())
 
 
 class VoiceSettings(BaseSettings):
@@ -63,6 +75,12 @@ class VoiceSettings(BaseSettings):
         default_factory=_platform_home,
         description="Folder of the database, the recordings and the spill files; `~` is expanded, a relative path counts "
         "from the current folder. Processes that share it share one evidence chain.",
+    )
+
+    heads: Path | None = Field(
+        default=None,
+        description="File in which the service notes where its evidence chain ends, and against which it checks the chain when "
+        "it starts. It belongs where whoever can write the home can't write. Not set, nothing is noted.",
     )
 
     loop: Literal["asyncio", "trio"] = Field(
@@ -100,6 +118,13 @@ class VoiceSettings(BaseSettings):
         gt=0,
         le=86_400,
         description="A session without audio for so long is stopped, so that a forgotten call does not hold its place.",
+    )
+    silence_timeout_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_SILENCE_SECONDS,
+        description="A session in which nobody speaks for so long is stopped, whatever noise its line carries: in which no "
+        "word is heard or, without transcription, no voice. Who asks for a session may say otherwise. Not set, it ends none.",
     )
     max_session_seconds: float = Field(
         default=3600,
@@ -154,6 +179,32 @@ class VoiceSettings(BaseSettings):
         le=1_000_000,
         description="Sessions that may run at once in this process; one more is refused as overload.",
     )
+    max_connections: int = Field(
+        default=10_000,
+        ge=1,
+        le=1_000_000,
+        description="Connections that a server holds at once; fewer where the limit on open files leaves less. One more takes "
+        "the place of the oldest that has shown no good token or ticket, and is refused where there is none.",
+    )
+    max_unauthenticated_connections: int = Field(
+        default=2_500,
+        ge=1,
+        le=1_000_000,
+        description="Connections that have shown no good token or ticket yet; one more takes the place of the oldest of them.",
+    )
+    max_connections_per_client: int = Field(
+        default=2_500,
+        ge=1,
+        le=1_000_000,
+        description="Connections from one address (IPv6: one /64 network); one more takes the place of the oldest from there "
+        "that has shown no good token or ticket, and is refused where there is none. Trusted proxies are not bound by it.",
+    )
+    max_event_streams_per_token: int = Field(
+        default=200,
+        ge=1,
+        le=1_000_000,
+        description="Live event streams (`text/event-stream`) that one token may follow at once; one more is refused.",
+    )
     memory_limit_bytes: int | None = Field(
         default=None,
         ge=1_048_576,
@@ -184,7 +235,8 @@ class VoiceSettings(BaseSettings):
     on_stt_unavailable: Literal["fallback", "record_only", "refuse"] = Field(
         default="fallback",
         description="What to do when the speech-to-text engine that was asked for can't be had: take the embedded one, "
-        "go on without transcript, or refuse the session.",
+        "go on without transcript, or refuse the session. With `record_only` it also goes on without one where the engines "
+        "are too far behind, which is overload otherwise.",
     )
     stt_workers: int = Field(
         default_factory=_default_stt_workers,
@@ -270,6 +322,15 @@ class VoiceSettings(BaseSettings):
         "so long. Longer than a busy disk holds a write up.",
     )
 
+    slow_step_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=600,
+        description="A step of an actor that runs longer is in the log and the statistics: everybody else waited for it. "
+        "0 does not look; otherwise each step costs a reading of the clock, some hundredths of a microsecond on most machines, "
+        "and a third of one on some.",
+    )
+
     restart_limit: int = Field(
         default=5,
         ge=0,
@@ -284,6 +345,37 @@ class VoiceSettings(BaseSettings):
         description="The window in which crashes count.",
     )
 
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_networks)] = Field(
+        default_factory=tuple,
+        description="Addresses or networks of the proxies in front of the server, with commas between them: the client is the "
+        "one that they name in `X-Forwarded-For` or `Forwarded`. Nobody else is believed.",
+    )
+    requests_per_second: float = Field(
+        default=100,
+        gt=0,
+        le=1_000_000,
+        description="Requests to the server that one token may make in the long run; more get 429.",
+    )
+    requests_burst: int = Field(
+        default=400,
+        ge=1,
+        le=1_000_000,
+        description="Requests that one token may make at once.",
+    )
+    unknown_tokens_per_second: float = Field(
+        default=20,
+        gt=0,
+        le=1_000_000,
+        description="Tokens and tickets that are not good which one client may show in the long run before they get 429 "
+        "instead of 401; good ones are never held off by them.",
+    )
+    unknown_tokens_burst: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000,
+        description="Tokens and tickets that are not good which one client may show at once.",
+    )
+
     control_socket: Literal["on", "off"] = Field(
         default="on",
         description="Whether a running service answers on a Unix socket in the folder `run` of its home, for `top` and "
@@ -292,7 +384,8 @@ class VoiceSettings(BaseSettings):
 
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="warning",
-        description="Least severity that is logged; an embedded library is quiet unless something is wrong.",
+        description="Least severity that is logged, below the logger `agentos.core.communication.voice`; embedded, the "
+        "host's own level counts until this is set.",
     )
 
     twilio_account_sid: str | None = Field(
@@ -324,11 +417,11 @@ class VoiceSettings(BaseSettings):
         """The folder that holds a folder for each recorded session."""
         return self.home / "recordings"
 
-    @field_validator("home", mode="after")
+    @field_validator("home", "heads", mode="after")
     @classmethod
-    def _absolute(cls, home: Path) -> Path:
+    def _absolute(cls, path: Path | None) -> Path | None:
         try:
-            return home.expanduser().absolute()
+            return None if path is None else path.expanduser().absolute()
         except RuntimeError as error:  # `~nobody`
             raise ValueError("names a user that does not exist") from error
 
@@ -388,7 +481,7 @@ def _warn_of_unknown_variables() -> None:
     for name in unknown.keys() - _warned_of:
         _warned_of.add(name)
         nearest = unknown[name]
-        logger.warning("%s is no setting and is ignored%s", name, f"; did you mean {nearest}?" if nearest else "")
+        log.warning("%s is no setting and is ignored%s", name, f"; did you mean {nearest}?" if nearest else "")
 
 
 def _file_values() -> dict[str, Any]:

@@ -11,7 +11,8 @@ Steps = dict[int, list[tuple[str, int]]]
 
 
 class Drawn(Model[int, str]):
-    """A graph of a few states. Actions with a small letter are weakly fair, S is strongly fair, X is neither."""
+    """A graph of a few states. Actions with a small letter are weakly fair, S is strongly fair, X and R are neither. R renews
+    a and S in even states, and b in odd ones."""
 
     name = "drawn"
 
@@ -35,6 +36,9 @@ class Drawn(Model[int, str]):
     def is_strongly_fair(self, action: str) -> bool:
         return action == "S"
 
+    def renews(self, state: int, action: str) -> str:
+        return renewed(state, action)
+
     def owner(self, action: str) -> str:
         return action.lower()
 
@@ -42,10 +46,14 @@ class Drawn(Model[int, str]):
         return f"Drawn({self.steps})"
 
 
+def renewed(state: int, action: str) -> str:
+    return ("b" if state % 2 else "aS") if action == "R" else ""
+
+
 @st.composite
 def graphs(draw: st.DrawFn, most: int = 6) -> Steps:
     size = draw(st.integers(1, most))
-    step = st.tuples(st.sampled_from("abXS"), st.integers(0, size - 1))
+    step = st.tuples(st.sampled_from("abXSR"), st.integers(0, size - 1))
     return {state: draw(st.lists(step, max_size=3, unique=True)) for state in range(size)}
 
 
@@ -70,7 +78,7 @@ def has_unfair_end(steps: Steps, cause: Callable[[int], bool], effect: Callable[
     due = {state: [(a, to) for a, to in steps.get(state, []) if not effect(to)] for state in steps if not effect(state)}
     starts = [state for state in reachable(steps) if cause(state) and not effect(state)]
     waiting = set(reachable(due, starts)) if starts else set()
-    if any(all(action == "X" for action, _ in steps.get(state, [])) for state in waiting):
+    if any(all(action in "XR" for action, _ in steps.get(state, [])) for state in waiting):
         return True  # a run may end where nothing fair goes on
     for size in range(1, len(waiting) + 1):
         for circle in combinations(sorted(waiting), size):
@@ -80,6 +88,8 @@ def has_unfair_end(steps: Steps, cause: Callable[[int], bool], effect: Callable[
                 continue
             enabled = set.intersection(*({a for a, _ in steps[state] if a.islower()} for state in circle))
             enabled |= {a for state in circle for a, _ in steps[state] if a == "S"}
-            if enabled <= {a for found in inside.values() for a, _ in found}:
+            taken = {a for found in inside.values() for a, _ in found}
+            taken.update(other for state, found in inside.items() for a, _ in found for other in renewed(state, a))
+            if enabled <= taken:
                 return True
     return False

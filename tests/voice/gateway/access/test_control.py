@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,14 @@ from tests.voice.gateway.asking import ACCEPT, CLOSE, Reply, ask, connect
 
 pytestmark = pytest.mark.anyio
 
-STATUS = {Unauthenticated: 401, Forbidden: 403, SessionNotFound: 404, RateLimited: 429, StoreError: 503}
+STATUS = {
+    InvalidRequest: 422,
+    Unauthenticated: 401,
+    Forbidden: 403,
+    SessionNotFound: 404,
+    RateLimited: 429,
+    StoreError: 503,
+}
 PATHS = {permission: f"/may/{permission.name.lower()}" for permission in Permission}
 NOBODYS = "avt_" + "x" * 43
 SESSION = VoiceSession(
@@ -68,7 +76,7 @@ class Server:
     def app(self, **options: Any) -> FastAPI:
         refusals = Refusals(self.records.append, clock=lambda: self.now[0])
         app = FastAPI()
-        app.state.access = AccessControl(self.tokens.who, refusals, clock=lambda: self.now[0], **options)
+        app.state.access = AccessControl(self.tokens.whose, refusals, clock=lambda: self.now[0], **options)
         for permission, path in PATHS.items():
             _add(app, path, permission)
 
@@ -353,13 +361,90 @@ async def test_who_asks_too_much_waits_and_others_do_not(server: Server) -> None
     assert (await ask(app, "POST", "/may/read", token)).status == 200
 
 
-async def test_a_client_that_tries_tokens_is_held_off_before_the_store_is_asked(server: Server) -> None:
-    app = server.app(lookups=RateLimit(1, burst=3))
-    asked = [f"avt_{number:043}" for number in range(5)]
-    replies = [await ask(app, "POST", "/may/read", ("authorization", f"Bearer {token}")) for token in asked]
-    assert [reply.status for reply in replies] == [401, 401, 401, 429, 429]
-    elsewhere = await ask(app, "POST", "/may/read", server.token(Role.ADMIN), client=("192.0.2.7", 1))
-    assert elsewhere.status == 200
+def bad(number: int) -> tuple[str, str]:
+    """The header of a token that nobody has."""
+    return "authorization", f"Bearer avt_{number:043}"
+
+
+async def test_a_client_that_tries_tokens_is_told_to_wait_and_good_tokens_are_not_held_off(server: Server) -> None:
+    app = server.app(unknown=RateLimit(1, burst=3))
+    asked = [(await ask(app, "POST", "/may/read", bad(number))).status for number in range(5)]
+    assert asked == [401, 401, 401, 429, 429]
+    for _ in range(200):  # of the same address, all for the first time
+        assert (await ask(app, "POST", "/may/read", server.token(Role.ADMIN))).status == 200
+    assert (await ask(app, "POST", "/may/read", bad(5))).status == 429  # good ones give nothing back either
+    assert (await ask(app, "POST", "/may/read", bad(6), client=("192.0.2.7", 1))).status == 401
+    server.now[0] += 1_000
+    assert (await ask(app, "POST", "/may/read", bad(7))).status == 401
+
+
+async def test_every_token_that_nobody_has_is_counted_in_evidence(server: Server) -> None:
+    app = server.app(unknown=RateLimit(1, burst=3))
+    for number in range(20):
+        await ask(app, "POST", "/may/read", bad(number))
+    app.state.access.refusals.write_sum()
+    assert sum(record.operation == "access_refused" for record in server.records) == 10
+    assert server.refused[-1]["reasons"] == {"unknown_token": 10}
+
+
+# --- through proxies -------------------------------------------------------------------------------------------------
+
+PROXY = ("10.0.0.1", 50_000)
+
+
+def through(client: str) -> tuple[str, str]:
+    return "x-forwarded-for", f"198.51.100.99, {client}"  # it claims to be another one
+
+
+async def test_limits_and_evidence_go_by_the_client_behind_a_trusted_proxy(server: Server) -> None:
+    app = server.app(unknown=RateLimit(1, burst=2), proxies=[ip_network("10.0.0.0/24")])
+    for client, expected in (("192.0.2.1", [401, 401, 429]), ("192.0.2.2", [401, 401, 429])):
+        asked = [
+            (await ask(app, "POST", "/may/read", bad(number), through(client), client=PROXY)).status
+            for number in range(3)
+        ]
+        assert asked == expected
+    assert [one["client"] for one in server.refused] == ["192.0.2.1"] * 3 + ["192.0.2.2"] * 3
+
+
+async def test_nobody_else_is_believed_who_the_client_is(server: Server) -> None:
+    app = server.app(unknown=RateLimit(1, burst=2), proxies=[ip_network("10.0.0.0/24")])
+    asked = [
+        (await ask(app, "POST", "/may/read", bad(n), through(f"192.0.2.{n}"), client=("10.0.1.1", 1))).status
+        for n in range(3)
+    ]
+    assert asked == [401, 401, 429]
+    assert {one["client"] for one in server.refused} == {"10.0.1.1"}
+
+
+@pytest.mark.parametrize("url", ["/open", "/may/read"])
+async def test_a_proxy_that_can_not_be_understood_is_refused_and_its_address_in_evidence(
+    server: Server, url: str
+) -> None:
+    app = server.app(proxies=[ip_network("10.0.0.0/24")])
+    with pytest.raises(InvalidRequest) as refused:
+        app.state.access.check_connection(
+            HTTPConnection(
+                {
+                    "type": "http",
+                    "path": url,
+                    "headers": [(b"x-forwarded-for", b"who")],
+                    "client": PROXY,
+                    "method": "GET",
+                }
+            )
+        )
+    assert refused.value.field == "X-Forwarded-For"
+    assert [(one["reason"], one["client"], one["detail"]) for one in server.refused] == [
+        ("forwarded", "10.0.0.1", "X-Forwarded-For")
+    ]
+    assert (await ask(app, "POST", url, ("x-forwarded-for", "who"), client=PROXY)).status == 422
+
+
+async def test_a_server_that_asks_nobody_takes_nothing_from_a_trusted_proxy_either(server: Server) -> None:
+    app = server.app(authentication=False, proxies=[ip_network("127.0.0.1")])
+    assert (await ask(app, "POST", "/may/read", through("127.0.0.1"))).status == 403
+    assert server.refused[0]["reason"] == "proxied"
 
 
 # --- in an app -------------------------------------------------------------------------------------------------------

@@ -101,7 +101,7 @@ def test_a_page_is_of_the_same_site_when_the_server_was_asked_under_its_name(
 ) -> None:
     read = read_origin(origin)
     assert read is not None
-    assert is_same_site(read, scheme, host) is same
+    assert is_same_site(read, host, secure=scheme in {"https", "wss"}) is same
 
 
 @pytest.mark.parametrize("header", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "[::1]", "127.0.0.2"])

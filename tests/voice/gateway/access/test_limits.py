@@ -1,7 +1,7 @@
 """What one client may ask: so many requests, connections and bytes, in bounded memory, and without a clock of its own."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 import anyio
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from agentos.core.communication.voice.errors import Overloaded, RateLimited, RequestTooLarge, RequestTooSlow
 from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit, RateLimit, client_of, read_body
+from agentos.core.communication.voice.gateway.routes.event_stream import EventStream
 
 # --- requests --------------------------------------------------------------------------------------------------------
 
@@ -202,3 +203,39 @@ async def test_a_body_that_does_not_come_whole_is_given_up() -> None:
 async def test_a_client_that_goes_away_is_told_as_that() -> None:
     with pytest.raises(ClientDisconnect):
         await read(Sender(part(b"0", more=True), {"type": "http.disconnect"}))
+
+
+def event_stream(limit: ConnectionLimit, token: str) -> EventStream:
+    async def nothing() -> AsyncGenerator[bytes]:
+        await anyio.sleep_forever()
+        yield b""
+
+    return EventStream(nothing(), place=limit.counted(token))
+
+
+@pytest.mark.anyio
+async def test_one_token_follows_so_many_event_streams_and_no_more() -> None:
+    limit = ConnectionLimit(1, 10, "event streams are open, as many as a token may follow")
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(event_stream(limit, "one"), {}, receive, send)
+        with anyio.fail_after(30):
+            while not sent:
+                await anyio.sleep(0.001)
+        before = len(sent)
+        with pytest.raises(RateLimited, match="1 event streams are open, as many as a token may follow"):
+            await event_stream(limit, "one")({}, receive, send)
+        group.start_soon(event_stream(limit, "other"), {}, receive, send)
+        with anyio.fail_after(30):
+            while len(limit) < 2:
+                await anyio.sleep(0.001)
+        assert before
+        group.cancel_scope.cancel()
+    assert len(limit) == 0

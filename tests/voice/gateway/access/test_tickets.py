@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from agentos.core.communication.voice.errors import InvalidTicket, Overloaded
+from agentos.core.communication.voice.errors import InvalidTicket, Overloaded, SessionNotFound
 from agentos.core.communication.voice.gateway.access import tickets as module
 from agentos.core.communication.voice.gateway.access.control import LOCAL, Principal
 from agentos.core.communication.voice.gateway.access.tickets import (
@@ -199,7 +199,7 @@ def local(session_id: str) -> StreamOpener:
 
 def why(resumes: ResumeTokens, token: str) -> str:
     with pytest.raises(InvalidTicket) as raised:
-        resumes.session_of(token)
+        resumes.opened(token)
     return raised.value.reason
 
 
@@ -230,16 +230,16 @@ def keep(store: VoiceStore, session_id: str, state: VoiceSessionState) -> None:
 def test_a_stream_goes_on_with_its_token_again_and_again_also_in_another_process(store: VoiceStore) -> None:
     token = ResumeTokens(store).issue(local("voice-1"))
     assert token.startswith("avr_")
-    assert [ResumeTokens(store).session_of(token) for _ in range(3)] == ["voice-1"] * 3
+    assert [ResumeTokens(store).opened(token).session_id for _ in range(3)] == ["voice-1"] * 3
     with VoiceStore.open(store.path, busy_timeout_seconds=5.0) as other:
-        assert ResumeTokens(other).session_of(token) == "voice-1"
+        assert ResumeTokens(other).opened(token).session_id == "voice-1"
 
 
 def test_a_newer_stream_of_the_session_voids_the_token_of_the_older(resumes: ResumeTokens) -> None:
     older, other = resumes.issue(local("voice-1")), resumes.issue(local("voice-2"))
     newer = resumes.issue(local("voice-1"))
     assert why(resumes, older) == "unknown_resume"
-    assert (resumes.session_of(newer), resumes.session_of(other)) == ("voice-1", "voice-2")
+    assert (resumes.opened(newer).session_id, resumes.opened(other).session_id) == ("voice-1", "voice-2")
 
 
 @pytest.mark.parametrize("token", ["", "avr_", "avr_" + "x" * 43, "\ud800", "x" * 100_000])
@@ -260,22 +260,24 @@ def test_only_the_hash_of_a_resume_token_is_on_the_disk(store: VoiceStore, resum
     assert token.removeprefix("avr_").encode() not in disk
 
 
-def test_a_revoked_access_token_ends_what_was_opened_with_it_and_an_expired_one_does_not(
-    store: VoiceStore, resumes: ResumeTokens
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_an_access_token_that_stands_no_longer_ends_what_was_opened_with_it(
+    how: str, store: VoiceStore, resumes: ResumeTokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokens = TokenStore(store)
-    openers = {}
-    for name, seconds in (("revoked", None), ("expired", 0.001)):
-        found = tokens.create(name, seconds, role=Role.PROJECT, project="shop")
-        assert found
-        token_id = next(token.id for token in tokens.list() if token.name == name)
-        openers[name] = StreamOpener(name, Principal(token_id, name, Role.PROJECT, "shop"))
-    made = {name: resumes.issue(opener) for name, opener in openers.items()}
-    tokens.revoke(openers["revoked"].principal.token_id)
-    assert why(resumes, made["revoked"]) == "revoked_token"
-    assert resumes.session_of(made["expired"]) == "expired"
+    tokens.create("web", 3600, role=Role.PROJECT, project="shop")
+    [known] = tokens.list()
+    opener = StreamOpener("voice-1", Principal(known.id, known.name, known.role, "shop"))
+    made = resumes.issue(opener)
+    assert resumes.opened(made) == ("voice-1", made, known.id, ())
+    if how == "revoked":
+        tokens.revoke(known.id)
+    else:
+        later = known.expires_at_ms
+        monkeypatch.setattr("agentos.core.communication.voice.storage.tokens.utc_now_ms", lambda: later)
+    assert why(resumes, made) == "revoked_token"
     with pytest.raises(InvalidTicket) as raised:
-        resumes.issue(openers["revoked"])
+        resumes.issue(opener)
     assert raised.value.reason == "revoked_token"
 
 
@@ -287,7 +289,7 @@ def test_tokens_go_with_their_sessions(store: VoiceStore, resumes: ResumeTokens)
     keep(store, "voice-1", VoiceSessionState.STOPPED)
     resumes.issue(local("voice-4"))
     assert [why(resumes, token) for token in (ended, forgotten)] == ["unknown_resume"] * 2
-    assert resumes.session_of(running) == "voice-3"
+    assert resumes.opened(running).session_id == "voice-3"
     with closing(sqlite3.connect(store.path)) as database:
         assert database.execute("SELECT session_id FROM streams ORDER BY 1").fetchall() == [("voice-3",), ("voice-4",)]
 
@@ -298,8 +300,9 @@ def test_tokens_go_with_their_sessions(store: VoiceStore, resumes: ResumeTokens)
 @pytest.mark.anyio
 async def test_a_stream_is_opened_by_its_ticket_and_goes_on_by_its_token(store: VoiceStore) -> None:
     credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    session_id, token = await credentials.open(credentials.ticket("voice-1", LOCAL))
-    assert session_id == await credentials.resume(token) == "voice-1"
+    opened = await credentials.open(credentials.ticket("voice-1", LOCAL))
+    token = opened.token
+    assert await credentials.resume(token) == opened == ("voice-1", token, LOCAL.token_id, ())
     spare = credentials.ticket("voice-1", LOCAL)
     await credentials.forget("voice-1")
     for attempt in (credentials.open(spare), credentials.resume(token)):
@@ -352,7 +355,7 @@ async def test_of_two_tickets_used_at_once_the_token_of_the_later_one_stays(
         for _ in range(10):
             await checkpoint()
         go_on.set()
-    assert await credentials.resume(got[second]) == "voice-1"
+    assert (await credentials.resume(got[second])).session_id == "voice-1"
     with pytest.raises(InvalidTicket):
         await credentials.resume(got[first])
 
@@ -369,3 +372,48 @@ async def test_a_ticket_whose_access_token_was_revoked_meanwhile_opens_nothing(s
         with pytest.raises(InvalidTicket) as raised:
             await credentials.open(ticket)
         assert raised.value.reason == reason
+
+
+@pytest.mark.anyio
+async def test_a_ticket_that_opens_nothing_leaves_the_token_of_its_session_as_it_is(store: VoiceStore) -> None:
+    """As at a server where the session does not run: its client goes on elsewhere."""
+    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
+    live = await credentials.open(credentials.ticket("voice-1", LOCAL))
+    elsewhere = StreamCredentials(lambda: store, clock=lambda: 0)
+    asked: list[str] = []
+
+    async def runs_elsewhere(session_id: str) -> None:
+        asked.append(session_id)
+        raise SessionNotFound(session_id)
+
+    ticket = elsewhere.ticket("voice-1", LOCAL)
+    with pytest.raises(SessionNotFound):
+        await elsewhere.open(ticket, runs_elsewhere)
+    assert asked == ["voice-1"]
+    assert await credentials.resume(live.token) == live
+    with pytest.raises(InvalidTicket) as raised:
+        await elsewhere.open(ticket)
+    assert raised.value.reason == "used_ticket"
+
+
+@pytest.mark.anyio
+async def test_a_ticket_that_takes_its_time_does_not_replace_a_newer_one(store: VoiceStore) -> None:
+    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
+    first, second = (credentials.ticket("voice-1", LOCAL) for _ in range(2))
+    go_on, refused = anyio.Event(), list[str]()
+
+    async def waits(session_id: str) -> None:
+        await go_on.wait()
+
+    async def use_first() -> None:
+        with pytest.raises(InvalidTicket) as raised:
+            await credentials.open(first, waits)
+        refused.append(raised.value.reason)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(use_first)
+        await anyio.wait_all_tasks_blocked()
+        opened = await credentials.open(second)
+        go_on.set()
+    assert refused == ["replaced_ticket"]
+    assert await credentials.resume(opened.token) == opened

@@ -8,6 +8,7 @@ const { ClientStream, StreamViolation, readFromServer, writeAudio } = await impo
 
 const steps = {
   capture: (client, [count]) => client.capture(count),
+  skip: (client, [count]) => client.skip(count),
   finish: (client, [short]) => client.finish({ short }),
   hello: (client, [formats]) => client.hello(formats),
   closed: (client, [code]) => client.closed(code),
@@ -28,7 +29,7 @@ function answer(client, [name, ...given]) {
 }
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
-const state = (client) => Object.fromEntries(Object.entries(client).map(([name, value]) => [snake(name), value]));
+const state = (client) => Object.fromEntries(Object.entries(structuredClone({ ...client })).map(([name, value]) => [snake(name), value]));
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 
 function played({ capacity, script, read, audio }) {

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from machines.losses import Lost
 from machines.stream import ClientStream, Run
 from machines.stream_messages import (
     COME_BACK,
@@ -54,17 +55,21 @@ def play(node: str, module: Path) -> Iterator[Play]:
 # --- scripts -------------------------------------------------------------------------------------------------------
 
 small = st.integers(0, 12)
+durable = st.none() | small
+lost = st.lists(st.builds(Lost, small, st.integers(1, 4), st.sampled_from(["disk_full", "missing"])), max_size=3).map(
+    tuple
+)
 
 
-def welcome(expected: int, durable: int, more: int, token: int) -> Welcome:
+def welcome(expected: int, durable: int | None, more: int, token: int, lost: tuple[Lost, ...] = ()) -> Welcome:
     format_ = StreamFormat("pcm_s16le", 16_000)
     limit = expected + more
-    return Welcome("voice-1", f"avr_{token}", format_, expected, durable, limit, "active", {}, 1000, 65536)  # type: ignore[arg-type]
+    return Welcome("voice-1", f"avr_{token}", format_, expected, durable, limit, "active", {}, 1000, 65536, lost)  # type: ignore[arg-type]
 
 
 messages = st.one_of(
-    st.builds(welcome, small, small, small, st.integers(0, 1)),
-    st.builds(Ack, small, small, small),
+    st.builds(welcome, small, durable, small, st.integers(0, 1), lost),
+    st.builds(Ack, small, durable, small, lost),
     st.builds(Event, st.integers(1, 6), st.just("stt_final"), st.just(5), st.just({"text": "go"})),
     st.builds(Ping, st.integers(0, 3)),
     st.builds(Bye, st.just("stopped"), st.just("idle")),
@@ -74,6 +79,7 @@ codes = st.sampled_from(
 )
 steps = st.one_of(
     st.tuples(st.just("capture"), st.integers(1, 4)),
+    st.tuples(st.just("skip"), st.integers(1, 4)),
     st.tuples(st.just("finish"), st.booleans()),
     st.just(("hello", [msgspec.to_builtins(PCM)])),
     st.tuples(st.just("closed"), codes),
@@ -117,7 +123,7 @@ def as_written(said: Any) -> Any:
     """A message as it is on the wire: fields that have their default may be left out."""
     if not isinstance(said, dict) or said.get("type") != "hello":
         return said
-    return {"first": 0, "next": 0, "events": 0} | said
+    return {"first": 0, "next": 0, "events": 0, "durable": 0} | said
 
 
 # --- what holds ----------------------------------------------------------------------------------------------------
@@ -132,7 +138,7 @@ def test_every_answer_and_every_state_is_the_same(play: Play) -> None:
         assert len(theirs) == len(script)
         for (name, *given_), (said, state) in zip(script, theirs, strict=True):
             assert as_written(said) == as_written(answer(client, name, *given_)), name
-            assert state == msgspec.to_builtins(client), name
+            assert state == json.loads(encode(client)), name
 
     same()
 
@@ -142,6 +148,8 @@ def test_every_answer_and_every_state_is_the_same(play: Play) -> None:
     [
         encode(welcome(3, 2, 5, 0)).decode(),
         encode(Ack(1, 2, 3)).decode(),
+        encode(Ack(1, None, 3)).decode(),
+        encode(Ack(9, 2, 9, (Lost(3, 2, "disk_full"), Lost(6, 1, "missing")))).decode(),
         encode(Event(1, "stt_final", 5, {"text": "go"})).decode(),
         encode(Ping(7)).decode(),
         encode(Bye("stopped", "idle")).decode(),  # type: ignore[arg-type]
@@ -163,6 +171,16 @@ def test_messages_are_read_alike_and_so_are_those_that_are_none(play: Play, text
         [],
         {},
         {"encoding": "opus"},
+        [[0, 1, "x"]],
+        [[0, 1, "x", 0]],
+        [[0, 1]],
+        [[0, 0, "x"]],
+        [[-1, 1, "x"]],
+        [[0, MAX_FRAME + 1, "x"]],
+        [[0, 1, ""]],
+        [[0, 1, "x" * 65]],
+        [[0, 1, "\N{GRINNING FACE}" * 64]],
+        [0, 1, "x"],
     ]
     spoiled: list[Any] = [
         message,

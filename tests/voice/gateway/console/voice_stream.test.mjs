@@ -213,7 +213,7 @@ test("after a cut it comes back with its token and sends what the server has not
   assert.equal(Socket.all.length, 2);
   socket().welcome({ expected: 7, durable: 4 });
   assert.deepEqual(socket().sent[0], {
-    type: "hello", formats: [FORMAT], attempt: 2, resume: "avr_1", first: 4, next: 11, events: 0,
+    type: "hello", formats: [FORMAT], attempt: 2, resume: "avr_1", first: 4, next: 11, events: 0, durable: 4,
   });
   assert.deepEqual(socket().frames, [7, 8, 9, 10]);
   const sent = Buffer.concat(socket().sent.filter((message) => message.count).map((message) => message.payload));
@@ -375,6 +375,58 @@ test("the media time is the caller's, from 0, and never falls", async (t) => {
   stream.send(frames(1), 4000);
   stream.send(frames(1));
   assert.deepEqual(socket().sent.slice(1).map(({ first, mediaMs }) => [first, mediaMs]), [[0, 0], [1, 20], [3, 50], [4, 50], [5, 70]]);
+});
+
+test("what was not captured is declared, and told, and takes no room in the ring", async (t) => {
+  const { stream, clock, socket, named } = begun(t, { ringSeconds: 0.1 });
+  await settled();
+  socket().welcome();
+  stream.send(frames(3), 1000);
+  stream.send(frames(1), 1090); // jitter
+  stream.send(frames(0.25), 6083);
+  assert.deepEqual(socket().sent.at(-1), { type: "gap", first: 4, count: 250, reason: "capture" });
+  assert.deepEqual(named("gap"), [{ first: 4, count: 250, reason: "capture" }]);
+  socket().onclose({ code: StreamCode.LOST, reason: "" });
+  stream.send(frames(1), 9093);
+  assert.deepEqual([stream.progress.captured, stream.progress.waiting], [6, 2], "the frame that was begun is filled up");
+  const done = stream.end({ mediaMs: 12_113 });
+  await clock.pass(250);
+  socket().welcome({ expected: 2 });
+  const said = socket().sent.slice(1).map(({ type, first, count, reason, upto, mediaMs }) =>
+    type === "gap" ? [first, count, reason] : type === "end" ? upto : [first, count, mediaMs],
+  );
+  assert.deepEqual(said, [
+    [2, 2, 40], [4, 250, "capture"], [254, 1, 5083], [255, 149, "capture"], [404, 1, 8093], [405, 150, "capture"], 555,
+  ]);
+  assert.equal(socket().sent.find(({ first }) => first === 254).payload.at(-1), 0);
+  socket().say({ type: "bye", state: "stopped", reason: "stopped" });
+  await done;
+  assert.equal(stream.progress.lost, 0);
+});
+
+test("another page goes on with a bookmark, and declares what this one could not send", async (t) => {
+  const before = begun(t);
+  assert.equal(before.stream.bookmark, null);
+  await settled();
+  before.socket().welcome();
+  before.stream.send(frames(10), 5000);
+  before.socket().say({ type: "ack", received: 10, durable: 6, limit: 100 });
+  before.socket().say({ type: "event", number: 3, event: "stt_final", timestamp_ms: 1, payload: {} });
+  const { bookmark } = before.stream; // two seconds before the other page goes on
+  before.stream.send(frames(2), 5200);
+  const earlier = { ...bookmark, atMs: bookmark.atMs - 2000 };
+  const { stream, socket, named } = begun(t, { bookmark: earlier, mediaMs: 70_000, ticket: () => assert.fail("a ticket") });
+  await settled();
+  socket().welcome({ expected: 11, resume: "avr_1" });
+  const [hello, gap] = socket().sent;
+  assert.deepEqual([hello.resume, hello.attempt, hello.first, hello.next, hello.events, hello.durable], ["avr_1", 2, 111, 111, 3, 6]);
+  assert.deepEqual(gap, { type: "gap", first: 11, count: 100, reason: "ring" });
+  stream.send(frames(1), 70_000);
+  stream.send(frames(1), 71_030);
+  assert.deepEqual(socket().sent.slice(2).map(({ type, first, count, mediaMs }) => [type ?? "audio", first, count, mediaMs]), [
+    ["audio", 111, 1, 2220], ["gap", 112, 50, undefined], ["audio", 162, 1, 3250],
+  ]);
+  assert.deepEqual([stream.progress.captured, stream.progress.lost, named("gap").length], [2, 100, 2]);
 });
 
 test("who leaves without an end lets go of everything", async (t) => {

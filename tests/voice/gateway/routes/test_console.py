@@ -48,7 +48,14 @@ async def test_the_page_is_there_for_everybody_and_says_whether_a_token_is_neede
             about = (await running.client.get("/console/about.json")).json()
             assert about["authentication"] is authentication
             assert about["machine"] == machine(SESSION)
+            assert about["resumable"] is False
             assert "/console/" not in str((await running.client.get("/openapi.json")).json()["paths"].keys())
+
+
+@pytest.mark.anyio
+async def test_calls_that_go_on_after_a_restart_are_offered_where_there_is_a_window(run: Run) -> None:
+    async with run(resume_window_seconds=30) as running:
+        assert (await running.client.get("/console/about.json")).json()["resumable"] is True
 
 
 def test_the_machine_is_told_whole() -> None:
@@ -70,11 +77,22 @@ async def test_nothing_else_is_there(run: Run, name: str) -> None:
 
 
 @pytest.mark.anyio
+async def test_the_address_of_the_server_leads_to_the_console(run: Run) -> None:
+    async with run() as running:
+        front = await running.client.get("/")
+        assert (front.status_code, front.headers["location"]) == (307, "console/")
+        assert (await running.client.get("/", follow_redirects=True)).content == (FOLDER / "index.html").read_bytes()
+        assert (await running.client.post("/")).status_code == 405
+
+
+@pytest.mark.anyio
 async def test_it_works_where_a_host_mounts_it(run: Run) -> None:
     async with run() as running:
         host = Starlette(routes=[Mount("/calls", running.app)])
         moved = await ask(host, "GET", "/calls/console")
         assert (moved.status, moved.headers["location"]) == (307, "console/")
+        front = await ask(host, "GET", "/calls/")
+        assert (front.status, front.headers["location"]) == (307, "console/")
         page = await ask(host, "GET", "/calls/console/")
         assert page.body == (FOLDER / "index.html").read_bytes()
         assert (await ask(host, "GET", "/calls/console/app.js")).status == 200

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentos.core.communication.voice.gateway import metrics
-from agentos.core.communication.voice.gateway.routes.verification import Verifications
-from machines.evidence import GENESIS, Verification
+from agentos.core.communication.voice.gateway.routes import verification
+from agentos.core.communication.voice.gateway.routes.verification import MOST_MISMATCHES, Verifications
+from machines.cross_checks import Disagreements
+from machines.heads import GENESIS, Head, HeadCheck, HeadState
+from machines.verification import Examination, Verification
 from tests.voice.gateway.conftest import Run, Running
 from tests.voice.gateway.test_problems import is_problem
 
@@ -22,7 +26,9 @@ pytestmark = pytest.mark.anyio
 
 async def test_an_outsider_can_check_the_evidence_of_a_session(run: Run) -> None:
     async with run() as running:
-        session_id = await running.recorded(bytes(32_000))
+        session_id = await running.create(metadata={"caller": "Ada"})
+        await running.service.dispatch_audio_chunk(session_id, bytes(32_000))
+        assert (await running.client.post(f"/v1/sessions/{session_id}/stop")).status_code == 200
         links: list[dict[str, Any]] = []
         more, after = True, 0
         while more:
@@ -34,12 +40,61 @@ async def test_an_outsider_can_check_the_evidence_of_a_session(run: Run) -> None
     assert [link["seq"] for link in links] == list(range(1, len(links) + 1))
     head = GENESIS
     for link in links:
-        # The canonical JSON has the instant as the record has it.
-        text = json.dumps(link["record"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         assert link["previous"] == head
-        head = hashlib.sha256(f"{head}\n{text}".encode()).hexdigest()
+        head = hashlib.sha256(f"{head}\n{link['text']}".encode()).hexdigest()
         assert link["hash"] == head
-    assert verified == {"ok": True, "records": len(links), "head": head, "fault": None, "at_seq": None}
+    assert verified == {
+        "ok": True,
+        "records": len(links),
+        "head": head,
+        "fault": None,
+        "at_seq": None,
+        "sealed": len(links),
+        "erased": 0,
+        "heads": [],
+        "mismatches": [],
+        "mismatches_total": 0,
+    }
+
+
+async def test_the_content_of_a_record_is_that_which_was_sealed(run: Run) -> None:
+    async with run() as running:
+        session_id = await running.recorded(bytes(32_000))
+        (link, *_) = (await running.client.get(f"/v1/sessions/{session_id}/evidence")).json()["links"]
+    (content,) = link["contents"]
+    chained, whole = json.loads(link["text"]), link["record"]
+    seal = hashlib.sha256(bytes.fromhex(content["salt"]) + content["value"].encode()).hexdigest()
+    assert chained["request_summary"].pop("sealed") == seal
+    chained["request_summary"].update(json.loads(content["value"]))
+    assert chained == whole
+
+
+async def test_a_chain_is_held_against_heads_that_were_noted(run: Run, home: Path) -> None:
+    async with run() as running:
+        await running.recorded(bytes(32_000))
+        first = (await running.client.get("/v1/evidence/verification")).json()
+        noted = f"{first['records']}:{first['head']}"
+        await running.recorded(bytes(32_000))
+        other = f"1:{'ab' * 32}"
+        answered = await running.client.get("/v1/evidence/verification", params={"head": [noted, other]})
+        found = answered.json()
+        assert (found["ok"], [head["state"] for head in found["heads"]]) == (False, ["holds", "differs"])
+        assert found["heads"][0]["place"] == first["records"]
+        found = (await running.client.get("/v1/evidence/verification", params={"head": noted})).json()
+        assert found["ok"]
+        with closing(sqlite3.connect(home / "voice.db")) as database:
+            database.execute("DELETE FROM evidence WHERE seq >= ?", [first["records"]])
+            database.execute("DELETE FROM evidence_content WHERE seq >= ?", [first["records"]])
+            database.commit()
+        found = (await running.client.get("/v1/evidence/verification", params={"head": noted})).json()
+        assert (found["ok"], found["fault"], found["heads"][0]["state"]) == (False, None, "cut")
+
+
+@pytest.mark.parametrize("head", ["", "7", f"7:{'A' * 64}", f"0:{'a' * 64}", f"{2**63}:{'a' * 64}"])
+async def test_what_is_no_head_is_refused(run: Run, head: str) -> None:
+    async with run() as running:
+        answered = await running.client.get("/v1/evidence/verification", params={"head": head})
+        assert is_problem(answered, 422, "invalid-request")
 
 
 async def test_a_changed_record_is_found(run: Run, home: Path) -> None:
@@ -51,27 +106,54 @@ async def test_a_changed_record_is_found(run: Run, home: Path) -> None:
         found = (await running.client.get("/v1/evidence/verification")).json()
     assert (found["ok"], found["records"], found["at_seq"]) == (False, 1, 2)
     assert found["fault"] == "its text does not give its hash"
+    assert (found["mismatches"], found["mismatches_total"]) == (None, None)
+
+
+async def test_what_is_stored_beside_the_chain_is_held_against_it(
+    run: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "MOST_MISMATCHES", 1)
+    async with run() as running:
+        calls = [await running.recorded(bytes(32_000)) for _ in range(2)]
+        with closing(sqlite3.connect(home / "voice.db")) as database:
+            database.execute(
+                "UPDATE sessions SET snapshot = replace(snapshot, '\"drained\":true', '\"drained\":false')"
+            )
+            database.commit()
+        found = (await running.client.get("/v1/evidence/verification")).json()
+    assert (found["ok"], found["fault"], found["at_seq"]) == (False, None, None)
+    text = "its result is stored with another drained than its final record has"
+    assert found["mismatches"] == [{"kind": "result-differs", "about": min(calls), "text": text}]
+    assert found["mismatches_total"] == 2
 
 
 async def test_a_crowd_shares_a_verification() -> None:
     walks = []
 
     class Past:
-        async def verification(self) -> Verification:
+        async def examination(self, heads: Collection[Head]) -> Examination:
             walks.append(None)
             await anyio.sleep(0.01)
-            return Verification(len(walks), "head", None, None)
+            checks = tuple(HeadCheck(head, HeadState.HOLDS) for head in heads)
+            return Examination(Verification(len(walks), "head", None, None), 0, 0, checks)
+
+        async def disagreements(self, most: int) -> Disagreements:
+            return Disagreements((), most)
 
     verifications, found = Verifications(), []
 
-    async def ask() -> None:
-        found.append((await verifications.next(Past())).records)  # type: ignore[arg-type]
+    async def ask(place: int = 0) -> None:
+        heads = [Head(place, "ab" * 32)] if place else []
+        said, beside = await verifications.next(Past(), heads)  # type: ignore[arg-type]
+        assert beside == ((), MOST_MISMATCHES)
+        assert [check.head for check in said.heads] == heads
+        found.append(said.chain.records)
 
     async with anyio.create_task_group() as group:
         group.start_soon(ask)
         await anyio.sleep(0.002)
-        for _ in range(20):
-            group.start_soon(ask)
+        for place in range(20):
+            group.start_soon(ask, place)
     assert sorted(found) == [1] + [2] * 20  # the second walk began when all of them had asked
 
 
@@ -161,6 +243,7 @@ async def test_metrics_say_what_the_service_says(run: Run) -> None:
             "loop_lag_seconds[('quantile', '0.99')]",
             "actor_restarts_total",
             "stt_latency_seconds_count",
+            "stt_wait_seconds",
             "port_silent[('port', 'media')]",
             "process_memory_bytes",
         ):

@@ -1,8 +1,11 @@
 """Recordings over HTTP: the whole file, a part of it, or nothing where the asker has it; and never a file of others."""
 
+import fcntl
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import anyio
@@ -16,6 +19,8 @@ from starlette.datastructures import Headers
 
 from agentos.core.communication.voice.gateway.routes import file_stream, recordings
 from agentos.core.communication.voice.gateway.routes.ranges import Span, Unsatisfiable, asked_for
+from agentos.core.communication.voice.storage.recordings import RecordingWriter
+from agentos.core.communication.voice.storage.segments import make_private_folder
 from tests.voice.gateway.conftest import Run, Running
 from tests.voice.gateway.test_problems import is_problem
 
@@ -149,6 +154,58 @@ class TestTheFile:
             for session_id, why in ((plain, "not recorded"), (recorded, "not stopped"), (silent, "no recording")):
                 reply = await running.client.get(f"/v1/sessions/{session_id}/recording")
                 assert why in is_problem(reply, 404, "no-recording").detail
+
+    async def test_one_that_is_being_finished_says_when_to_come_again(
+        self, run: Run, audio: Callable[..., bytes]
+    ) -> None:
+        async with run(recording_segment_seconds=1) as running:
+            session_id = await running.create(metadata={"recording_enabled": True})
+            await running.service.dispatch_audio_chunk(session_id, audio(40_000))
+            path, folder = f"/v1/sessions/{session_id}", running.service.settings.recordings / session_id
+            make_private_folder(folder)  # the audio may not have come so far
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # another process finishes it
+            try:
+                stopped = (await running.client.post(f"{path}/stop")).json()["session"]["result"]["recording"]
+                assert (stopped["state"], stopped["samples"]) == ("finishing", 40_000)
+                for ask in (running.client.get, running.client.head):
+                    reply = await ask(f"{path}/recording")
+                    assert (reply.status_code, reply.headers["retry-after"]) == (503, "1")
+                problem = is_problem(await running.client.get(f"{path}/recording"), 503, "recording-finishing")
+                assert problem.retry_after_seconds == 1
+                for file in folder.glob("000000.*"):
+                    file.write_bytes(b"damaged")
+            finally:
+                os.close(descriptor)
+            await running.service.recording(session_id)
+            now = (await running.client.get(path)).json()["result"]["recording"]
+            assert now == {**stopped, "state": "failed"}
+            reply = await running.client.get(f"{path}/recording")
+            assert "is damaged" in is_problem(reply, 404, "no-recording").detail
+
+    async def test_one_whose_disk_hung_at_the_end_is_finished_once_it_answers(
+        self, run: Run, audio: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers, write = Event(), RecordingWriter.write
+
+        def hanging(writer: RecordingWriter, *arguments: Any) -> None:
+            assert answers.wait(20)
+            write(writer, *arguments)
+
+        monkeypatch.setattr(RecordingWriter, "write", hanging)
+        async with run(heartbeat_seconds=0.05, heartbeat_timeout_seconds=0.1) as running:
+            try:
+                session_id = await running.create(metadata={"recording_enabled": True})
+                path = f"/v1/sessions/{session_id}"
+                await running.service.dispatch_audio_chunk(session_id, audio(16_000))
+                stopped = (await running.client.post(f"{path}/stop")).json()["session"]["result"]
+                assert (stopped["recording"], stopped["frames"]["dropped"]) == (None, {"media_silent": 50})
+                is_problem(await running.client.get(f"{path}/recording"), 503, "recording-finishing")
+            finally:
+                answers.set()
+            await running.service.recording(session_id)
+            assert (await running.client.get(f"{path}/recording")).status_code == 200
+            assert (await running.client.get(path)).json()["result"]["recording"]["state"] == "ready"
 
     async def test_a_file_that_is_gone(self, run: Run, audio: Callable[..., bytes], home: Path) -> None:
         async with run() as running:

@@ -116,7 +116,7 @@ async def test_what_falls_off_the_ring_is_a_gap_that_is_declared(anyio_backend: 
         session = await at.stopped(session.session_id)
         assert recorded(session) == said[: 50 * FRAME] + bytes(250 * FRAME) + said[300 * FRAME :]
         assert session.result is not None
-        assert dict(session.result.frames.dropped) == {"lost_on_the_way": 250}
+        assert dict(session.result.frames.dropped) == {"ring": 250}
 
 
 async def welcomed(at: Server, client: ClientStream) -> tuple[RawSocket, Welcome]:

@@ -8,7 +8,6 @@ from wave import open as open_wave
 
 import anyio
 import anyio.to_thread
-import httpx2
 import pytest
 
 from agentos.core.communication.voice.client import ClientStatistics, VoiceClient, VoiceStream
@@ -44,9 +43,8 @@ async def said_through_deaths(
                     found = stream.statistics()
             assert end.reason == "stopped"
             assert numbers == sorted(set(numbers))
+            file = b"".join([piece async for piece in client.recording(session_id)]) if recording else b""
             session = await client.get_session(session_id)
-        async with httpx2.AsyncClient(base_url=at.url) as http:
-            file = (await http.get(f"/v1/sessions/{session_id}/recording")).content if recording else b""
         await anyio.to_thread.run_sync(at.end)
     if not recording:
         return session, found, b""

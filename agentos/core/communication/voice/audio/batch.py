@@ -34,7 +34,7 @@ class Batch:
         self._free = free
         self.opens: list[OpenMedia] = []
         self.runs: dict[str, Handed] = {}
-        self.closes: list[str] = []
+        self.closes: list[tuple[str, int]] = []  # with the frame to which the call goes on
         self.heartbeats: list[Heartbeat] = []
 
     def __bool__(self) -> bool:

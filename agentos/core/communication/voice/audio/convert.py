@@ -1,11 +1,16 @@
 """From what a session speaks to what an engine hears: mono 16 bit samples at one rate."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.resample import Resampler
 from machines.audio import AudioEncoding, AudioFormat
+
+CANCELLED: Final = 0.001
+"""Part of the channels' mean power below which their mix counts as cancelled (-30 dB); independent channels leave half."""
 
 
 def to_pcm16(data: bytes, audio_format: AudioFormat) -> NDArray[np.int16]:
@@ -20,11 +25,29 @@ def to_pcm16(data: bytes, audio_format: AudioFormat) -> NDArray[np.int16]:
 
 
 def mix_to_mono(samples: NDArray[np.int16]) -> NDArray[np.int16]:
-    """The mean of the channels of `samples` (n, channels), rounded to the nearest, as shape (n, 1)."""
+    """The mean of the channels of `samples` (n, channels), rounded to the nearest, as shape (n, 1).
+
+    Where the channels cancel each other, one being the other upside down, the mean would be silence: the loudest channel is
+    taken instead.
+    """
     if samples.shape[1] == 1:
         return samples
     mean: NDArray[np.float64] = samples.mean(axis=1, keepdims=True)
-    return np.rint(mean).astype(np.int16)
+    loudest = _loudest_if_cancelled(samples, mean)
+    return np.rint(mean).astype(np.int16) if loudest is None else samples[:, loudest : loudest + 1]
+
+
+def channels_cancel(samples: NDArray[np.int16]) -> bool:
+    """Whether the channels of `samples` (n, channels) cancel each other when they are mixed."""
+    return samples.shape[1] > 1 and _loudest_if_cancelled(samples, samples.mean(axis=1, keepdims=True)) is not None
+
+
+def _loudest_if_cancelled(samples: NDArray[np.int16], mean: NDArray[np.float64]) -> int | None:
+    """The loudest channel when next to nothing of the channels' power is left in their mean; else None."""
+    power: NDArray[np.float64] = np.square(samples, dtype=np.float64).sum(axis=0)
+    if float(np.square(mean).sum()) >= CANCELLED * float(power.mean()):
+        return None
+    return int(power.argmax())
 
 
 class Converter:

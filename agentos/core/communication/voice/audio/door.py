@@ -11,16 +11,19 @@ from sys import maxsize
 from threading import Condition, RLock
 from typing import Any
 
-from actors.messages import Frames
+from actors.messages import Frames, Mismatched
+from actors.recorder import LOST_ON_THE_WAY, counted
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
 from agentos.core.time import monotonic_ms
 from machines.audio import AudioFormat
+from machines.losses import Losses
 from machines.session import VoiceSessionState
 
 OPEN_STATES = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
 
 
 BACKLOG = "backlog"  # the reason that a port gives for it
+NOTHING_LOST = Losses()
 
 
 class GivenUp(KeyError):
@@ -41,14 +44,15 @@ class DoorLock:
 class _Shelf:
     """What one port still has to fetch. Nearly always that is nothing or one run, so the one has a place of its own.
 
-    `dealt` counts the frames that the port has fetched and dealt with, `lost` those that it will never ask for. Of the frames
-    below `given_up` none is here any more.
+    `dealt` counts the frames that the port has fetched and dealt with, `lost` those that it will never ask for; which of these
+    were here is in `astray`. Of the frames below `given_up` none is here any more.
     """
 
-    __slots__ = ("count", "data", "dealt", "first", "given_up", "lost", "more")
+    __slots__ = ("astray", "count", "data", "dealt", "first", "given_up", "lost", "more")
 
     def __init__(self, dealt: int) -> None:
         self.first = self.count = self.lost = self.given_up = 0
+        self.astray: Losses | None = None
         self.dealt = dealt
         self.data: bytes | None = None
         self.more: deque[tuple[int, int, bytes]] | None = None
@@ -64,6 +68,9 @@ class _Shelf:
         """The run that begins with this number. What is before it got lost between the actors, which declare it."""
         while self.data is not None and self.first < first:
             self.lost += self.count
+            if self.astray is None:
+                self.astray = Losses()
+            self.astray.add(self.first, self.count, LOST_ON_THE_WAY)
             self._next()
         if self.data is None or self.first != first:
             raise GivenUp(first) if first < self.given_up else KeyError(first)
@@ -114,8 +121,6 @@ class Door:
         "_carry",
         "_deliver",
         "_frame_bytes",
-        "_gap_end",
-        "_gap_first",
         "_known_room",
         "_limit",
         "_lock",
@@ -123,6 +128,7 @@ class Door:
         "_next",
         "_sample_bytes",
         "_shelves",
+        "_skipped",
         "_waiters",
         "_waiting",
         "last_ms",
@@ -139,7 +145,7 @@ class Door:
         ports: int,
         limit: int,
         max_chunk: int,
-        deliver: Callable[[Any, Frames], None],
+        deliver: Callable[[Any, Frames | Mismatched], None],
         lock: DoorLock,
         can_be_slowed: bool = True,
         first: int = 0,
@@ -154,7 +160,8 @@ class Door:
         self._limit = limit
         self._max_chunk = max_chunk
         self._carry = b""
-        self._next = self._gap_first = self._gap_end = first
+        self._next = first
+        self._skipped: tuple[tuple[str, int], ...] = ()  # since the last frame, by reason
         self._can_be_slowed = can_be_slowed
         self._known_room = first + limit if can_be_slowed else maxsize  # frames below this number surely have room
         self._shelves = tuple(_Shelf(first) for _ in range(ports))
@@ -211,34 +218,39 @@ class Door:
                 self._waiting -= 1
         return True
 
-    def finish(self) -> tuple[int, int]:
-        """Let in what waits for more bytes, as a last short frame of whole samples; the number of frames that were let in
-        altogether, and how many of them were skipped behind all that came: nobody else sees that hole. Half a sample stays
-        outside and is counted in `leftover`."""
+    def finish(self) -> tuple[int, tuple[tuple[str, int], ...]]:
+        """Let in what waits for more bytes, as a last short frame of whole samples; the frame behind all that came, and how
+        many were skipped behind it, by reason: nobody else sees that hole. Half a sample stays outside and is counted in
+        `leftover`."""
         with self._lock.mutex:
             whole = len(self._carry) - len(self._carry) % self._sample_bytes
             data, self._carry = self._carry[:whole], self._carry[whole:]
             if data and self.state in OPEN_STATES:
                 self._let_in(data, 1)
-            return self._next, self._next - self._gap_first if self._gap_end == self._next else 0
+            return self._next - sum(count for _, count in self._skipped), self._skipped
 
-    def skip(self, count: int) -> None:
-        """The next `count` frames never come: what comes next has the numbers behind them. Whoever the frames go to sees the
-        hole in the numbers, and declares it.
+    def skip(self, count: int, reason: str) -> None:
+        """The next `count` frames never come, for `reason`: what comes next has the numbers behind them. Whoever the frames go
+        to sees the hole in the numbers, and declares it.
 
         Raises `InvalidState` naming the state when the session takes no audio any more.
         """
         with self._lock.mutex:
             if self.state not in OPEN_STATES:
                 raise InvalidState(self.session_id, self.state)
-            if self._gap_end != self._next:
-                self._gap_first = self._next
             self._next += count
-            self._gap_end = self._next
+            self._skipped = counted(self._skipped, reason, count)
             if self._can_be_slowed:
                 self._known_room += count
             for shelf in self._shelves:
                 shelf.lost += count
+
+    def mismatched(self, reason: str, audio_ms: int, media_ms: int) -> None:
+        """Tell the session that its audio does not fit the clock of its capture: so much came in so much time, in
+        milliseconds."""
+        with self._lock.mutex:
+            if self.state in OPEN_STATES:
+                self._deliver(self.ref, Mismatched(reason, audio_ms, media_ms))
 
     @property
     def room_below(self) -> int:
@@ -253,6 +265,11 @@ class Door:
     def accepted(self) -> int:
         """The number of frames that were let in."""
         return self._next
+
+    @property
+    def skipped(self) -> tuple[tuple[str, int], ...]:
+        """The frames at the end that never come, by reason."""
+        return self._skipped
 
     @property
     def leftover(self) -> int:
@@ -285,6 +302,11 @@ class Door:
         finally:
             mutex.release()
 
+    def astray(self, port: int) -> Losses:
+        """The frames that came in and that `port` never asked for, though it asked for later ones. Those that wait are none of
+        them. From any thread."""
+        return self._shelves[port].astray or NOTHING_LOST
+
     def room(self, port: int, frames: int) -> None:
         """`port` has dealt with so many frames; from that port's thread."""
         self._shelves[port].dealt += frames
@@ -308,7 +330,8 @@ class Door:
                 if not self._can_be_slowed:
                     shelf.give_up_oldest(self._next - self._limit)
         self.last_ms = now = monotonic_ms()
-        self._deliver(self.ref, Frames(first, count, len(data), now))
+        skipped, self._skipped = self._skipped, ()
+        self._deliver(self.ref, Frames(first, count, len(data), now, skipped))
 
     def _has_room(self, count: int) -> bool:
         """Look how far the ports have come. A chunk larger than the limit has room when nothing else waits."""

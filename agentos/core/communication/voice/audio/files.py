@@ -7,6 +7,7 @@ their structure is looked at here. So is an OGG of several streams one behind th
 
 import struct
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from os import SEEK_END
 from pathlib import Path
 from typing import BinaryIO
@@ -16,14 +17,14 @@ import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from agentos.core.communication.voice.audio import mulaw
-from agentos.core.communication.voice.audio.convert import mix_to_mono
+from agentos.core.communication.voice.audio.convert import channels_cancel, mix_to_mono
 from agentos.core.communication.voice.audio.resample import HIGHEST_RATE, LOWEST_RATE, Resampler
+from agentos.core.communication.voice.audio.wav import StreamedWav, wav_layout
 from machines.audio import FRAME_MS, AudioEncoding, AudioFormat
 
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
 _EXACT_AS_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")  # the rest is read as float and rounded, not truncated
 _BLOCK = 16_384  # samples read at a time
-_UNKNOWN_SIZE = 0xFFFF_FFFF  # what a program that writes a WAV into a pipe puts for the size
 _OGG_PAGE_BYTES = 65_307  # the longest page there is
 _OGG_FIRST_PAGE = 0x02
 _OGG_LAST_PAGE = 0x04
@@ -60,16 +61,29 @@ class SoundFile:
             self.channels: int = source.channels
         self.duration_seconds = self._frames / self.sample_rate
 
-    def check(self) -> None:
-        """Read the whole file once, in bounded memory. Raises `AudioFileError` when it is cut off or damaged."""
-        for _ in self._samples():
-            pass
+    def check(self) -> str:
+        """Read the whole file once, in bounded memory. Raises `AudioFileError` when it is cut off or damaged.
+
+        Returns a sentence for a person when the file is played in another way than one would expect, else nothing: where its
+        channels cancel each other, so that a mix would be silent, the loudest is taken.
+        """
+        cancelled = 0
+        for samples in self._samples():
+            if self.channels != self._target.channels and channels_cancel(samples):
+                cancelled += len(samples)
+        if not cancelled:
+            return ""
+        return (
+            f"the channels of {self._path.name} cancel each other in {cancelled / self._frames:.0%} of it (opposite phase): "
+            "there the loudest one is taken, not their mean"
+        )
 
     def blocks(self, frames_per_block: int) -> Iterator[bytes]:
         """The audio in the target's format, `frames_per_block` 20 ms frames at a time; the last block may be shorter.
 
-        A PCM file in the target's rate and channels passes bit for bit. Otherwise channels are mixed (to mono by their
-        mean, from mono by repetition), the rate is changed, and the length is within one sample of the exact one.
+        A PCM file in the target's rate and channels passes bit for bit. Otherwise channels are mixed (to mono by their mean,
+        where they cancel each other by the loudest; from mono by repetition), the rate is changed, and the length is within one
+        sample of the exact one.
         Raises `AudioFileError` where the file turns out to be cut off or damaged; `check` finds that before anything is
         played.
         """
@@ -117,14 +131,33 @@ class SoundFile:
         if count != self._frames:
             raise _cut(self._path)
 
-    def _open(self) -> soundfile.SoundFile:
+    @contextmanager
+    def _open(self) -> Iterator[soundfile.SoundFile]:
+        with ExitStack() as stack:
+            yield stack.enter_context(self._opened(stack))
+
+    def _opened(self, stack: ExitStack) -> soundfile.SoundFile:
         try:
-            return soundfile.SoundFile(self._path)
+            streamed = _streamed(self._path)
+            return soundfile.SoundFile(self._path if streamed is None else stack.enter_context(streamed))
         except (soundfile.SoundFileError, RuntimeError, OSError) as error:
             raise AudioFileError(
                 f"{self._path.name} can't be read as sound; it is damaged, cut off or of an unknown kind: "
                 "take a whole WAV, FLAC or OGG file"
             ) from error
+
+
+def _streamed(path: Path) -> StreamedWav | None:
+    """The file, if it is a WAV that does not know its size, as one that does; None for every other file."""
+    with ExitStack() as stack:
+        file = stack.enter_context(path.open("rb"))
+        layout = None
+        if file.read(4) in (b"RIFF", b"RF64"):
+            layout = wav_layout(file, file.seek(0, SEEK_END))
+        if layout is None or not layout.size_unknown:
+            return None
+        stack.pop_all()
+        return StreamedWav(file, layout)
 
 
 def _to_int16(block: NDArray[np.float64]) -> NDArray[np.int16]:
@@ -165,23 +198,12 @@ def _check_structure(path: Path) -> None:
 
 
 def _check_wav(path: Path, file: BinaryIO, size: int) -> None:
-    """The data chunk must be there as long as its header says (RIFF; EBU Tech 3306 for RF64)."""
-    long_size: int | None = None
-    while len(header := file.read(8)) == 8:
-        name, length = header[:4], struct.unpack("<I", header[4:])[0]
-        start = file.tell()
-        if name == b"ds64" and length >= 16:
-            long_size = struct.unpack("<QQ", file.read(16))[1]
-        elif name == b"data":
-            if length == _UNKNOWN_SIZE:
-                length = long_size if long_size is not None else size - start
-            if start + length > size:
-                raise _cut(path)
-            if not length:
-                raise AudioFileError(f"{path.name} is empty: it holds no samples")
-            return
-        file.seek(start + length + length % 2)
-    raise _cut(path)
+    """The samples must be there as long as the header says, unless it could not know."""
+    layout = wav_layout(file, size)
+    if layout is None or layout.cut:
+        raise _cut(path)
+    if not layout.n_bytes:
+        raise AudioFileError(f"{path.name} is empty: it holds no samples")
 
 
 def _check_ogg(path: Path, file: BinaryIO, size: int) -> None:

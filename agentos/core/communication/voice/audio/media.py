@@ -25,15 +25,20 @@ from agentos.core.communication.voice.audio.batch import Batch, Handed
 from agentos.core.communication.voice.audio.convert import to_pcm16
 from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
 from agentos.core.communication.voice.audio.meter import FrameLevels, frame_levels
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingKind, RecordingWriter
 from agentos.core.time import monotonic_ms
 from machines.audio import AudioEncoding, AudioFormat
-from machines.session import RecordingInfo
+from machines.losses import Losses, Lost
+from machines.silence import VoiceMeter
+
+log = logger(__name__)
 
 _LARGE_RUN_FRAMES = 10  # a run this long is worth no waiting for more
 _LARGEST_FORMAT = AudioFormat(sample_rate=48_000, channels=8)
 _TOGETHER = 64  # sessions; more would hold the interpreter lock for too long at once, fewer cost more each
 _BREATH_SECONDS = 0.0002
+_REPORT_MS = 500  # frames that come in real time are reported sooner, by their number
 MISSING = "missing"
 _ASLEEP, _PACING, _WORKING = range(3)
 
@@ -59,11 +64,15 @@ class MediaStatistics:
 
 
 class Carried(NamedTuple):
-    """The audio of a session that another process had, up to frame `upto`: its `digest`, and the recording to go on with."""
+    """The audio of a session that another process had, up to frame `upto`: the frames that were `kept`, their bytes and their
+    `digest`, the recording to go on with, and the frames that are lost."""
 
     upto: int
+    kept: int
+    n_bytes: int
     digest: "hashlib._Hash"
     writer: RecordingWriter | None
+    lost: tuple[Lost, ...] = ()
 
 
 class _Run(NamedTuple):
@@ -78,8 +87,9 @@ class _Account:
     """What one session's audio came to, and where its facts go."""
 
     __slots__ = (
-        "audio_format", "clipped", "dealt", "digest", "ending", "frame_bytes", "frames", "kind", "n_bytes", "peak", "recording",
-        "reply_to", "sample_bytes", "sealing", "session_id", "silent", "squares", "told", "upto", "weight", "writer",
+        "audio_format", "clipped", "digest", "ending", "frame_bytes", "frames", "kept", "kind", "logged", "losses",
+        "n_bytes", "peak", "recording", "reply_to", "sample_bytes", "sealing", "session_id", "silent", "since_ms",
+        "squares", "told", "upto", "voiced", "voices", "weight", "writer",
     )  # fmt: skip
 
     def __init__(self, work: OpenMedia) -> None:
@@ -95,20 +105,25 @@ class _Account:
         self.ending = False
         self.sealing = False
         self.upto = 0
-        self.dealt = 0
         self.told = 0
+        self.since_ms = 0  # when frames came of which is not told yet
+        self.kept = self.n_bytes = 0
+        self.losses = Losses()
+        self.logged: set[str] = set()  # reasons
+        self.voices = VoiceMeter() if work.voices else None
         self.reset()
 
     def reset(self) -> None:
         """Begin the next report."""
-        self.frames = self.n_bytes = self.clipped = self.silent = 0
+        self.frames = self.clipped = self.silent = self.voiced = 0
         self.squares = self.weight = self.peak = 0.0
 
-    def kept(self) -> Kept:
+    def report(self) -> Kept:
         """The report since the last one."""
         mean_square = self.squares / self.weight if self.weight else 0.0
-        digest = self.digest.hexdigest()
-        return Kept(self.upto, self.frames, self.n_bytes, mean_square, self.peak, self.clipped, self.silent, digest)
+        digest, clipped, silent = self.digest.hexdigest(), self.clipped, self.silent
+        kept, n_bytes, voiced = self.kept, self.n_bytes, self.voiced
+        return Kept(self.upto, self.frames, mean_square, self.peak, clipped, silent, kept, n_bytes, digest, voiced)
 
 
 class MediaPort:
@@ -118,16 +133,17 @@ class MediaPort:
     `MediaClosed` go out through `post(reply_to, fact)`, from the port's thread. So does the `Beat` that answers a `Heartbeat`,
     when all that was handed over before is dealt with: not while the disk hangs. `take(session_id, first, count)` hands
     over the raw bytes of frames, in `submit`; `room(session_id, n_frames)`, from the port's thread, says that so many
-    frames have been dealt with. A session's recording goes into the folder `recordings`/session_id, as `kind`, in
-    segments of `segment_seconds`.
+    frames have been dealt with; `end(session_id)` is the frame to which a call that is closed goes on, from either thread:
+    what the recording does not have of that is a gap at its end. A session's recording goes into the folder
+    `recordings`/session_id, as `kind`, in segments of `segment_seconds`.
 
     Every frame is in exactly one of: a `Kept`, by its count; a `MediaLost`, when it was to be recorded and the disk
     refused (reason `disk_full` or `write_failed`; later frames are tried again) or its bytes were gone (`missing`, or `backlog`
     when they had to go for newer ones: the oldest of a session that can't be slowed, while more than `backlog_frames` of it
     wait for the thread).
-    `Kept` comes at most once in `report_every_frames` frames of a session, and once before `MediaClosed`. The digest is
-    the SHA-256 of all kept bytes in order. While there is little to do, frames are gathered for `pace_ms`; the end of a
-    session doesn't wait for that.
+    `Kept` comes at most once in `report_every_frames` frames of a session, but half a second after the first of fewer, and once
+    before `MediaClosed`. The digest is the SHA-256 of all kept bytes in order. While there is little to do, frames are gathered
+    for `pace_ms`; the end of a session doesn't wait for that.
     """
 
     def __init__(  # noqa: PLR0913 - settings of their own, all named
@@ -139,6 +155,7 @@ class MediaPort:
         kind: RecordingKind,
         segment_seconds: int,
         room: Callable[[str, int], None],
+        end: Callable[[str], int],
         backlog_frames: int,
         report_every_frames: int = 25,
         pace_ms: int = 200,
@@ -148,6 +165,7 @@ class MediaPort:
         self._take = take
         self._post = post
         self._room = room
+        self._end = end
         self._recordings = recordings
         self._kind: RecordingKind = kind
         self._segment_seconds = segment_seconds
@@ -168,7 +186,8 @@ class MediaPort:
         self._closing_at_ms: int | None = None
         self._thread = Thread(target=self._run, name="agentos-voice-media", daemon=True)
         self._accounts: dict[str, _Account] = {}
-        self._endings: deque[tuple[_Account, Generator[None, None, RecordingInfo | None]]] = deque()
+        self._untold: dict[_Account, None] = {}  # in the order of `since_ms`
+        self._endings: deque[tuple[_Account, Generator[None, None, None]]] = deque()
         self._seals: deque[tuple[_Account, Generator[None, None, None]]] = deque()
         self._submitted = 0  # written by the loop's thread only
         self._given_up = 0
@@ -207,8 +226,9 @@ class MediaPort:
         elif isinstance(work, OpenMedia):
             self._begin(work)
         elif isinstance(work, CloseMedia):
+            end = self._end(work.session_id)
             with self._handover:
-                self._batch.closes.append(work.session_id)
+                self._batch.closes.append((work.session_id, end))
             if self._silent and work.session_id in self._recorders:
                 self._post(self._recorders[work.session_id], MediaSilent())
             self._urgent = True
@@ -254,13 +274,15 @@ class MediaPort:
             for recorder in recorders:
                 self._post(recorder, MediaSilent())
 
-    def dealt_below(self, session_id: str) -> int:
-        """The frames of a session below this number are where they are to be: in its recording, or told as lost.
+    def holds(self, session_id: str) -> bool:
+        """Whether the session's audio is still the port's: it was opened and has not ended. From any thread."""
+        return session_id in self._recorders
 
-        0 when the session is not open. From any thread.
-        """
+    def losses(self, session_id: str) -> Losses | None:
+        """The frames that this port has lost of a session, of all that a `Kept` counts as dealt with; None when the session is
+        not open. It goes on after the end, as it was. From any thread."""
         account = self._accounts.get(session_id)
-        return 0 if account is None else account.dealt
+        return None if account is None else account.losses
 
     def close(self, timeout_seconds: float) -> bool:
         """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
@@ -301,6 +323,7 @@ class MediaPort:
             began_ms = monotonic_ms()
             longest_run = self._deal_with_queue()
             self._seal_and_end(until_ms=began_ms + self._pace_ms)
+            self._report_overdue()
             if self._closing_at_ms is not None and not self._batch and self._wind_up(self._closing_at_ms):
                 return
             if not self._endings and not self._seals:
@@ -314,21 +337,22 @@ class MediaPort:
                 self._wake.acquire(timeout=max(0, began_ms + self._pace_ms - monotonic_ms()) / 1000)
         self._doing = _ASLEEP
         if not self._batch and not self._urgent:
-            self._wake.acquire()
+            first = next(iter(self._untold), None)
+            left_ms = None if first is None else max(0, first.since_ms + _REPORT_MS - monotonic_ms())
+            self._wake.acquire(timeout=None if left_ms is None else left_ms / 1000)
         self._doing = _WORKING
 
     def _wind_up(self, deadline_ms: int) -> bool:
         """End the sessions that nobody closed; True when nothing is left to do, or no time to do it."""
         for account in self._accounts.values():
-            self._begin_end(account)
+            if not account.ending:
+                self._begin_end(account, self._end(account.session_id))
         if self._endings and monotonic_ms() < deadline_ms:
             return False
         for _, sealing in self._seals:
             sealing.close()
-        for account, steps in self._endings:
-            steps.close()
-            if account.writer is not None:
-                account.writer.abort()
+        for _, steps in self._endings:
+            steps.close()  # `mended` closes it later
         return True
 
     def _deal_with_queue(self) -> int:
@@ -344,9 +368,9 @@ class MediaPort:
         while some := list(itertools.islice(sessions, _TOGETHER)):
             longest = max(longest, self._deal_with(some))
         self._batches += bool(batch.runs)
-        for session_id in batch.closes:
+        for session_id, end in batch.closes:
             if session_id in self._accounts:
-                self._begin_end(self._accounts[session_id])
+                self._begin_end(self._accounts[session_id], end)
         for heartbeat in batch.heartbeats:
             self._call(self._post, heartbeat.reply_to, Beat(heartbeat.number, heartbeat.port))
         return longest
@@ -366,7 +390,6 @@ class MediaPort:
             pieces = [piece for run in runs if (piece := self._new_part(account, run)) is not None]
             if pieces:
                 kept += [(account, run) for run in self._store(account, pieces)]
-                account.dealt = account.upto
         self._breathe()
         self._measure(kept)
         for session_id, count in dealt:
@@ -393,8 +416,10 @@ class MediaPort:
             account = self._accounts[work.session_id] = _Account(work)
             carried = self.let_go(work.session_id)
             if carried is not None:
-                account.upto = account.dealt = account.told = carried.upto
+                account.upto = account.told = carried.upto
+                account.kept, account.n_bytes = carried.kept, carried.n_bytes
                 account.digest, account.writer = carried.digest, carried.writer
+                account.losses = Losses(carried.lost)
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to
 
@@ -428,8 +453,11 @@ class MediaPort:
         kept = []
         for run in _joined(pieces, account.frame_bytes):
             saved = self._write(account, run) if account.recording else run
+            if saved.frames < run.frames:
+                self._listen(account, run.data[saved.frames * account.frame_bytes :])
             if saved.frames:
-                account.digest.update(saved.data)
+                if account.writer is None or account.digest is not account.writer.digest:
+                    account.digest.update(saved.data)
                 kept.append(saved)
         return kept
 
@@ -445,6 +473,8 @@ class MediaPort:
                     segment_seconds=self._segment_seconds,
                     defer_sealing=True,
                 )
+                if account.audio_format.encoding is AudioEncoding.PCM_S16LE:
+                    account.digest = account.writer.digest  # what is recorded is what came, to the byte
             account.writer.write(run.first, run.data)
         except (OSError, ValueError) as error:
             self._errors += 1
@@ -463,6 +493,7 @@ class MediaPort:
         alike: dict[str, list[tuple[_Account, int, bytes]]] = {}
         for account, run in kept:
             account.frames += run.frames
+            account.kept += run.frames
             account.n_bytes += len(run.data)
             whole, rest = divmod(len(run.data), account.frame_bytes)
             if whole:
@@ -474,18 +505,32 @@ class MediaPort:
             account = several[0][0]
             self._measure_alike(account.audio_format, account.frame_bytes, several)
 
-    def _measure_alike(
-        self, audio_format: AudioFormat, frame_bytes: int, several: list[tuple[_Account, int, bytes]]
-    ) -> None:
-        samples = to_pcm16(b"".join([data for _, _, data in several]), audio_format)
+    def _listen(self, account: _Account, data: bytes) -> None:
+        """Look for voice in what the disk refused: it belongs to no recording, and may keep a call from being silent."""
+        whole = len(data) // account.frame_bytes
+        if account.voices is not None and whole:
+            levels = self._levels(account.audio_format, account.frame_bytes, data[: whole * account.frame_bytes])
+            account.voiced += account.voices.voiced(levels.mean_square.tolist())
+
+    def _levels(self, audio_format: AudioFormat, frame_bytes: int, data: bytes) -> FrameLevels:
+        samples = to_pcm16(data, audio_format)
         width = frame_bytes // audio_format.sample_bytes
-        levels = frame_levels(
+        return frame_levels(
             samples.reshape(-1, width * audio_format.channels),
             audio_format.channels,
             full_scale=mulaw.FULL_SCALE if audio_format.encoding is AudioEncoding.MULAW else 32_767,
         )
+
+    def _measure_alike(
+        self, audio_format: AudioFormat, frame_bytes: int, several: list[tuple[_Account, int, bytes]]
+    ) -> None:
+        levels = self._levels(audio_format, frame_bytes, b"".join([data for _, _, data in several]))
+        width = frame_bytes // audio_format.sample_bytes
         starts = np.zeros(len(several), np.intp)
         np.cumsum([count for _, count, _ in several[:-1]], out=starts[1:])
+        for (account, count, _), begin in zip(several, starts.tolist(), strict=True):
+            if account.voices is not None:
+                account.voiced += account.voices.voiced(levels.mean_square[begin : begin + count].tolist())
         for (account, count, _), (squares, peak, clipped, silent) in zip(several, _sums(levels, starts), strict=True):
             account.squares += squares * width
             account.weight += count * width
@@ -496,24 +541,44 @@ class MediaPort:
     def _report_if_due(self, account: _Account) -> None:
         if account.upto - account.told >= self._report_every_frames:
             self._report(account)
+        elif account not in self._untold and account.upto > account.told:
+            account.since_ms = monotonic_ms()
+            self._untold[account] = None
+
+    def _report_overdue(self) -> None:
+        """Tell of frames that no others came behind: until then nobody may call them durable."""
+        due_ms = monotonic_ms() - _REPORT_MS
+        while (account := next(iter(self._untold), None)) is not None and account.since_ms <= due_ms:
+            self._report(account)
 
     def _report(self, account: _Account) -> None:
-        self._call(self._post, account.reply_to, account.kept())
+        self._untold.pop(account, None)
+        self._call(self._post, account.reply_to, account.report())
         account.told = account.upto
         account.reset()
 
     def _lose(self, account: _Account, first: int, count: int, reason: str) -> None:
+        account.losses.add(first, count, reason)
+        if reason not in account.logged:  # how much it comes to stands in evidence
+            account.logged.add(reason)
+            log.warning("audio_lost", session_id=account.session_id, reason=reason, first_frame=first)
         self._call(self._post, account.reply_to, MediaLost(first, count, reason))
 
-    def _begin_end(self, account: _Account) -> None:
+    def _begin_end(self, account: _Account, end: int) -> None:
         if account.ending:
             return
         account.ending = True
-        steps = account.writer.close_steps() if account.writer is not None else _nothing_recorded()
+        if account.sealing:  # what is not sealed yet is left to whoever packs the recording
+            sealing = next(steps for one, steps in self._seals if one is account)
+            self._seals.remove((account, sealing))
+            sealing.close()
+        end = max(end, account.upto)
+        steps = account.writer.close_steps(end) if account.writer is not None else _nothing_recorded()
         self._endings.append((account, steps))
 
     def _seal_and_end(self, until_ms: int) -> None:
-        """Close segments and recordings, a block of each in turn, until the next batch is due."""
+        """Close segments and recordings until the next batch is due: one segment after the other, each of which needs two open
+        files, and a block of each recording in turn."""
         while self._seals or self._endings:
             if self._seals:
                 self._seal_one()
@@ -523,29 +588,28 @@ class MediaPort:
                 return
 
     def _seal_one(self) -> None:
-        account, steps = self._seals.popleft()
+        account, steps = self._seals[0]
         for _ in steps:
-            self._seals.append((account, steps))
             return
+        self._seals.popleft()
         account.sealing = False
 
     def _end_one(self) -> None:
         account, steps = self._endings.popleft()
-        if account.sealing:  # its segment comes first
-            self._endings.append((account, steps))
-            return
         try:
             next(steps)
             self._endings.append((account, steps))
-        except StopIteration as end:
-            self._ended(account, end.value)
+        except StopIteration:
+            self._ended(account)
         except OSError:
             self._errors += 1
-            self._ended(account, account.writer.info if account.writer is not None else None)
+            self._ended(account)
 
-    def _ended(self, account: _Account, recording: RecordingInfo | None) -> None:
+    def _ended(self, account: _Account) -> None:
+        recording = None if account.writer is None or not account.writer.next_frame else account.writer.info
         if account.upto > account.told:
             self._report(account)
+        self._untold.pop(account, None)
         del self._accounts[account.session_id]
         with self._handover:
             self._recorders.pop(account.session_id, None)

@@ -20,6 +20,7 @@ from agentos.core.communication.voice.cli.exits import (
     one_line,
 )
 from agentos.core.communication.voice.cli.outcome import PROGRAM, Outcome, print_json, print_problem, show
+from agentos.core.communication.voice.secrets_in_text import without_secrets
 
 _COMMANDS = "agentos.core.communication.voice.cli"
 _DEBUG = "AGENTOS_VOICE_LOG_LEVEL"
@@ -65,7 +66,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
     error = first_error(error)
     message = one_line(str(error))
     if isinstance(error, CycloptsError):
-        code, message = USAGE, f"{message} See `{PROGRAM} --help`."
+        code, message = USAGE, f"{message} See `{' '.join((PROGRAM, *(error.command_chain or ()), '--help'))}`."
     elif isinstance(error, ImportError):
         code = FAILED
         message = f"a part of the program can't be imported ({message}); `{PROGRAM} doctor` says what is wrong"
@@ -78,6 +79,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
         if code == FAILED and not _is_expected(error):
             message = f"internal error, {type(error).__name__}: {message}; with {_DEBUG}=debug it says where"
             _show_where(error)
+    message = without_secrets(message)  # of a token that was given where its id is wanted, for example
     if as_json:
         print_json(described(error, code, message))
     else:
@@ -121,7 +123,13 @@ def application() -> App:
     )
     _add(app, "call", "call:call", "Play a sound file through a real call: transcript, recording, evidence.")
     evidence = App(name="evidence", help="Verify the evidence chain, and show its records.")
-    _add(evidence, "verify", "evidence:verify", "Walk the whole chain, and say whether it holds.")
+    _add(
+        evidence,
+        "verify",
+        "evidence:verify",
+        "Walk the whole chain, and hold what is stored, and noted heads, against it.",
+    )
+    _add(evidence, "head", "evidence:head", "Where the chain ends, to be noted somewhere else.")
     _add(evidence, "list", "evidence:records", "The records of one session, or the newest of all.")
     app.command(evidence)
     _add(app, "sessions", "sessions:sessions", "The stored sessions, newest first.")

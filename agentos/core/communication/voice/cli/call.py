@@ -1,6 +1,5 @@
 """`agentos-voice call`: a sound file through a real session."""
 
-import json
 import signal
 import sys
 from collections.abc import Mapping
@@ -33,14 +32,16 @@ from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import TOKEN_VARIABLE, VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.audio import AudioFormat
+from machines.recording import RecordingState
 from machines.session import EndReason, FrameAccount, Quality, SessionResult, STTProvider
+from machines.strict_json import read_strictly
 
 EngineName = Literal["pocketsphinx", "whisper_local", "google", "azure", "aws"]
 
 
 def call(  # noqa: PLR0913 - each is an option of the command
     file: Annotated[
-        Path | None, Parameter(help="A WAV, FLAC or OGG file of any rate; a sample that ships, if none.")
+        Path | None, Parameter(help="A WAV, FLAC or OGG file, 4,000 to 192,000 Hz; a sample that ships, if none.")
     ] = None,
     /,
     *,
@@ -53,6 +54,9 @@ def call(  # noqa: PLR0913 - each is an option of the command
     metadata: Annotated[str, Parameter(help="The session's metadata, a JSON object.")] = "{}",
     admin_token: Annotated[
         str | None, Parameter(env_var=TOKEN_VARIABLE, help="For calls of a high risk tier; see `token create`.")
+    ] = None,
+    silence_timeout: Annotated[
+        float | None, Parameter(help="End the call when nobody speaks for so many seconds; else the setting.")
     ] = None,
     loop: Annotated[
         Literal["asyncio", "trio"] | None, Parameter(help="The event loop; else the setting `loop`.")
@@ -70,14 +74,14 @@ def call(  # noqa: PLR0913 - each is an option of the command
     audio_format = AudioFormat()
     path = SAMPLE if file is None else file
     sound = SoundFile(path, audio_format)
-    sound.check()
-    plan = CallPlan(sound, audio_format, project, STTProvider(stt), given, admin_token, fast)
+    notice = sound.check()
+    plan = CallPlan(sound, audio_format, project, STTProvider(stt), given, admin_token, fast, silence_timeout)
     if sys.stdout.isatty() and not json_output:
         with LiveView(terminal(), seconds=sound.duration_seconds) as view:
             played = _run(plan, settings, view, loop or settings.loop)
     else:
         played = _run(plan, settings, NoView(), loop or settings.loop)
-    return _outcome(path, sound, played, settings)
+    return _outcome(path, sound, played, settings, notice)
 
 
 def _run(plan: CallPlan, settings: VoiceSettings, view: View, loop: Literal["asyncio", "trio"]) -> Played:
@@ -87,7 +91,7 @@ def _run(plan: CallPlan, settings: VoiceSettings, view: View, loop: Literal["asy
 def _metadata(text: str, *, record: bool) -> dict[str, Any]:
     """The metadata asked for; recording is asked for unless it, or `--no-record`, says otherwise."""
     try:
-        given = json.loads(text)
+        given = read_strictly(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"--metadata must be a JSON object, and it is no JSON: {error}") from None
     if not isinstance(given, dict):
@@ -129,7 +133,7 @@ def _evidence(settings: VoiceSettings, session_id: str) -> _Evidence:
     return _Evidence(database, records, found.records, found.head, fault)
 
 
-def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettings) -> Outcome:
+def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettings, notice: str) -> Outcome:
     session = played.session
     result = session.result or SessionResult(reason=EndReason.FAILED, drained=False)
     evidence = _evidence(settings, session.session_id)
@@ -142,6 +146,8 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
         "state": session.state.value,
         "reason": result.reason.value,
         "drained": result.drained,
+        "interrupted": played.signum is not None,
+        "notice": notice or None,
         "seconds": seconds,
         "took_seconds": played.took_seconds,
         "risk_tier": session.risk_tier.value,
@@ -153,6 +159,7 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
         "recording_info": None if result.recording is None else result.recording.model_dump(mode="json"),
         "frames": result.frames.model_dump(mode="json"),
         "quality": result.quality.model_dump(mode="json"),
+        "mismatches": [mismatch.model_dump(mode="json") for mismatch in result.mismatches],
         "evidence": evidence.as_json(),
         "audit_trace_id": session.audit_trace_id,
     }
@@ -172,6 +179,7 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
         ("evidence", _chain(evidence)),
         ("database", whole(str(evidence.database))),
         *_recording(result),
+        *([("notice", Text(notice, style="yellow"))] if notice else []),
     ]
     return Outcome(data, (fields(rows),), code, problem)
 
@@ -230,4 +238,7 @@ def _recording(result: SessionResult) -> list[tuple[str, RenderableType]]:
     if recording is None:
         return [("recording", "none")]
     gaps = f", {len(recording.gaps)} gaps" if recording.gaps else ""
-    return [("recorded", f"{recording.seconds:.2f} s{gaps}"), ("recording", whole(recording.path))]
+    recorded = f"{recording.seconds:.2f} s{gaps}"
+    if recording.state is not RecordingState.READY:
+        recorded += f"; the file is not ready: {recording.state.value}"
+    return [("recorded", recorded), ("recording", whole(recording.path))]

@@ -56,7 +56,12 @@ def check(  # noqa: PLR0913 - each is an option of the command
     frames: Annotated[int | None, Parameter(help="How many frames of audio each call has at most.")] = None,
     stops: Annotated[int | None, Parameter(help="How often each call is stopped.")] = None,
     refused: Annotated[int | None, Parameter(help="How many of the calls are against the policy.")] = None,
+    pauses: Annotated[
+        int | None,
+        Parameter(help="How often the client of `stream` captures nothing for a while; only its media time tells."),
+    ] = None,
     in_turn: Annotated[bool, Parameter(negative=(), help="Nobody asks for a call while another one runs.")] = False,
+    silence: Annotated[bool, Parameter(negative=(), help="Calls end when nobody speaks.")] = False,
     faults: Annotated[
         int | None, Parameter(help="How many faults a run may have; one for `voice` if nothing is said.")
     ] = None,
@@ -92,13 +97,15 @@ def check(  # noqa: PLR0913 - each is an option of the command
 
     A search that ends before everything was seen (at a bound, or by Ctrl-C) decides nothing that it did not find.
     """
-    sizes = {"sessions": sessions, "frames": frames, "stops": stops, "refused": refused}
+    sizes = {"sessions": sessions, "frames": frames, "stops": stops, "refused": refused, "pauses": pauses}
     given: dict[str, Any] = {name: number for name, number in sizes.items() if number is not None}
     _not_negative(given)
     files = _Files(html, markdown_file, regression_file)
     files.refuse_unwritable()
     if in_turn:
         given["in_turn"] = True
+    if silence:
+        given["silence"] = True
     made = _model(model, {**given, **_rules(model, faults, kind, schedule, any_time=any_time)})
     options = {
         "strategy": strategy,

@@ -1,53 +1,156 @@
-"""`agentos-voice evidence`: whether the chain holds, and what is in it."""
+"""`agentos-voice evidence`: whether the chain holds and goes on from the heads that were noted, and what is in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 from rich.console import RenderableType
 
-from agentos.core.communication.voice.cli.exits import EVIDENCE, InputError
+from agentos.core.communication.voice.cli.exits import EVIDENCE, OK, OLDER_HEAD, InputError
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
-from agentos.core.communication.voice.cli.stores import database_of
+from agentos.core.communication.voice.cli.stores import database_of, settings_of
 from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.storage.head_notes import file_older
+from agentos.core.communication.voice.storage.recording_checks import RecordingsChecked, check_recordings
 from agentos.core.communication.voice.storage.store import VoiceStore
+from machines.cross_checks import Mismatch
+from machines.heads import Head, HeadState, read_head, read_heads
+from machines.verification import Examination
+
+BEHIND: Final = "that nothing was cut off or put in behind record {}, the newest noted head"
+NOT_SHOWN: Final = "whoever can write the database and the place where heads are noted can make both anew"
+SHOWN: Final = 20  # disagreements, one a line
+WITHOUT_HEADS: Final = (
+    "that the end was not cut off, and that all was not made anew: note `evidence head`, give it as --head"
+)
 
 
 def verify(
     database: Annotated[Path | None, Parameter(help="The database; the home's, if none.")] = None,
     /,
     *,
+    head: Annotated[
+        list[str] | None,
+        Parameter(negative=(), help="A head that was noted, PLACE:HASH: the chain must go on from it; may come again."),
+    ] = None,
+    heads: Annotated[Path | None, Parameter(help="A file of heads that were noted, one a line.")] = None,
+    recordings: Annotated[
+        bool, Parameter(help="Read the recordings too, those beside the database. It takes the time of decoding them.")
+    ] = True,
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
-    """Walk the whole evidence chain, and say whether it holds. The database is only read.
+    """Walk the whole evidence chain, say whether it holds, and hold sessions, events and recordings against it.
 
-    Note the head somewhere else: a chain whose last records were cut off still holds, but has another head.
+    The database is only read. Only a head that was noted somewhere else (`evidence head`) shows that nothing was cut off and
+    that the chain was not made anew.
     """
     del json_output
+    noted = _noted(head or (), heads)
+    settings = settings_of(home)
     path = _stored(home) if database is None else database.absolute()
     if not path.is_file():
         raise InputError(f"there is no such file: {path}")
+    folder = path.with_name("recordings")
     with VoiceStore.open_read_only(path) as store:
-        found = store.verify()
+        found = store.examine(noted)
+        if not found.chain.ok:  # its records say nothing of anything
+            return _outcome(path, found, None, None)
+        beside = store.cross_check()
+        if heads is not None and settings.heads is not None and heads.absolute() == settings.heads.absolute():
+            older = file_older(store, heads)
+            beside += [] if older is None else [Mismatch("heads-file-older", str(heads), older)]
+        read = check_recordings(store, folder) if recordings and (database is None or folder.is_dir()) else None
+    return _outcome(path, found, beside, read)
+
+
+def _outcome(
+    path: Path, found: Examination, beside: Sequence[Mismatch] | None, read: RecordingsChecked | None
+) -> Outcome:
+    mismatches = [*(beside or ()), *(() if read is None else read.mismatches)]
+    code, problem = _judged(found, mismatches)
+    chain = found.chain
     data: dict[str, Any] = {
         "database": str(path),
-        "records": found.records,
-        "verified": found.ok,
-        "head": found.head,
-        "fault": found.fault,
-        "at_seq": found.at_seq,
+        "records": chain.records,
+        "verified": code == OK,
+        "head": chain.head,
+        "fault": chain.fault,
+        "at_seq": chain.at_seq,
+        "sealed": found.sealed,
+        "erased": found.erased,
+        "heads": [
+            {"place": check.head.seq, "hash": check.head.hash, "state": check.state.value} for check in found.heads
+        ],
+        "mismatches": None if beside is None else [mismatch._asdict() for mismatch in mismatches],
+        "recordings": None if read is None else {"whole": read.whole, "unfinished": read.unfinished},
+        "not_shown": _not_shown(found),
     }
     rows: list[tuple[str, RenderableType]] = [
         ("database", whole(str(path))),
-        ("records", f"{found.records} hold"),
-        ("head", whole(found.head)),
+        ("records", f"{chain.records} hold"),
+        ("contents", f"{found.sealed} are what was sealed, {found.erased} are erased"),
+        ("head", whole(Head(chain.records, chain.head).text)),
+        *(("noted", whole(f"{check.head.text} {check.state.value}: {check.state.meaning}")) for check in found.heads),
+        *(() if beside is None else (("sessions", _agreeing(beside)),)),
+        ("recordings", "not looked at" if read is None else _recorded(read)),
+        *(("disagrees", f"{one.about}: {one.text} ({one.kind})") for one in mismatches[:SHOWN]),
+        *((("", f"and {len(mismatches) - SHOWN} more, with --json"),) if len(mismatches) > SHOWN else ()),
+        ("verified", _verdict(found, problem)),
+        ("not shown", _not_shown(found)),
     ]
-    if found.ok:
-        return Outcome(data, (fields([*rows, ("verified", "yes, every link holds")]),))
-    problem = f"the evidence chain is broken at record {found.at_seq}: {found.fault}"
-    return Outcome(data, (fields([*rows, ("verified", f"no, broken at record {found.at_seq}")]),), EVIDENCE, problem)
+    return Outcome(data, (fields(rows),), code, problem)
+
+
+def _agreeing(beside: Sequence[Mismatch]) -> str:
+    return f"disagree with the chain: {len(beside)}" if beside else "agree with the chain, and so do their events"
+
+
+def _recorded(read: RecordingsChecked) -> str:
+    rest = f", {read.unfinished} not finished" if read.unfinished else ""
+    wrong = f", {len(read.mismatches)} disagree" if read.mismatches else ""
+    return f"{read.whole} are what was recorded{rest}{wrong}"
+
+
+def _judged(found: Examination, mismatches: Sequence[Mismatch]) -> tuple[int, str]:
+    """The exit code, and the worst that is to be said."""
+    chain = found.chain
+    if not chain.ok:
+        return EVIDENCE, f"the evidence chain is broken at record {chain.at_seq}: {chain.fault}"
+    bad = [check for check in found.heads if check.state is not HeadState.HOLDS]
+    wrong = next((check for check in bad if check.state is not HeadState.BEFORE_CARRY_OVER), None)
+    if wrong is not None:
+        return EVIDENCE, f"the evidence chain does not go on from the head {wrong.head.text}: {wrong.state.meaning}"
+    if mismatches:
+        first = mismatches[0]
+        return EVIDENCE, f"what is stored disagrees, in {len(mismatches)} points: {first.about}: {first.text}"
+    if bad:
+        return OLDER_HEAD, f"{bad[0].state.value}: {bad[0].head.text}: {bad[0].state.meaning}"
+    return OK, ""
+
+
+def _verdict(found: Examination, problem: str) -> str:
+    if not found.chain.ok:
+        return f"no, broken at record {found.chain.at_seq}"
+    return f"no: {problem}" if problem else "yes, every link holds"
+
+
+def _not_shown(found: Examination) -> str:
+    held = max((check.head.seq for check in found.heads if check.state is HeadState.HOLDS), default=0)
+    return f"{BEHIND.format(held)}; and {NOT_SHOWN}" if held else f"{WITHOUT_HEADS}; and {NOT_SHOWN}"
+
+
+def head(*, home: Home = None, json_output: Json = False) -> Outcome:
+    """Print where the chain ends, as PLACE:HASH.
+
+    Note it where whoever can write the database can't write: it covers every record up to there.
+    """
+    del json_output
+    with VoiceStore.open_read_only(_stored(home)) as store:
+        found = store.head()
+    return Outcome({"place": found.seq, "hash": found.hash}, (whole(found.text),))
 
 
 def records(
@@ -81,6 +184,27 @@ def records(
     )
     data = {"session_id": session_id, "records": [record.model_dump(mode="json") for record in found]}
     return Outcome(data, (table(("at", "session", "operation", "status", "id"), rows),))
+
+
+def _noted(given: Sequence[str], file: Path | None) -> list[Head]:
+    """The heads that the chain must go on from. Raises `InputError` for what is none."""
+    try:
+        noted = [read_head(text) for text in given]
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    if file is None:
+        return noted
+    try:
+        lines = file.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the heads in {file} can't be read: {error}") from None
+    for found in read_heads(lines):
+        if isinstance(found, str):
+            raise InputError(f"{file} has a line that is no head: {found[:100]!r}")
+        noted.append(found)
+    if not noted:
+        raise InputError(f"{file} has no head")
+    return list(dict.fromkeys(noted))
 
 
 def _stored(home: Path | None) -> Path:

@@ -6,7 +6,9 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final
 
-OK, FAILED, USAGE, DENIED, EVIDENCE, UNAVAILABLE, FAILS, NOT_DECIDED = range(8)
+from agentos.core.communication.voice.secrets_in_text import without_secrets
+
+OK, FAILED, USAGE, DENIED, EVIDENCE, UNAVAILABLE, FAILS, NOT_DECIDED, OLDER_HEAD, NO_DATABASE = range(10)
 SIGNAL_BASE: Final = 128  # the shell's convention for a process that a signal ended
 
 EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
@@ -15,10 +17,12 @@ EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
         FAILED: "it failed, or a check did: the message says what",
         USAGE: "wrong usage or settings, an input file or a model that can't be used, or an id that nothing has",
         DENIED: "the policy denied it; the verdict says why and what would help",
-        EVIDENCE: "evidence is not durable, or the chain is broken",
+        EVIDENCE: "evidence is not durable, or the chain is broken, was cut off, or is at odds with what is stored beside it",
         UNAVAILABLE: "not available now: overloaded, no speech-to-text engine, or the store or a service can't be reached",
         FAILS: "a property of a model or a promise of a simulation fails: the report has the run that breaks it",
         NOT_DECIDED: "not decided: a search ended before all was seen, or a kind of fault hardly came in a simulation",
+        OLDER_HEAD: "head-before-carry-over: a noted head is one of the older chain that this one was made from",
+        NO_DATABASE: "the file is no database, or one of something else",
         SIGNAL_BASE + signal.SIGINT: "interrupted (Ctrl-C); a call was stopped in order",
         SIGNAL_BASE + signal.SIGPIPE: "whoever read the output went away",
         SIGNAL_BASE + signal.SIGTERM: "asked to end (SIGTERM); a call was stopped in order",
@@ -33,6 +37,7 @@ class Interrupted(Exception):
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}; nothing was done")
         self.signum = signum
+        self.interrupted = True  # as in the result of a call that was stopped in order
 
 
 class InputError(ValueError):
@@ -54,6 +59,8 @@ def exit_code(error: BaseException) -> int:
 
     if isinstance(error, Interrupted):
         return SIGNAL_BASE + error.signum
+    if isinstance(error, errors.NotADatabase):
+        return NO_DATABASE
     if isinstance(error, errors.StoreError):
         return {"corrupt": EVIDENCE, "schema": USAGE}.get(error.kind, UNAVAILABLE)
     codes: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
@@ -86,4 +93,6 @@ def _plain(value: object) -> Any:
         return dump(mode="json")
     if isinstance(value, Enum):
         return value.value
-    return value if isinstance(value, str | int | float | bool) else None
+    if isinstance(value, str):
+        return without_secrets(value)
+    return value if isinstance(value, int | float | bool) else None

@@ -1,47 +1,49 @@
 """Where the program's log goes: to stderr, one line a message, so that stdout is the result alone."""
 
+import logging
 import sys
-from typing import Any
-
-import structlog
-from structlog.typing import EventDict
+from typing import TextIO
 
 from agentos.core.communication.voice.cli.exits import one_line
-
-_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+from agentos.core.communication.voice.logs import LOGGER, set_level
 
 
 def configure_logging(level: str) -> None:
     """Log from `level` on. An error's traceback is shown on level `debug` only; above, its type and message."""
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            _plain_error if level != "debug" else structlog.processors.format_exc_info,
-            structlog.dev.ConsoleRenderer(colors=False, pad_event_to=0),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=_Stderr,
-        cache_logger_on_first_use=False,
-    )
+    handler = _Stderr()
+    handler.setFormatter(_Line(tracebacks=level == "debug"))
+    library = logging.getLogger(LOGGER)
+    for other in [other for other in library.handlers if isinstance(other, _Stderr)]:
+        library.removeHandler(other)
+    library.addHandler(handler)
+    library.propagate = False
+    set_level(level)
 
 
-class _Stderr:
+class _Stderr(logging.StreamHandler[TextIO]):
     """Writes to whatever stderr is at that moment: a live view puts its own in between."""
 
-    def __init__(self, *_: Any) -> None:
-        self.debug = self.info = self.warning = self.error = self.critical = self.msg
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
 
-    def msg(self, message: str) -> None:
-        """Write a line."""
-        sys.stderr.write(f"{message}\n")
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Where a line goes now."""
+        return sys.stderr
 
 
-def _plain_error(_: Any, __: str, event: EventDict) -> EventDict:
-    error = event.pop("exc_info", None)
-    if error is True:
-        error = sys.exc_info()
-    if isinstance(error, tuple):
-        error = error[1]
-    if isinstance(error, BaseException):
-        event["error"] = f"{type(error).__name__}: {one_line(str(error))}"
-    return event
+class _Line(logging.Formatter):
+    """`[warning] event: facts`."""
+
+    def __init__(self, *, tracebacks: bool) -> None:
+        super().__init__()
+        self._tracebacks = tracebacks
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = f"[{record.levelname.lower()}] {record.getMessage()}"
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return text
+        if self._tracebacks and record.exc_info:
+            return f"{text}\n{self.formatException(record.exc_info)}"
+        return f"{text}: {type(error).__name__}: {one_line(str(error))}"

@@ -2,12 +2,15 @@
 
 import io
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rich.cells import cell_len
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
+from rich.style import StyleType
 from rich.table import Table
 from rich.text import Text
 
@@ -48,7 +51,7 @@ def print_text(parts: Iterable[RenderableType]) -> None:
     """Print renderables: wrapped and coloured on a terminal, plain whole lines elsewhere."""
     if sys.stdout.isatty():
         console = terminal()
-        for part in parts:
+        for part in (_fitting(part, console) for part in parts):
             # Wider than the terminal when it has to be: the terminal then wraps, and what is copied from it is whole.
             console.print(part, width=max(console.width, _needed(part)), crop=False)
         return
@@ -61,8 +64,12 @@ def print_text(parts: Iterable[RenderableType]) -> None:
 
 
 def print_problem(problem: str) -> None:
-    """One line on stderr."""
-    sys.stderr.write(f"{PROGRAM}: {problem}\n")
+    """One line on stderr; on a terminal, broken between words where the terminal ends."""
+    line = f"{PROGRAM}: {problem}"
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, columns, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
@@ -98,6 +105,41 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return made
 
 
+def _fitting(part: RenderableType, console: Console) -> RenderableType:
+    """A table that is too wide for the terminal, so that only what may not be broken goes over the edge: one with headings as a
+    block of lines for each row, another with its last column wrapped. Everything else as it is."""
+    if not isinstance(part, Table) or _wanted(part) <= console.width:
+        return part
+    rows = list(zip(*(column.cells for column in part.columns), strict=True))
+    if part.show_header:
+        headings = [str(column.header) for column in part.columns]
+        blocks = [_fitting(fields(zip(headings, row, strict=True)), console) for row in rows]
+        return Group(*[line for block in blocks for line in (block, Text())][:-1])
+    labels = [(_unbroken(column.cells), column.style) for column in part.columns[:-1]]
+    width = console.width - sum(label_width + 2 for label_width, _ in labels)
+    return Group(*(line for row in rows for line in _wrapped(row, labels, width)))
+
+
+def _wrapped(row: Sequence[RenderableType], labels: Sequence[tuple[int, StyleType]], width: int) -> Iterable[Text]:
+    """A row as lines: its labels, and behind them its last cell, broken between words."""
+    head = Text(no_wrap=True)
+    for cell, (label_width, style) in zip(row, labels, strict=False):
+        label = cell.plain if isinstance(cell, Text) else str(cell)
+        head.append(label.ljust(label_width), style).append("  ")
+    last = row[-1] if isinstance(row[-1], Text) else Text(str(row[-1]))
+    for line in textwrap.wrap(last.plain, max(1, width), break_long_words=False, break_on_hyphens=False) or [""]:
+        yield Text(no_wrap=True, overflow="ignore").append(head).append(line, last.style)
+        head = Text(" " * len(head))
+
+
+def _wanted(part: Table) -> int:
+    """The columns that a table needs when only its last column may wrap."""
+    *others, last = part.columns
+    cells = [max((cell_len(str(cell)) for cell in column.cells), default=0) for column in others]
+    padding = sum(part.padding[at] for at in (1, 3)) * len(part.columns)
+    return sum(cells) + padding + (last.min_width or _unbroken(last.cells))
+
+
 def _unbroken(cells: Iterable[RenderableType]) -> int:
     """The width of the widest piece that may not be broken: a whole text, or a word."""
     widths = [0]
@@ -112,6 +154,8 @@ def _needed(part: RenderableType) -> int:
     """The columns that a renderable needs so that nothing in it is broken that must not be."""
     if isinstance(part, Text):
         return _unbroken([part])
+    if isinstance(part, Group):
+        return max(map(_needed, part.renderables), default=0)
     if not isinstance(part, Table):
         return 0
     padding = sum(part.padding[at] for at in (1, 3))

@@ -3,6 +3,7 @@
 import importlib.util
 import signal
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,9 @@ from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     InvalidState,
     Overloaded,
+    ServiceClosed,
     SessionNotFound,
+    StoreError,
 )
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.time import monotonic_ms
@@ -27,6 +30,7 @@ from machines.events import VoiceEvent, VoiceEventType
 from machines.session import STTProvider, VoiceProvider, VoiceSession
 
 FRAMES_AT_ONCE: Final = 10  # with `fast`: large enough to be quick, small enough for the loop to go on in between
+RECORDING_SECONDS: Final = 60.0  # for a recording of ten hours
 
 
 class View(Protocol):
@@ -60,6 +64,7 @@ class CallPlan:
     metadata: Mapping[str, Any]
     admin_token: str | None = field(repr=False)
     fast: bool
+    silence_timeout_seconds: float | None = None
 
 
 @dataclass(slots=True)
@@ -135,12 +140,15 @@ class _Playback:
                     plan.metadata,
                     audio_format=plan.audio_format,
                     admin_token=plan.admin_token,
+                    silence_timeout_seconds=plan.silence_timeout_seconds,
                 )
                 listeners.start_soon(self._listen, service, session.session_id)
                 problem = await self._play(service, session.session_id)
             if session is not None:
                 problem = await _stop(service, session.session_id) or problem
                 took_ms = monotonic_ms() - begun_ms
+                if problem is None:
+                    await _recorded(service, session.session_id)
                 session = await service.get_session(session.session_id) or session
             listeners.cancel_scope.cancel()
         if session is None:
@@ -190,6 +198,12 @@ async def _stop(service: AsyncVoiceService, session_id: str) -> Exception | None
     except EvidenceNotDurable as error:
         return error
     return None
+
+
+async def _recorded(service: AsyncVoiceService, session_id: str) -> None:
+    """Wait for the file of the recording; one that does not come in time is left to the next service."""
+    with anyio.move_on_after(RECORDING_SECONDS), suppress(InvalidState, ServiceClosed, StoreError):
+        await service.recording(session_id)
 
 
 async def _until(due_ms: int) -> None:

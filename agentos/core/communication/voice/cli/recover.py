@@ -6,22 +6,28 @@ from agentos.core.communication.voice.cli.exits import FAILED, OK
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, table
 from agentos.core.communication.voice.cli.stores import settings_of
+from agentos.core.communication.voice.storage.finishing import Finishing, FinishingReport
+from agentos.core.communication.voice.storage.head_notes import check_heads
 from agentos.core.communication.voice.storage.recovery import Recovery, RecoveryReport
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.session import VoiceSession
 
 
 def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """End every session whose process is dead, with evidence that says so, and finish its recording.
+    """End every session whose process is dead, with evidence that says so, and finish recordings that are not finished.
 
     Sessions of living processes are not touched, nor those that may still be resumed. A running service does the same by
-    itself.
+    itself. Nothing is done where the evidence chain does not go on from the heads that were noted.
     """
     del json_output
     settings = settings_of(home)
-    report = RecoveryReport((), 0, ())
+    report, finished = RecoveryReport((), 0, ()), FinishingReport((), (), {})
+    problems: dict[str, str] = {}
+    unknown: list[str] = []
     if settings.database.exists():
         with VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
+            if settings.heads is not None:
+                check_heads(store, settings.heads)
             recovery = Recovery(
                 store,
                 settings.recordings,
@@ -32,10 +38,22 @@ def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
                 report = recovery.run()
             finally:
                 recovery.close()
+            finishing = Finishing(store, settings.recordings, settings.recording_format)
+            problems |= finishing.take_in()
+            finished = finishing.run()
+            problems |= finished.problems
+            unknown = sorted(name for name, owner in finishing.unnamed().items() if owner is None)
+    said = [
+        *report.problems,
+        *(f"the recording of {name!r} can't be finished yet: {why}" for name, why in problems.items()),
+    ]
     data = {
         "recovered": [session.model_dump(mode="json") for session in report.recovered],
         "owned": report.owned,
-        "problems": list(report.problems),
+        "problems": said,
+        "recordings_ready": [recording.path for recording in finished.ready],
+        "recordings_failed": [recording.path for recording in finished.failed],
+        "recordings_of_nobody": unknown,
         "resumable": [session.session_id for session in report.resumable],
     }
     waiting = f"; waiting to be resumed: {len(report.resumable)}" if report.resumable else ""
@@ -43,8 +61,11 @@ def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
     summary = Text(f"sessions ended: {ended}; running in living processes: {owned}{waiting}")
     rows = (_row(session) for session in report.recovered)
     found = (table(("session", "created", "project", "frames", "recording"), rows),) if report.recovered else ()
-    problem = "; ".join(report.problems)
-    return Outcome(data, (*found, summary), FAILED if problem else OK, problem)
+    recordings = Text(f"recordings finished: {len(finished.ready)}; damaged: {len(finished.failed)}")
+    if unknown:
+        recordings.append(f"; samples of sessions that nobody knows: {', '.join(unknown)}")
+    problem = "; ".join(said)
+    return Outcome(data, (*found, summary, recordings), FAILED if problem else OK, problem)
 
 
 def _row(session: VoiceSession) -> tuple[str, ...]:

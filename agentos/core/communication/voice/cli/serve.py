@@ -36,9 +36,14 @@ def serve(  # noqa: PLR0913 - each is an option of the command
         tuple[str, ...], Parameter(negative=(), help="Answer to this host name only; may be given often.")
     ] = (),
     streams_per_client: Annotated[
-        int,
-        Parameter(help="How many streams one address may have; behind a proxy, all of them.", validator=Number(gte=1)),
+        int, Parameter(help="How many streams one client may have at once.", validator=Number(gte=1))
     ] = 200,
+    trusted_proxy: Annotated[
+        tuple[str, ...],
+        Parameter(
+            negative=(), help="Address or network of a proxy that is believed who its client is; may be given often."
+        ),
+    ] = (),
     traces: Annotated[
         str | None, Parameter(help="Send a trace of each call there (OTLP), as http://127.0.0.1:4318/v1/traces.")
     ] = None,
@@ -65,13 +70,14 @@ def serve(  # noqa: PLR0913 - each is an option of the command
             print_text([Text(f"listening on {address}"), Text(f"console at {address}/console/")])
 
     options = ServerOptions(host, port, backend, not no_auth, origin, name or None, traces, streams_per_client)
-    run(settings_of(home), options, on_listening)
+    overrides = {"trusted_proxies": trusted_proxy} if trusted_proxy else {}
+    run(settings_of(home, **overrides), options, on_listening)
 
 
 def _check_extra(extra: str, what: str) -> None:
     missing = [package for package in _NEEDED[extra] if not _is_there(package)]
     if missing:
-        raise InputError(f"{what} needs {', '.join(missing)}: pip install 'agentos-voice[{extra}]'")
+        raise InputError(f"{what} needs {', '.join(missing)}: in the checkout, pip install '.[{extra}]'")
 
 
 def _is_there(package: str) -> bool:

@@ -37,6 +37,8 @@ def _row(loaded: VoiceSettings, name: str, overrides: dict[str, Any]) -> dict[st
         value = HIDDEN
     elif isinstance(value, Path):
         value = str(value)
+    elif isinstance(value, tuple):
+        value = ", ".join(map(str, value)) or None
     return {
         "name": name,
         "value": value,

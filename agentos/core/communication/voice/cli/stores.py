@@ -9,9 +9,9 @@ from agentos.core.communication.voice.settings import VoiceSettings, load_settin
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 
-def settings_of(home: Path | None) -> VoiceSettings:
-    """The settings, with `home` before all else when it is given; the log goes where they say."""
-    settings = load_settings() if home is None else load_settings(home=home)
+def settings_of(home: Path | None, **overrides: object) -> VoiceSettings:
+    """The settings, with `home` when it is given, and what `overrides` names, before all else; the log goes where they say."""
+    settings = load_settings(**overrides) if home is None else load_settings(home=home, **overrides)
     configure_logging(settings.log_level)
     return settings
 

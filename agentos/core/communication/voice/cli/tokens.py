@@ -1,6 +1,6 @@
 """`agentos-voice token`: access tokens. Only their hashes are stored."""
 
-import math
+import re
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -11,10 +11,13 @@ from agentos.core.communication.voice.cli.exits import InputError
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
 from agentos.core.communication.voice.cli.stores import reading, writing
-from agentos.core.communication.voice.storage.tokens import AccessToken, Role, TokenStore
+from agentos.core.communication.voice.storage.tokens import LIFETIME_LIMIT_SECONDS, AccessToken, Role, TokenStore
 from agentos.core.time import from_ms, utc_now_ms
 
-SECONDS_A_DAY = 86_400.0
+NEVER = "never"
+DEFAULT_LIFETIME = "90d"
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 
 
 def create(
@@ -24,9 +27,12 @@ def create(
     role: Annotated[
         Literal["admin", "operator", "auditor", "project"],
         Parameter(help="What it is for: everything, running calls, looking, or the calls of one project."),
-    ] = "admin",
+    ],
     project: Annotated[str | None, Parameter(help="The project of a token with the role project.")] = None,
-    days: Annotated[float | None, Parameter(help="How long it is valid; for ever, if not given.")] = None,
+    expires: Annotated[
+        str,
+        Parameter(help="How long it is valid: a number of days, hours, minutes or seconds like 90d or 12h, or never."),
+    ] = DEFAULT_LIFETIME,
     home: Home = None,
     json_output: Json = False,
 ) -> Outcome:
@@ -38,12 +44,10 @@ def create(
         raise InputError(
             f"--project is for the role project, and this one is {role}: add --role project, or leave it out"
         )
-    if days is not None and not (days > 0 and math.isfinite(days)):
-        raise InputError(f"--days must be a number above 0, got {days:g}")
+    seconds = _lifetime_seconds(expires)
     with writing(home) as store:
         tokens = TokenStore(store)
         known = {token.id for token in tokens.list()}
-        seconds = None if days is None else days * SECONDS_A_DAY
         secret = tokens.create(name, seconds, role=Role(role), project=project)
         made = next(token for token in reversed(tokens.list()) if token.id not in known and token.name == name)
     rows: list[tuple[str, RenderableType]] = [
@@ -95,6 +99,19 @@ def revoke(
         if not tokens.revoke(token_id) and token_id not in {token.id for token in tokens.list()}:
             raise InputError(f"there is no token with the id {token_id!r}; see `token list`")
     return Outcome({"id": token_id, "revoked": True}, (whole(f"{token_id} is revoked"),))
+
+
+def _lifetime_seconds(text: str) -> int | None:
+    """How long a token of `--expires text` is valid; None for ever."""
+    if text == NEVER:
+        return None
+    found = _DURATION.fullmatch(text)
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    if not 0 < seconds <= LIFETIME_LIMIT_SECONDS:
+        raise InputError(
+            f"--expires must be like 90d, 12h, 30m or 45s, at most a hundred years, or never; got {text!r}"
+        )
+    return seconds
 
 
 def _as_json(token: AccessToken) -> dict[str, Any]:

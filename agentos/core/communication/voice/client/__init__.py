@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
     if missing not in {"httpx2", "wsproto"}:
         raise
     raise ModuleNotFoundError(
-        f"the client needs {missing}: pip install 'agentos-voice[client]'", name=missing
+        f"the client needs {missing}: in the checkout, pip install '.[client]'", name=missing
     ) from None
 from machines.stream_messages import Event, StreamFormat
 

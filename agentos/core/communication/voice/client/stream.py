@@ -47,14 +47,16 @@ class ClientStatistics:
     """How a stream is doing; counts are since its start, of 20 ms frames where nothing else is said."""
 
     captured: int
-    """Frames that the program has handed over."""
-    durable: int
-    """Those among them that the server has for good."""
+    """Frames that the program has handed over; those that were not captured, by its media time, are none of them."""
+    durable: int | None
+    """Those among them that the server has dealt with for good: they are on its disk, or among those that it `missed`. None
+    when the session keeps no audio."""
     waiting: int
     """Those that are kept here."""
     lost: int
-    """Those that fell off the ring before they were sent, and were declared as a gap. What is missing behind the death of
-    the server's process, the server declares."""
+    """Those that fell off the ring before they were sent, and were declared as a gap."""
+    missed: int
+    """Those that the server has declared lost: its disk refused them, or they died with its process."""
     connections: int
     """Connections so far that the server welcomed."""
     events_dropped: int
@@ -95,6 +97,7 @@ class VoiceStream:
         self._waits = Backoff(WAITS.first, WAITS.factor, WAITS.most, WAITS.jitter, seed=secrets.randbits(32))
         self._ring: AudioRing
         self._received = 0  # frames below it are in the session
+        self._keeps = True  # the session does, what it gets
         self._base = 0
         self._welcomes = 0
         self._heartbeat_seconds = CONNECT_SECONDS
@@ -112,36 +115,42 @@ class VoiceStream:
 
     # --- for the program ---------------------------------------------------------------------------------------------
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes, media_ms: float | None = None) -> None:
         """Hand audio over, any number of bytes in `format`; for Opus one packet of 20 ms. It is kept until the server
         has it.
+
+        `media_ms` says when its first sample was captured, in milliseconds on a clock of the program's that never falls: a
+        pause of more than 40 ms is declared as a gap of its length, so that the recording keeps the time of the call. Without
+        it the audio follows on what was handed over before.
 
         Waits while the ring is full of audio that the server has not taken: for audio that can wait, as that of a file.
         Cancelled, it has taken nothing. Raises `StreamClosed` when the stream can't go on or its session has ended,
         `ValueError` after `finish` and for more audio than the ring can hold.
         """
         await self._until_room_for(self._ring.frames_in(data))
-        self.send_nowait(data)
+        self.send_nowait(data, media_ms)
 
-    def send_nowait(self, data: bytes) -> int:
-        """Hand audio over without waiting, as it comes from a microphone. How many of the oldest frames fell off the
-        ring for it; those that the server has not taken are a gap, which it is told. Raises as `send` does."""
+    def send_nowait(self, data: bytes, media_ms: float | None = None) -> int:
+        """Hand audio over without waiting, as it comes from a microphone; of `media_ms` see `send`. How many of the oldest
+        frames fell off the ring for it; those that the server has not taken are a gap, which it is told. Raises as `send`
+        does."""
         if self._stream.finished:
             raise ValueError("the stream was finished: no more audio")
         self._check()
-        fell = self._ring.put(data)
+        fell = self._ring.put(data, media_ms)
         self._to_send.set()
         return fell
 
-    async def finish(self) -> StreamEnd:
-        """No more audio follows: wait until the server has everything, the session has stopped, and all is told.
+    async def finish(self, media_ms: float | None = None) -> StreamEnd:
+        """No more audio follows: wait until the server has everything, the session has stopped, and all is told. With
+        `media_ms`, when it ended on the clock of `send`, what was not captured before that is declared.
 
         Cancelled, it can be called again; audio that was handed over goes out meanwhile. A session that ended for
         another reason may lack the last of it. Raises `StreamClosed` when the stream can't go on.
         """
         if not self._stream.finished:
             await self._until_room_for(1)  # a last short frame
-            self._ring.finish()
+            self._ring.finish(media_ms)
             self._to_send.set()
         while self._end is None:
             self._check()
@@ -169,21 +178,29 @@ class VoiceStream:
         """How the stream is doing."""
         stream = self._stream
         return ClientStatistics(
-            captured=stream.next - self._base,
-            durable=max(0, stream.durable - self._base),
-            waiting=stream.next - stream.kept,
+            captured=stream.next - self._base - stream.skipped,
+            durable=self._durable() if self._keeps else None,
+            waiting=stream.held,
             lost=stream.lost,
+            missed=stream.missed,
             connections=self._welcomes,
             events_dropped=self._dropped,
         )
 
     # --- inside ------------------------------------------------------------------------------------------------------
 
+    def _durable(self) -> int:
+        stream = self._stream
+        if stream.durable <= self._base:
+            return 0
+        return stream.captured(self._base, stream.durable) - stream.passed
+
     async def _until_room_for(self, count: int) -> None:
         if count > self._stream.capacity:
             raise ValueError(f"a piece of {count} frames is longer than the ring, of {self._stream.capacity}")
         await anyio.lowlevel.checkpoint()
-        while self._stream.next + count - self._stream.capacity > self._received and not self._over():
+        stream = self._stream
+        while stream.captured(self._received, stream.next) + count > stream.capacity and not self._over():
             await self._changed.wait()
 
     def _over(self) -> bool:
@@ -301,12 +318,13 @@ class VoiceStream:
             self._welcomed(message)
         elif isinstance(message, Ack):
             self._received = message.received
+            self._keeps = message.durable is not None
             self._ring.tidy()
         elif isinstance(message, Bye):
             self._end = StreamEnd(message.state, message.reason)
         if isinstance(answer, Pong):
             await socket.send(answer)
-        elif answer is not None:
+        elif isinstance(answer, Event):
             if len(self._events) == EVENTS_KEPT:
                 self._events.popleft()
                 self._dropped += 1
@@ -322,6 +340,7 @@ class VoiceStream:
             self._base = welcome.expected
         self._welcomes += 1
         self._received = welcome.expected
+        self._keeps = welcome.durable is not None
         self._heartbeat_seconds = welcome.heartbeat_ms / 1000
         room = (welcome.max_message_bytes - HEADER.size) // self._ring.frame_bytes
         self._most = 1 if welcome.format.encoding == "opus" else max(1, min(FRAMES_A_MESSAGE, room))

@@ -8,13 +8,13 @@ sums refusals up for evidence, runs in its lifespan. A server runs that; a host 
 `app.router.lifespan_context(app)` in its own, and without it no stream is opened.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from importlib import metadata
 from typing import Final
 
 import anyio
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,8 +23,10 @@ from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import VoiceError
 from agentos.core.communication.voice.gateway.access.control import AccessControl
 from agentos.core.communication.voice.gateway.access.idempotency import IdempotencyKeys
+from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit, RateLimit
 from agentos.core.communication.voice.gateway.access.refusals import Refusals
 from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
+from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
 from agentos.core.communication.voice.gateway.border import Border
 from agentos.core.communication.voice.gateway.documentation import documented
 from agentos.core.communication.voice.gateway.metrics import Metrics
@@ -49,6 +51,7 @@ from agentos.core.communication.voice.storage.tokens import AccessToken
 from machines.evidence import EvidenceRecord
 
 BODY_TIMEOUT_SECONDS: Final = 10.0  # for a request of some kilobytes
+EVENT_STREAMS: Final = 10_000  # of all tokens together
 JSON_GROWTH: Final = 6  # bytes that JSON may write for one: \\u0041
 BESIDE_METADATA_BYTES: Final = 16_384  # of a request: ids, the audio format, a token
 
@@ -58,6 +61,22 @@ _TAGS: Final = [
     {"name": "evidence", "description": "The hash chain of everything that was decided and done."},
     {"name": "operation", "description": "How the service is, and its end."},
 ]
+
+# All apps of a process share these: FastAPI makes the validators of a route anew for every app that includes its router itself.
+_ROUTES: Final = APIRouter()
+for _part in (
+    sessions,
+    stream_tickets,
+    stream_schema,
+    events,
+    recordings,
+    evidence,
+    policy,
+    statistics,
+    health,
+    console,
+):
+    _ROUTES.include_router(_part.router)
 
 
 def voice_app(
@@ -73,15 +92,19 @@ def voice_app(
     With `authentication` every request but `/healthz`, `/readyz` and `/openapi.json` needs a bearer token of the service's
     home; without, it answers to loopback names only, and whoever serves it must see that nobody else can reach it
     (`exposure.check_exposure`). `origins` are those of other sites whose pages may use it, as `https://app.example`; there
-    is no CORS. `hosts` are the names that it answers to, all if None. From one address `streams_per_client` streams are taken
-    at once; behind a proxy that is all of them. Raises `InvalidRequest` for what is no origin.
+    is no CORS. `hosts` are the names that it answers to, all if None. One client may have
+    `streams_per_client` streams at once; the setting `trusted_proxies` says whose word counts for who it is. Raises
+    `InvalidRequest` for what is no origin.
     """
 
     def note(record: EvidenceRecord) -> None:
         service.resources().store_port.note(record)
 
-    def who(token: str) -> AccessToken | None:
-        return service.resources().tokens.who(token)
+    def whose(tokens: Collection[str]) -> Mapping[str, AccessToken]:
+        return service.resources().tokens.whose(tokens)
+
+    def standing(token_ids: Collection[str]) -> Collection[str]:
+        return service.resources().tokens.standing(token_ids)
 
     def store() -> VoiceStore:
         return service.resources().store
@@ -92,6 +115,7 @@ def voice_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with anyio.create_task_group() as group:
             group.start_soon(refusals.run)
+            group.start_soon(app.state.token_watch.run)
             await group.start(app.state.streams.run)
             yield
             group.cancel_scope.cancel()
@@ -120,33 +144,33 @@ def voice_app(
         },
     )
     app.state.service = service
+    settings = service.settings
     app.state.access = AccessControl(
-        who,
+        whose,
         refusals,
         authentication=authentication,
         origins=origins,
         hosts=hosts,
+        proxies=settings.trusted_proxies,
+        unknown=RateLimit(settings.unknown_tokens_per_second, burst=settings.unknown_tokens_burst),
+        requests=RateLimit(settings.requests_per_second, burst=settings.requests_burst),
     )
     app.state.idempotency_keys = IdempotencyKeys(store)
     app.state.credentials = StreamCredentials(store)
+    app.state.event_streams = ConnectionLimit(
+        service.settings.max_event_streams_per_token,
+        EVENT_STREAMS,
+        "event streams are open, as many as a token may follow",
+    )
     app.state.files = FileStreams()
     app.state.verifications = Verifications()
     app.state.metrics = Metrics()
-    app.state.streams = BrowserStreams(service, app.state.credentials, app.state.access, per_client=streams_per_client)
+    app.state.token_watch = TokenWatch(standing)
+    app.state.streams = BrowserStreams(
+        service, app.state.credentials, app.state.access, app.state.token_watch, per_client=streams_per_client
+    )
     app.router.routes.append(stream_route(app.state.streams))
-    for part in (
-        sessions,
-        stream_tickets,
-        stream_schema,
-        events,
-        recordings,
-        evidence,
-        policy,
-        statistics,
-        health,
-        console,
-    ):
-        app.include_router(part.router)
+    app.router.routes.extend(_ROUTES.routes)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     return app
 

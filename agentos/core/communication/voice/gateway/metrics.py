@@ -120,6 +120,7 @@ def _actors(statistics: ServiceStatistics, picture: ServicePicture) -> Iterator[
     yield _counter("actor_steps", "Steps of actors.", actors.steps)
     yield _counter("actor_crashes", "Crashes of actors.", actors.crashes)
     yield _counter("actor_restarts", "Restarts of actors.", actors.restarts)
+    yield _counter("slow_steps", "Steps of actors that ran longer than they may.", actors.slow_steps)
     yield _counter("mailbox_overflows", "Audio messages dropped at a bound.", actors.overflowed)
     yield _by("dead_letters", "Messages that reached nobody, by reason.", "reason", actors.dead_letters)
 
@@ -141,6 +142,9 @@ def _ports(statistics: ServiceStatistics, picture: ServicePicture) -> Iterator[M
         silent.add_metric([port], int(port in ports.silent))
     yield silent
     yield _counter("media_errors", "Writes that the disk refused.", statistics.media.errors)
+    yield _gauge(
+        "stt_wait_seconds", "How long the workers will take for the audio that waits, at their pace.", stt.wait_seconds
+    )
     yield _gauge("stt_workers", "Speech-to-text workers.", stt.workers)
     yield _counter("stt_utterances", "Finished utterances.", stt.utterances)
     lost = {"died": stt.workers_died, "hung": stt.workers_hung}

@@ -10,7 +10,6 @@ from math import ceil
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-import structlog
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
@@ -19,10 +18,12 @@ from starlette.exceptions import HTTPException
 
 from agentos.core.communication.voice import errors
 from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.secrets_in_text import without_secrets
 from machines.communication import PolicyVerdict
 from machines.session import VoiceSessionState
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 MEDIA_TYPE: Final = "application/problem+json"
 URN: Final = "urn:agentos-voice:problem:"
@@ -46,6 +47,7 @@ KINDS: Final[Mapping[type[VoiceError], Kind]] = MappingProxyType(
         errors.SessionNotFound: Kind(404, "session-not-found", "There is no such session"),
         errors.InvalidState: Kind(409, "invalid-state", "The session's state does not allow it"),
         errors.NotResumable: Kind(409, "not-resumable", "The session can't be resumed"),
+        errors.RecordingFinishing: Kind(503, "recording-finishing", "The recording is being finished"),
         errors.PolicyDenied: Kind(403, "policy-denied", "The policy refused the request"),
         errors.Overloaded: Kind(503, "overloaded", "There is no room now"),
         errors.EvidenceUnavailable: Kind(
@@ -56,6 +58,12 @@ KINDS: Final[Mapping[type[VoiceError], Kind]] = MappingProxyType(
         ),
         errors.StoreError: Kind(
             503, "store-unavailable", "The store is not available", "the store can't be used now; try again later"
+        ),
+        errors.NotADatabase: Kind(
+            503, "store-unavailable", "The store is not available", "the store can't be used on this server"
+        ),
+        errors.ChainNotContinued: Kind(
+            503, "store-unavailable", "The store is not available", "the store can't be used on this server"
         ),
         errors.LocksUnavailable: Kind(
             503, "store-unavailable", "The store is not available", "the store can't be used on this server"
@@ -152,11 +160,11 @@ def problem_of(error: VoiceError, instance: str = "") -> Problem:
 
 
 def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The problem as a response."""
+    """The problem as a response. What was sent and is told again, a path or a name, is told without tokens."""
     found = dict(headers or {})
     if problem.retry_after_seconds is not None:
         found["Retry-After"] = str(ceil(problem.retry_after_seconds))
-    body = problem.model_dump_json(exclude_none=True)
+    body = without_secrets(problem.model_dump_json(exclude_none=True))
     return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=found)
 
 

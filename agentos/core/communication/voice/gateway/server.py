@@ -1,41 +1,37 @@
 """The server: a voice service with the app in front of it, on a socket, until it is told to end.
 
-asyncio is served by uvicorn (on uvloop where it is installed), trio by anycorn. The end goes in this order: no new
+asyncio is served by uvicorn (on uvloop where it is installed, `asyncio_server.py`), trio by anycorn (`trio_server.py`);
+connections are taken by `accepting.py` for both. The end goes in this order: no new
 calls, time for those that run, a stop with its deadlines for what is left, everything durable, and only then the
 sockets close. Until then what runs can be seen and stopped.
 """
 
 import importlib.util
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, Literal
 
-import anycorn
 import anyio
-import uvicorn
 from anyio.abc import TaskStatus
 from fastapi import FastAPI
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import CannotListen
+from agentos.core.communication.voice.gateway.access.connections import Connections
 from agentos.core.communication.voice.gateway.access.exposure import check_exposure
 from agentos.core.communication.voice.gateway.app import voice_app
-from agentos.core.communication.voice.gateway.prompt_http import PromptHttp
-from agentos.core.communication.voice.gateway.prompt_websocket import PromptWebSocket
-from agentos.core.communication.voice.gateway.streams.endpoint import LARGEST_MESSAGE_BYTES, STREAMS_PER_CLIENT
+from agentos.core.communication.voice.gateway.streams.endpoint import STREAMS_PER_CLIENT
 from agentos.core.communication.voice.gateway.trace_export import exporting
+from agentos.core.communication.voice.open_files import allow_most_open_files
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.signals import SIGNALS
 
 Backend = Literal["asyncio", "trio"]
 
 BACKLOG: Final = 1024  # connections that the kernel holds while the loop is busy
-KEEP_ALIVE_SECONDS: Final = 5
 UNANSWERED_MS: Final = 20_000  # a peer that acknowledges nothing for so long is gone, and what was to be sent to it
-CLOSE_SECONDS: Final = 5  # for replies that are under way when the service has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,7 @@ def run(settings: VoiceSettings, options: ServerOptions, on_listening: Callable[
     asked who they are, `SettingsError`, `CannotListen`, `StoreError`. For the main thread, which gets the signals.
     """
     check_exposure(options.host, auth=options.authentication)
+    allow_most_open_files()
     with exporting(options.traces) as tracer_provider, listening(options.host, options.port) as taken:
         loop: dict[str, Any] = {}
         if options.backend == "asyncio":
@@ -134,76 +131,22 @@ async def serve(
 ) -> None:
     """Serve an app on a socket, until its service has ended; started when requests are taken. `backend` is the loop
     that runs."""
-    if backend == "asyncio":
-        await _uvicorn(app, taken, service, task_status=task_status)
-    else:
-        await _anycorn(app, taken, service, task_status=task_status)
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn's server, without its signal handlers: signals begin a drain here, which comes first."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals as they are."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to take requests."""
-        await super().startup(sockets)
-        self._on_started()
-
-
-async def _uvicorn(
-    app: FastAPI, taken: socket.socket, service: AsyncVoiceService, *, task_status: TaskStatus[None]
-) -> None:
-    config = uvicorn.Config(
-        app,
-        http=PromptHttp,
-        loop="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # a client's own word for where it comes from
-        lifespan="on",
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=CLOSE_SECONDS,
-        ws=PromptWebSocket,
-        ws_max_size=LARGEST_MESSAGE_BYTES,
-        ws_ping_interval=None,  # a stream has heartbeats of its own
-        ws_per_message_deflate=False,  # audio does not get smaller, and each connection would hold its window
+    settings = service.settings
+    connections = Connections(
+        total=settings.max_connections,
+        per_client=settings.max_connections_per_client,
+        strangers=settings.max_unauthenticated_connections,
+        proxies=settings.trusted_proxies,
     )
-    server = _Uvicorn(config, task_status.started)
-    async with anyio.create_task_group() as group:
-
-        async def end_with_the_service() -> None:
-            await service.wait_closed()
-            server.should_exit = True
-
-        group.start_soon(end_with_the_service)
-        await server.serve(sockets=[taken])
-        group.cancel_scope.cancel()
+    await _server_of(backend)(app, taken, connections, service.wait_closed, task_status=task_status)
 
 
-async def _anycorn(
-    app: FastAPI, taken: socket.socket, service: AsyncVoiceService, *, task_status: TaskStatus[None]
-) -> None:
-    config = anycorn.Config()
-    config.bind = [f"fd://{socket.socket.detach(taken.dup())}"]
-    config.backlog = BACKLOG
-    config.loglevel = "WARNING"
-    config.include_server_header = False
-    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
-    config.graceful_timeout = CLOSE_SECONDS
-    config.alpn_protocols = ["http/1.1"]
-    config.websocket_max_message_size = LARGEST_MESSAGE_BYTES
-    config.websocket_permessage_deflate = False
-    async with anyio.create_task_group() as group:
-        await group.start(
-            partial(anycorn.serve, app, config, shutdown_trigger=service.wait_closed, mode="asgi")  # type: ignore[arg-type]
-        )
-        task_status.started()
+def _server_of(backend: Backend) -> Callable[..., Awaitable[None]]:
+    """The server for this loop; importing that of the other loop, too, would take a tenth of the start."""
+    if backend == "asyncio":
+        from agentos.core.communication.voice.gateway.asyncio_server import serve_on_asyncio  # noqa: PLC0415
+
+        return serve_on_asyncio
+    from agentos.core.communication.voice.gateway.trio_server import serve_on_trio  # noqa: PLC0415
+
+    return serve_on_trio

@@ -10,21 +10,27 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from agentos.core.communication.voice.gateway.problems import Problem
 from agentos.core.communication.voice.request import MAX_PROJECT_ID
+from agentos.core.communication.voice.settings import LONGEST_SILENCE_SECONDS
+from agentos.core.communication.voice.storage.chain import StoredLink
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RiskLevel
+from machines.cross_checks import Disagreements
 from machines.events import VoiceEvent
-from machines.evidence import EvidenceRecord, Verification
+from machines.evidence import EvidenceRecord
+from machines.heads import HeadState
+from machines.recording import RecordingInfo, RecordingState
 from machines.session import (
+    AudioMismatch,
     EndReason,
     FrameAccount,
     Quality,
-    RecordingInfo,
     SessionResult,
     STTProvider,
     VoiceProvider,
     VoiceSession,
     VoiceSessionState,
 )
+from machines.verification import Examination
 
 _ID: Final = "voice-4f0c3a9d1e2b5c6d7e8f9a0b"
 _AT: Final = "2026-03-01T12:00:00.125Z"
@@ -48,6 +54,9 @@ _RECORDING: Final = {
     "seconds": 3.0,
     "segments": 1,
     "gaps": [],
+    "state": "ready",
+    "digest": "7d5c8f0c0f6a1c0fbb3d0a4e9b1c2d3e4f5061728394a5b6c7d8e9f00112233f",
+    "recording_id": "rec-9b1c2d3e4f506172",
 }
 _RESULT: Final = {
     "reason": "stopped",
@@ -73,6 +82,7 @@ _RESULT: Final = {
         "silent_share": 0.2,
         "longest_pause_ms": 24,
     },
+    "mismatches": [],
 }
 _SESSION: Final = {
     "session_id": _ID,
@@ -89,6 +99,7 @@ _SESSION: Final = {
     "audio_format": {"encoding": "pcm_s16le", "sample_rate": 16000, "channels": 1},
     "recording_enabled": True,
     "resumable": False,
+    "silence_timeout_seconds": None,
     "result": _RESULT,
 }
 _EVENT: Final = {
@@ -110,6 +121,15 @@ _RECORD: Final = {
     "status": "success",
     "metadata": {"audit_trace_id": "audit-0a1b2c3d4e5f6071", "risk_tier": "low"},
     "created_at": _AT,
+}
+_CONTENT: Final = {"part": "request_summary", "salt": "c0ff…", "value": '{"metadata":{"caller":"Ada"}}'}
+_LINK: Final = {
+    "seq": 41,
+    "previous": "5e1d…",
+    "hash": "9f2c…",
+    "record": _RECORD,
+    "text": '{"connector_type":"custom","created_at":"…',
+    "contents": [_CONTENT],
 }
 
 
@@ -144,6 +164,14 @@ class NewSession(PolicyQuestion):
         default=None, description="What the audio will be; 16 kHz mono, 16 bit, if not given."
     )
     resumable: bool = Field(default=False, description="Whether its caller comes back when the process dies.")
+    silence_timeout_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=LONGEST_SILENCE_SECONDS,
+        strict=True,
+        description="How long nobody may speak before it ends, with the reason `silence`; as the server's settings have it, "
+        "if not given.",
+    )
 
 
 class RecordingView(BaseModel):
@@ -159,6 +187,15 @@ class RecordingView(BaseModel):
     gaps: tuple[tuple[int, int], ...] = Field(
         description="Silence put in for audio that was lost, as first sample and number of samples."
     )
+    state: RecordingState = Field(
+        description="Whether the file is there: `finishing` until the segments of the call are one file, then `ready`; "
+        "`failed` when they are damaged."
+    )
+    digest: str = Field(
+        description="SHA-256 of the samples without the gaps, as signed 16 bit little-endian; empty in recordings of older "
+        "versions."
+    )
+    recording_id: str = Field(description="What the evidence of `ready` or `failed` goes under; empty as above.")
 
     @classmethod
     def of(cls, info: RecordingInfo) -> Self:
@@ -170,6 +207,9 @@ class RecordingView(BaseModel):
             seconds=info.seconds,
             segments=info.segments,
             gaps=info.gaps,
+            state=info.state,
+            digest=info.digest,
+            recording_id=info.recording_id,
         )
 
 
@@ -185,6 +225,9 @@ class ResultView(BaseModel):
     transcript: str
     recording: RecordingView | None
     quality: Quality
+    mismatches: tuple[AudioMismatch, ...] = Field(
+        description="Far more or less audio than its media time has room for: most likely it has another sample rate."
+    )
 
     @classmethod
     def of(cls, result: SessionResult) -> Self:
@@ -197,6 +240,7 @@ class ResultView(BaseModel):
             transcript=result.transcript,
             recording=None if result.recording is None else RecordingView.of(result.recording),
             quality=result.quality,
+            mismatches=result.mismatches,
         )
 
 
@@ -219,6 +263,9 @@ class SessionView(BaseModel):
     audio_format: AudioFormat
     recording_enabled: bool
     resumable: bool
+    silence_timeout_seconds: float | None = Field(
+        description="How long nobody may speak before it ends; null when that never ends it."
+    )
     result: ResultView | None
 
     @classmethod
@@ -283,7 +330,8 @@ class UtteranceView(BaseModel):
 
 
 class TranscriptView(BaseModel):
-    """What was said in a session: so far, and all of it once `complete`."""
+    """What was said in a session, so far. It is `complete` once the session has stopped and every frame of it was transcribed;
+    what was not is in the session's result, under `frames.untranscribed`."""
 
     model_config = _like(
         {
@@ -302,15 +350,40 @@ class TranscriptView(BaseModel):
     utterances: tuple[UtteranceView, ...]
 
 
-class LinkView(BaseModel):
-    """A record, and its place in the chain: `hash` is the SHA-256 of `previous`, a newline and the record as canonical JSON."""
+class ContentView(BaseModel):
+    """Content of a record that stands beside the chain.
 
-    model_config = _like({"seq": 41, "previous": "5e1d…", "hash": "9f2c…", "record": _RECORD})
+    Its seal, in that `part` of the record's text, is the SHA-256 of `salt`, which is hexadecimal here, and `value`.
+    """
+
+    model_config = _like(_CONTENT)
+
+    part: str
+    salt: str
+    value: str
+
+
+class LinkView(BaseModel):
+    """A record, and its place in the chain: `hash` is the SHA-256 of `previous`, a newline and `text`.
+
+    Personal content is in `text` as a seal only. `contents` are those that stand beside the chain, and are in their places in
+    `record`; where one is erased, its seal stands there.
+    """
+
+    model_config = _like(_LINK)
 
     seq: int
     previous: str
     hash: str
     record: EvidenceRecord
+    text: str
+    contents: tuple[ContentView, ...]
+
+    @classmethod
+    def of(cls, link: StoredLink) -> Self:
+        """The view of a stored link."""
+        contents = tuple(ContentView(part=part, salt=salt.hex(), value=value) for part, salt, value in link.contents)
+        return cls(**{**link._asdict(), "contents": contents})
 
 
 class EvidencePageView(BaseModel):
@@ -320,7 +393,7 @@ class EvidencePageView(BaseModel):
     model_config = _like(
         {
             "session_id": _ID,
-            "links": [{"seq": 41, "previous": "5e1d…", "hash": "9f2c…", "record": _RECORD}],
+            "links": [_LINK],
             "last_seq": 41,
             "more": False,
         }
@@ -332,24 +405,86 @@ class EvidencePageView(BaseModel):
     more: bool
 
 
+class HeadView(BaseModel):
+    """A noted head, and what became of it; `meaning` is the state in words."""
+
+    model_config = _like(
+        {"place": 1200, "hash": "77ab…", "state": "cut", "meaning": HeadState.CUT.meaning},
+    )
+
+    place: int
+    hash: str
+    state: HeadState
+    meaning: str
+
+
+class MismatchView(BaseModel):
+    """Two things that are stored and disagree: `kind` for programs, the session that it is about, and what it is."""
+
+    model_config = _like(
+        {"kind": "final-record-missing", "about": _ID, "text": "it is stored as stopped, and has no …"}
+    )
+
+    kind: str
+    about: str
+    text: str
+
+
 class VerificationView(BaseModel):
     """A walk along the whole evidence chain: how many `records` hold, the hash of the last of them, and the first fault.
 
-    Note the `head` somewhere else: a chain whose end was cut off still holds, but has another head.
+    `ok` says that every link holds, that the chain goes on from each of the `heads` that were asked for, and that sessions and
+    their events, and what is stored of their recordings, agree with the chain. Note
+    `records:head` where whoever can write the database can't: only that shows that the end was not cut off. `sealed` contents
+    beside the chain are what was sealed, `erased` ones are not there any more. Of what disagrees `mismatches` has the first
+    hundred, `mismatches_total` says how many there are; both are null where the chain is broken, since its records say nothing
+    then. Recordings are not read: the command `evidence verify` does that.
     """
 
-    model_config = _like({"ok": True, "records": 1284, "head": "9f2c…", "fault": None, "at_seq": None})
+    model_config = _like(
+        {
+            "ok": True,
+            "records": 1284,
+            "head": "9f2c…",
+            "fault": None,
+            "at_seq": None,
+            "sealed": 2310,
+            "erased": 0,
+            "heads": [{"place": 1200, "hash": "77ab…", "state": "holds", "meaning": HeadState.HOLDS.meaning}],
+            "mismatches": [],
+            "mismatches_total": 0,
+        }
+    )
 
     ok: bool
     records: int
     head: str
     fault: str | None
     at_seq: int | None
+    sealed: int
+    erased: int
+    heads: tuple[HeadView, ...]
+    mismatches: tuple[MismatchView, ...] | None
+    mismatches_total: int | None
 
     @classmethod
-    def of(cls, found: Verification) -> Self:
-        """The view of a verification."""
-        return cls(ok=found.ok, **found._asdict())
+    def of(cls, found: Examination, beside: Disagreements | None) -> Self:
+        """The view of a walk, and of what is stored beside the chain."""
+        heads = tuple(
+            HeadView(place=check.head.seq, hash=check.head.hash, state=check.state, meaning=check.state.meaning)
+            for check in found.heads
+        )
+        ok = found.chain.ok and all(head.state is HeadState.HOLDS for head in heads) and not (beside and beside.total)
+        first = None if beside is None else tuple([MismatchView(**one._asdict()) for one in beside.first])
+        return cls(
+            ok=ok,
+            **found.chain._asdict(),
+            sealed=found.sealed,
+            erased=found.erased,
+            heads=heads,
+            mismatches=first,
+            mismatches_total=None if beside is None else beside.total,
+        )
 
 
 class VerdictView(BaseModel):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from agentos.core.communication.voice.errors import FailureKind, StoreError, VoiceError
+from agentos.core.communication.voice.errors import FailureKind, NotADatabase, StoreError, VoiceError
 
 _KINDS: dict[int, FailureKind] = {
     sqlite3.SQLITE_FULL: "full",
@@ -37,6 +37,7 @@ _ADVICE: dict[FailureKind, str] = {
     "readonly": "it can't be written: check the permissions and the mount",
     "io": "the file system failed: check the disk",
     "schema": "its tables are not those of this version",
+    "gone": "put it back where it was, or start again on what is there now",
 }
 
 
@@ -62,6 +63,11 @@ def failed(path: Path, error: OSError) -> StoreError:
     return _error(path, _ERRNO_KINDS.get(error.errno, "io"), error)
 
 
+def gone(path: Path, problem: str) -> StoreError:
+    """The `StoreError` for a file that is no longer where its process opened it."""
+    return StoreError(f"{path} {problem}; {_ADVICE['gone']}", kind="gone")
+
+
 def _store_error(path: Path, error: BaseException | None) -> StoreError:
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR)
     kind: FailureKind = _KINDS.get(code & 0xFF, "io")
@@ -69,6 +75,8 @@ def _store_error(path: Path, error: BaseException | None) -> StoreError:
         kind = "full"  # SQLite calls a failed growth of the WAL's index an I/O error
     if code == sqlite3.SQLITE_CANTOPEN and not os.access(path, os.R_OK | os.W_OK):
         kind = "readonly"
+    if code & 0xFF == sqlite3.SQLITE_NOTADB:
+        return NotADatabase(path, f"{path} is no SQLite database: restore a copy or move the file away", kind=kind)
     return _error(path, kind, error)
 
 

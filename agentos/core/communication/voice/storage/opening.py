@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
-from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.errors import NotADatabase, StoreError
 from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.failures import failures
+from agentos.core.communication.voice.storage.private import ensure_private_folder
 from agentos.core.time import monotonic_ms
 
 LOCK_POLL_SECONDS = 0.01  # opening waits for another process's migration, which takes milliseconds
@@ -28,9 +29,11 @@ def open_database(path: Path, busy_timeout_seconds: float) -> Engine:
     """The database at `path`, made when it is missing, with the newest schema. Raises `StoreError`."""
     deadline = monotonic_ms() + int(busy_timeout_seconds * 1000)
     with failures(path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives the mode of the database to its WAL and SHM files.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        ensure_private_folder(path.parent)
+        # Only a new file is opened here: closing one lets go of the locks of every other store in this process (POSIX), and
+        # then another process takes itself for the last one and removes the WAL. SQLite gives WAL and SHM the file's mode.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
     engine = _engine(f"file:{quote(str(path))}?mode=rw", busy_timeout_seconds, read_only=False)
@@ -44,8 +47,8 @@ def open_database(path: Path, busy_timeout_seconds: float) -> Engine:
     return engine
 
 
-def open_to_read(path: Path, busy_timeout_seconds: float) -> Engine:
-    """The database at `path`, or a copy of one, for reading only. Raises `StoreError`."""
+def open_to_read(path: Path, busy_timeout_seconds: float) -> tuple[Engine, str]:
+    """The database at `path`, or a copy of one, for reading only, and its revision. Raises `StoreError`."""
     with failures(path):
         if not path.is_file():
             raise StoreError(f"there is no database at {path}", kind="io")
@@ -53,11 +56,10 @@ def open_to_read(path: Path, busy_timeout_seconds: float) -> Engine:
         immutable = "" if wal.exists() and wal.stat().st_size else "&immutable=1"
     engine = _engine(f"file:{quote(str(path))}?mode=ro{immutable}", busy_timeout_seconds, read_only=True)
     try:
-        _check_revision(path, _revision(engine, path))
+        return engine, _check_revision(path, _revision(engine, path))
     except BaseException:
         engine.dispose()
         raise
-    return engine
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -88,19 +90,20 @@ def _revision(engine: Engine, path: Path) -> str | None:
         if not tables:
             return None
         if schema.alembic_version.name not in tables:
-            raise StoreError(f"{path} is a database of something else; choose another path", kind="schema")
+            raise NotADatabase(path, f"{path} is a database of something else; choose another path", kind="schema")
         return connection.scalar(sa.select(schema.alembic_version.c.version_num)) or "none"
 
 
-def _check_revision(path: Path, revision: str | None) -> None:
+def _check_revision(path: Path, revision: str | None) -> str:
     if revision is None:
-        raise StoreError(f"{path} is an empty database, without any evidence", kind="schema")
+        raise NotADatabase(path, f"{path} is an empty database, without any evidence", kind="schema")
     if revision not in schema.REVISIONS:
         raise StoreError(
             f"{path} was written by a newer version (revision {revision}, known up to {schema.HEAD}); "
             "update agentos-voice",
             kind="schema",
         )
+    return revision
 
 
 def _bring_up_to_date(engine: Engine, path: Path, deadline: int) -> None:

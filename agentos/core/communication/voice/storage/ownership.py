@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Final, Self
 
 from agentos.core.communication.voice.errors import LocksUnavailable, StoreError
-from agentos.core.communication.voice.storage.failures import failed
+from agentos.core.communication.voice.storage.failures import failed, gone
+from agentos.core.communication.voice.storage.private import ensure_private_folder
 from agentos.core.communication.voice.storage.spill import OWNER
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms
@@ -46,7 +47,7 @@ class Ownership:
         """
         path = Path(folder).absolute() / f"{owner}{SUFFIX}"
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ensure_private_folder(path.parent)
         except OSError as error:
             raise failed(path.parent, error) from error
         deadline = monotonic_ms() + int(TAKE_SECONDS * 1000)
@@ -65,6 +66,19 @@ class Ownership:
         path = _path(folder, owner)
         descriptor = _locked(path)
         return None if descriptor is None else cls(descriptor, path)
+
+    def check(self) -> None:
+        """Whether the lock still says that its owner lives. Raises `StoreError` "gone" when its file was deleted, moved or
+        replaced: to every other process the owner is dead then."""
+        try:
+            here = self._path.lstat()
+            held = None if self._descriptor is None else os.fstat(self._descriptor)
+        except (FileNotFoundError, NotADirectoryError):
+            raise gone(self._path, "was deleted or moved, so that others take this process for dead") from None
+        except OSError as error:
+            raise failed(self._path, error) from error
+        if held is None or (here.st_dev, here.st_ino) != (held.st_dev, held.st_ino):
+            raise gone(self._path, "was replaced, so that others take this process for dead")
 
     def sign(self) -> None:
         """Leave a sign of life. Raises `StoreError`."""

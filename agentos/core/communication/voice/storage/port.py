@@ -1,28 +1,34 @@
 """The port behind the evidence actor: it stamps drafts, hands them to the writer, and tells what became of them."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from threading import Lock
 from typing import Any, NamedTuple
 
-import structlog
+import anyio
 
+from actors.loop import thread_waker
 from actors.messages import Append, Draft, NotStored, Probe, Probed, SpillDone, SpillWork, Stored
 from agentos.core.communication.voice.directory import Directory
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.storage.mending import flaw, mended, plain, said_of
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
-from agentos.core.time import utc_now
+from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RiskLevel
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
 from machines.session import EndReason, VoiceSessionState
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 FIRST_STATES = (None, VoiceSessionState.CREATED)  # of the records that whoever asks for a session waits for
 ACCOUNTED = "audio_accounted"
 RESUMED = "session_resumed"  # the record with which a session becomes this process's own
+FRESH_MS = 2_000  # what the store could do so long ago it can still do
 HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
 
 
@@ -42,15 +48,35 @@ class _ToSpill(NamedTuple):
     entry: Entry
 
 
+def _waking(wake: Callable[[], None]) -> Callable[[Future[None]], None]:
+    def woken(question: Future[None]) -> None:
+        del question
+        with suppress(RuntimeError):  # the loop of whoever asked is over
+            wake()
+
+    return woken
+
+
 class StorePort:
     """Turns drafts into evidence records with the session's snapshot, and the writer's answers into messages.
 
-    `post(ref, message)` is thread-safe: the writer answers from its own threads.
+    An actor whose record can't be written is told so, and may hand another one over in its place. Where nobody waits for an
+    answer, or records are to be spilled, what can't be written is left out here.
+
+    `post(ref, message)` is thread-safe: the writer answers from its own threads. `on_durable` is called there when records came
+    into the store.
     """
 
     def __init__(
-        self, store: VoiceStore, spill: SpillFile, *, directory: Directory, post: Callable[[Any, object], None]
+        self,
+        store: VoiceStore,
+        spill: SpillFile,
+        *,
+        directory: Directory,
+        post: Callable[[Any, object], None],
+        on_durable: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_durable = on_durable
         self._directory = directory
         self._post = post
         self._homeless: list[Entry] = []  # final records that neither the store nor the spill file would take
@@ -60,6 +86,8 @@ class StorePort:
         self._lock = Lock()
         self._accounted: dict[str, int] = {}  # of the resumable sessions that run
         self._sealed = False
+        self._written_ms: int | None = None  # when the store took something; None since it failed
+        self._question: Future[None] | None = None
         self.writer = GroupCommitWriter(
             store,
             spill,
@@ -67,6 +95,7 @@ class StorePort:
             on_failed=self._failed,
             on_spilled=self._spilled,
             on_recovered=self._recovered,
+            on_events=directory.events_settled,
         )
 
     def submit(self, work: Append | SpillWork | Probe) -> None:
@@ -120,22 +149,39 @@ class StorePort:
         return done
 
     def keep_events(self, events: tuple[VoiceEvent, ...]) -> None:
-        """Store events, as well as can be."""
+        """Store events, as well as can be; the directory learns what became of them."""
         self.writer.add_events(events)
+
+    async def check(self) -> None:
+        """Whether the store can be written: what it has shown within `FRESH_MS` counts, otherwise it is asked now, once for all
+        who wait. Raises `StoreError`; a store that hangs is waited for."""
+        if self._written_ms is not None and monotonic_ms() - self._written_ms < FRESH_MS:
+            return
+        question = self._question
+        if question is None or question.done():
+            question = self._question = Future()
+            try:
+                self.writer.probe(question)
+            except StoreError as error:
+                question.set_exception(error)
+        answered = anyio.Event()
+        question.add_done_callback(_waking(thread_waker(answered.set)))
+        await answered.wait()
+        question.result()
 
     def note(self, record: EvidenceRecord) -> None:
         """Store a record that is no session's and that nobody waits for; callable from any thread.
 
         While the store is down it is kept in memory. Raises `StoreError` when the writer is closed or too far behind.
         """
-        entry = Entry(record)
+        entry = _written(Entry(record))
         self.writer.put(entry, entry)
 
     def _spill(self, work: SpillWork) -> None:
         spilling = _Spilling(work)
         for draft in work.drafts:
             try:
-                entry = self._entry(draft)
+                entry = _written(self._entry(draft))
             except BadEntry:
                 log.exception("evidence is lost", record_id=draft.record_id)
                 self._answer_spilling(spilling, ok=False)
@@ -152,9 +198,10 @@ class StorePort:
     def _entry(self, draft: Draft) -> Entry:
         """The draft as an entry. Raises `BadEntry` when its values make no record."""
         try:
-            return self._stamped(draft)
+            entry = self._stamped(draft)
         except (TypeError, ValueError) as error:
-            raise BadEntry(draft.record_id, str(error)) from error
+            raise BadEntry(draft.record_id, said_of(error)) from error
+        return mended(entry, draft.refusal) if draft.refusal else entry
 
     def _stamped(self, draft: Draft) -> Entry:
         facts, verdict = draft.facts, draft.verdict
@@ -176,6 +223,7 @@ class StorePort:
                 "stt_fallback": facts.fallback,
                 "audio_format": str(facts.audio_format),
                 "recording_enabled": facts.recording,
+                "silence_timeout_seconds": facts.silence_seconds,
                 "metadata": facts.metadata,
             },
             response_summary={
@@ -197,10 +245,13 @@ class StorePort:
     # --- from the writer's threads ---------------------------------------------------------------------------------
 
     def _stored(self, tickets: Sequence[Any]) -> None:
+        self._written_ms = monotonic_ms()
         by_actor: dict[Any, list[tuple[Any, int]]] = {}
         for work in tickets:
             if isinstance(work, Probe):
                 self._post(work.reply_to, Probed(ok=True))
+            elif isinstance(work, Future):
+                work.set_result(None)
             elif isinstance(work, Entry):
                 self._directory.stored(work.record.request_id)
             else:
@@ -212,6 +263,7 @@ class StorePort:
         for actor, acknowledged in by_actor.items():
             self._answer(actor, Stored(tuple(acknowledged)))
         self._house()
+        self._on_durable()
 
     def _account(self, draft: Draft) -> None:
         if draft.state is VoiceSessionState.STOPPED:
@@ -222,22 +274,40 @@ class StorePort:
 
     def _failed(self, tickets: Sequence[Any], error: Exception) -> None:
         down = isinstance(error, StoreError)
+        if down:
+            self._written_ms = None
+        problem = plain(said_of(error))
         by_actor: dict[Any, list[tuple[Any, int]]] = {}
         for work in tickets:
             if isinstance(work, Probe):
                 self._post(work.reply_to, Probed(ok=False))
+            elif isinstance(work, Future):
+                work.set_exception(error)
             elif isinstance(work, Append):
-                if isinstance(error, BadEntry) and work.draft.state in FIRST_STATES:
-                    with self._lock:
-                        self._unrecordable[work.draft.facts.session_id] = error.problem
+                if not down:
+                    self._refused(work.draft, problem)
                 by_actor.setdefault(work.reply_to, []).append((work.owner, work.draft.number))
             elif isinstance(work, Entry):
                 self._keep(work, again=down)
             else:
-                self._keep(work.entry, again=not isinstance(error, BadEntry))
+                self._keep(work.entry, again=down)
                 self._answer_spilling(work.spilling, ok=False)
         for actor, refused in by_actor.items():
-            self._answer(actor, NotStored(tuple(refused), str(error), store_down=down))
+            self._answer(actor, NotStored(tuple(refused), str(error) if down else problem, store_down=down))
+
+    def _refused(self, draft: Draft, problem: str) -> None:
+        """A record of an actor can't be written as it is."""
+        session_id = draft.facts.session_id
+        log.error(
+            "a record can't be stored",
+            record_id=draft.record_id,
+            session_id=session_id,
+            operation=draft.operation,
+            problem=problem,
+        )
+        if draft.state in FIRST_STATES:
+            with self._lock:
+                self._unrecordable[session_id] = problem
 
     def _spilled(self, tickets: Sequence[Any]) -> None:
         for ticket in tickets:
@@ -247,6 +317,7 @@ class StorePort:
     def _recovered(self, session_ids: Sequence[Any]) -> None:
         for session_id in session_ids:
             self._directory.stored(session_id)
+        self._on_durable()
 
     def _answer(self, actor: Any, message: Stored | NotStored | SpillDone) -> None:
         if actor is not None:
@@ -277,3 +348,12 @@ class StorePort:
                 self.writer.put(entry, entry)
             except StoreError:
                 self._keep(entry, again=True)
+
+
+def _written(entry: Entry) -> Entry:
+    """The entry, without what can't be written in it."""
+    problem = flaw(entry)
+    if not problem:
+        return entry
+    log.error("a record can't be stored as it is", record_id=entry.record.id, problem=problem)
+    return mended(entry, problem)

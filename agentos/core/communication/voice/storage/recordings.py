@@ -1,90 +1,47 @@
-"""The recording of one session: segments while it runs, one playable file at the end.
+"""The recording of one session while its call runs: segments, of which nothing is lost when the process dies.
 
-A folder holds one recording. The segment that is being filled is `000003.wav`; complete it becomes `000003.flac` (or
-stays WAV), durable, and `recording.json`, the manifest, names it. At the end the segments are joined into
-`recording.flac`, and only then removed. Every step is one rename after an fsync, so that a crash anywhere leaves either
-the segments that the manifest names or the joined file, whole. What will be silence in a segment that is being filled is noted
-in `gaps` first, since afterwards nobody could tell it from what was recorded. `recover` finishes what a crash left.
+Every step is one rename after an fsync, so that a crash anywhere leaves what was written, whole. What will be silence in a
+segment that is being filled is noted in `gaps` first, since afterwards nobody could tell it from what was recorded. At the end
+the segments stay as they are: closing costs a few files to sync, whatever the length of the call. `left_segments.py` closes
+what a crash left, and `packing.py` makes one file of it.
 """
 
-import re
-from collections.abc import Generator, Iterable
+import hashlib
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self
 
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentos.core.communication.voice.audio.convert import to_pcm16
+from agentos.core.communication.voice.storage.left_segments import in_whole_frames, tidy, united, with_the_rest
+from agentos.core.communication.voice.storage.manifest import (
+    GAPS,
+    MANIFEST,
+    Manifest,
+    Segment,
+    gaps_below,
+    new_recording_id,
+    read_manifest,
+    silence_behind,
+)
 from agentos.core.communication.voice.storage.segments import (
     LARGEST_WAV_BYTES,
     LiveSegment,
-    PcmFile,
     Plain,
     RecordingError,
     RecordingKind,
     append_line,
-    copy_samples,
-    cut_segment,
+    encode_steps,
     make_private_folder,
-    mend_segment,
     recording_error,
-    replace_durably,
     sync_file,
-    sync_folder,
 )
 from machines.audio import AudioEncoding, AudioFormat
-from machines.session import RecordingInfo
+from machines.recording import RecordingInfo, RecordingState
 
-__all__ = ["RecordingError", "RecordingKind", "RecordingWriter", "recover", "recover_steps"]
-
-T = TypeVar("T")
-
-_MANIFEST = "recording.json"
-_GAPS = "gaps"
-_GAP_LINE = re.compile(rb"^(\d{1,18}) (\d{1,18})\n", re.MULTILINE)
-_SEGMENT_FILE = re.compile(r"\d{6,}\.(wav|flac)")
-
-
-class _Segment(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str
-    samples: int
-
-
-class _Manifest(BaseModel):
-    """The complete segments of a recording, in order, and the silence in it, of which a part may lie behind them.
-
-    `full` is how many samples a segment has that was filled up to its end, of those that follow the last ones here; None in a
-    recording of one process, whose segments say it themselves.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    version: int = 1
-    kind: RecordingKind
-    sample_rate: int
-    channels: int
-    segments: tuple[_Segment, ...] = ()
-    gaps: tuple[tuple[int, int], ...] = ()
-    full: int | None = None
-
-    @property
-    def samples(self) -> int:
-        return sum(segment.samples for segment in self.segments)
-
-    def info(self, path: Path) -> RecordingInfo:
-        return RecordingInfo(
-            path=str(path),
-            sample_rate=self.sample_rate,
-            channels=self.channels,
-            samples=self.samples,
-            seconds=self.samples / self.sample_rate,
-            segments=len(self.segments),
-            gaps=_gaps_below(self.samples, self.gaps),
-        )
+__all__ = ["RecordingError", "RecordingKind", "RecordingWriter"]
 
 
 class RecordingWriter:
@@ -117,7 +74,7 @@ class RecordingWriter:
         self._sample_bytes = bytes_a_sample
         self._segment_samples = segment_seconds * audio_format.sample_rate
         self._live: LiveSegment | None = None
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         self._gaps: list[tuple[int, int]] = []
         self._older = 0  # so many segments are of other processes, and have any length
         self._begin = 0  # the sample behind them
@@ -126,7 +83,11 @@ class RecordingWriter:
         self._silent_until = 0  # the sample up to which `gaps` says that nothing comes
         self._manifest_due = False
         self._closed = False
+        self._silence = 0  # so many samples of it at the end, once it is closed
         self._fresh = True
+        self._recording_id = new_recording_id()
+        self.digest = hashlib.sha256()
+        """Of all that was written, without the gaps, as signed 16 bit samples; whoever reopens a recording puts it in."""
         self.segment_failures = 0
         """How often a complete segment could not be encoded or entered in the manifest; its samples are kept as WAV."""
 
@@ -144,20 +105,20 @@ class RecordingWriter:
         nothing is to be said of it.
 
         What there is ends with its last whole frame. When `first_frame` is beyond it, what is between them is a gap from now
-        on, which a crash does not undo. Raises `RecordingError` as `recover` does, and when the recording is finished.
+        on, which a crash does not undo. Raises `RecordingError` as `mended` does, and when the recording is finished.
         """
         try:
-            manifest = _read_manifest(folder / _MANIFEST)
-            if manifest is not None and (folder / f"recording.{manifest.kind}").exists():
+            manifest = read_manifest(folder)
+            if manifest is not None and (folder / manifest.file).exists():
                 raise FileExistsError(17, "the recording is finished", str(folder))
-            _tidy(folder, manifest)
-            manifest = _with_the_rest(folder, manifest, kind)
-            manifest = None if manifest is None else _in_whole_frames(folder, manifest, audio_format)
+            tidy(folder, manifest)
+            manifest = with_the_rest(folder, manifest, kind)
+            manifest = None if manifest is None else in_whole_frames(folder, manifest, audio_format)
             if manifest is None and not first_frame:
                 return None
             if manifest is None:
                 rate, channels = audio_format.sample_rate, audio_format.channels
-                manifest = _Manifest(kind=kind, sample_rate=rate, channels=channels)
+                manifest = Manifest(kind=kind, sample_rate=rate, channels=channels)
             make_private_folder(folder)
         except OSError as error:
             raise recording_error(error, folder) from error
@@ -165,17 +126,18 @@ class RecordingWriter:
         writer._go_on_behind(manifest, first_frame * audio_format.frame_samples)
         return writer
 
-    def _go_on_behind(self, manifest: _Manifest, start: int) -> None:
+    def _go_on_behind(self, manifest: Manifest, start: int) -> None:
         self._segments = list(manifest.segments)
         # What lies behind the end was the gap of somebody who did not come to go on.
-        self._gaps = list(_gaps_below(manifest.samples, manifest.gaps))
+        self._gaps = list(gaps_below(manifest.samples, manifest.gaps))
         self._older = self._sealed = len(manifest.segments)
         self._begin = self._samples = manifest.samples
+        self._recording_id = manifest.recording_id or self._recording_id
         if start > self._samples:
-            self._gaps = _united([*self._gaps, (self._samples, start - self._samples)])
+            self._gaps = united([*self._gaps, (self._samples, start - self._samples)])
         self._fresh = False
         self._write_manifest()  # from now on segments have this process's length
-        (self._folder / _GAPS).unlink(missing_ok=True)  # what it said is in the manifest
+        (self._folder / GAPS).unlink(missing_ok=True)  # what it said is in the manifest
 
     @property
     def segments(self) -> list[Path]:
@@ -189,15 +151,15 @@ class RecordingWriter:
 
     @property
     def info(self) -> RecordingInfo:
-        """What has been written so far, with the folder for its path: what is left of it when `close` fails."""
-        manifest = self._manifest()
-        samples = self._samples
+        """What has been written so far, as it will be once it is packed."""
+        samples = self._samples + self._silence
         return replace(
-            manifest.info(self._folder),
+            self._manifest().info(self._folder, RecordingState.FINISHING),
             samples=samples,
             seconds=samples / self._format.sample_rate,
             segments=len(self._segments) + (self._live is not None),
-            gaps=_gaps_below(samples, self._gaps),
+            gaps=gaps_below(samples, self._gaps),
+            digest=self.digest.hexdigest(),
         )
 
     def write(self, first_frame: int, pcm: bytes) -> None:
@@ -222,32 +184,44 @@ class RecordingWriter:
             offset = (start - self._begin) % self._segment_samples
             part = data[: (self._segment_samples - offset) * self._sample_bytes]
             live.write(offset * self._sample_bytes, part)
+            self.digest.update(part)
             self._skip_to(start)
             self._samples = start = start + len(part) // self._sample_bytes
             data = data[len(part) :]
             if (start - self._begin) % self._segment_samples == 0:
                 self._complete_segment()
 
-    def close(self) -> RecordingInfo | None:
-        """Close the last segment and join all into one file; see `close_steps`."""
-        return _result(self.close_steps())
+    def close(self, upto_frame: int = 0) -> RecordingInfo | None:
+        """End the recording; see `close_steps`."""
+        for _ in self.close_steps(upto_frame):
+            pass
+        return self.info if self._segments else None
 
-    def close_steps(self) -> Generator[None, None, RecordingInfo | None]:
-        """`close` in pieces of about a millisecond: yields after each, returns where the recording is.
+    def close_steps(self, upto_frame: int = 0) -> Generator[None, None, None]:
+        """End the recording, whose samples stay in their segments, in steps of one file to sync each: then `info` is all that
+        is to be said of it, and the disk knows the same.
 
-        None when nothing was ever written. Raises `RecordingError` when the disk refuses; the segments then stay,
-        `info` tells of them, and `recover` can join them later. Giving the steps up half-way loses nothing either.
+        The call goes on to frame `upto_frame`: what is behind the last one written is a gap, however long, of which only the
+        manifest tells. What is sealed is not touched, so this takes as long for a long call as for a short one. Raises
+        `RecordingError` when the disk refuses; nothing is lost by that, or by giving the steps up half-way: `mended` closes it
+        later.
         """
         self._closed = True
         self._end_live_segment()
-        yield from self.seal_steps()
-        if not self._segments:
-            return None
-        if self._manifest_due:
-            self._write_manifest()
-        manifest = self._manifest()
-        path = yield from _join_steps(self._folder, manifest)
-        return manifest.info(path)
+        if self._segments:
+            end = upto_frame * self._format.frame_samples
+            self._silence = silence_behind(self._samples, end, self._format.sample_rate)
+            self._gaps = list(gaps_below(self._samples, self._gaps))
+            if self._silence:
+                self._gaps = united([*self._gaps, (self._samples, self._silence)])
+        for segment in self._segments[self._sealed :]:
+            sync_file(self._folder / segment.file)
+            yield
+        self._sealed = len(self._segments)
+        if self._segments:
+            closed = {"digest": self.digest.hexdigest(), "silence": self._silence}
+            manifest = self._manifest().model_copy(update=closed)
+            manifest.write(self._folder)
 
     @property
     def has_unsealed(self) -> bool:
@@ -266,31 +240,25 @@ class RecordingWriter:
             plain = self._folder / segment.file
             try:
                 if self._kind == "flac":
-                    file = yield from self._encode_steps(plain, segment.samples)
-                    segment = _Segment(file=file, samples=segment.samples)
+                    holds = Plain(self._format.sample_rate, self._format.channels, segment.samples)
+                    file = yield from encode_steps(plain, holds)
+                    segment = Segment(file=file, samples=segment.samples)
             except RecordingError:
                 self.segment_failures += 1
             finally:  # also when the steps are given up half-way: the plain samples are a complete segment
                 self._enter(segment, plain)
             yield
 
-    def abort(self) -> None:
-        """End at once. What was written stays as segments, for `recover` to join."""
-        self._closed = True
-        self._end_live_segment()
-        while self.has_unsealed:
-            segment = self._segments[self._sealed]
-            self._enter(segment, self._folder / segment.file)
-
-    def _manifest(self) -> _Manifest:
+    def _manifest(self) -> Manifest:
         sealed = self._segments[: self._sealed]
-        return _Manifest(
+        return Manifest(
             kind=self._kind,
             sample_rate=self._format.sample_rate,
             channels=self._format.channels,
             segments=tuple(sealed),
             gaps=tuple(self._gaps),
             full=self._segment_samples if self._older else None,
+            recording_id=self._recording_id,
         )
 
     def _live_segment(self, start: int) -> LiveSegment:
@@ -308,7 +276,7 @@ class RecordingWriter:
     def _make_folder(self) -> None:
         if self._fresh:
             make_private_folder(self._folder)
-            if (self._folder / _MANIFEST).exists():
+            if (self._folder / MANIFEST).exists():
                 raise recording_error(FileExistsError(17, "a recording is already there"), self._folder)
             self._fresh = False
 
@@ -317,9 +285,9 @@ class RecordingWriter:
         process; after a power cut its end may be missing."""
         self._make_folder()
         try:
-            append_line(self._folder / _GAPS, f"{self._samples} {start - self._samples}")
+            append_line(self._folder / GAPS, f"{self._samples} {start - self._samples}")
         except OSError as error:
-            raise recording_error(error, self._folder / _GAPS) from error
+            raise recording_error(error, self._folder / GAPS) from error
         self._silent_until = start
 
     def _new_segment(self) -> LiveSegment:
@@ -333,7 +301,7 @@ class RecordingWriter:
     def _skip_to(self, start: int) -> None:
         """What lies before `start` and was not written is silence, and a gap."""
         if start > self._samples:
-            self._gaps = _united([*self._gaps, (self._samples, start - self._samples)])
+            self._gaps = united([*self._gaps, (self._samples, start - self._samples)])
             self._samples = start
 
     def _complete_segment(self) -> None:
@@ -350,9 +318,9 @@ class RecordingWriter:
             except RecordingError:
                 self.segment_failures += 1
             samples = self._samples - self._begin_of(len(self._segments))
-            self._segments.append(_Segment(file=live.path.name, samples=samples))
+            self._segments.append(Segment(file=live.path.name, samples=samples))
 
-    def _enter(self, segment: _Segment, plain: Path) -> None:
+    def _enter(self, segment: Segment, plain: Path) -> None:
         """Make the next segment durable; `plain` goes when something better has come in its place."""
         self._segments[self._sealed] = segment
         self._sealed += 1
@@ -364,202 +332,10 @@ class RecordingWriter:
             if segment.file != plain.name:
                 plain.unlink(missing_ok=True)
 
-    def _encode_steps(self, source: Path, samples: int) -> Generator[None, None, str]:
-        path = source.with_suffix(".flac")
-        target = PcmFile(path, "flac", self._format.sample_rate, self._format.channels, samples)
-        try:
-            yield from copy_samples(source, samples, target)
-            target.finish()
-        finally:
-            target.discard()
-        return path.name
-
     def _write_manifest(self) -> None:
         try:
-            replace_durably(self._folder / _MANIFEST, self._manifest().model_dump_json(indent=1).encode())
+            self._manifest().write(self._folder)
         except RecordingError:
             self.segment_failures += 1
             raise
         self._manifest_due = False
-
-
-def _join_steps(folder: Path, manifest: _Manifest) -> Generator[None, None, Path]:
-    """Make one file of the segments, then remove them; gives its path."""
-    path = folder / f"recording.{manifest.kind}"
-    files = [folder / segment.file for segment in manifest.segments]
-    try:
-        if len(files) == 1 and files[0].suffix == path.suffix:
-            files[0].replace(path)
-        else:
-            temporary = path.with_name(path.name + ".tmp")
-            target = PcmFile(temporary, manifest.kind, manifest.sample_rate, manifest.channels, manifest.samples)
-            try:
-                for file, segment in zip(files, manifest.segments, strict=True):
-                    yield from copy_samples(file, segment.samples, target)
-                target.finish()
-            finally:
-                target.discard()
-            temporary.replace(path)
-        sync_folder(folder)
-        _remove([*files, folder / _GAPS])
-    except OSError as error:
-        raise recording_error(error, path) from error
-    return path
-
-
-def recover(folder: Path, kind: RecordingKind = "flac") -> RecordingInfo | None:
-    """Finish the recording that a crash left in `folder`; see `recover_steps`."""
-    return _result(recover_steps(folder, kind))
-
-
-def recover_steps(folder: Path, kind: RecordingKind) -> Generator[None, None, RecordingInfo | None]:
-    """Finish the recording that a crash left in `folder`, in pieces of about a millisecond; None when nothing was written.
-
-    All samples that are on the disk are joined as `RecordingWriter.close` would have, also those of the segment that was
-    being filled; `kind` is for a recording of which no segment was complete. Doing it again, giving it up half-way, or doing
-    it on a finished recording loses nothing. Raises `RecordingError` when the disk refuses, or the folder doesn't hold what
-    its manifest says.
-    """
-    try:
-        manifest = _read_manifest(folder / _MANIFEST)
-        path = None if manifest is None else folder / f"recording.{manifest.kind}"
-        if manifest is not None and path is not None and path.exists():  # it has its name only when it is complete
-            _remove([*(folder / segment.file for segment in manifest.segments), folder / _GAPS])
-            return manifest.info(path)
-        _tidy(folder, manifest)
-        manifest = _with_the_rest(folder, manifest, kind)
-        if manifest is None or not manifest.segments:
-            _remove([folder / _GAPS])
-            return None
-        path = yield from _join_steps(folder, manifest)
-        return manifest.info(path)
-    except OSError as error:
-        raise recording_error(error, folder) from error
-
-
-def _tidy(folder: Path, manifest: _Manifest | None) -> None:
-    """Remove what is there a second time: copies that were being made, and the samples of segments that were encoded."""
-    named = {segment.file for segment in manifest.segments} if manifest else set()
-    complete = {Path(file).stem for file in named}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if file.suffix == ".tmp":
-            file.unlink()
-        elif _SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
-            plain = file.with_suffix(".wav")
-            if file.stem in complete or (file != plain and plain.exists()):
-                file.unlink()
-
-
-def _with_the_rest(folder: Path, manifest: _Manifest | None, kind: RecordingKind) -> _Manifest | None:
-    """The manifest, durable, with the segments that did not come into it any more."""
-    left = _left_segments(folder, manifest)
-    if not left:
-        return manifest
-    last = max(left)
-    if manifest is None:
-        manifest = _Manifest(kind=kind, sample_rate=left[last].sample_rate, channels=left[last].channels)
-    segments, gaps = list(manifest.segments), [*manifest.gaps, *_noted_gaps(folder)]
-    full = manifest.full or max([segment.samples for segment in segments] + [plain.samples for plain in left.values()])
-    start = manifest.samples
-    for number in range(len(segments), last + 1):
-        file = folder / f"{number:06d}.wav"
-        samples = left[number].samples if number in left else 0
-        if samples < full and number < last:  # a power cut took its end, or all of it, but not what came behind
-            _fill_up(file, manifest, samples, full)
-            gaps.append((start + samples, full - samples))
-            samples = full
-        start += samples
-        segments.append(_Segment(file=file.name, samples=samples))
-    manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(_united(gaps))})
-    replace_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
-    return manifest
-
-
-def _noted_gaps(folder: Path) -> list[tuple[int, int]]:
-    """The silence that was noted before it was written; of two notes on what follows a sample the later one counts."""
-    try:
-        noted = (folder / _GAPS).read_bytes()
-    except FileNotFoundError:
-        return []
-    found = {int(first): int(count) for first, count in _GAP_LINE.findall(noted)}
-    return [(first, count) for first, count in found.items() if count]
-
-
-def _in_whole_frames(folder: Path, manifest: _Manifest, audio_format: AudioFormat) -> _Manifest:
-    """The manifest, durable, without the part of a frame at the end: whoever goes on sends that frame again."""
-    if not manifest.segments:
-        return manifest
-    last = manifest.segments[-1]
-    beyond = min(last.samples, manifest.samples % audio_format.frame_samples)
-    if not beyond or not last.file.endswith(".wav"):
-        return manifest
-    there = last.samples - beyond
-    rest = (_Segment(file=last.file, samples=there),) if there else ()
-    end = manifest.samples - beyond
-    gaps = _gaps_below(end, manifest.gaps)
-    manifest = manifest.model_copy(update={"segments": (*manifest.segments[:-1], *rest), "gaps": gaps})
-    cut_segment(folder / last.file, Plain(manifest.sample_rate, manifest.channels, there))
-    replace_durably(folder / _MANIFEST, manifest.model_dump_json(indent=1).encode())
-    return manifest
-
-
-def _left_segments(folder: Path, manifest: _Manifest | None) -> dict[int, Plain]:
-    """What the segments hold that the manifest does not name, by their number, now mended."""
-    named = {segment.file for segment in manifest.segments} if manifest else set()
-    left: dict[int, Plain] = {}
-    for file in sorted(folder.glob("*.wav")) if folder.is_dir() else ():
-        if _SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
-            plain = mend_segment(file)
-            if plain is not None:
-                left[int(file.stem)] = plain
-    return left
-
-
-def _united(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same silence in as few gaps as can be, in order."""
-    found: list[tuple[int, int]] = []
-    for gap in sorted(gaps):
-        if found and gap[0] <= sum(found[-1]):
-            first = found[-1][0]
-            found[-1] = (first, max(sum(found[-1]), sum(gap)) - first)
-        else:
-            found.append(gap)
-    return found
-
-
-def _gaps_below(end: int, gaps: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    return tuple([(first, min(count, end - first)) for first, count in gaps if first < end])
-
-
-def _fill_up(file: Path, manifest: _Manifest, there: int, samples: int) -> None:
-    """Silence up to `samples`, in a segment that has the first of them, or that is missing."""
-    if there:
-        mend_segment(file, samples)
-        return
-    silent = LiveSegment(file, manifest.sample_rate, manifest.channels)
-    silent.extend(samples * manifest.channels * 2)
-    silent.close()
-
-
-def _result(steps: Generator[None, None, T]) -> T:
-    """Run all the steps; what they return."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-
-
-def _read_manifest(path: Path) -> _Manifest | None:
-    try:
-        return _Manifest.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise recording_error(OSError(22, f"the manifest is damaged: {error.error_count()} errors"), path) from error
-
-
-def _remove(files: list[Path]) -> None:
-    for file in files:
-        file.unlink(missing_ok=True)

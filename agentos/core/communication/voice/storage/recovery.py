@@ -8,38 +8,34 @@ A session that may be resumed waits in `awaited`, with the lock of its owner hel
 """
 
 import errno
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeVar
-
-import structlog
+from typing import Final
 
 from agentos.core.communication.voice.errors import NotResumable, SessionNotFound, StoreError
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.storage.awaited import AwaitedSessions
 from agentos.core.communication.voice.storage.failures import failed
+from agentos.core.communication.voice.storage.left_segments import closed, files_of, mended
 from agentos.core.communication.voice.storage.ownership import Ownership, owners, sessions_of_the_living
-from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingKind, recover_steps
-from agentos.core.communication.voice.storage.remains import Kept, Remains, kept_steps
+from agentos.core.communication.voice.storage.remains import Kept, Remains, frames_of, kept_steps
 from agentos.core.communication.voice.storage.resumption import NotWhole, Restored, restored_steps
+from agentos.core.communication.voice.storage.segments import RecordingError, RecordingKind
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.spill_files import SpillFiles
+from agentos.core.communication.voice.storage.steps import GivenUp, taken
 from agentos.core.communication.voice.storage.store import BadEntry, VoiceStore
 from agentos.core.time import monotonic_ms, utc_now_ms
+from machines.recording import RecordingState
 from machines.recovery import ms_to_resume
 from machines.session import VoiceSession, VoiceSessionState
 
-T = TypeVar("T")
-
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
-log = structlog.get_logger(__name__)
-
-
-class _GivenUp(Exception):
-    """Nobody waits for the recovery any more."""
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ class Recovery:
                 finally:
                     ownership.release()
             recovered.extend(self._end_awaited(self.awaited.due(), wanted, problems))
-        except _GivenUp:
+        except GivenUp:
             pass
         owned = len(sessions_of_the_living(self._store)) - len(self.awaited.all())
         return RecoveryReport(tuple(recovered), owned, tuple(problems), tuple(self.awaited.resumable()))
@@ -121,7 +117,7 @@ class Recovery:
         try:
             for _ in self._end_awaited(self.awaited.all(), wanted, []):
                 pass
-        except _GivenUp:
+        except GivenUp:
             pass
         finally:
             self.awaited.let_go()
@@ -155,7 +151,7 @@ class Recovery:
             self._remains(session, owner), folder, self._recording_kind, segment_seconds, first_frame
         )
         try:
-            return _result(steps, lambda: True)
+            return taken(steps, lambda: True)
         except NotWhole as error:
             problem = "its recording is not what evidence says was recorded, so that it was ended"
             raise NotResumable(session.session_id, session.state, problem) from error
@@ -230,7 +226,7 @@ class Recovery:
         """End those of these sessions that are here and not claimed, one by one."""
         for session_id in session_ids:
             if not wanted():
-                raise _GivenUp
+                raise GivenUp
             claimed = self.awaited.claim_to_end(session_id)
             if claimed is None:
                 continue
@@ -286,22 +282,17 @@ class Recovery:
             return Kept("none")
         folder = self._recordings / session.session_id
         try:
-            info = _result(recover_steps(folder, self._recording_kind), wanted)
-            return Kept("none") if info is None else _result(kept_steps(remains, info), wanted)
+            manifest = mended(folder, self._recording_kind)
+            if manifest is None:
+                return Kept("none")
+            info = manifest.info(folder, RecordingState.FINISHING)
+            kept = taken(kept_steps(remains, info, files_of(folder, manifest)), wanted)
+            accepted = frames_of(session, remains.account or {}, kept, remains.spoken, remains.heard_upto).accepted
+            end = accepted * session.audio_format.frame_samples
+            manifest = closed(folder, manifest, kept.samples_digest, end)
+            return replace(kept, info=manifest.info(folder, RecordingState.FINISHING))
         except RecordingError as error:
             if error.errno in _NO_SPACE:
-                raise failed(folder, error) from error  # it can be joined when there is room again
-            log.warning("a recording can't be finished", session_id=session.session_id, error=str(error))
+                raise failed(folder, error) from error  # it can be read when there is room again
+            log.warning("a recording can't be read", session_id=session.session_id, error=str(error))
             return Kept("unreadable")
-
-
-def _result(steps: Generator[None, None, T], wanted: Callable[[], bool]) -> T:
-    """Take the steps and give what they return. Raises `_GivenUp` between two of them when nobody wants it any more."""
-    with closing(steps):
-        while wanted():
-            try:
-                next(steps)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-    raise _GivenUp

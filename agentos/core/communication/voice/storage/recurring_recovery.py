@@ -4,16 +4,16 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.looks import Look
 from agentos.core.communication.voice.storage.recovery import Recovery
 from agentos.core.time import monotonic_ms
 
 SIGN_MS: Final = 1000  # a sign costs one system call; what is missing of it shortens the window
 _GRACE_SHARE: Final = 0.8  # of the time to close in, for what waits to be resumed; the rest is for the thread to end
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 class RecurringRecovery:
@@ -35,6 +35,7 @@ class RecurringRecovery:
         self._interval_ms = int(interval_seconds * 1000)
         self._before = before
         self._sign = sign
+        self._looks = {"before": Look("what was spilled"), "sign": Look("the sign of life")}
         self._signed_ms = 0
         self._closing = threading.Event()
         self._close_by_ms = 0
@@ -55,7 +56,8 @@ class RecurringRecovery:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            self._before()
+            with self._looks["before"]:
+                self._before()
             self._recover()
             self._wait()
         try:
@@ -96,7 +98,8 @@ class RecurringRecovery:
     def _sign_if_due(self) -> None:
         if self._sign is not None and (now := monotonic_ms()) >= self._signed_ms + SIGN_MS:
             self._signed_ms = now
-            try:
-                self._sign()
-            except StoreError as error:
-                log.warning("a sign of life can't be left", problem=str(error))
+            with self._looks["sign"]:
+                try:
+                    self._sign()
+                except StoreError as error:
+                    log.warning("a sign of life can't be left", problem=str(error))

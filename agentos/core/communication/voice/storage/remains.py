@@ -11,23 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import soundfile  # type: ignore[import-untyped]
-
-from actors.session import PROCESS_DIED
-from agentos.core.communication.voice.storage.segments import BLOCK_SAMPLES, recording_error
+from actors.session import MISMATCHED, PROCESS_DIED
+from agentos.core.communication.voice.storage.segments import sounding
 from agentos.core.communication.voice.storage.store import Entry
 from agentos.core.time import utc_now, utc_now_ms
-from machines.audio import AudioEncoding, AudioFormat
+from machines.audio import FRAME_MS, AudioEncoding, AudioFormat
 from machines.communication import ConnectorType, RequestStatus
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, record_id, secret_of
 from machines.frozen import FrozenDict
+from machines.recording import RecordingInfo
 from machines.recovery import EndMove, end_of_dead_session
 from machines.session import (
+    AudioMismatch,
     EndReason,
     FrameAccount,
-    RecordingInfo,
     SessionResult,
     VoiceSession,
     VoiceSessionState,
@@ -42,13 +40,14 @@ class Kept:
     """The recording of a session as it is on the disk.
 
     `state` is "none" (nothing was recorded), "whole", "differs" (it does not begin with what evidence says was recorded) or
-    "unreadable" (the disk refused; the segments stay where they are). `digest` is the SHA-256 of its samples without gaps,
-    empty when it is not known.
+    "unreadable" (the disk refused; the segments stay where they are). `digest` is the SHA-256 of the bytes that came and are in
+    it, empty when it is not known; `samples_digest` that of its samples without gaps.
     """
 
     state: str
     info: RecordingInfo | None = None
     digest: str = ""
+    samples_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +105,29 @@ class Remains:
     @property
     def transcript(self) -> str:
         """The finished utterances that were kept."""
-        texts = [str(e.payload["text"]) for e in self.events if e.event_type is VoiceEventType.STT_FINAL]
-        return " ".join(filter(None, texts))
+        return " ".join(filter(None, [str(said["text"]) for said in self._finals()]))
+
+    @property
+    def spoken(self) -> int:
+        """The frames of the finished utterances that were kept: these were transcribed."""
+        return sum((int(said["end_ms"]) - int(said["start_ms"])) // FRAME_MS for said in self._finals())
+
+    @property
+    def heard_upto(self) -> int:
+        """The frame behind the last of these: so many were accepted, whatever else is known of them."""
+        return max([0, *[int(said["end_ms"]) // FRAME_MS for said in self._finals()]])
+
+    @property
+    def mismatches(self) -> tuple[AudioMismatch, ...]:
+        """Those of audio and clock that are on record; not those of older versions that were erased."""
+        said = [one.response_summary or {} for one in self.records if one.operation == MISMATCHED]
+        fields = [(one.get("reason"), one.get("audio_ms"), one.get("media_ms")) for one in said]
+        return tuple(
+            [AudioMismatch(str(why), int(audio), int(media)) for why, audio, media in fields if audio and media]
+        )
+
+    def _finals(self) -> list[dict[str, Any]]:
+        return [event.payload for event in self.events if event.event_type is VoiceEventType.STT_FINAL]
 
     def untold(self) -> tuple[tuple[VoiceEvent, ...], int]:
         """The events of moves in evidence that were not kept, and a number for the next one, behind all that were told."""
@@ -137,14 +157,14 @@ class Remains:
         return SessionResult(
             reason=_REASON,
             drained=False,
-            frames=frames_of(self.session, self.account or {}, recording),
+            frames=frames_of(self.session, self.account or {}, recording, self.spoken, self.heard_upto),
             transcript=self.transcript,
             recording=recording.info,
             stopped_at=utc_now(),
+            mismatches=self.mismatches,
         )
 
 
-_ACTIVE: Final = ("session_active", "session_resumed")
 _ACCOUNTS: Final = ("audio_accounted", "session_resumed")
 _ACCOUNT: Final = ("upto_frame", "accounted", "bytes", "digest", "dropped")
 
@@ -154,7 +174,7 @@ class _News:
 
     def __init__(self, remains: Remains) -> None:
         self._session = remains.session
-        self._active = any(record.operation in _ACTIVE for record in remains.records)
+        self._active = any(_state(record) == VoiceSessionState.ACTIVE.value for record in remains.records)
         self._told = {(event.event_type, event.payload.get("state")) for event in remains.events}
         self._number = max((event.number for event in remains.events), default=0) + PASSED_EVENTS
         self.missed: list[VoiceEvent] = []
@@ -197,16 +217,23 @@ class _News:
         )
 
 
-def frames_of(session: VoiceSession, account: dict[str, Any], recording: Kept) -> FrameAccount:
-    """Where the frames went that are known to have been accepted: those of the last account, and those on the disk.
+def _state(record: EvidenceRecord) -> Any:
+    return None if record.response_summary is None else record.response_summary.get("state")
+
+
+def frames_of(
+    session: VoiceSession, account: dict[str, Any], recording: Kept, spoken: int = 0, heard_upto: int = 0
+) -> FrameAccount:
+    """Where the frames went that are known to have been accepted: those of the last account, those on the disk, and those below
+    `heard_upto`.
 
     What a recorded call accepted and the disk does not have is dropped as `process_died`. How far speech to text had come
-    died with the process, so no frame counts as transcribed, whatever utterances are known.
+    died with the process, so only the `spoken` frames of the utterances that were kept count as transcribed.
     """
     dropped: dict[str, int] = dict(account.get("dropped", {}))
     accounted = int(account.get("accounted", 0))
     # Frames that were lost on their way to the media port may be in the account before the port has come so far.
-    accepted = max(int(account.get("upto_frame", 0)), accounted + sum(dropped.values()))
+    accepted = max(int(account.get("upto_frame", 0)), accounted + sum(dropped.values()), heard_upto)
     n_bytes, digest = int(account.get("bytes", 0)), str(account.get("digest", ""))
     recorded = 0
     if session.recording_enabled and recording.state != "unreadable":
@@ -223,12 +250,15 @@ def frames_of(session: VoiceSession, account: dict[str, Any], recording: Kept) -
     if missing:
         dropped[PROCESS_DIED] = dropped.get(PROCESS_DIED, 0) + missing
     why = "no_engine" if session.stt_engine == "none" else PROCESS_DIED
+    transcribed = min(spoken, accepted)
+    untold = accepted - transcribed
     return FrameAccount(
         accepted=accepted,
         accounted=accounted,
         recorded=recorded,
         dropped=FrozenDict(dropped),
-        untranscribed=FrozenDict({why: accepted} if accepted else {}),
+        transcribed=transcribed,
+        untranscribed=FrozenDict({why: untold} if untold else {}),
         bytes=n_bytes,
         digest=digest,
     )
@@ -241,42 +271,29 @@ def _on_disk(audio_format: AudioFormat, info: RecordingInfo | None) -> tuple[int
     silent = sum(count for _, count in info.gaps)
     frame = audio_format.frame_samples
     there = -(-info.samples // frame)
-    return there, there - -(-silent // frame), info.samples - silent
+    # A gap may begin within a frame that came short: that frame is there.
+    lost = sum((first + count) // frame - -(-first // frame) for first, count in info.gaps)
+    return there, there - lost, info.samples - silent
 
 
 def kept_steps(
-    remains: Remains, info: RecordingInfo, files: Sequence[Path] | None = None, digest: "hashlib._Hash | None" = None
+    remains: Remains, info: RecordingInfo, files: Sequence[Path], digest: "hashlib._Hash | None" = None
 ) -> Generator[None, None, Kept]:
-    """Read a finished recording, or one that lies in `files`, a block at a time, and hold it against the last account.
+    """Read a recording that lies in `files`, a block at a time, and hold it against the last account.
 
-    The samples without gaps are also fed to `digest`, where given. What came as mu-law is not digested, because two of its
-    codes are one sample. Raises `RecordingError`.
+    The samples without gaps are also fed to `digest`, where given. What came as mu-law can't be held against the account,
+    because two of its codes are one sample. Raises `RecordingError`.
     """
-    if remains.session.audio_format.encoding is not AudioEncoding.PCM_S16LE:
-        return Kept("whole", info)
     account = remains.account or {}
     whole, begin = digest or hashlib.sha256(), hashlib.sha256()
     left = known = int(account.get("bytes", 0))
-    for block in _sounding(info, [Path(info.path)] if files is None else files):
+    for block in sounding(files, info.gaps):
         whole.update(block)
         begin.update(block[:left])
         left -= min(left, len(block))
         yield
+    samples = whole.hexdigest()
+    if remains.session.audio_format.encoding is not AudioEncoding.PCM_S16LE:
+        return Kept("whole", info, samples_digest=samples)
     same = not known or begin.hexdigest() == account.get("digest")
-    return Kept("whole" if same or left else "differs", info, whole.hexdigest())
-
-
-def _sounding(info: RecordingInfo, files: Sequence[Path]) -> Iterator[bytes]:
-    """The samples of a recording without its gaps, a block at a time."""
-    at = 0
-    for path in files:
-        try:
-            with soundfile.SoundFile(path) as file:
-                while len(block := file.read(BLOCK_SAMPLES, dtype="int16", always_2d=True)):
-                    heard = np.ones(len(block), bool)
-                    for first, count in info.gaps:
-                        heard[max(0, first - at) : max(0, first + count - at)] = False
-                    at += len(block)
-                    yield block[heard].astype("<i2", copy=False).tobytes()
-        except (RuntimeError, OSError) as error:  # libsndfile's own errors are RuntimeErrors
-            raise recording_error(error, path) from error
+    return Kept("whole" if same or left else "differs", info, samples, samples)

@@ -2,7 +2,8 @@
 
 Known is what `remains.py` knows. From it come the facts and the journal that a session actor begins with, and the recording,
 open again behind its last whole frame. What was accepted and is not known to be durable is expected to be sent again; what the
-caller can't send again is a gap that is declared.
+caller can't send again is a gap that is declared. So is what a finished utterance was made of and neither the account nor the
+recording has: sent again, its words would stand in the transcript twice.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ from agentos.core.communication.voice.audio.media import Carried
 from agentos.core.communication.voice.storage.recordings import RecordingKind, RecordingWriter
 from agentos.core.communication.voice.storage.remains import Kept, Remains, frames_of, kept_steps
 from agentos.core.time import utc_now
+from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict
 from machines.events import VoiceEvent
 from machines.frozen import FrozenDict
+from machines.losses import Losses, Lost
 from machines.session import FrameAccount, STTProvider, VoiceSession
 
 
@@ -43,10 +46,11 @@ def restored_steps(
 ) -> Generator[None, None, Restored]:
     """Make a session ready to go on, in pieces of about a millisecond; its recording is in `folder`.
 
-    Frames from `first_frame` on can be sent again. Given up half-way, or done again, it loses nothing. Raises `RecordingError`
-    when the disk refuses, `NotWhole`.
+    Frames from `first_frame` on can be sent again; those that are in the transcript are not asked for. Given up half-way, or
+    done again, it loses nothing. Raises `RecordingError` when the disk refuses, `NotWhole`.
     """
     session, account = remains.session, remains.account or {}
+    first_frame = max(first_frame, remains.heard_upto)
     digest, kept, writer = hashlib.sha256(), Kept("none"), None
     if session.recording_enabled:
         upto = max(first_frame, int(account.get("upto_frame", 0)))
@@ -54,7 +58,9 @@ def restored_steps(
             folder, session.audio_format, kind=kind, segment_seconds=segment_seconds, first_frame=upto
         )
         if writer is not None:
-            kept = yield from kept_steps(remains, writer.info, writer.segments, digest)
+            kept = yield from kept_steps(remains, writer.info, writer.segments, writer.digest)
+            if kept.digest:
+                digest = writer.digest  # what is recorded is what came, to the byte
     frames = frames_of(session, account, kept)
     if kept.state == "differs" or (kept.digest and frames.digest != kept.digest):
         raise NotWhole
@@ -62,7 +68,9 @@ def restored_steps(
         digest = hashlib.sha256(frames.digest.encode())
     known = _with_the_gap(frames, first_frame)
     untold, next_event = remains.untold()
-    heard = Transcribed(remains.transcript, 0, ((PROCESS_DIED, known.upto),) if known.upto else ())
+    spoken = min(remains.spoken, known.upto)
+    unheard = ((PROCESS_DIED, known.upto - spoken),) if known.upto > spoken else ()
+    heard = Transcribed(remains.transcript, spoken, unheard)
     age = utc_now() - session.created_at
     detail = (
         (
@@ -85,8 +93,23 @@ def restored_steps(
     return Restored(
         _facts(session, remains),
         session.policy_verdict,
-        Resumption(session.state, remains.next_number, known, heard, max(0.0, age.total_seconds()), detail),
-        Carried(known.upto, digest, writer),
+        Resumption(
+            session.state,
+            remains.next_number,
+            known,
+            heard,
+            max(0.0, age.total_seconds()),
+            detail,
+            remains.mismatches,
+        ),
+        Carried(
+            known.upto,
+            known.kept,
+            known.n_bytes,
+            digest,
+            writer,
+            _lost(session.audio_format, kept, frames.accepted, known.upto),
+        ),
         untold,
         next_event,
     )
@@ -107,6 +130,21 @@ def _with_the_gap(frames: FrameAccount, first_frame: int) -> Account:
     )
 
 
+def _lost(audio_format: AudioFormat, kept: Kept, accepted: int, upto: int) -> tuple[Lost, ...]:
+    """The frames below `upto` that nobody has: the gaps of the recording and what is behind its end, or, without one, behind
+    the `accepted` frames of the account. Why they are lost the dead process knew."""
+    frame = audio_format.frame_samples
+    lost = Losses()
+    if kept.info is not None:
+        accepted = min(upto, -(-kept.info.samples // frame))
+        for first, count in kept.info.gaps:
+            begin = first // frame
+            lost.add(begin, -(-(first + count) // frame) - begin, PROCESS_DIED)
+    if accepted < upto:
+        lost.add(accepted, upto - accepted, PROCESS_DIED)
+    return lost.between(0, upto)
+
+
 def _facts(session: VoiceSession, remains: Remains) -> Facts:
     fallback = remains.records[0].request_summary.get("stt_fallback", "") if remains.records else ""
     return Facts(
@@ -124,4 +162,5 @@ def _facts(session: VoiceSession, remains: Remains) -> Facts:
         admin_token_valid=None,
         created_at_ms=round(session.created_at.timestamp() * 1000),
         resumable=True,
+        silence_seconds=session.silence_timeout_seconds,
     )

@@ -1,8 +1,12 @@
 """The tables of `voice.db`, and the revisions that they went through.
 
-`evidence` is the chain: one row a record, `seq` its place from 1. `sessions` has the last snapshot of each session,
-`events` what its listeners were told. `tokens` has the hashes of access tokens, `streams` those of the tokens that streams
-go on with, `idempotency_keys` what was answered to requests that may come again.
+`evidence` is the chain: one row a record, `seq` its place from 1. `evidence_content` has what of a record is in the chain only
+as a hash: `seq` is the record's place, `part` the part of it that was sealed, `value` canonical JSON, and
+SHA-256(`salt` followed by `value`) stands in the record. `evidence_before` has the hashes of an older chain that this one was
+made from. `sessions` has the last snapshot of each session, `events` what its listeners were told. `tokens` has the hashes of
+access tokens, `streams` those of the tokens that streams go on with, and `stream_marks`, by that hash, where the frames of a
+stream's client lie in the session. `idempotency_keys` has what was answered to requests that may come again. `recordings` has
+what became of a session's recording since its end: its state, and `info`, all that is to be said of it.
 
 The tables here are those of the last revision. A migration never imports this module: it must mean the same for ever.
 """
@@ -21,10 +25,16 @@ from sqlalchemy import (
     Text,
 )
 
-REVISIONS = ("0001", "0002")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision, oldest first. It stands here so that an up-to-date database opens without importing alembic."""
 
 HEAD = REVISIONS[-1]
+
+UNSEALED = ("0001", "0002")
+"""Those whose records have their content in the chain."""
+
+WITHOUT_RECORDINGS = ("0001", "0002", "0003", "0004")
+"""Those in which a session's recording is what its final record says."""
 
 metadata = MetaData()
 
@@ -38,6 +48,22 @@ evidence = Table(
     Column("previous", Text, nullable=False),
     Column("hash", Text, nullable=False),
     Index("ix_evidence_request_id", "request_id"),
+)
+
+evidence_content = Table(
+    "evidence_content",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("part", Text, primary_key=True),
+    Column("salt", LargeBinary, nullable=False),
+    Column("value", Text, nullable=False),
+)
+
+evidence_before = Table(
+    "evidence_before",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("hash", Text, nullable=False),
 )
 
 sessions = Table(
@@ -62,6 +88,16 @@ events = Table(
     Column("event", Text, nullable=False),
 )
 
+recordings = Table(
+    "recordings",
+    metadata,
+    Column("recording_id", Text, primary_key=True),
+    Column("session_id", Text, nullable=False, unique=True),
+    Column("state", Text, nullable=False),
+    Column("info", Text, nullable=False),
+    Index("ix_recordings_state", "state"),
+)
+
 tokens = Table(
     "tokens",
     metadata,
@@ -84,6 +120,15 @@ streams = Table(
     Column("hash", Text, nullable=False, unique=True),
     Column("token_id", Text, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
+)
+
+stream_marks = Table(
+    "stream_marks",
+    metadata,
+    Column("stream", Text, primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("frame", BigInteger, nullable=False),
+    Column("media_ms", BigInteger, nullable=False),
 )
 
 idempotency_keys = Table(

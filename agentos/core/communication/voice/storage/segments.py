@@ -8,8 +8,8 @@ complete.
 import errno
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -17,16 +17,23 @@ import numpy as np
 import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
+from agentos.core.communication.voice.storage.private import ensure_private_folder
+
 RecordingKind = Literal["flac", "wav"]
 
 WAV_HEADER_BYTES = 44
 BLOCK_SAMPLES = 32_768  # sample instants read, encoded and written at a time
 LARGEST_WAV_BYTES = 0xFFFF_FFFF - 64  # of samples, with room for the header; beyond it RF64 is needed
-_CREATE = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_AGAIN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_CREATE = os.O_CREAT | os.O_EXCL | _AGAIN
 
 
 class RecordingError(OSError):
     """The disk refused a part of a recording. `errno` and `filename` say what and where."""
+
+
+class RecordingDamaged(RecordingError):
+    """What is on the disk is not what was written: trying again won't help."""
 
 
 def recording_error(error: Exception, path: Path) -> RecordingError:
@@ -52,7 +59,7 @@ def wav_header(sample_rate: int, channels: int, data_bytes: int) -> bytes:
 def make_private_folder(folder: Path) -> None:
     """`folder` with its parents, only for its owner. It may exist."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ensure_private_folder(folder)
     except OSError as error:
         raise recording_error(error, folder) from error
 
@@ -82,10 +89,9 @@ def replace_durably(path: Path, content: bytes) -> None:
     """Put `content` in the place of `path` all at once: readers and crashes see the old file or the new, whole."""
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, _CREATE, 0o600)
+        descriptor = open_new(temporary)
         try:
-            _write_all(descriptor, content, 0)
+            write_all(descriptor, content, 0)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -97,13 +103,19 @@ def replace_durably(path: Path, content: bytes) -> None:
         raise recording_error(error, path) from error
 
 
+def open_new(path: Path) -> int:
+    """A new file, only for its owner, in the place of one that may be there; its descriptor."""
+    path.unlink(missing_ok=True)
+    return os.open(path, _CREATE, 0o600)
+
+
 def append_line(path: Path, line: str) -> None:
     """Append a line to `path`, which is made when missing; whole, or not at all where the disk refuses."""
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         try:
-            _write_all(descriptor, f"{line}\n".encode(), end)
+            write_all(descriptor, f"{line}\n".encode(), end)
         except OSError:
             os.ftruncate(descriptor, end)
             raise
@@ -111,7 +123,8 @@ def append_line(path: Path, line: str) -> None:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at a place of a file."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)
@@ -163,52 +176,65 @@ def cut_segment(path: Path, plain: Plain) -> None:
 
 
 class LiveSegment:
-    """A segment that is being filled: a WAV file whose header says its length only once it is closed."""
+    """A segment that is being filled: a WAV file whose header says its length only once it is closed.
+
+    The file is open only while something is written to it. Opening costs 10 us more for each write; held open, a file for every
+    recorded call would use up what a process may open.
+    """
 
     def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
         self.path = path
         self._sample_rate, self._channels = sample_rate, channels
         self._length = 0
         try:
-            self._descriptor = os.open(path, _CREATE, 0o600)
+            with _opened(path, _CREATE) as descriptor:
+                write_all(descriptor, wav_header(sample_rate, channels, 0), 0)
         except OSError as error:
-            raise recording_error(error, path) from error
-        try:
-            _write_all(self._descriptor, wav_header(sample_rate, channels, 0), 0)
-        except OSError as error:
-            os.close(self._descriptor)
-            with suppress(OSError):
-                path.unlink()
+            if error.errno != errno.EEXIST:
+                with suppress(OSError):
+                    path.unlink()
             raise recording_error(error, path) from error
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Put samples at byte `offset` of the samples, behind all that was written. All or nothing."""
         try:
-            _write_all(self._descriptor, data, WAV_HEADER_BYTES + offset)
+            with _opened(self.path) as descriptor:
+                try:
+                    write_all(descriptor, data, WAV_HEADER_BYTES + offset)
+                except OSError:
+                    with suppress(OSError):
+                        os.ftruncate(descriptor, WAV_HEADER_BYTES + self._length)
+                    raise
         except OSError as error:
-            with suppress(OSError):
-                os.ftruncate(self._descriptor, WAV_HEADER_BYTES + self._length)
             raise recording_error(error, self.path) from error
         self._length = offset + len(data)
 
     def extend(self, length: int) -> None:
         """Fill up with silence to `length` bytes of samples."""
         try:
-            os.ftruncate(self._descriptor, WAV_HEADER_BYTES + length)
+            with _opened(self.path) as descriptor:
+                os.ftruncate(descriptor, WAV_HEADER_BYTES + length)
         except OSError as error:
             raise recording_error(error, self.path) from error
         self._length = length
 
     def close(self) -> None:
-        """Write the header's final sizes, and close. The header's room is already there, so a full disk is no
-        matter.
-        """
+        """Write the header's final sizes. The header's room is already there, so a full disk is no matter."""
         try:
-            _write_all(self._descriptor, wav_header(self._sample_rate, self._channels, self._length), 0)
+            with _opened(self.path) as descriptor:
+                write_all(descriptor, wav_header(self._sample_rate, self._channels, self._length), 0)
         except OSError as error:
             raise recording_error(error, self.path) from error
-        finally:
-            os.close(self._descriptor)
+
+
+@contextmanager
+def _opened(path: Path, flags: int = _AGAIN) -> Iterator[int]:
+    """The file for the length of the block."""
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 class _Sink:
@@ -223,7 +249,7 @@ class _Sink:
     def write(self, data: bytes) -> int:
         if self.error is None:
             try:
-                _write_all(self._descriptor, data, self._position)
+                write_all(self._descriptor, data, self._position)
             except OSError as error:
                 self.error = error
         if self.error is not None:
@@ -240,43 +266,33 @@ class _Sink:
         return self._position
 
 
-class PcmFile:
-    """A FLAC or WAV file of 16 bit samples, written from beginning to end; `samples` is how many there will be.
+class FlacFile:
+    """A FLAC file of 16 bit samples, written from beginning to end.
 
     `finish` makes it durable. An error is a `RecordingError`, after which the file is gone, as it is after `discard`.
     """
 
-    def __init__(self, path: Path, kind: RecordingKind, sample_rate: int, channels: int, samples: int) -> None:
+    def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
         self._path = path
-        self._channels = channels
-        self._position = 0
         self._encoder: soundfile.SoundFile | None = None
         try:
-            path.unlink(missing_ok=True)
-            self._descriptor = os.open(path, _CREATE, 0o600)
+            self._descriptor = open_new(path)
         except OSError as error:
             raise recording_error(error, path) from error
         self._open = True
         self._sink = _Sink(self._descriptor)
         try:
-            if kind == "flac":
-                self._encoder = soundfile.SoundFile(
-                    self._sink, "w", sample_rate, channels, format="FLAC", subtype="PCM_16"
-                )
-            else:
-                self._append(wav_header(sample_rate, channels, samples * channels * 2))
+            self._encoder = soundfile.SoundFile(self._sink, "w", sample_rate, channels, format="FLAC", subtype="PCM_16")
             self._raise_sink_error()
         except (OSError, RuntimeError, AssertionError) as error:
             raise self._failure(error) from error
 
     def write(self, samples: NDArray[np.int16]) -> None:
         """Append int16 samples of shape (n, channels)."""
+        assert self._encoder is not None  # noqa: S101 - narrows the type
         try:
-            if self._encoder is not None:
-                self._encoder.write(samples)
-                self._raise_sink_error()
-            else:
-                self._append(samples.astype("<i2", copy=False).tobytes())
+            self._encoder.write(samples)
+            self._raise_sink_error()
         except (OSError, RuntimeError, AssertionError) as error:
             raise self._failure(error) from error
 
@@ -302,10 +318,6 @@ class PcmFile:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def _append(self, data: bytes) -> None:
-        _write_all(self._descriptor, data, self._position)
-        self._position += len(data)
-
     def _close_encoder(self) -> None:
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
@@ -321,19 +333,68 @@ class PcmFile:
         return recording_error(cause, self._path)
 
 
-def copy_samples(source: Path, samples: int, target: PcmFile) -> Iterator[None]:
-    """Append the `samples` that `source` must hold to `target`, yielding after every block.
+def blocks_of(path: Path) -> Iterator[NDArray[np.int16]]:
+    """The samples of a segment, or of a whole recording, as int16 of shape (n, channels), a block at a time.
 
-    Raises `RecordingError` when `source` can't be read or holds another number.
+    Raises `RecordingDamaged` when it is not there or no sound file, `RecordingError` when the disk refuses.
     """
+    try:
+        with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as reader:
+            while len(block := reader.read(BLOCK_SAMPLES, dtype="int16", always_2d=True)):
+                yield block
+    except FileNotFoundError as error:
+        raise RecordingDamaged(errno.ENOENT, "it is gone", str(path)) from error
+    except RuntimeError as error:  # libsndfile's own errors are RuntimeErrors
+        raise RecordingDamaged(errno.EIO, f"it can't be read: {error}", str(path)) from error
+    except OSError as error:
+        raise recording_error(error, path) from error
+
+
+def sounding(files: Sequence[Path], gaps: Iterable[tuple[int, int]]) -> Iterator[bytes]:
+    """The samples of these files, one behind the other, without the gaps, a block at a time. Raises as `blocks_of`."""
+    at = 0
+    for path in files:
+        for block in blocks_of(path):
+            yield heard(block, at, gaps)
+            at += len(block)
+
+
+def heard(block: NDArray[np.int16], at: int, gaps: Iterable[tuple[int, int]]) -> bytes:
+    """A block of samples that begins with sample `at`, without the gaps, as little-endian bytes."""
+    silent = [(first, count) for first, count in gaps if first < at + len(block) and first + count > at]
+    if silent:
+        kept = np.ones(len(block), bool)
+        for first, count in silent:
+            kept[max(0, first - at) : first + count - at] = False
+        block = block[kept]
+    return block.astype("<i2", copy=False).tobytes()
+
+
+def sound_in_gaps(block: NDArray[np.int16], at: int, gaps: Iterable[tuple[int, int]]) -> bool:
+    """Whether a block of samples that begins with sample `at` has anything but silence in the gaps. The digest, as `heard`,
+    does not have it: nobody wrote it."""
+    end = at + len(block)
+    inside = [(first, count) for first, count in gaps if first < end and first + count > at]
+    return any(block[max(0, first - at) : first + count - at].any() for first, count in inside)
+
+
+def encode_steps(source: Path, plain: Plain) -> Generator[None, None, str]:
+    """Make a FLAC file of a segment of plain samples, beside it and durable, a block at a time; its name.
+
+    Raises `RecordingDamaged` when `source` can't be read or holds another number of samples, `RecordingError`.
+    """
+    path = source.with_suffix(".flac")
+    target = FlacFile(path, plain.sample_rate, plain.channels)
     count = 0
     try:
-        with soundfile.SoundFile(source) as reader:
-            while len(block := reader.read(BLOCK_SAMPLES, dtype="int16", always_2d=True)):
-                count += len(block)
-                target.write(block)
-                yield
-    except RuntimeError as error:  # libsndfile's own errors are RuntimeErrors
-        raise recording_error(error, source) from error
-    if count != samples:
-        raise RecordingError(errno.EIO, f"holds {count} samples, not the {samples} that were written", str(source))
+        for block in blocks_of(source):
+            count += len(block)
+            target.write(block)
+            yield
+        if count != plain.samples:
+            problem = f"holds {count} samples, not the {plain.samples} that were written"
+            raise RecordingDamaged(errno.EIO, problem, str(source))
+        target.finish()
+    finally:
+        target.discard()
+    return path.name

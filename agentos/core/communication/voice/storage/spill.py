@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.failures import failed
+from agentos.core.communication.voice.storage.private import ensure_private_folder
 from agentos.core.communication.voice.storage.store import BadEntry, Entry
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord, canonical_json
@@ -52,7 +53,7 @@ class SpillFull(StoreError):
 class _Spilled(BaseModel):
     """An entry as it stands in the file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")
 
     record: EvidenceRecord
     session: VoiceSession | None
@@ -90,7 +91,7 @@ class SpillFile:
         path = Path(folder).absolute() / f"{owner}{SUFFIX}"
         fresh = False
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ensure_private_folder(path.parent)
             try:
                 descriptor = _locked(path)
             except FileNotFoundError:
@@ -160,6 +161,7 @@ class SpillFile:
 
         Raises `SpillFull` when they don't fit, `BadEntry` when one can't be written as JSON.
         """
+        self._find_again()
         descriptor = self._opened()
         frames = bytearray()
         for entry in entries:
@@ -173,6 +175,32 @@ class SpillFile:
             raise failed(self.path, error) from error
         self._end += len(frames)
         self.count += len(entries)
+
+    def _find_again(self) -> None:
+        """Make the file anew, with all that is in it, when it was deleted, perhaps with its folder: what only this process can
+        still read would be gone with it."""
+        descriptor = self._opened()
+        try:
+            if os.fstat(descriptor).st_nlink:
+                return
+            kept = self._frames()
+            ensure_private_folder(self.path.parent)
+            made = _made(self.path)
+            if made is None:
+                raise StoreError(f"the spill file {self.path} was replaced", kind="gone")
+            try:
+                _allocate(made, self._max_bytes)
+                data = b"".join(framed(payload, 1) for payload in kept)
+                _write(made, data, HEADER.size)
+                os.fsync(made)
+            except BaseException:
+                os.close(made)
+                raise
+        except OSError as error:
+            raise error if isinstance(error, StoreError) else failed(self.path, error) from error
+        os.close(descriptor)
+        self._descriptor, self._generation = made, 1
+        self._end = HEADER.size + len(data)
 
     def entries(self) -> list[Entry]:
         """What is in the file, oldest first. Raises `StoreError` "corrupt" for a whole frame that is no entry."""

@@ -1,18 +1,20 @@
 """The spill files of one home as its writer sees them: its own, which it fills, and the orphans that dead processes left.
 
 What stands in them goes into the store before anything newer. The store skips ids that it has, so that a file which was
-taken in and could not be cleared does no harm.
+taken in and could not be cleared does no harm. For an entry that can't be stored as it is another one goes in (`mending.py`),
+so that no file is kept for the sake of one record.
 """
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.storage.mending import mended, said_of
 from agentos.core.communication.voice.storage.spill import SpillFile
-from agentos.core.communication.voice.storage.store import Entry, VoiceStore
+from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 
-logger = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class SpillFiles:
@@ -53,7 +55,7 @@ class SpillFiles:
                 try:
                     spill.close()
                 except StoreError:
-                    logger.exception("a spill file could not be closed; the next start takes it in")
+                    log.exception("a spill file could not be closed; the next start takes it in")
 
     def take_in(self) -> Exception | None:
         """Bring what was spilled into the store; the store's error if it failed."""
@@ -81,7 +83,7 @@ class SpillFiles:
                 try:
                     entries = spill.entries()
                 except StoreError:
-                    logger.exception("a spill file can't be read and is left as it is")
+                    log.exception("a spill file can't be read and is left as it is")
                     self._unreadable.add(spill)
                     return None
             error = self._append(spill, entries)
@@ -99,9 +101,9 @@ class SpillFiles:
                     else:
                         spill.close()
                 except StoreError:
-                    logger.exception("a spill file could not be cleared; its entries are stored, and skipped next time")
+                    log.exception("a spill file could not be cleared; its entries are stored, and skipped next time")
             if entries:
-                logger.info("%d spilled entries are in the store", len(entries))
+                log.info("%d spilled entries are in the store", len(entries))
                 self._on_taken_in(entries)
             return None
 
@@ -113,8 +115,16 @@ class SpillFiles:
             error = self._attempt(spill, [entry])
             if isinstance(error, StoreError):
                 return error
-            if error is not None:
-                logger.error("%s is kept: an entry in it can't be stored: %s", spill.path, error)
+            if error is None:
+                continue
+            log.error("the record %s of %s can't be stored as it is: %s", entry.record.id, spill.path, said_of(error))
+            error = self._attempt(spill, [mended(entry, said_of(error))])
+            if isinstance(error, StoreError):
+                return error
+            if isinstance(error, BadEntry):
+                log.error("evidence is lost: nothing can stand for the record %s: %s", entry.record.id, said_of(error))
+            elif error is not None:
+                log.error("%s is kept: %s", spill.path, said_of(error))
                 self._unreadable.add(spill)
         return None
 
@@ -129,5 +139,5 @@ class SpillFiles:
         try:
             return SpillFile.orphans(self._own.path.parent)
         except OSError:
-            logger.exception("the folder of the spill files can't be read")
+            log.exception("the folder of the spill files can't be read")
             return []

@@ -6,10 +6,10 @@ do is `gateway/access.py`; the policy asks for one thing only, whether a token i
 
 import builtins
 import hashlib
-import hmac
 import math
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,19 +18,20 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from agentos.core.communication.voice.errors import InvalidRequest
+from agentos.core.communication.voice.secrets_in_text import ACCESS_PREFIX, holds_secret
 from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import utc_now_ms
 
-PREFIX = "avt_"  # lets people and secret scanners tell what it is
 TOKEN_BYTES = 32
 ID_BYTES = 8
 NAME_LIMIT = 200
 PROJECT_LIMIT = 200
+TOKENS_A_QUERY = 500  # SQLite takes some more variables
 LIFETIME_LIMIT_SECONDS = 100 * 366 * 86_400
 
 _revocations: list[None] = []  # one entry each: to append is atomic, and tokens are revoked by hand
-_FORM = re.compile(PREFIX + r"[A-Za-z0-9_-]{43}")
+_FORM = re.compile(ACCESS_PREFIX + r"[A-Za-z0-9_-]{43}")
 _OLD = sa.table(
     "admin_tokens", *(sa.column(name) for name in ("id", "name", "created_at_ms", "expires_at_ms", "revoked_at_ms"))
 )
@@ -83,7 +84,7 @@ class TokenStore:
         positive number of at most a hundred years, the role `PROJECT` without a project or another one with it.
         """
         _check(name, lifetime_seconds, role, project)
-        token = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+        token = ACCESS_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         now = utc_now_ms()
         row = {
             "id": f"tok-{secrets.token_hex(ID_BYTES)}",
@@ -101,29 +102,35 @@ class TokenStore:
 
     def who(self, token: object) -> AccessToken | None:
         """Whose token this is; None for anything that was never created, has expired or was revoked."""
-        if not isinstance(token, str) or not _FORM.fullmatch(token):
-            return None
-        digest = _digest(token)
-        query = sa.select(schema.tokens.c.hash, *_COLUMNS).where(schema.tokens.c.hash == digest)
-        with self._store.reading() as connection:
-            row = connection.execute(query).first()
-        if row is None or not hmac.compare_digest(row.hash, digest):
-            return None
-        found = _token(row[1:])
-        return found if found.stands(utc_now_ms()) else None
+        return self.whose([token]).get(token) if isinstance(token, str) else None
+
+    def whose(self, tokens: Iterable[object]) -> dict[str, AccessToken]:
+        """Whose tokens these are, without those that `who` knows nobody for. Many cost hardly more than one."""
+        digests = {_digest(token): token for token in tokens if isinstance(token, str) and _FORM.fullmatch(token)}
+        wanted, rows = list(digests), list[Any]()
+        if wanted:
+            with self._store.reading() as connection:
+                for first in range(0, len(wanted), TOKENS_A_QUERY):
+                    some = schema.tokens.c.hash.in_(wanted[first : first + TOKENS_A_QUERY])
+                    rows += connection.execute(sa.select(schema.tokens.c.hash, *_COLUMNS).where(some)).all()
+        now = utc_now_ms()
+        found = {digests[row.hash]: _token(row[1:]) for row in rows}
+        return {token: known for token, known in found.items() if known.stands(now)}
 
     def valid(self, token: object) -> bool:
         """Whether this is an admin's token that stands, which is what the policy asks. Anything else is just False."""
         found = self.who(token)
         return found is not None and found.role is Role.ADMIN
 
-    def revoked(self, token_id: str) -> bool:
-        """Whether the token with this id was revoked, or is not known at all. One that only expired was not."""
-        query = sa.select(schema.tokens.c.id).where(
-            schema.tokens.c.id == token_id, schema.tokens.c.revoked_at_ms.is_(None)
-        )
+    def standing(self, token_ids: Iterable[str]) -> set[str]:
+        """Those of the tokens with these ids that stand: made, not revoked, not expired."""
+        wanted, rows = list(token_ids), list[Any]()
         with self._store.reading() as connection:
-            return connection.execute(query).first() is None
+            for first in range(0, len(wanted), TOKENS_A_QUERY):
+                some = schema.tokens.c.id.in_(wanted[first : first + TOKENS_A_QUERY])
+                rows += connection.execute(sa.select(*_COLUMNS).where(some)).all()
+        now = utc_now_ms()
+        return {token.id for token in map(_token, rows) if token.stands(now)}
 
     def revoke(self, token_id: str) -> bool:
         """Make a token invalid from now on; False when there is none with this id or it was revoked before."""
@@ -154,6 +161,9 @@ def revocations() -> int:
 def _check(name: object, lifetime_seconds: object, role: object, project: object) -> None:
     if not _printable(name, NAME_LIMIT):
         raise InvalidRequest(f"name must be 1 to {NAME_LIMIT} printable characters, got {_short(name)}", field="name")
+    for field, text in (("name", name), ("project", project)):
+        if isinstance(text, str) and holds_secret(text):
+            raise InvalidRequest(f"{field} holds a token, which would be stored with it", field=field)
     if lifetime_seconds is not None and (
         isinstance(lifetime_seconds, bool)
         or not isinstance(lifetime_seconds, int | float)

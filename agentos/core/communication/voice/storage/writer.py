@@ -8,7 +8,6 @@ earlier records along that are not stored yet. The store skips ids that it has, 
 stored once.
 """
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,17 +17,19 @@ from typing import NamedTuple
 
 from agentos.core.communication.voice.durations import Durations, DurationStatistics
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.storage.spill import SpillFile, SpillFull
 from agentos.core.communication.voice.storage.spill_files import SpillFiles
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.time import monotonic_ms
 from machines.events import VoiceEvent
 
-logger = logging.getLogger(__name__)
+log = logger(__name__)
 
 BATCH = 512  # bounds the time of one transaction, and so the wait of whoever comes next
 LATE_EVENTS = 10_000  # some megabytes: what a hundred calls tell in a store's bad quarter of an hour
 MAX_BACKLOG = 65_536  # things waiting: minutes of a full load; beyond it the store is not coming back in time
+GATHER_MS = 20  # between two transactions that only have events: other processes of the home want the lock, too
 RETRY_SECONDS = 1.0  # how often an idle writer tries to bring in what was spilled
 
 Tickets = Sequence[object]
@@ -88,14 +89,15 @@ class GroupCommitWriter:
 
     `on_stored(tickets)` says that the entries put with these tickets are durable, `on_failed(tickets, error)` that they
     are not stored, `on_spilled(tickets)` that they are durable in the spill file;
-    `on_recovered(request_ids)` that spilled entries of these requests came into the store. Each ticket is answered once. The
+    `on_recovered(request_ids)` that spilled entries of these requests came into the store. Each ticket is answered once.
+    `on_events(events, stored=…)` says of events whether they are durable; those that are not yet may be said of again. The
     callbacks run in the writer's threads and must return quickly; what they raise is logged. Entries of the writer's
     own spill file and of orphans beside it go in at the start and whenever the store is back.
 
     It takes over `spill` and closes it. The store stays the caller's.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it tells to whom, all named
         self,
         store: VoiceStore,
         spill: SpillFile,
@@ -104,6 +106,7 @@ class GroupCommitWriter:
         on_failed: Callable[[Tickets, Exception], None],
         on_spilled: Callable[[Tickets], None],
         on_recovered: Callable[[Tickets], None] = lambda _: None,
+        on_events: Callable[..., None] = lambda *_, **__: None,
         max_backlog: int = MAX_BACKLOG,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
@@ -112,6 +115,7 @@ class GroupCommitWriter:
         self._on_failed = on_failed
         self._on_spilled = on_spilled
         self._on_recovered = on_recovered
+        self._on_events = on_events
         self._max_backlog = max_backlog
         self._retry_seconds = retry_seconds
 
@@ -129,6 +133,7 @@ class GroupCommitWriter:
         self._spills = SpillFiles(spill, store, self._taken_in)
         self._take_in_now = True
         self._late_events: list[VoiceEvent] = []
+        self._events_due_ms = 0
 
         self._finished = self._stored = self._failed = self._spilled = self._recovered = 0
         self._events_lost = self._transactions = self._largest_batch = 0
@@ -161,6 +166,7 @@ class GroupCommitWriter:
         except StoreError:
             with self._lock:
                 self._events_lost += len(events)
+            self._on_events(events, stored=False)
 
     def spill(self, entry: Entry, ticket: object) -> None:
         """Write an entry to the spill file instead; returns at once.
@@ -228,7 +234,7 @@ class GroupCommitWriter:
                 try:
                     then()
                 except StoreError:
-                    logger.exception("the store could not be closed")
+                    log.exception("the store could not be closed")
 
     def statistics(self) -> WriterStatistics:
         """How the writer is, at this moment."""
@@ -278,7 +284,7 @@ class GroupCommitWriter:
             try:
                 self._pass(batch)
             except Exception:  # a bug must not end the only thread that stores
-                logger.exception("the store's writer failed on a batch of %d", len(batch))
+                log.exception("the store's writer failed on a batch of %d", len(batch))
             with self._lock:
                 self._in_flight = []
                 self._finished += len(batch)
@@ -303,8 +309,18 @@ class GroupCommitWriter:
                 again = self._spills.behind or self._late_events
                 if not self._wake.wait(self._retry_seconds if again and not self._closing else None):
                     break
+            while (left_ms := self._gathering_ms()) > 0:
+                self._wake.wait(left_ms / 1000)
             self._in_flight = [self._work.popleft() for _ in range(min(BATCH, len(self._work)))]
             return self._in_flight
+
+    def _gathering_ms(self) -> int:
+        """How long events may wait for more of them; not at all where something else is waiting, or enough of them."""
+        if self._closing or self._take_in_now or not 0 < len(self._work) < BATCH:
+            return 0
+        if any(not isinstance(work, _Events) for work in self._work):
+            return 0
+        return self._events_due_ms - monotonic_ms()
 
     def _pass(self, batch: list[_Work]) -> None:
         puts = [work for work in batch if isinstance(work, _Put)]
@@ -324,6 +340,7 @@ class GroupCommitWriter:
         self._late_events = []
         if events:
             self._add_events(events, error)
+            self._events_due_ms = monotonic_ms() + GATHER_MS
 
     def _append(self, puts: list[_Put]) -> Exception | None:
         """Store what can be stored; the error if it was the store that failed, None if at most entries were bad."""
@@ -359,18 +376,23 @@ class GroupCommitWriter:
         if error is None:
             error = self._attempt(partial(self._store.add_events, events))
         if error is None:
+            self._tell_of(events, stored=True)
             return
         if isinstance(error, BadEntry) and len(events) > 1:
             for event in events:
                 self._add_events([event], None)
             return
+        self._tell_of(events, stored=False)
         if isinstance(error, StoreError) and not self._closing:
             self._late_events = events[-LATE_EVENTS:]  # the store may be back soon
             events = events[:-LATE_EVENTS]
         if events:
-            logger.warning("%d events were not stored: %s", len(events), error)
+            log.warning("%d events were not stored: %s", len(events), error)
             with self._lock:
                 self._events_lost += len(events)
+
+    def _tell_of(self, events: Sequence[VoiceEvent], *, stored: bool) -> None:
+        self._call(lambda told: self._on_events(told, stored=stored), events)
 
     def _take_in(self) -> Exception | None:
         """Bring what was spilled into the store; the store's error if it failed."""
@@ -441,4 +463,4 @@ class GroupCommitWriter:
         try:
             callback(tickets)
         except Exception:
-            logger.exception("a callback of the store's writer failed")
+            log.exception("a callback of the store's writer failed")

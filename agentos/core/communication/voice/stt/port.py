@@ -14,15 +14,17 @@ from typing import Any, Final
 
 import anyio
 import anyio.lowlevel
-import structlog
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
 from actors.health import Beat, Heartbeat, PortBack, PortSilent
 from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, SpeechSilent, Unheard, Utterance
 from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
+from agentos.core.communication.voice.backlog_age import BacklogAge
 from agentos.core.communication.voice.durations import Durations
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.stt.breaker import Breaker
+from agentos.core.communication.voice.stt.pace import Pace
 from agentos.core.communication.voice.stt.process import WorkerProcess
 from agentos.core.communication.voice.stt.protocol import (
     Answer,
@@ -38,10 +40,11 @@ from agentos.core.communication.voice.stt.statistics import SttStatistics
 from agentos.core.communication.voice.stt.stream import Audio, Run, Stream
 from agentos.core.communication.voice.stt.worker_account import SUSPECT_SECONDS, WorkerAccount
 from agentos.core.time import monotonic_ms
+from machines.audio import FRAME_MS
 from machines.restart import Intensity
 from machines.session import STTProvider
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 WORKER_DIED: Final = "worker_died"
 WORKER_HUNG: Final = "worker_hung"
@@ -146,6 +149,9 @@ class SttPort:
         self._died = 0
         self._hung = 0
         self._latencies = Durations()
+        self._pace = Pace()
+        self._came = 0  # frames that were to be decoded
+        self._age = BacklogAge()
 
     def submit(self, work: Work) -> None:
         """Hand work over; never blocks and never tells. Before `run` it waits; after `run` has ended it is ignored."""
@@ -207,12 +213,15 @@ class SttPort:
 
     def statistics(self) -> SttStatistics:
         """A snapshot."""
+        undecoded, wait_seconds = self._backlog_now()
         return SttStatistics(
             worker_pids=tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None),
             workers=len(self._workers),
             streams=len(self._streams),
             queued_frames=sum(stream.queued for stream in self._streams.values()),
             frames_under_way=sum(stream.under_way for stream in self._streams.values()),
+            undecoded_frames=undecoded,
+            wait_seconds=wait_seconds,
             heard_frames=self._heard,
             unheard_frames=tuple(sorted(self._unheard.items())),
             abandoned_frames=self._abandoned,
@@ -223,6 +232,20 @@ class SttPort:
             workers_hung=self._hung,
             latencies=self._latencies.statistics(),
         )
+
+    def _backlog_now(self) -> tuple[int, float]:
+        """The frames that are still to be decoded, and how long that will take."""
+        now = _now()
+        undecoded = sum([stream.undecoded for stream in self._streams.values()])
+        age = self._age.look(now, self._came, self._came - undecoded)
+        sound = [worker for worker in self._workers if not worker.hung]
+        working = sum([worker.working_seconds(now) for worker in sound])
+        return undecoded, max(age, self._pace.seconds_for(undecoded, len(sound), working))
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long the workers will take for what waits for them; see `SttStatistics`."""
+        return self._backlog_now()[1]
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
@@ -277,6 +300,7 @@ class SttPort:
             self._lose(stream, [Run(first, count)], handed.reason or LATE)
             return
         stream.hand_over(Audio(first, count, data[known * stream.frame_bytes :]), monotonic_ms())
+        self._came += count
         if stream.queued > self._backlog:
             # Some more than needed, so that one declaration is for many frames.
             self._give_up_queue(stream, BACKLOG, keep=self._backlog - min(_GIVE_UP_FRAMES, self._backlog // 4))
@@ -308,7 +332,9 @@ class SttPort:
             self._room(work.session_id, untaken + given_up)
 
     def _answer(self, worker: WorkerAccount, answer: Answer) -> None:
-        worker.answered(answer, _now())
+        now = _now()
+        worked = None if worker.opening else worker.working_seconds(now)
+        worker.answered(answer, now)
         stream = None if not isinstance(answer, Opened | Progress | Broken) else worker.streams.get(answer.stream)
         if stream is None:
             return
@@ -316,7 +342,7 @@ class SttPort:
         if isinstance(answer, Opened):
             stream.opened = True
         elif isinstance(answer, Progress):
-            self._progress(worker, stream, answer)
+            self._progress(worker, stream, answer, worked)
         elif isinstance(answer, Broken):
             log.warning(
                 "stt_engine_failed", session_id=stream.session_id, engine=stream.engine.value, error=answer.error
@@ -325,14 +351,18 @@ class SttPort:
             del worker.streams[stream.number]
             self._lost_worker(stream, ENGINE_FAILED)
 
-    def _progress(self, worker: WorkerAccount, stream: Stream, answer: Progress) -> None:
+    def _progress(self, worker: WorkerAccount, stream: Stream, answer: Progress, worked: float | None) -> None:
         decoded = stream.taken(answer.taken)
+        if worked is not None:  # an engine that is loaded meanwhile takes time of its own
+            self._pace.worked(decoded, worked)
         if decoded:
             self._room(stream.session_id, decoded)
             self._latencies.add_ms(monotonic_ms() - stream.decoded_came_ms)
         for final in answer.finals:
             self._utterances += 1
-            self._tell(stream.reply_to, Utterance(final.text, final.start_ms, final.end_ms, final.words))
+            self._heard += stream.settle(min(answer.settled, -(-final.end_ms // FRAME_MS)))
+            heard = self._newly_heard(stream)
+            self._tell(stream.reply_to, Utterance(final.text, final.start_ms, final.end_ms, final.words, heard))
         if answer.partial is not None:
             self._tell(stream.reply_to, Partial(answer.partial))
         self._heard += stream.settle(answer.settled)
@@ -479,9 +509,16 @@ class SttPort:
             self._tell(stream.reply_to, Unheard(run.first, run.frames, reason))
 
     def _tell_heard(self, stream: Stream) -> None:
-        if stream.settled > stream.told:
-            stream.told = stream.settled
-            self._tell(stream.reply_to, Heard(stream.settled, stream.take_untold()))
+        heard = self._newly_heard(stream)
+        if heard is not None:
+            self._tell(stream.reply_to, heard)
+
+    def _newly_heard(self, stream: Stream) -> Heard | None:
+        """What is to be told as heard since that was done last, which counts as told with this."""
+        if stream.settled <= stream.told:
+            return None
+        stream.told = stream.settled
+        return Heard(stream.settled, stream.take_untold())
 
     def _forget(self, stream: Stream) -> None:
         for streams in (self._streams, self._homeless, self._touched, self._transcribers):

@@ -12,11 +12,11 @@ from subprocess import PIPE, Popen, TimeoutExpired
 from typing import IO, Final
 
 import anyio
-import structlog
 
 import actors
 import machines
 from agentos.core.communication.voice import stt
+from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.stt.protocol import Answer, PacketReader, ProtocolError, Request, packet
 
 WORKER_MODULE: Final = "agentos.core.communication.voice.stt.worker"
@@ -27,7 +27,7 @@ _REAP_IN_HASTE_SECONDS: Final = 1.0
 _GONE_POLL_SECONDS: Final = 0.002
 _LAST_WORDS_SECONDS: Final = 0.5
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 
 def search_path() -> list[str]:

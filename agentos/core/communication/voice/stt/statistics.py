@@ -7,7 +7,7 @@ from agentos.core.communication.voice.durations import DurationStatistics
 
 @dataclass(frozen=True, slots=True)
 class SttStatistics:
-    """How the port is doing. The first five are the present, the others count since the start."""
+    """How the port is doing. The first seven are the present, the others count since the start."""
 
     worker_pids: tuple[int, ...]
     """The process ids of the workers that run."""
@@ -19,6 +19,11 @@ class SttStatistics:
     """Frames that no worker has been given yet."""
     frames_under_way: int
     """Frames at a worker whose outcome isn't known."""
+    undecoded_frames: int
+    """Frames that a worker has still to decode: those that wait, and those that it was given and has not answered for."""
+    wait_seconds: float
+    """How long the workers will take for these, at the pace that they have shown here and now; at least as long as the oldest
+    of them has waited, since a worker that starts, or loads an engine, shows none."""
     heard_frames: int
     """Frames that were transcribed, or are no speech."""
     unheard_frames: tuple[tuple[str, int], ...]

@@ -83,6 +83,11 @@ class Stream:
         self._came: deque[tuple[int, int]] = deque()  # up to which frame, and when
         self.decoded_came_ms = 0  # when the newest frame that was decoded had come
 
+    @property
+    def undecoded(self) -> int:
+        """The frames that a worker has still to decode: those that wait, and those that it has and did not answer for."""
+        return self.queued + sum([run.frames for run in self._unanswered])
+
     def hand_over(self, audio: Audio, at_ms: int) -> None:
         """Put frames at the end of the queue, which came at that moment."""
         self._came.append((audio.first + audio.frames, at_ms))

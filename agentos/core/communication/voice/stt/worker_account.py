@@ -69,6 +69,11 @@ class WorkerAccount:
         if isinstance(answer, Broken) or self.owed[answer.stream] <= 0:
             del self.owed[answer.stream]
 
+    def working_seconds(self, now: float) -> float:
+        """For how long it has been at the audio that it was given last, without an answer; nothing while it starts or loads an
+        engine."""
+        return max(0.0, now - self.since) if self.ready and self.owed and not self.opening else 0.0
+
     def silent_at(self, silent_after: float) -> float:
         """When a call that ends need not wait for it any longer: one that is ready, and has answered nothing for so long."""
         if not self.ready or not self.owed or self.opening:

@@ -5,12 +5,12 @@ ids say nothing.
 """
 
 import hashlib
-import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
 from typing import Annotated, Final
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
@@ -18,11 +18,14 @@ from starlette.requests import HTTPConnection
 
 from agentos.core.communication.voice.errors import (
     Forbidden,
+    InvalidRequest,
     InvalidTicket,
+    RateLimited,
     SessionNotFound,
     Unauthenticated,
     VoiceError,
 )
+from agentos.core.communication.voice.gateway.access.connections import known
 from agentos.core.communication.voice.gateway.access.exposure import (
     allowed_origin,
     host_of,
@@ -31,18 +34,19 @@ from agentos.core.communication.voice.gateway.access.exposure import (
     is_same_site,
     read_origin,
 )
-from agentos.core.communication.voice.gateway.access.known_tokens import KnownTokens
+from agentos.core.communication.voice.gateway.access.known_tokens import KnownTokens, Whose
 from agentos.core.communication.voice.gateway.access.limits import RateLimit, client_of
+from agentos.core.communication.voice.gateway.access.proxies import asked_securely, client_address
 from agentos.core.communication.voice.gateway.access.refusals import Refusal, Refusals, redacted
-from agentos.core.communication.voice.storage.tokens import AccessToken, Role
+from agentos.core.communication.voice.secrets_in_text import holds_secret
+from agentos.core.communication.voice.settings import Network
+from agentos.core.communication.voice.storage.tokens import Role
 from agentos.core.time import monotonic_ms
 from machines.session import VoiceSession
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 HASH_DIGITS: Final = 8  # of a token that is not known: tells two apart, and gives nothing away
-
-_SECRET = re.compile(r"av[rst]_[A-Za-z0-9_-]{43}")  # a token, a ticket or a resume token
 
 
 class Permission(str, Enum):
@@ -97,37 +101,40 @@ LOCAL: Final = Principal("local", "local", Role.ADMIN)
 class AccessControl:
     """The rules of one server; `app.state.access` of its app. For one event loop.
 
-    `who` looks a token up and may block. With `authentication` off everybody is `LOCAL`, and the server answers to loopback
+    `whose` looks tokens up and may block. With `authentication` off everybody is `LOCAL`, and the server answers to loopback
     names only; `check_exposure` says where that may be. `origins` are those of other sites whose pages may use the server, and
-    `hosts` the names that it answers to, all if None. `lookups` limits the tokens a client may have looked up, `requests` what
-    one principal may ask.
+    `hosts` the names that it answers to, all if None. `proxies` are the networks whose word counts for where a client is.
+    `unknown` limits the tokens and tickets that one client may show and nobody has, `requests` what one principal may ask.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two by their names
         self,
-        who: Callable[[str], AccessToken | None],
+        whose: Whose,
         refusals: Refusals,
         *,
         authentication: bool = True,
         origins: Collection[str] = (),
         hosts: Collection[str] | None = None,
-        lookups: RateLimit | None = None,
+        proxies: Sequence[Network] = (),
+        unknown: RateLimit | None = None,
         requests: RateLimit | None = None,
         clock: Callable[[], int] = monotonic_ms,
     ) -> None:
         self.refusals = refusals
         self.authentication = authentication
-        self._tokens = KnownTokens(who, clock=clock)
+        self._tokens = KnownTokens(whose, clock=clock)
         self._origins = frozenset(allowed_origin(text) for text in origins)
         self._hosts = None if hosts is None else frozenset(name.lower().removesuffix(".") for name in hosts)
-        self._lookups = lookups if lookups is not None else RateLimit(20, burst=100)
+        self._proxies = tuple(proxies)
+        self._unknown = unknown if unknown is not None else RateLimit(20, burst=100)
         self._requests = requests if requests is not None else RateLimit(100, burst=400)
         self._clock = clock
 
     # --- who asks --------------------------------------------------------------------------------------------------
 
     async def admitted(self, connection: HTTPConnection, permission: Permission) -> Principal:
-        """Who asks, when they may do this. Raises `Unauthenticated`, `Forbidden`, `RateLimited`, `StoreError`."""
+        """Who asks, when they may do this. Raises `Unauthenticated`, `Forbidden`, `RateLimited`, `StoreError`, and as
+        `check_connection` does."""
         principal = await self.principal(connection)
         if not principal.may(permission):
             problem = f"a token of the role {principal.role.value!r} may not {permission.value}"
@@ -139,15 +146,14 @@ class AccessControl:
         self.check_connection(connection)
         if not self.authentication:
             self._requests.admit(LOCAL.token_id, self._clock())
+            known(connection.scope)
             return LOCAL
         token = self._shown(connection)
-        found = self._tokens.remembered(token)
+        found = self._tokens.remembered(token) or await self._tokens.ask(token)
         if found is None:
-            self._lookups.admit(client_of(_address(connection)), self._clock())
-            found = await self._tokens.ask(token)
-        if found is None:
-            raise self.refused(Unauthenticated("unknown_token"), connection, who=_beginning(token))
+            raise self.unknown(Unauthenticated("unknown_token"), connection, who=_beginning(token))
         self._requests.admit(found.id, self._clock())
+        known(connection.scope)
         return Principal(found.id, found.name, found.role, found.project)
 
     def _shown(self, connection: HTTPConnection) -> str:
@@ -161,17 +167,44 @@ class AccessControl:
             raise self.refused(Unauthenticated("bad_header"), connection)
         return token
 
+    def unknown(self, error: VoiceError, connection: HTTPConnection, *, who: str = "") -> VoiceError:
+        """The error to be raised for a token or a ticket that is not good, which goes into evidence: `error`, or `RateLimited`
+        when its client shows too many of them. Good ones are not held off by that, whoever shows them."""
+        refused = self.refused(error, connection, who=who)
+        try:
+            self._unknown.admit(self.client(connection), self._clock())
+        except RateLimited as limited:
+            return limited
+        return refused
+
     # --- from where ------------------------------------------------------------------------------------------------
 
+    def client(self, connection: HTTPConnection) -> str:
+        """Who counts as the client of a connection (`client_of`), behind the proxies that are trusted. Raises `InvalidRequest`
+        when they do not say it in a way that can be read."""
+        return client_of(client_address(_address(connection), connection.headers, self._proxies))
+
+    def securely(self, connection: HTTPConnection) -> bool:
+        """Whether the client of a connection asked by TLS, here or at a proxy that is trusted. Raises as `client` does."""
+        return asked_securely(_address(connection), connection.url.scheme, connection.headers, self._proxies)
+
     def check_connection(self, connection: HTTPConnection) -> None:
-        """Whether this server may be asked like this at all, whoever asks. Raises `Forbidden`, `Unauthenticated`.
+        """Whether this server may be asked like this at all, whoever asks. Raises `Forbidden`, `Unauthenticated`, and
+        `InvalidRequest` as `client` does.
 
         `admitted` includes it; routes that are open to everybody, and the stream, ask for it alone.
         """
+        try:
+            self.client(connection)
+            secure = self.securely(connection)
+        except InvalidRequest as error:
+            raise self.refused(error, connection, reason="forwarded", detail=error.field or "") from None
         self._check_host(connection)
-        self._check_origin(connection)
+        self._check_origin(connection, secure=secure)
         scope = connection.scope
-        if _SECRET.search(scope["path"]) or _SECRET.search(scope["query_string"].decode("ascii", "replace")):
+        if holds_secret(scope["path"]) or holds_secret(
+            unquote_to_bytes(scope["query_string"]).decode("ascii", "replace")
+        ):
             raise self.refused(Unauthenticated("token_in_url"), connection)
 
     def _check_host(self, connection: HTTPConnection) -> None:
@@ -195,14 +228,14 @@ class AccessControl:
                     Forbidden("this server does not answer to that name", reason="host"), connection, detail=host
                 )
 
-    def _check_origin(self, connection: HTTPConnection) -> None:
+    def _check_origin(self, connection: HTTPConnection, *, secure: bool) -> None:
         """A page of another site may look, which its browser does not let it, but neither change anything nor stream."""
         origins = connection.headers.getlist("origin")
         if not origins or (connection.scope["type"] == "http" and connection.scope["method"] in SAFE_METHODS):
             return
         origin = read_origin(origins[0]) if len(origins) == 1 else None
         host = connection.headers.get("host", "")
-        if origin is None or (origin not in self._origins and not is_same_site(origin, connection.url.scheme, host)):
+        if origin is None or (origin not in self._origins and not is_same_site(origin, host, secure=secure)):
             problem = "pages of that origin may not use this server; --origin allows one"
             raise self.refused(Forbidden(problem, reason="origin"), connection, detail=" ".join(origins))
 
@@ -250,10 +283,14 @@ class AccessControl:
         if reason is None:
             reason = error.reason if isinstance(error, Unauthenticated | Forbidden | InvalidTicket) else "refused"
         scope = connection.scope
+        try:
+            client = self.client(connection)
+        except InvalidRequest:
+            client = client_of(_address(connection))
         self.refusals.add(
             Refusal(
                 reason=reason,
-                client=client_of(_address(connection)),
+                client=client,
                 method=scope.get("method", "WEBSOCKET"),
                 route=getattr(scope.get("route"), "path", None) or redacted(scope["path"]),
                 who=who if principal is None else principal.token_id,
@@ -286,7 +323,9 @@ def requires(permission: Permission) -> Callable[..., Awaitable[Principal]]:
     return principal
 
 
-_BEARER: Final = HTTPBearer(auto_error=False, description="An access token: `agentos-voice token create`.")
+_BEARER: Final = HTTPBearer(
+    auto_error=False, description="An access token: `agentos-voice token create NAME --role ROLE`."
+)
 
 
 def _address(connection: HTTPConnection) -> str | None:

@@ -77,16 +77,16 @@ def host_of(header: str) -> tuple[str, int | None] | None:
     return parts.hostname.removesuffix("."), port
 
 
-def is_same_site(origin: Origin, scheme: str, header: str) -> bool:
-    """Whether a page of `origin` comes from the server that was asked by `scheme` under the `Host` header.
+def is_same_site(origin: Origin, header: str, *, secure: bool) -> bool:
+    """Whether a page of `origin` comes from the server that was asked under the `Host` header, by TLS if `secure`.
 
-    Behind a proxy that ends TLS the server is asked by http and its pages are of https: that counts as the same.
+    Behind a proxy that ends TLS and does not say so the server is asked by http and its pages are of https: that counts as the
+    same.
     """
     found = host_of(header)
     if found is None:
         return False
     name, port = found
-    secure = scheme in {"https", "wss"}
     if secure and origin.scheme != "https":
         return False
     return origin.host.removesuffix(".") == name and origin.port == (

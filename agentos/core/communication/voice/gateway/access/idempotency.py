@@ -20,16 +20,17 @@ from typing import Any, Final, NamedTuple
 import anyio
 import anyio.to_thread
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.engine import Connection
 
 from agentos.core.communication.voice.errors import InvalidRequest, KeyInUse, KeyReused, RateLimited, StoreError
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.secrets_in_text import holds_secret
 from agentos.core.communication.voice.storage.ownership import is_dead
 from agentos.core.communication.voice.storage.schema import idempotency_keys
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import utc_now_ms
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 KEPT_MS: Final = 24 * 3600 * 1000
 KEYS_OF_ONE: Final = 20_000  # of one principal at a time: with answers of a kilobyte, 20 MB of database
@@ -61,6 +62,9 @@ def checked_key(header: str) -> str:
     key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header
     if not _KEY.fullmatch(key):
         problem = "Idempotency-Key must be 1 to 255 printable ASCII characters without spaces, a UUID for example"
+        raise InvalidRequest(problem, field="Idempotency-Key")
+    if holds_secret(key):
+        problem = "Idempotency-Key holds a token, which would be stored with it: take a UUID for example"
         raise InvalidRequest(problem, field="Idempotency-Key")
     return key
 

@@ -74,11 +74,15 @@ class RateLimit:
 
 
 class ConnectionLimit:
-    """`per_client` connections at once for each client, `total` for all."""
+    """`per_client` connections at once for each client, `total` for all. `too_many` says what a client has that has as many
+    as it may."""
 
-    def __init__(self, per_client: int, total: int) -> None:
+    def __init__(
+        self, per_client: int, total: int, too_many: str = "connections are open, as many as a client may have"
+    ) -> None:
         self._per_client = per_client
         self._total = total
+        self._too_many = too_many
         self._open: dict[str, int] = {}
         self._all = 0
 
@@ -86,9 +90,7 @@ class ConnectionLimit:
     def counted(self, client: str) -> Iterator[None]:
         """Within the block the client has one more. Raises `RateLimited` when it has too many, `Overloaded` when all have."""
         if self._open.get(client, 0) >= self._per_client:
-            raise RateLimited(
-                f"{self._per_client} connections are open, as many as a client may have", retry_after_seconds=1
-            )
+            raise RateLimited(f"{self._per_client} {self._too_many}", retry_after_seconds=1)
         if self._all >= self._total:
             raise Overloaded(f"{self._total:,} connections are open", retry_after_seconds=1)
         self._open[client] = self._open.get(client, 0) + 1

@@ -3,7 +3,6 @@
 All stand in the chain under one request, `REQUEST`. No token, ticket or query is ever in one.
 """
 
-import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -11,14 +10,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import anyio
-import structlog
 
 from agentos.core.communication.voice.errors import VoiceError
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.secrets_in_text import without_secrets
 from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RequestStatus, RiskLevel
 from machines.evidence import EvidenceRecord, record_id
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 REQUEST: Final = "gateway"  # the request id of all of them: they belong to no session, and stand behind no final record
 WINDOW_SECONDS: Final = 60
@@ -27,14 +27,12 @@ NAMED_IN_A_SUM: Final = 20  # clients and tokens; the others are counted togethe
 OTHERS: Final = "others"
 TEXT_LIMIT: Final = 200
 
-_SECRET = re.compile(r"(av[a-z]_)[A-Za-z0-9_-]{8,}")
-
 
 def redacted(text: str) -> str:
     """What a client sent, fit for a record: short, printable, and without anything that looks like a token of ours."""
     clean = text[: 4 * TEXT_LIMIT].encode("ascii", "backslashreplace").decode()
     printable = "".join(letter if letter.isprintable() else "?" for letter in clean)
-    return _SECRET.sub(r"\1…", printable)[:TEXT_LIMIT]
+    return without_secrets(printable)[:TEXT_LIMIT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,5 +154,8 @@ class Refusals:
             self._note(record)
         except VoiceError as error:
             log.warning("refusal_not_recorded", problem=str(error))
+            return False
+        except Exception:  # whatever it is, the request that is refused and the task that sums up go on
+            log.exception("refusal_not_recorded")
             return False
         return True

@@ -9,7 +9,7 @@ A new ticket that is used replaces it.
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
 import anyio
@@ -18,19 +18,21 @@ import sqlalchemy as sa
 
 from agentos.core.communication.voice.errors import BadTicket, InvalidTicket, Overloaded
 from agentos.core.communication.voice.gateway.access.control import LOCAL, Principal
-from agentos.core.communication.voice.storage.schema import sessions, streams
+from agentos.core.communication.voice.secrets_in_text import RESUME_PREFIX, TICKET_PREFIX
+from agentos.core.communication.voice.storage.schema import sessions, stream_marks, streams
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.time import monotonic_ms, utc_now_ms
 from machines.session import VoiceSessionState
+from machines.stream_time import MOST_MARKS, Mark
 
-TICKET_PREFIX: Final = "avs_"
-RESUME_PREFIX: Final = "avr_"
 SECRET_BYTES: Final = 32
 LIFETIME_SECONDS: Final = 60
 OF_A_SESSION: Final = 4  # that can still be used; a newer one takes the place of the oldest
 BOUND: Final = 10_000  # that can still be used; some megabytes
+LOOKUPS: Final = 4  # of resume tokens at once: a flood of bad ones must not take every thread of the loop
 REMEMBERED: Final = 10_000  # that can't any longer, so that evidence can say why
+UNKNOWN_MARKS: Final = sa.delete(stream_marks).where(stream_marks.c.stream.not_in(sa.select(streams.c.hash)))
 
 
 class StreamOpener(NamedTuple):
@@ -38,6 +40,16 @@ class StreamOpener(NamedTuple):
 
     session_id: str
     principal: Principal
+
+
+class OpenedStream(NamedTuple):
+    """A stream that is open: its session, the `token` that it goes on with, the id of the access token behind it, and the
+    `marks` that are stored of it, oldest first."""
+
+    session_id: str
+    token: str
+    token_id: str
+    marks: tuple[Mark, ...] = ()
 
 
 class _Ticket(NamedTuple):
@@ -119,7 +131,7 @@ class ResumeTokens:
     def issue(self, opener: StreamOpener) -> str:
         """A token for the stream that is being opened, durable; the one that its session had is void.
 
-        Raises `InvalidTicket` when the access token behind it was revoked since its ticket was made, and `StoreError`.
+        Raises `InvalidTicket` when the access token behind it stands no longer, and `StoreError`.
         """
         self._check(opener.principal.token_id)
         token = RESUME_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -136,30 +148,35 @@ class ResumeTokens:
             connection.execute(sa.delete(streams).where(streams.c.session_id == opener.session_id))
             connection.execute(sa.delete(streams).where(ended.exists()))
             connection.execute(sa.insert(streams), row)
+            connection.execute(UNKNOWN_MARKS)
         return token
 
-    def session_of(self, token: str) -> str:
-        """The session that a stream goes on with. It may be used again and again, until it is replaced.
+    def opened(self, token: str) -> OpenedStream:
+        """The stream that goes on with this token. It may be used again and again, until it is replaced.
 
-        Raises `InvalidTicket`, also when the access token that the stream was opened with was revoked meanwhile (one that only
-        expired lets a call go on), and `StoreError`.
+        Raises `InvalidTicket`, also when the access token that the stream was opened with stands no longer, and `StoreError`.
         """
         digest = _digest(token).hex()
         query = sa.select(streams).where(streams.c.hash == digest)
+        of_stream = sa.select(stream_marks).where(stream_marks.c.stream == digest)
+        newest = of_stream.order_by(stream_marks.c.number.desc()).limit(MOST_MARKS)
         with self._store.reading() as connection:
             row = connection.execute(query).first()
+            marks = connection.execute(newest).all()
         if row is None or not hmac.compare_digest(row.hash, digest):
             raise InvalidTicket("unknown_resume")
         self._check(row.token_id)
-        return str(row.session_id)
+        oldest_first = tuple(Mark(mark.number, mark.frame, mark.media_ms) for mark in reversed(marks))
+        return OpenedStream(str(row.session_id), token, str(row.token_id), oldest_first)
 
     def forget(self, session_id: str) -> None:
         """The session has ended: its token is void. Raises `StoreError`."""
         with self._store.transaction() as connection:
             connection.execute(sa.delete(streams).where(streams.c.session_id == session_id))
+            connection.execute(UNKNOWN_MARKS)
 
     def _check(self, token_id: str) -> None:
-        if token_id != LOCAL.token_id and self._tokens.revoked(token_id):
+        if token_id != LOCAL.token_id and not self._tokens.standing([token_id]):
             raise InvalidTicket("revoked_token")
 
 
@@ -174,23 +191,43 @@ class StreamCredentials:
         self._store = store
         self._clock = clock
         self._tickets = StreamTickets()
-        self._opening = anyio.Lock()  # the token of the ticket that was used last is the one that stays
+        self._opening = anyio.Lock()
+        self._newest: dict[
+            str, StreamOpener
+        ] = {}  # by session: whose ticket was used last, while its stream is being opened
+        self._threads = anyio.CapacityLimiter(LOOKUPS)
 
     def ticket(self, session_id: str, principal: Principal) -> str:
         """A ticket for a session that the principal may stream to. Raises `Overloaded`."""
         return self._tickets.issue(session_id, principal, self._clock())
 
-    async def open(self, ticket: str) -> tuple[str, str]:
-        """Use a ticket: the id of its session, and the resume token of the stream that begins. Raises `InvalidTicket`,
-        `StoreError`; the ticket is used up all the same."""
-        async with self._opening:
-            opener = self._tickets.redeem(ticket, self._clock())
-            token = await anyio.to_thread.run_sync(ResumeTokens(self._store()).issue, opener)
-        return opener.session_id, token
+    async def open(self, ticket: str, check: Callable[[str], Awaitable[object]] | None = None) -> OpenedStream:
+        """Use a ticket: the stream that begins, whose token is the only one of its session from now on.
 
-    async def resume(self, token: str) -> str:
-        """The id of the session that a stream goes on with. Raises `InvalidTicket`, `StoreError`."""
-        return await anyio.to_thread.run_sync(ResumeTokens(self._store()).session_of, token, abandon_on_cancel=True)
+        `check` gets the session's id before that: when it raises, the token that the session had is as good as before. Raises
+        `InvalidTicket`, `StoreError`, and what `check` does; the ticket is used up all the same.
+        """
+        opener = self._newest_of(self._tickets.redeem(ticket, self._clock()))
+        try:
+            if check is not None:
+                await check(opener.session_id)
+            async with self._opening:
+                if self._newest.get(opener.session_id) is not opener:
+                    raise InvalidTicket("replaced_ticket")
+                token = await anyio.to_thread.run_sync(ResumeTokens(self._store()).issue, opener)
+        finally:
+            if self._newest.get(opener.session_id) is opener:
+                del self._newest[opener.session_id]
+        return OpenedStream(opener.session_id, token, opener.principal.token_id)
+
+    def _newest_of(self, opener: StreamOpener) -> StreamOpener:
+        self._newest[opener.session_id] = opener
+        return opener
+
+    async def resume(self, token: str) -> OpenedStream:
+        """The stream that goes on with a token. Raises `InvalidTicket`, `StoreError`."""
+        opened = ResumeTokens(self._store()).opened
+        return await anyio.to_thread.run_sync(opened, token, abandon_on_cancel=True, limiter=self._threads)
 
     async def forget(self, session_id: str) -> None:
         """The session has ended: nothing opens a stream to it any longer. Raises `StoreError`."""

@@ -77,6 +77,12 @@ const isInteger = (value) => Number.isSafeInteger(value);
 const isFrame = (value) => isInteger(value) && value >= 0 && value <= MAX_FRAME;
 const isNatural = (value) => isInteger(value) && value >= 0;
 const isPositive = (value) => isInteger(value) && value >= 1;
+const isDurable = (value) => value === null || isFrame(value); // null: the session keeps no audio
+const isReason = (value) => isText(value) && [...value].length >= 1 && [...value].length <= 64;
+const isRun = (value) =>
+  Array.isArray(value) && value.length === 3 &&
+  isFrame(value[0]) && isPositive(value[1]) && value[1] <= MAX_FRAME && isReason(value[2]);
+const isLost = (value) => Array.isArray(value) && value.every(isRun);
 const isState = (value) => ["created", "active", "stopping", "stopped"].includes(value);
 const isFormat = (value) =>
   isRecord(value) &&
@@ -85,25 +91,27 @@ const isFormat = (value) =>
   isInteger(value.sample_rate) && value.sample_rate >= 8000 && value.sample_rate <= 48000 &&
   (value.channels === undefined || (isPositive(value.channels) && value.channels <= 8));
 
-/** The server's messages by type, and what each field must be. All fields are there, and no others. */
+/** The server's messages by type, and what each field must be. All fields are there but those in `OPTIONAL`, and no others. */
 const FROM_SERVER = {
   welcome: {
     session_id: isText,
     resume: isText,
     format: isFormat,
     expected: isFrame,
-    durable: isFrame,
+    durable: isDurable,
     limit: isFrame,
     state: isState,
     verdict: isRecord,
     heartbeat_ms: isPositive,
     max_message_bytes: isPositive,
+    lost: isLost,
   },
-  ack: { received: isFrame, durable: isFrame, limit: isFrame },
+  ack: { received: isFrame, durable: isDurable, limit: isFrame, lost: isLost },
   event: { number: isInteger, event: isText, timestamp_ms: isNatural, payload: isRecord },
   ping: { id: isInteger },
   bye: { state: isState, reason: isText },
 };
+const OPTIONAL = new Set(["lost"]); // nothing was
 
 /**
  * A text message of the server.
@@ -119,7 +127,8 @@ export function readFromServer(text) {
   const shape = isRecord(message) && Object.hasOwn(FROM_SERVER, message.type) ? FROM_SERVER[message.type] : null;
   if (shape === null) throw new StreamViolation(StreamCode.MALFORMED, "a message of no type that a server sends");
   for (const [name, isRight] of Object.entries(shape)) {
-    if (!Object.hasOwn(message, name) || !isRight(message[name])) {
+    const missing = !Object.hasOwn(message, name);
+    if (missing ? !OPTIONAL.has(name) : !isRight(message[name])) {
       throw new StreamViolation(StreamCode.MALFORMED, `${message.type} without a right ${name}`);
     }
   }
@@ -164,10 +173,12 @@ const SILENT_BEATS = 2; // heartbeats without a word from the server, then the c
 /**
  * A stream at the client, through all its connections; the rules alone.
  *
- * It has captured the frames below `next` and keeps those from `kept` on, at most `capacity`; those below `sent` went out on
- * this connection, those below `durable` are safe at the server, `lost` fell off the ring before they were sent. `credential`
- * is what the next hello carries: a ticket, and a resume token as soon as the stream is `resuming`. Until then frames are
- * numbered from 0; a session that had audio before from somebody else gives them the numbers behind it.
+ * It has numbered the frames below `next`, and keeps those from `kept` on, `held` of them and at most `capacity`. The runs in
+ * `gaps` were never captured, `skipped` frames in all; those that the server has for good are forgotten, `passed` frames. Frames
+ * below `sent` went out on this connection. Those below `durable` are safe at the server, or it has declared them lost: so many are `missed`, all below
+ * `missedUpto`. `lost` fell off the ring before they were sent. `credential` is what the next hello carries: a ticket, and a
+ * resume token as soon as the stream is `resuming`. Until then frames are numbered from 0; a session that had audio before from
+ * somebody else gives them the numbers behind it.
  */
 export class ClientStream {
   constructor(capacity, credential) {
@@ -188,15 +199,58 @@ export class ClientStream {
     this.heard = false;
     this.silent = 0;
     this.lost = 0;
+    this.missed = 0;
+    this.missedUpto = 0;
+    this.held = 0;
+    this.gaps = []; // [first, count] of each
+    this.skipped = 0;
+    this.passed = 0;
   }
 
   /** So many more frames were captured; how many of the oldest fell off the ring for it. Throws after the end. */
   capture(count) {
     if (this.finished) throw new RangeError("the stream was finished: no more audio");
     this.next += count;
-    const fell = Math.max(0, this.next - this.kept - this.capacity);
-    this.kept += fell;
+    this.held += count;
+    const fell = Math.max(0, this.held - this.capacity);
+    if (fell > 0) {
+      this.held -= fell;
+      this.kept = this.#behind(this.kept, fell);
+    }
     return fell;
+  }
+
+  /** So many frames passed by that were not captured. Throws after the end. */
+  skip(count) {
+    if (this.finished) throw new RangeError("the stream was finished: no more audio");
+    const last = this.gaps.at(-1);
+    if (last !== undefined && last[0] + last[1] === this.next) last[1] += count;
+    else this.gaps.push([this.next, count]);
+    this.next += count;
+    this.skipped += count;
+  }
+
+  /**
+   * How many of the frames from `first` on and below `upto` were captured; of those that the server has for good, the gaps are
+   * forgotten.
+   */
+  captured(first, upto) {
+    const within = ([at, count]) => Math.max(0, Math.min(upto, at + count) - Math.max(first, at));
+    return upto - first - this.gaps.reduce((sum, gap) => sum + within(gap), 0);
+  }
+
+  /** The number behind so many captured frames from this one on. */
+  #behind(number, count) {
+    for (const [first, gap] of this.gaps) {
+      if (number < first) {
+        const passed = Math.min(count, first - number);
+        number += passed;
+        count -= passed;
+      }
+      if (count === 0) return number;
+      number = Math.max(number, first + gap);
+    }
+    return number + count;
   }
 
   /** No more frames are captured; `short` says that the last one is less than a whole frame. */
@@ -213,7 +267,8 @@ export class ClientStream {
     this.attempt += 1;
     const hello = { type: "hello", formats, attempt: this.attempt };
     if (!this.resuming) return { ...hello, ticket: this.credential };
-    return { ...hello, resume: this.credential, first: this.kept, next: this.next, events: this.events };
+    const { kept, next, events, durable } = this;
+    return { ...hello, resume: this.credential, first: kept, next, events, durable };
   }
 
   /**
@@ -226,15 +281,18 @@ export class ClientStream {
   }
 
   /**
-   * A message of the server: a pong is to be sent, an event to be handed on, of others nothing.
+   * A message of the server: a pong is to be sent, an event to be handed on; a list is of the frames `[first, count, reason]`
+   * that are lost there and were not told before. Of others nothing.
    * @throws {StreamViolation}
    */
   receive(message) {
     this.heard = true;
     switch (message.type) {
       case "ack":
-        this.#know(message);
-        return null;
+        if (message.received > this.sent) {
+          throw new StreamViolation(StreamCode.OUT_OF_ORDER, "the server has frames that were not sent");
+        }
+        return this.#know(message.received, message);
       case "ping":
         return { type: "pong", id: message.id };
       case "event":
@@ -245,8 +303,7 @@ export class ClientStream {
         this.phase = Phase.ENDED;
         return null;
       default:
-        this.#welcome(message);
-        return null;
+        return this.#welcome(message);
     }
   }
 
@@ -255,13 +312,24 @@ export class ClientStream {
    */
   toSend(most) {
     if (this.phase !== Phase.OPEN || this.endSent) return null;
-    if (this.sent < this.kept) {
-      const gap = { type: "gap", first: this.sent, count: this.kept - this.sent, reason: "ring" };
-      this.lost += gap.count;
-      this.sent = this.kept;
-      return gap;
+    const from = this.sent;
+    let upto = this.next;
+    for (const [first, count] of this.gaps) {
+      if (from < first) {
+        upto = first;
+        break;
+      }
+      if (from < first + count) {
+        this.sent = first + count;
+        return { type: "gap", first: from, count: this.sent - from, reason: "capture" };
+      }
     }
-    const upto = Math.min(this.next, this.limit, this.sent + most);
+    if (from < this.kept) {
+      this.sent = Math.min(upto, this.kept);
+      this.lost += this.sent - from;
+      return { type: "gap", first: from, count: this.sent - from, reason: "ring" };
+    }
+    upto = Math.min(upto, this.limit, from + most);
     if (this.sent < upto) {
       const last = this.finished && this.short && upto === this.next;
       const run = { type: "run", first: this.sent, count: upto - this.sent, last };
@@ -287,6 +355,8 @@ export class ClientStream {
     if (!this.resuming) {
       this.kept += message.expected;
       this.next += message.expected;
+      this.gaps = this.gaps.map(([first, count]) => [first + message.expected, count]);
+      this.missedUpto = message.expected;
     } else if (message.expected > this.next) {
       throw new StreamViolation(StreamCode.OUT_OF_ORDER, "the server expects a frame that was never captured");
     }
@@ -296,21 +366,30 @@ export class ClientStream {
     this.sent = message.expected;
     this.limit = message.limit;
     this.endSent = false;
-    this.durable = Math.max(this.durable, message.durable);
-    this.#release();
+    return this.#know(message.expected, message);
   }
 
-  #know({ received, durable, limit }) {
-    if (received > this.sent) {
-      throw new StreamViolation(StreamCode.OUT_OF_ORDER, "the server has frames that were not sent");
+  #know(received, { durable, limit, lost = [] }) {
+    const fresh = lost
+      .map(([first, count, reason]) => [Math.max(first, this.missedUpto), first + count, reason])
+      .filter(([first, upto]) => first < upto)
+      .map(([first, upto, reason]) => [first, upto - first, reason]);
+    if (fresh.length > 0 && fresh.at(-1)[0] + fresh.at(-1)[1] > received) {
+      throw new StreamViolation(StreamCode.OUT_OF_ORDER, "the server lost frames that it does not have");
     }
-    this.durable = Math.max(this.durable, durable);
+    for (const [first, count] of fresh) {
+      this.missed += count;
+      this.missedUpto = first + count;
+    }
+    if (durable !== null) this.durable = Math.max(this.durable, Math.min(durable, received));
     this.limit = Math.max(this.limit, limit);
-    this.#release();
-  }
-
-  #release() {
-    this.kept = Math.max(this.kept, Math.min(this.durable, this.sent));
+    const safe = Math.min(durable === null ? received : this.durable, this.sent);
+    if (safe > this.kept) {
+      this.held -= this.captured(this.kept, safe);
+      this.kept = safe;
+    }
+    while (this.gaps.length > 0 && this.gaps[0][0] + this.gaps[0][1] <= safe) this.passed += this.gaps.shift()[1];
+    return fresh.length > 0 ? fresh : null;
   }
 }
 
@@ -322,6 +401,8 @@ const GREETING_MS = 10_000; // a connection that is not open by then is none
 const FIRST_PAUSE_MS = 250; // doubles with every failure, up to
 const LONGEST_PAUSE_MS = 10_000;
 const BUSY_FAILURES = 3; // a server that has no room is asked later than one that was cut off
+const JITTER_MS = 2 * FRAME_MS; // of media time
+const SLEW = 0.001; // how much faster or slower another clock may be; sound cards are ten times as exact
 const MOST_FRAMES = 50; // a second of audio in one message
 const MOST_BUFFERED_BYTES = 262_144; // that the socket may hold; the ring is the better place
 const BUFFER_PAUSE_MS = 50;
@@ -339,13 +420,15 @@ export class StreamFailed extends Error {
 /**
  * Sends audio to a session, and tells what happens there, through any number of connections.
  *
- * Audio waits in a ring until it is durable at the server; after a cut it is sent again from where the server stands. What
- * falls off a full ring is declared to the session as a gap. Events, each a `CustomEvent` with a `detail`:
+ * Audio waits in a ring until it is durable at the server, or received where the session keeps none; after a cut it is sent
+ * again from where the server stands. What falls off a full ring is declared to the session as a gap. Events, each a
+ * `CustomEvent` with a `detail`:
  *
  * - `phase`: `{phase, code, reason}`, one of `Phase`; `code` and `reason` of the close when there was one
  * - `welcome`: the server's message, after every connect: `session_id`, `state`, `verdict`, `format`, …
  * - `event`: an event of the session: `{number, event, timestamp_ms, payload}`, each once and in order
- * - `gap`: `{first, count, reason}`, frames that were lost for good
+ * - `gap`: `{first, count, reason}`, frames that are lost for good, here (`ring`; `capture` where there never were any) or at
+ *   the server (`disk_full`, …)
  * - `progress`: what `progress` returns, whenever the server has told how far it is
  */
 export class VoiceStream extends EventTarget {
@@ -358,13 +441,16 @@ export class VoiceStream extends EventTarget {
   #rules;
   #ring = []; // {bytes, mediaMs} of each frame from `rules.kept` on
   #sampleBytes; // of all channels
+  #silence;
   #part; // of the frame that is being filled
   #filled = 0;
+  #base = 0; // the frames that another page had
   #frames = 0; // that were captured here
   #mediaMs = 0; // of the frame that is being filled, since the first
-  #beganMs = null; // on the caller's clock
+  #beganMs = null; // on the caller's clock, of a first frame that all that were numbered here follow on
   #most = 1;
   #received = 0;
+  #keeps = true; // the session does, what it gets
   #connects = 0;
   #failures = 0;
   #awaySince = null;
@@ -384,6 +470,9 @@ export class VoiceStream extends EventTarget {
    * @param {number} [options.awaySeconds] without a connection, then the stream has failed
    * @param {(url: string|URL, protocol: string) => WebSocket} [options.newSocket]
    * @param {() => number} [options.random] from 0 to 1, for the pauses between connections
+   * @param {object} [options.bookmark] of a stream that another page had, to go on with it; `ticket` is not asked then. What that
+   *   page had and could not send is declared as a gap
+   * @param {number} [options.mediaMs] with a bookmark: now, on the clock of `send`, so that what was not captured since is declared
    */
   constructor({
     url,
@@ -393,6 +482,8 @@ export class VoiceStream extends EventTarget {
     awaySeconds = AWAY_SECONDS,
     newSocket = (address, protocol) => new WebSocket(address, protocol),
     random = Math.random,
+    bookmark = null,
+    mediaMs,
   }) {
     super();
     const sampleBytes = { pcm_s16le: 2, mulaw: 1 }[format.encoding];
@@ -406,8 +497,10 @@ export class VoiceStream extends EventTarget {
     this.#random = random;
     this.#awaySeconds = awaySeconds;
     this.#sampleBytes = sampleBytes * (format.channels ?? 1);
+    this.#silence = format.encoding === "mulaw" ? 0xff : 0;
     this.#part = new Uint8Array(samples * this.#sampleBytes);
     this.#rules = new ClientStream(Math.max(1, Math.round((ringSeconds * 1000) / FRAME_MS)), "");
+    if (bookmark !== null) this.#goOn(bookmark, mediaMs);
     /** How it ends: `{state, reason}` of the session, or a rejection with `StreamFailed` or what `ticket` rejected with. */
     this.done = new Promise((resolve, reject) => {
       this.#settle = { resolve, reject };
@@ -422,18 +515,28 @@ export class VoiceStream extends EventTarget {
 
   /**
    * How far it is, in frames: `captured` so far, `waiting` to be sent, `received` by the session and `durable` there (numbers of
-   * the session), `lost` for good; and how often it was `connected`.
+   * the session; null when it keeps no audio), `lost` for good, here or there; and how often it was `connected`.
    */
   get progress() {
-    const { next, sent, durable, lost } = this.#rules;
+    const { next, sent, durable, lost, missed } = this.#rules;
+    const waiting = sent < next ? this.#rules.captured(sent, next) : 0;
     return {
       captured: this.#frames,
-      waiting: Math.max(0, next - sent),
+      waiting,
       received: this.#received,
-      durable,
-      lost,
+      durable: this.#keeps ? durable : null,
+      lost: lost + missed,
       connected: this.#connects,
     };
+  }
+
+  /**
+   * What another page of this origin needs to go on with this stream when this one is gone, or null before it was open for the
+   * first time. It opens the session's stream: keep it in `sessionStorage`, and nowhere else.
+   */
+  get bookmark() {
+    const { resuming, credential, attempt, next, events, durable } = this.#rules;
+    return resuming ? { resume: credential, attempt, next, events, durable, atMs: Date.now() } : null;
   }
 
   /** Connect. Audio may be sent before, and at any time after. */
@@ -446,8 +549,8 @@ export class VoiceStream extends EventTarget {
   /**
    * Send audio of the stream's format, of any length.
    * @param {ArrayBuffer|ArrayBufferView} audio
-   * @param {number} [mediaMs] when its first sample was captured, on a clock of the caller's that never falls; without it the
-   *   audio is taken to follow on what was sent before
+   * @param {number} [mediaMs] when its first sample was captured, on a clock of the caller's that never falls: a pause of more
+   *   than 40 ms is declared as a gap of its length. Without it the audio is taken to follow on what was sent before
    */
   send(audio, mediaMs) {
     if (this.#over) return;
@@ -456,6 +559,7 @@ export class VoiceStream extends EventTarget {
       ? new Uint8Array(audio.buffer, audio.byteOffset, audio.byteLength)
       : new Uint8Array(audio);
     let startMs = mediaMs;
+    if (mediaMs !== undefined) this.#catchUp(mediaMs, (bytes.length / this.#part.length) * FRAME_MS);
     for (let at = 0; at < bytes.length; ) {
       const piece = bytes.subarray(at, at + this.#part.length - this.#filled);
       if (this.#filled === 0) this.#clock(startMs);
@@ -468,9 +572,14 @@ export class VoiceStream extends EventTarget {
     this.#pump();
   }
 
-  /** No more audio: what is left is sent, in whole samples, and the session stops. Returns `done`. */
-  end() {
+  /**
+   * No more audio: what is left is sent, in whole samples, and the session stops. Returns `done`.
+   * @param {object} [options]
+   * @param {number} [options.mediaMs] when it ended, on the clock of `send`: what was not captured before is declared
+   */
+  end({ mediaMs } = {}) {
     if (!this.#rules.finished && !this.#over) {
+      if (mediaMs !== undefined) this.#catchUp(mediaMs, 0);
       this.#filled -= this.#filled % this.#sampleBytes;
       const short = this.#filled > 0;
       if (short) this.#capture(this.#part.subarray(0, this.#filled));
@@ -485,11 +594,39 @@ export class VoiceStream extends EventTarget {
     this.#closed(StreamCode.DONE, "left by this program");
   }
 
+  /** No more was captured since the bookmark than there was time for: the frames behind that are new. */
+  #goOn({ resume, attempt, next, events, durable, atMs }, mediaMs) {
+    const passed = Math.ceil(Math.max(0, Date.now() - atMs) / FRAME_MS) + 1;
+    const kept = next + passed;
+    Object.assign(this.#rules, { resuming: true, credential: resume, attempt, events, durable, missedUpto: durable });
+    Object.assign(this.#rules, { next: kept, kept, sent: kept });
+    this.#base = kept;
+    this.#mediaMs = kept * FRAME_MS;
+    this.#beganMs = mediaMs === undefined ? null : mediaMs - this.#mediaMs;
+  }
+
   // --- audio
 
+  /** Declare what was not captured before audio of `lengthMs` that begins at `mediaMs`; slow clocks are followed. */
+  #catchUp(mediaMs, lengthMs) {
+    const numbered = this.#base + this.#frames + this.#rules.skipped + this.#filled / this.#part.length;
+    this.#beganMs ??= mediaMs - numbered * FRAME_MS;
+    const aheadMs = mediaMs - this.#beganMs - numbered * FRAME_MS;
+    if (aheadMs <= JITTER_MS) {
+      this.#beganMs += Math.sign(aheadMs) * Math.min(Math.abs(aheadMs), lengthMs * SLEW);
+      return;
+    }
+    let pause = Math.floor(aheadMs / FRAME_MS);
+    if (this.#filled > 0) {
+      this.#part.fill(this.#silence, this.#filled); // the rest of a frame that was begun
+      this.#capture(this.#part);
+      pause -= 1;
+    }
+    this.#rules.skip(pause);
+  }
+
   #clock(mediaMs) {
-    if (mediaMs !== undefined) this.#beganMs ??= mediaMs;
-    const follows = this.#frames === 0 ? 0 : this.#mediaMs + FRAME_MS;
+    const follows = this.#frames === 0 ? this.#mediaMs : this.#mediaMs + FRAME_MS;
     const now = mediaMs === undefined ? follows : mediaMs - this.#beganMs;
     this.#mediaMs = Math.min(Math.max(this.#mediaMs, Math.round(now)), MAX_FRAME);
   }
@@ -503,7 +640,7 @@ export class VoiceStream extends EventTarget {
   }
 
   #trim() {
-    this.#ring.splice(0, this.#ring.length - (this.#rules.next - this.#rules.kept));
+    this.#ring.splice(0, this.#ring.length - this.#rules.held);
   }
 
   #pump() {
@@ -521,7 +658,7 @@ export class VoiceStream extends EventTarget {
   }
 
   #audio({ first, count, last }) {
-    const from = first - this.#rules.kept;
+    const from = this.#rules.captured(this.#rules.kept, first);
     const frames = this.#ring.slice(from, from + count);
     const { mediaMs } = frames[0];
     return writeAudio({ first, mediaMs, last }, frames.map((frame) => frame.bytes));
@@ -566,7 +703,9 @@ export class VoiceStream extends EventTarget {
       const message = readFromServer(data);
       const answer = this.#rules.receive(message);
       this.#trim();
+      if (message.durable !== undefined) this.#keeps = message.durable !== null;
       this.#after(message, answer);
+      if (Array.isArray(answer)) for (const [first, count, reason] of answer) this.#tell("gap", { first, count, reason });
     } catch (error) {
       if (!(error instanceof StreamViolation)) throw error;
       this.#closed(error.code, error.message);
@@ -699,6 +838,9 @@ function within(ms, promise) {
 // --- the microphone --------------------------------------------------------------------------------------------------
 
 const CAPTURE = "agentos-voice-capture";
+const RESUME_MS = 1000; // between two requests to go on
+const LATE_PIECES = 50; // a second: a page that is busy is late now and then, and not with every piece
+const LATE_MS = 300;
 const QUIET_DBFS = -100; // digital silence has no level; this is drawn for it
 
 const GONE = "the microphone is gone: it was unplugged, or its permission was withdrawn";
@@ -734,6 +876,8 @@ export class MicrophoneError extends Error {
  *   `performance.now()`
  * - `level`: `{rms, peak}` of the same 20 ms, in dBFS, at least -100
  * - `muted`: `{muted}`, the system gives silence instead of sound, or sound again
+ * - `interrupted`: `{interrupted}`, the browser gives no sound, as on a phone that rings, or sound again; it is asked to go on by
+ *   itself, and what was not captured shows in `mediaMs`
  * - `lost`: a `MicrophoneError`; the microphone has been stopped
  */
 export class Microphone extends EventTarget {
@@ -746,6 +890,10 @@ export class Microphone extends EventTarget {
   #turn = 0; // counts starts and stops: a start that another one follows is over
   #starting = null;
   #offsetMs = null; // from the context's clock to that of `performance.now()`
+  #late = { leastMs: Infinity, pieces: 0 }; // how late pieces came by these clocks, at least
+  #interrupted = false;
+  #again = 0; // a timer
+  #goOn = () => this.#resume();
 
   /**
    * @param {object} [options]
@@ -770,7 +918,12 @@ export class Microphone extends EventTarget {
 
   /** Whether it captures now. */
   get running() {
-    return this.#node !== null;
+    return this.#node !== null && !this.#interrupted;
+  }
+
+  /** Whether the browser gives no sound, for a while. */
+  get interrupted() {
+    return this.#interrupted;
   }
 
   /** What the device is called; empty before `start`. */
@@ -833,6 +986,8 @@ export class Microphone extends EventTarget {
     const [track] = stream.getAudioTracks();
     track.onended = () => this.#lost("lost", GONE);
     track.onmute = track.onunmute = () => this.#tell("muted", { muted: track.muted });
+    context.onstatechange = () => this.#stateChanged();
+    this.#stateChanged();
     if (track.readyState === "ended") await this.#lost("lost", GONE);
   }
 
@@ -865,8 +1020,43 @@ export class Microphone extends EventTarget {
     }
   }
 
+  /** The context was interrupted or suspended, or goes on: its clock stood still meanwhile. */
+  #stateChanged() {
+    if (this.#context === null || this.#context.state === "closed") return;
+    const interrupted = this.#context.state !== "running";
+    if (interrupted === this.#interrupted) return;
+    this.#offsetMs = null;
+    this.#interrupted = interrupted;
+    this.#listenForTheUser(interrupted);
+    this.#tell("interrupted", { interrupted });
+    if (interrupted) this.#resume();
+  }
+
+  /** Ask the browser to go on, again and again: while a phone rings it does not. */
+  #resume() {
+    clearTimeout(this.#again);
+    if (!this.#interrupted || this.#context === null) return;
+    this.#context.resume().catch(() => {});
+    this.#again = setTimeout(this.#goOn, RESUME_MS);
+  }
+
+  #listenForTheUser(on) {
+    for (const [target, name] of [[document, "visibilitychange"], [window, "pointerdown"], [window, "keydown"]]) {
+      if (on) target.addEventListener(name, this.#goOn);
+      else target.removeEventListener(name, this.#goOn);
+    }
+  }
+
   #captured({ samples, mediaMs, meanSquare, peak }) {
-    this.#offsetMs ??= performance.now() - FRAME_MS - mediaMs;
+    const nowMs = performance.now() - FRAME_MS;
+    this.#offsetMs ??= nowMs - mediaMs;
+    const late = this.#late;
+    late.leastMs = Math.min(late.leastMs, nowMs - mediaMs - this.#offsetMs);
+    late.pieces += 1;
+    if (late.pieces === LATE_PIECES) {
+      if (late.leastMs > LATE_MS) this.#offsetMs += late.leastMs; // the context's clock stood still, as in a machine that slept
+      this.#late = { leastMs: Infinity, pieces: 0 };
+    }
     this.#tell("audio", { samples, mediaMs: mediaMs + this.#offsetMs });
     const decibels = (power) => Math.max(QUIET_DBFS, 10 * Math.log10(power));
     this.#tell("level", { rms: decibels(meanSquare), peak: decibels(peak * peak) });
@@ -880,6 +1070,10 @@ export class Microphone extends EventTarget {
   #release() {
     const [stream, context, node] = [this.#stream, this.#context, this.#node];
     this.#node = this.#stream = this.#context = this.#offsetMs = null;
+    this.#late = { leastMs: Infinity, pieces: 0 };
+    this.#interrupted = false;
+    clearTimeout(this.#again);
+    this.#listenForTheUser(false);
     return letGo(stream, context, node);
   }
 
@@ -894,7 +1088,9 @@ async function letGo(stream, context, node) {
     track.onended = track.onmute = track.onunmute = null;
     track.stop();
   }
-  if (context !== null && context.state !== "closed") await context.close();
+  if (context === null || context.state === "closed") return;
+  context.onstatechange = null;
+  await context.close();
 }
 
 const ZERO_CROSSINGS = 16; // of the filter, on each side
@@ -1016,6 +1212,8 @@ export class Cutter {
   }
 }
 
+const HICCUP = 0.2; // seconds without input that are taken for silence: a device begins so, and a busy machine has them
+
 if (typeof AudioWorkletProcessor !== "undefined") {
   registerProcessor(
     CAPTURE,
@@ -1023,6 +1221,7 @@ if (typeof AudioWorkletProcessor !== "undefined") {
       #cutter;
       #resampler = null;
       #began = null;
+      #due = 0; // the frame of the context that would follow on
       #running = true;
 
       constructor({ processorOptions }) {
@@ -1039,10 +1238,17 @@ if (typeof AudioWorkletProcessor !== "undefined") {
       process([channels]) {
         if (channels.length > 0 && this.#running) {
           this.#began ??= currentTime;
+          const missing = this.#due === 0 ? 0 : currentFrame - this.#due;
+          if (missing > 0 && missing < sampleRate * HICCUP) this.#take(new Float32Array(missing), currentTime - missing / sampleRate);
           const mono = channels.length === 1 ? channels[0] : mixed(channels);
-          this.#cutter.take(this.#resampler?.process(mono) ?? mono, (currentTime - this.#began) * 1000);
+          this.#take(mono, currentTime);
+          this.#due = currentFrame + mono.length;
         }
         return this.#running;
+      }
+
+      #take(mono, time) {
+        this.#cutter.take(this.#resampler?.process(mono) ?? mono, (time - this.#began) * 1000);
       }
 
       #end() {

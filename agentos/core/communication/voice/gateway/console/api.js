@@ -1,6 +1,7 @@
 /** The HTTP interface of the server, under the reader's token. */
 
 const TOKEN = "agentos-voice-token"; // in sessionStorage: gone with the tab
+const FINISHING = "urn:agentos-voice:problem:recording-finishing";
 
 /** What the server refuses: a problem of RFC 9457. `title` says what kind, `message` what to do. */
 export class Problem extends Error {
@@ -99,9 +100,16 @@ export class Api extends EventTarget {
     return (await this.#ask("POST", path, { body, headers })).json();
   }
 
-  /** The recording of a session, as a blob. */
-  async recording(sessionId) {
-    return (await this.#ask("GET", `v1/sessions/${sessionId}/recording`, {})).blob();
+  /** The recording of a session, as a blob. While the server finishes it, this waits, until `signal` aborts. */
+  async recording(sessionId, signal) {
+    for (;;) {
+      try {
+        return await (await this.#ask("GET", `v1/sessions/${sessionId}/recording`, { signal })).blob();
+      } catch (error) {
+        if (error.body?.type !== FINISHING || signal.aborted) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 1000 * error.body.retry_after_seconds));
+      }
+    }
   }
 
   /** Events of a session behind `after`, stored ones and then those to come, until it has stopped or `signal` aborts. */

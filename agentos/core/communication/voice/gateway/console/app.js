@@ -2,7 +2,7 @@
 
 import { Api } from "./api.js";
 import { alarm, element, fill } from "./dom.js";
-import { callView } from "./view-call.js";
+import { callOnTheServer, callView } from "./view-call.js";
 import { newCallView } from "./view-new-call.js";
 import { sessionView } from "./view-session.js";
 import { sessionsView } from "./view-sessions.js";
@@ -107,6 +107,7 @@ addEventListener("beforeunload", (event) => {
 try {
   shared.about = await shared.api.about();
   document.getElementById("version").textContent = `agentos-voice ${shared.about.version}`;
+  if ((!shared.about.authentication || shared.api.signedIn) && (await callOnTheServer(shared.api)) !== null) location.hash = "#/call";
   await show({ focus: false });
 } catch (error) {
   fill(main, element("h1", {}, "The server does not answer"), alarm(error));

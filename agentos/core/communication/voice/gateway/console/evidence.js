@@ -19,13 +19,15 @@ export async function evidenceCard(api, sessionId) {
     status.textContent = "Verifying the whole chain…";
     status.dataset.look = "waiting";
     try {
-      const { ok, records, head, fault, at_seq } = await api.get("v1/evidence/verification");
+      const { ok, records, head, fault, at_seq, mismatches, mismatches_total } = await api.get("v1/evidence/verification");
       status.dataset.look = ok ? "good" : "bad";
       fill(
         status,
         ok
-          ? ["Verified: the chain holds, ", `${number(records)} records, head `, hashOf(head)]
-          : `The chain is broken at record ${at_seq}: ${fault}`,
+          ? ["Verified: the chain holds, and what is stored agrees with it, ", `${number(records)} records, head `, hashOf(head)]
+          : fault !== null
+            ? `The chain is broken at record ${at_seq}: ${fault}`
+            : `What is stored disagrees with the chain, in ${number(mismatches_total)} points: ${mismatches[0].about}: ${mismatches[0].text}`,
       );
     } catch (error) {
       status.dataset.look = "bad";

@@ -5,7 +5,7 @@ import { decibels, number, share, shortened, spelled } from "./format.js";
 
 const FRAMES_PER_SECOND = 50;
 
-export function qualityCard({ quality, frames, drained }) {
+export function qualityCard({ quality, frames, drained, mismatches }) {
   const counted = (counts) => {
     const found = Object.entries(counts);
     return found.length === 0 ? "none" : found.map(([reason, count]) => `${number(count)} ${spelled(reason)}`).join(", ");
@@ -24,6 +24,10 @@ export function qualityCard({ quality, frames, drained }) {
       ["Frames transcribed", number(frames.transcribed)],
       ["Dropped", counted(frames.dropped)],
       ["Not transcribed", counted(frames.untranscribed)],
+      ...mismatches.map(({ reason, audio_ms, media_ms }) => [
+        "Audio and clock",
+        `${spelled(reason)}: ${number(audio_ms)} ms of it in ${number(media_ms)} ms`,
+      ]),
       ["Drained in time", drained ? "yes" : "no"],
       ["SHA-256 of the audio", element("code", { title: frames.digest }, shortened(frames.digest, 16))],
     ]),

@@ -12,28 +12,30 @@ const AT_ONCE_SECONDS = 600; // a longer one is fetched when it is asked for
 export function recordingCard(api, sessionId, info) {
   const body = element("div", { class: "stack" });
   let url = null;
-  let gone = false;
+  const leaving = new AbortController();
 
   async function load() {
-    fill(body, element("p", { class: "hint", role: "status" }, "Fetching the recording…"));
+    const waits = info.state === "finishing" ? "The recording is being finished…" : "Fetching the recording…";
+    fill(body, element("p", { class: "hint", role: "status" }, waits));
     try {
-      const blob = await api.recording(sessionId);
+      const blob = await api.recording(sessionId, leaving.signal);
       const wave = peaksOf(await decoded(await blob.arrayBuffer(), info.sample_rate));
-      if (gone) return;
+      if (leaving.signal.aborted) return;
       url = URL.createObjectURL(blob);
       fill(body, player(url, wave, info, `${sessionId}.${blob.type.split("/")[1]}`));
     } catch (error) {
-      if (!gone) fill(body, alarm(error));
+      if (!leaving.signal.aborted) fill(body, alarm(error));
     }
   }
 
   if (info === null) fill(body, element("p", { class: "hint" }, "This session has no recording."));
+  else if (info.state === "failed") fill(body, element("p", { class: "hint" }, "The recording is damaged and can't be played."));
   else if (info.seconds <= AT_ONCE_SECONDS) load();
   else fill(body, element("button", { type: "button", onclick: load }, `Fetch ${duration(info.seconds)} of sound`));
   return {
     content: card("Recording", { wide: true }, body),
     leave() {
-      gone = true;
+      leaving.abort();
       if (url !== null) URL.revokeObjectURL(url);
     },
   };

@@ -30,8 +30,7 @@ export class Story {
         break;
       case "session_stopped":
         this.move("stopped", timestamp_ms);
-        this.reason = payload.reason;
-        this.partial = "";
+        this.end(payload.reason);
         break;
       case "stt_partial":
         this.partial = payload.text;
@@ -52,6 +51,12 @@ export class Story {
     }
   }
 
+  /** Nothing follows any more. Words that were shown and are in no transcript stay, as what they are, when nobody finished them. */
+  end(reason) {
+    this.reason ??= reason;
+    if (this.reason === "stopped") this.partial = "";
+  }
+
   /** Something went wrong that a person should know. */
   trouble(text, atMs) {
     this.troubles.push({ text, atMs });
@@ -65,7 +70,13 @@ export class Story {
   }
 }
 
+const MISMATCHES = {
+  too_much_audio: "far more sound came than there was time for: its rate may be another one than that of the session",
+  too_little_audio: "far less sound came than there was time for: its rate may be another one than that of the session",
+};
+
 function troubleOf({ part, reason, frames }) {
+  if (MISMATCHES[reason] !== undefined) return `${part}: ${MISMATCHES[reason]}`;
   const where = part === undefined ? "" : `${part}: `;
   const seconds = frames === undefined ? "" : `, ${(frames / 50).toFixed(2)} s of audio`;
   return `${where}${reason ?? "something failed"}${seconds}`;

@@ -1,9 +1,12 @@
 /** The call of this page: microphone, words, state, and how the connection is. */
 
 import { MicrophoneError, Phase } from "./agentos-voice.js";
+import { Problem, onceKey } from "./api.js";
+import { Call, callThatWasLeft, forgetTheCall } from "./call.js";
 import { alarm, card, element, facts, fill } from "./dom.js";
-import { decibels, duration, number, sound, timeOf } from "./format.js";
+import { decibels, duration, number, sound, spelled, timeOf } from "./format.js";
 import { levelMeter } from "./level-meter.js";
+import { asTold } from "./live.js";
 import { stateChip } from "./state-chip.js";
 import { stateDiagram } from "./state-diagram.js";
 import { wordsPanel } from "./words.js";
@@ -16,19 +19,17 @@ const CONNECTIONS = {
   [Phase.ENDED]: ["over", "Ended"],
   [Phase.FAILED]: ["bad", "Lost"],
 };
+const KEPT = "What you say is kept, and sent when the line is back.";
+const NOT_BEYOND = "If the server was restarted, this call has ended: it was not opened to go on then.";
+const ENDS = {
+  stopped: "",
+  recovered: " The server was restarted, and ended it with what it had: its state is recovered.",
+};
 const EVERY_MS = 250; // figures are drawn so often while they change
 
-export function callView({ call, about }) {
-  if (call === null) {
-    return {
-      title: "Call",
-      content: [
-        element("h1", {}, "No call"),
-        element("p", { class: "lead" }, "This page has no call in progress."),
-        element("a", { class: "button primary", href: "#/new" }, "New call"),
-      ],
-    };
-  }
+export async function callView(shared) {
+  const { call, about } = shared;
+  if (call === null) return (await leftView(shared)) ?? noView();
   const { session, story } = call;
   const speak = element("button", { type: "button", class: "primary big", onclick: toggle });
   const end = element("button", { type: "button", class: "big", onclick: hangUp }, "End the call");
@@ -40,7 +41,8 @@ export function callView({ call, about }) {
   const figures = element("div", {});
   const troubles = element("ul", { class: "troubles" });
   const link = element("a", { class: "button primary", href: `#/sessions/${session.session_id}` }, "Recording, evidence and more");
-  const after = element("div", { class: "stack", hidden: true }, element("p", {}, "The call is over."), link);
+  const ended = element("p", {});
+  const after = element("div", { class: "stack", hidden: true }, ended, link);
   const meter = levelMeter();
   const controls = element("div", { class: "stack" }, element("div", { class: "buttons" }, speak, end), meter.content, device);
   const words = wordsPanel();
@@ -75,6 +77,7 @@ export function callView({ call, about }) {
     diagram.light(story.state, story.history);
     fill(chip, stateChip(story.state));
     words.show(story);
+    if (call.over) fill(ended, endOf());
     if (call.over && after.hidden) finish();
     const [look, text] = CONNECTIONS[call.connection.phase];
     connection.dataset.look = look;
@@ -84,8 +87,16 @@ export function callView({ call, about }) {
     timer ??= setTimeout(drawFigures, EVERY_MS);
   }
 
+  /** Why it is over, and what of it is not in the session. */
+  function endOf() {
+    const why = ENDS[story.reason] ?? (story.reason === null ? "" : ` It ended as ${spelled(story.reason)}.`);
+    const unsent = call.unsent > 0 ? ` The last ${duration(call.unsent)} could not be sent, and is in no recording.` : "";
+    return `The call is over.${why}${unsent}`;
+  }
+
   function hint() {
-    if (call.connection.phase === Phase.AWAY) return "What you say is kept, and sent when the line is back.";
+    if (call.connection.phase === Phase.AWAY) return session.resumable ? KEPT : `${KEPT} ${NOT_BEYOND}`;
+    if (call.microphone.interrupted) return "The browser gives no sound now. It is asked to go on; what you say meanwhile is not heard.";
     return [call.microphone.label, call.microphone.muted ? "muted by the system" : ""].filter(Boolean).join(", ");
   }
 
@@ -113,16 +124,17 @@ export function callView({ call, about }) {
 
   function drawFigures() {
     timer = null;
-    const { captured, waiting, received, durable, lost, connected } = call.progress;
+    const { captured, waiting, received, durable, connected } = call.progress;
+    const missing = call.gaps.reduce((frames, { count }) => frames + count, 0);
     fill(
       figures,
       facts([
         ["Captured", duration(captured / 50)],
         ["Waiting to be sent", duration(waiting / 50)],
         ["Taken by the session", duration(received / 50)],
-        ["Safe there", call.over ? null : duration(durable / 50)],
+        ["Safe there", call.over || durable === null ? null : duration(durable / 50)],
         ["Reconnects", number(Math.max(0, connected - 1))],
-        ["Gaps", call.gaps.length === 0 ? "none" : `${call.gaps.length}, ${duration(lost / 50)} lost`],
+        ["Gaps", call.gaps.length === 0 ? "none" : `${call.gaps.length}, ${duration(missing / 50)} missing`],
         ["Level received", story.heard === null ? "not yet" : decibels(story.heard.level_dbfs)],
         ["Peak received", story.heard === null ? "not yet" : decibels(story.heard.peak_dbfs)],
       ]),
@@ -158,4 +170,88 @@ export function callView({ call, about }) {
       call.removeEventListener("level", level);
     },
   };
+}
+
+function noView() {
+  return {
+    title: "Call",
+    content: [
+      element("h1", {}, "No call"),
+      element("p", { class: "lead" }, "This page has no call in progress."),
+      element("a", { class: "button primary", href: "#/new" }, "New call"),
+    ],
+  };
+}
+
+/** A call that another page of this tab had, as before a reload; null when there is none, or it can't be gone on with. */
+async function leftView({ api, setCall, show }) {
+  const left = await callOnTheServer(api);
+  if (left === null) return null;
+  const { session, bookmark } = left;
+  const told = element("div", { class: "told" });
+
+  async function takeUp(event) {
+    event.target.disabled = true;
+    try {
+      const events = await storedEvents(api, session.session_id);
+      setCall(new Call(api, session, { bookmark, events }));
+      await show();
+    } catch (error) {
+      event.target.disabled = false;
+      fill(told, alarm(error));
+    }
+  }
+
+  async function end(event) {
+    event.target.disabled = true;
+    try {
+      await api.post(`v1/sessions/${session.session_id}/stop`, undefined, { "Idempotency-Key": onceKey() });
+      forgetTheCall();
+      location.hash = `#/sessions/${session.session_id}`;
+    } catch (error) {
+      event.target.disabled = false;
+      fill(told, alarm(error));
+    }
+  }
+
+  return {
+    title: "Call",
+    content: [
+      element("h1", {}, "A call is in progress"),
+      element("p", { class: "lead" }, `The page was loaded again in a call for ${session.project_id}. What was not sent before is a gap in it.`),
+      told,
+      element(
+        "div",
+        { class: "buttons" },
+        element("button", { type: "button", class: "primary", onclick: takeUp }, "Take it up again"),
+        element("button", { type: "button", onclick: end }, "End the call"),
+      ),
+    ],
+  };
+}
+
+/**
+ * What was left of a call that the server has still open: `{session, bookmark}`; what it has not, or does not give to this reader,
+ * is forgotten. A server that can't say is asked again by the next who wants to know.
+ */
+export async function callOnTheServer(api) {
+  const left = callThatWasLeft();
+  if (left === null) return null;
+  try {
+    const session = await api.get(`v1/sessions/${encodeURIComponent(left.session_id)}`);
+    if (session.state === "created" || session.state === "active") return { session, bookmark: left.bookmark };
+  } catch (error) {
+    if (!(error instanceof Problem) || (error.status !== 403 && error.status !== 404)) return null;
+  }
+  forgetTheCall();
+  return null;
+}
+
+async function storedEvents(api, id) {
+  const events = [];
+  for (;;) {
+    const page = await api.get(`v1/sessions/${id}/events`, { after: events.at(-1)?.number ?? 0, limit: 500 });
+    events.push(...page.events.map(asTold));
+    if (!page.more || page.events.length === 0) return events;
+  }
 }

@@ -25,6 +25,7 @@ export function newCallView(shared) {
   const sensitive = tick("Sensitive data may be said", { id: "sensitive" });
   const access = tick("The call gives access to data", { id: "access" });
   const resumable = tick("Go on if the server is restarted", { id: "resumable" });
+  const silence = element("input", { type: "number", id: "silence", min: 1, max: 86_400, autocomplete: "off" });
   const admin = element("input", { type: "password", id: "admin", autocomplete: "off", spellcheck: false });
   const explained = element("div", { "aria-live": "polite" });
   const told = element("div", { class: "told" });
@@ -67,7 +68,8 @@ export function newCallView(shared) {
     button.disabled = true;
     try {
       const audio_format = { encoding: "pcm_s16le", sample_rate: Number(rate.value), channels: 1 };
-      const body = { ...question(), audio_format, resumable: ticked(resumable) };
+      const ends = silence.value === "" ? {} : { silence_timeout_seconds: Number(silence.value) };
+      const body = { ...question(), audio_format, resumable: about.resumable && ticked(resumable), ...ends };
       const session = await api.post("v1/sessions", body, { "Idempotency-Key": key });
       shared.setCall(new Call(api, session));
       location.hash = "#/call";
@@ -99,8 +101,9 @@ export function newCallView(shared) {
           recording,
           sensitive,
           access,
-          resumable,
+          about.resumable ? resumable : null,
         ),
+        field("Seconds of silence that end it", silence, "When nobody speaks for so long. Empty: as the server is set."),
         field("Admin token", admin, "Only for calls of a high risk tier; sent with this request and not kept."),
         element("h2", { class: "small" }, "What the policy says"),
         explained,

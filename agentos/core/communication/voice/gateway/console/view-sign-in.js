@@ -44,7 +44,7 @@ export function signInView(shared) {
         told,
         button,
       ),
-      element("p", { class: "hint" }, "Your operator makes one with ", element("code", {}, "agentos-voice token create"), "."),
+      element("p", { class: "hint" }, "Your operator makes one with ", element("code", {}, "agentos-voice token create NAME --role ROLE"), "."),
     ),
   };
 }

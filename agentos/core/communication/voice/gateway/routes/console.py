@@ -15,6 +15,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from starlette.exceptions import HTTPException
 
 from agentos.core.communication.voice.gateway.access.control import access_of, checked
+from agentos.core.communication.voice.gateway.routes.dependencies import Service
 from machines.lifecycle import Lifecycle
 from machines.session import SESSION, STTProvider
 
@@ -52,7 +53,7 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-router = APIRouter(prefix="/console", dependencies=[Depends(checked)], include_in_schema=False)
+router = APIRouter(dependencies=[Depends(checked)], include_in_schema=False)
 
 
 class _File(NamedTuple):
@@ -61,31 +62,38 @@ class _File(NamedTuple):
     etag: str
 
 
-@router.api_route("", methods=["GET", "HEAD"])
+@router.api_route("/", methods=["GET", "HEAD"])
+async def to_the_console() -> Response:
+    """Lead a person who typed the server's address to the console; relative, so that it holds where a host mounts the app."""
+    return Response(status_code=307, headers={"Location": "console/"})
+
+
+@router.api_route("/console", methods=["GET", "HEAD"])
 async def to_the_page(request: Request) -> Response:
     """Lead to the page, whose relative addresses need the slash at the end."""
     return Response(status_code=307, headers={"Location": f"{request.url.path.rpartition('/')[2]}/"})
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.api_route("/console/", methods=["GET", "HEAD"])
 async def page(if_none_match: Annotated[str, Header()] = "") -> Response:
     """The page."""
     return _reply(_files()[PAGE], if_none_match)
 
 
-@router.api_route("/about.json", methods=["GET", "HEAD"])
-async def about(request: Request) -> dict[str, Any]:
-    """What the page must know before anybody has signed in: whether a token is needed, the engines, and the states of a session
-    with the moves between them."""
+@router.api_route("/console/about.json", methods=["GET", "HEAD"])
+async def about(request: Request, service: Service) -> dict[str, Any]:
+    """The facts that the page needs before anybody has signed in: whether a token is needed, the engines, whether calls may
+    go on after a restart, and the states of a session with the moves between them."""
     return {
         "version": request.app.version,
         "authentication": access_of(request).authentication,
+        "resumable": service.settings.resume_window_seconds > 0,
         "stt_providers": [provider.value for provider in STTProvider],
         "machine": machine(SESSION),
     }
 
 
-@router.api_route("/{name}", methods=["GET", "HEAD"])
+@router.api_route("/console/{name}", methods=["GET", "HEAD"])
 async def file(name: str, if_none_match: Annotated[str, Header()] = "") -> Response:
     """A script, a style sheet, a picture."""
     found = _files().get(name)

@@ -1,7 +1,7 @@
 """Server-sent events: a response that follows something live, and says now and then that it is still there."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from typing import Final
 
 import anyio
@@ -23,15 +23,32 @@ def written(data: str, *, event: str, number: int) -> bytes:
     return f"id: {number}\nevent: {event}\ndata: {data}\n\n".encode()
 
 
+@contextmanager
+def _always(end: Callable[[], None]) -> Iterator[None]:
+    del end
+    yield
+
+
 class EventStream(Response):
-    """Sends what `events` gives, until it ends or the reader goes away. `heartbeat_seconds` are without an event."""
+    """Sends what `events` gives, until it ends or the reader goes away. `heartbeat_seconds` are without an event. `place` is
+    held meanwhile; where it can't be had, the reader gets its error as the answer. `allowed` gets a function that ends the
+    stream, and is held meanwhile too."""
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, events: AsyncGenerator[bytes], *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes],
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        place: AbstractContextManager[None] | None = None,
+        allowed: Callable[[Callable[[], None]], AbstractContextManager[None]] = _always,
+    ) -> None:
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._events = events
+        self._place = place if place is not None else nullcontext()
+        self._allowed = allowed
         self._heartbeat_seconds = heartbeat_seconds
         self._sending = anyio.Lock()
         self._quiet = True
@@ -39,14 +56,19 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the response."""
         del scope
+        with self._place:
+            await self._follow(receive, send)
+
+    async def _follow(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with aclosing(self._events), while_there(receive), anyio.create_task_group() as group:
             group.start_soon(self._beat, send)
             try:
                 await self._send(send, f"retry: {RETRY_MS}\n\n".encode())
-                async for event in self._events:
-                    await self._send(send, event)
-                    self._quiet = False
+                with anyio.CancelScope() as following, self._allowed(following.cancel):
+                    async for event in self._events:
+                        await self._send(send, event)
+                        self._quiet = False
                 with anyio.move_on_after(SEND_SECONDS):
                     async with self._sending:
                         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -2,13 +2,16 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
-from agentos.core.communication.voice.errors import InvalidRequest, SessionNotFound
+from agentos.core.communication.voice.errors import InvalidRequest, RateLimited, SessionNotFound
+from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit
+from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.routes import event_stream
 from agentos.core.communication.voice.gateway.routes.dependencies import (
@@ -22,10 +25,10 @@ from agentos.core.communication.voice.gateway.routes.event_stream import EventSt
 from agentos.core.communication.voice.gateway.views import EventPageView, TranscriptView, UtteranceView
 from machines.events import VoiceEventType
 from machines.session import VoiceSession, VoiceSessionState
+from machines.stream_messages import LAST_NUMBER
 
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
-LAST_NUMBER: Final = 2**53 - 1  # the last that every JSON reader takes whole
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -50,7 +53,7 @@ class EventFilter(BaseModel):
             "content": {event_stream.MEDIA_TYPE: {"schema": {"type": "string"}}},
         },
         204: {"description": "To `Accept: text/event-stream`: the session has stopped, and nothing follows."},
-        **refusals(SessionNotFound),
+        **refusals(SessionNotFound, RateLimited),
     },
 )
 async def get_session_events(
@@ -67,7 +70,8 @@ async def get_session_events(
     """Events that were kept, in order. Partial results and levels are told to those who follow live, and not kept.
 
     With `Accept: text/event-stream` they come as server-sent events: all behind `after`, and then new ones until the session
-    has stopped. A reader that was cut off comes back with `Last-Event-ID`, as browsers do.
+    has stopped, or the token stands no longer. A reader that was cut off comes back with `Last-Event-ID`, as browsers do. One
+    token may follow as many at once as the setting `max_event_streams_per_token` says.
     """
     session = await visible_session(request, service, principal, session_id)
     if event_stream.MEDIA_TYPE in request.headers.get("accept", ""):
@@ -76,7 +80,13 @@ async def get_session_events(
             session_id, after, 1
         ):
             return Response(status_code=204)
-        return EventStream(_live(service, session_id, after))
+        streams: ConnectionLimit = request.app.state.event_streams
+        watch: TokenWatch = request.app.state.token_watch
+        return EventStream(
+            _live(service, session_id, after),
+            place=streams.counted(principal.token_id),
+            allowed=partial(watch.open_for, principal.token_id),
+        )
     found = await service.resources().past.events_page(session_id, wanted.after, wanted.limit + 1)
     events = tuple(found[: wanted.limit])
     return EventPageView(
@@ -107,7 +117,7 @@ async def get_session_transcript(
     )
     return TranscriptView(
         session_id=session_id,
-        complete=session.result is not None,
+        complete=session.result is not None and not session.result.frames.untranscribed,
         text=_text(session, utterances),
         utterances=utterances,
     )

@@ -3,18 +3,21 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
 from agentos.core.communication.voice.gateway.documentation import refusals
-from agentos.core.communication.voice.gateway.routes.dependencies import Service, SessionId, no_query
-from agentos.core.communication.voice.gateway.routes.events import LAST_NUMBER
+from agentos.core.communication.voice.gateway.routes.dependencies import Service, SessionId
 from agentos.core.communication.voice.gateway.routes.verification import Verifications
 from agentos.core.communication.voice.gateway.views import EvidencePageView, LinkView, VerificationView
+from machines.heads import HEAD_PATTERN, read_head
+from machines.stream_messages import LAST_NUMBER
 
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
+
+MOST_HEADS: Final = 100
 
 router = APIRouter(prefix="/v1", tags=["evidence"])
 
@@ -28,6 +31,23 @@ class EvidenceFilter(BaseModel):
 
     after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only those behind this place of the chain.")
     limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE, description="How many at most.")
+
+
+class NotedHeads(BaseModel):
+    """The heads that the chain is to be held against."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    head: tuple[Annotated[str, Field(pattern=HEAD_PATTERN)], ...] = Field(
+        default=(), max_length=MOST_HEADS, description="A head that was noted, PLACE:HASH; may come again."
+    )
+
+    @field_validator("head")
+    @classmethod
+    def _heads(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            read_head(text)
+        return texts
 
 
 @router.get(
@@ -44,7 +64,7 @@ async def get_session_evidence(
     found = await service.resources().past.evidence(session_id, wanted.after, wanted.limit + 1)
     if not found and not await service.resources().past.evidence(session_id, 0, 1):
         raise SessionNotFound(session_id)
-    links = tuple(LinkView(**link._asdict()) for link in found[: wanted.limit])
+    links = tuple(LinkView.of(link) for link in found[: wanted.limit])
     return EvidencePageView(
         session_id=session_id,
         links=links,
@@ -56,11 +76,14 @@ async def get_session_evidence(
 @router.get(
     "/evidence/verification",
     operation_id="verify_evidence",
-    summary="Verify the whole evidence chain",
-    dependencies=[Depends(no_query)],
+    summary="Verify the whole evidence chain, and what is stored beside it",
 )
-async def verify_evidence(request: Request, service: Service, _: Examiner) -> VerificationView:
-    """Walk along the chain, from its first record to its last. That takes a second for some ten thousand records; those who ask
-    while one is under way get the one that begins behind it."""
+async def verify_evidence(
+    noted: Annotated[NotedHeads, Query()], request: Request, service: Service, _: Examiner
+) -> VerificationView:
+    """Walk along the chain, from its first record to its last, and say of noted heads whether it goes on from them; then hold
+    sessions, events and recordings, as they are stored, against their records. That takes two seconds for some ten thousand
+    records; those who ask while one is under way get the one that begins behind it."""
     verifications: Verifications = request.app.state.verifications
-    return VerificationView.of(await verifications.next(service.resources().past))
+    heads = [read_head(text) for text in noted.head]
+    return VerificationView.of(*await verifications.next(service.resources().past, heads))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from agentos.core.communication.voice.errors import Draining, Overloaded, ServiceClosed
+from agentos.core.communication.voice.errors import Draining, EvidenceUnavailable, Overloaded, ServiceClosed
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, checked, requires
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.routes.dependencies import Service, no_body, no_query
@@ -31,12 +31,12 @@ async def get_health() -> HealthView:
     operation_id="get_readiness",
     summary="Whether new calls are taken",
     dependencies=[Depends(checked)],
-    responses=refusals(Draining, Overloaded, ServiceClosed),
+    responses=refusals(Draining, Overloaded, EvidenceUnavailable, ServiceClosed),
 )
 async def get_readiness(service: Service) -> HealthView:
-    """A new call would be let in now. 503, with a problem that says why, while the service drains or is overloaded. Open to
-    everybody."""
-    service.check_room()
+    """A new call would be let in now. 503, with a problem that says why, while the service drains, is overloaded, or can't put
+    it on record. Open to everybody."""
+    await service.check_ready()
     return HealthView(status="ok")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Request
 
 from agentos.core.communication.voice.errors import InvalidState, Overloaded, SessionNotFound
-from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
+from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, requires
 from agentos.core.communication.voice.gateway.access.tickets import LIFETIME_SECONDS, StreamCredentials
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.routes.dependencies import (
@@ -45,7 +45,7 @@ async def create_stream_ticket(
         raise InvalidState(session_id, session.state)
     credentials: StreamCredentials = request.app.state.credentials
     ticket = credentials.ticket(session_id, principal)
-    scheme = "wss" if request.url.scheme == "https" else "ws"
+    scheme = "wss" if access_of(request).securely(request) else "ws"
     return TicketView(
         ticket=ticket,
         expires_at=utc_now() + timedelta(seconds=LIFETIME_SECONDS),

@@ -1,31 +1,57 @@
-"""Verifications one at a time: each reads the whole chain, and a crowd that asks shares one."""
+"""Verifications one at a time: each reads the whole chain, and what is stored beside it, and a crowd that asks shares one."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import anyio
 
 from agentos.core.communication.voice.past_sessions import PastSessions
-from machines.evidence import Verification
+from machines.cross_checks import Disagreements
+from machines.heads import Head
+from machines.verification import Examination
+
+MOST_MISMATCHES: Final = 100  # that are told one by one
+
+
+class Verified(NamedTuple):
+    """A walk along the chain, and what is stored `beside` it and disagrees; None for a chain that does not hold, whose records
+    say nothing of anything."""
+
+    found: Examination
+    beside: Disagreements | None
 
 
 class _Walk(NamedTuple):
     number: int
-    found: Verification
+    verified: Verified
 
 
 class Verifications:
-    """Walks along the chain for whoever asks. For one event loop."""
+    """Verifies for whoever asks. For one event loop: the work is done in a thread."""
 
     def __init__(self) -> None:
         self._lock = anyio.Lock()
         self._begun = 0
         self._last: _Walk | None = None
+        self._asked: set[Head] = set()  # by those whose walk has not begun
 
-    async def next(self, past: PastSessions) -> Verification:
-        """What a walk finds that begins after this was called. Raises `StoreError`."""
+    async def next(self, past: PastSessions, heads: Sequence[Head] = ()) -> Verified:
+        """The findings of a verification that begins after this was called, with the states of `heads` in their order.
+
+        Raises `StoreError`.
+        """
         wanted = self._begun + 1
+        self._asked.update(heads)
         async with self._lock:
             if self._last is None or self._last.number < wanted:
                 self._begun += 1
-                self._last = _Walk(self._begun, await past.verification())
-            return self._last.found
+                asked, self._asked = self._asked, set()
+                self._last = _Walk(self._begun, await _verified(past, asked))
+            found, beside = self._last.verified
+        states = {check.head: check for check in found.heads}
+        return Verified(found._replace(heads=tuple([states[head] for head in heads])), beside)
+
+
+async def _verified(past: PastSessions, heads: set[Head]) -> Verified:
+    found = await past.examination(heads)
+    return Verified(found, await past.disagreements(MOST_MISMATCHES) if found.chain.ok else None)

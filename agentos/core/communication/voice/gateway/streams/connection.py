@@ -10,15 +10,17 @@ from contextlib import aclosing, suppress
 from typing import Any, Final
 
 import anyio
-import structlog
 from starlette.types import Receive, Send
 
 from actors.loop import thread_waker
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.audio.door import Door
-from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidState, VoiceError
+from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidState, StoreError, VoiceError
+from agentos.core.communication.voice.gateway.access.tickets import OpenedStream
+from agentos.core.communication.voice.gateway.streams.marks import KeptMarks
 from agentos.core.communication.voice.gateway.streams.opus import OpusStream
-from agentos.core.communication.voice.gateway.streams.seats import Seat, durable_below
+from agentos.core.communication.voice.gateway.streams.seats import Fate, Seat, can_be_resumed, fate_of
+from agentos.core.communication.voice.logs import logger
 from agentos.core.time import monotonic_ms
 from machines.audio import FRAMES_PER_SECOND
 from machines.events import VoiceEventType
@@ -40,8 +42,9 @@ from machines.stream_messages import (
     read_audio,
     read_from_client,
 )
+from machines.stream_time import CAPTURE, StreamTime
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 AT_ONCE: Final = "agentos_voice.at_once"  # a server's extension of ASGI, see `prompt_websocket.py`
 TOGETHER: Final = 5  # frames: what speech engines are fed at once; the visit lets in what is less
@@ -49,6 +52,7 @@ ACK_MS: Final = 500  # then the next frame is acknowledged, and without one the 
 LEVEL_MS: Final = 1000  # between two levels
 MAX_MESSAGE_BYTES: Final = 65_536  # a second and more in every format but studio sound in many channels
 MESSAGES_A_SECOND: Final = 2_000  # forty times real time with a frame in each
+MESSAGES_A_PAUSE: Final = 40  # so many cost about what it does
 SEND_MS: Final = 10_000  # a client that takes nothing for so long is gone
 STOPPED: Final = "stopped"
 CLOSE_SECONDS: Final = 1.0  # for the close frame of a connection that may be dead
@@ -79,7 +83,8 @@ class StreamConnection:
         self._sent = anyio.Event()  # a new one for each message that is waited for; `anyio.Lock` takes twice as long
         self._waits = 0
         self._group = anyio.create_task_group()
-        self._ending: tuple[int, str] | None = None
+        self.scope = anyio.CancelScope()  # of all that is done for it, from the hello on
+        self.ending: tuple[int, str] | None = None
         self._begun_ms: int | None = None  # when a message began to be sent
         self._told_ms = monotonic_ms()  # when frames were acknowledged
         self._beat_ms = self._told_ms + heartbeat_ms
@@ -93,8 +98,12 @@ class StreamConnection:
         self._ack_asked = self._tells = False
         self._reads = False  # the next message is its turn
         self._level_ms = 0
+        self._fresh = True  # no audio has come yet, or none behind a gap
+        self._longest = int(service.settings.max_session_seconds * FRAMES_PER_SECOND)
         self._seat: Seat
         self._door: Door
+        self._time: StreamTime
+        self._marks: KeptMarks | None
 
     # --- the beginning and the end -----------------------------------------------------------------------------------
 
@@ -115,7 +124,9 @@ class StreamConnection:
             raise _too_large()
         return text
 
-    async def run(self, hello: Hello, token: str, seat: Seat, session: VoiceSession, chosen: StreamFormat) -> None:
+    async def run(
+        self, hello: Hello, opened: OpenedStream, seat: Seat, session: VoiceSession, chosen: StreamFormat
+    ) -> None:
         """Serve a client whose `hello` was good, until it has gone, or the stream or the connection has ended.
 
         From here to the welcome nothing is awaited but its sending: what the older connection brought until now is in, and
@@ -127,33 +138,41 @@ class StreamConnection:
         self._door, self._seat = door, seat
         if seat.connection is not None:
             seat.connection.let_in()
-        self._durable = durable_below(self._service, session)
-        durable = door.accepted if self._durable is None else self._durable()
-        received, durable, limit = self.stream.open(hello, seat.attempt, door.accepted, durable, door.room_below)
+        self._time = seat.time or self._time_again(opened)
+        self._fate_of = fate_of(self._service, session, door)
+        expected, limit = self._time.number(door.accepted), self._time.number(door.room_below)
+        durable, lost = self._fate(0)
+        said = self.stream.open(hello, seat.attempt, expected, durable, limit, lost)
+        if seat.time is None:
+            seat.time = self._time
+            if can_be_resumed(self._service, session):
+                seat.marks = KeptMarks(self._service.resources().store, seat.digest.hex())
+        self._marks = seat.marks
         seat.taken(self, hello.attempt, chosen)
         if chosen.encoding == "opus" and seat.decoder is None:
             seat.decoder = OpusStream(session.audio_format)
-        self._ack_at = (received + limit) // 2
+        self._ack_at = (said.received + said.limit) // 2
         self._frame_bytes, self._sample_bytes = session.audio_format.frame_bytes, session.audio_format.sample_bytes
         verdict = session.policy_verdict.model_dump(mode="json")
         welcome = Welcome(
             session.session_id,
-            token,
+            opened.token,
             chosen,
-            received,
-            durable,
-            limit,
+            said.received,
+            said.durable,
+            said.limit,
             session.state,
             verdict,
             self._heartbeat_ms,
             MAX_MESSAGE_BYTES,
+            said.lost,
         )
         try:
             async with self._group:
                 try:
                     await self._send(welcome)
                 except Gone:  # raised here it would come out in a group
-                    self._group.cancel_scope.cancel()
+                    self.scope.cancel()
                 self._group.start_soon(self._tell_events, hello.events)
                 # In a task of its own nothing stands between the loop and what runs for every frame: each `await` of the app's
                 # layers would be passed through.
@@ -161,14 +180,20 @@ class StreamConnection:
         finally:
             self.let_in()
             seat.left(self, monotonic_ms())
-        if self._ending is not None:
-            raise StreamViolation(*self._ending)
+
+    def _time_again(self, opened: OpenedStream) -> StreamTime:
+        """Where the client's frames lie, as another process knew it."""
+        time, skip = StreamTime.again(opened.marks, self._door.accepted)
+        if skip:
+            with suppress(InvalidState):
+                self._door.skip(skip, CAPTURE)
+        return time
 
     def end(self, code: int, reason: str) -> None:
-        """End the connection; the first reason counts."""
-        if self._ending is None:
-            self._ending = (code, reason)
-        self._group.cancel_scope.cancel()
+        """End the connection, whatever is done for it now; the first reason counts. Whoever serves it says it, see `ending`."""
+        if self.ending is None:
+            self.ending = (code, reason)
+        self.scope.cancel()
 
     def fence(self) -> None:
         """A newer connection of the session is live: this one takes nothing more, and ends."""
@@ -197,6 +222,8 @@ class StreamConnection:
             audio = self._checked(data)
             if audio.last or audio.first + audio.count >= self._ack_at:
                 return False  # more is to be done than to take it
+            if not self._follows(audio):
+                return False
             self._messages += 1
             self._gather(audio)
             if self._gathered_frames >= self._together:
@@ -205,6 +232,10 @@ class StreamConnection:
             self._reads = False  # of what the server has besides nothing may get in
             self._failed(error)
         return True
+
+    def count(self) -> None:
+        """Count a frame that is no message of its own, control frames and parts, as one: all of them cost time."""
+        self._messages += 1
 
     async def _read(self) -> None:
         try:
@@ -218,7 +249,7 @@ class StreamConnection:
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, Gone):
-            self._group.cancel_scope.cancel()
+            self.scope.cancel()
         elif isinstance(error, StreamViolation):
             self.end(error.code, error.reason)
         elif isinstance(error, ChunkTooLarge):
@@ -232,7 +263,7 @@ class StreamConnection:
             self._reads = True
             message = await self._receive()
             self._reads = False
-            if self._ending is not None:
+            if self.ending is not None:
                 return  # what came behind a violation
             self._messages += 1
             if self._gathered_frames >= self._together:
@@ -242,6 +273,8 @@ class StreamConnection:
                 await self._control(message)
                 continue
             audio = self._checked(data)
+            if not self._follows(audio):
+                await self._change(audio)
             self._gather(audio)
             if self._gathered_frames >= self._together or audio.last:
                 await self._all_in()
@@ -253,13 +286,48 @@ class StreamConnection:
     def _checked(self, data: bytes) -> Audio:
         if len(data) > MAX_MESSAGE_BYTES:
             raise _too_large()
-        return read_audio(data)
+        audio = read_audio(data)
+        self._check_size(audio)
+        self.stream.check_audio(audio.first, audio.count, audio.media_ms)
+        return audio
+
+    def _follows(self, audio: Audio) -> bool:
+        """Whether it is one more of what came before: nothing is to be done than to gather it."""
+        if self._fresh or (self._marks is not None and self._marks.waiting):
+            return False
+        return self._time.follows(audio.first, audio.count, audio.media_ms)
+
+    async def _change(self, audio: Audio) -> None:
+        """Do what comes before audio that does not follow on: a pause in the media time is a gap of that length, and what is to
+        outlive this process is stored. Raises `StreamViolation` for too long a pause, and when the store can't be used."""
+        await self._all_in()
+        door, session_id = self._door, self._seat.session_id
+        change = self._time.change(audio.first, audio.media_ms, door.accepted, longest=self._longest, fresh=self._fresh)
+        self._fresh = False
+        if change.pause:
+            self._messages += MESSAGES_A_PAUSE
+            door.skip(change.pause, CAPTURE)
+        if change.mismatch is not None:
+            log.warning("audio_mismatched", session_id=session_id, **change.mismatch._asdict())
+            door.mismatched(*change.mismatch)
+        if self._marks is None:
+            return
+        if change.mark is not None:
+            self._marks.waiting.append(change.mark)
+        if self._marks.waiting:
+            try:
+                await self._marks.keep()
+            except StoreError as error:
+                log.warning("stream_unavailable", session_id=session_id, problem=str(error))
+                raise StreamViolation(StreamCode.UNAVAILABLE, "the store can't be used now") from None
+
+    def _check_size(self, audio: Audio) -> None:
+        if self._seat.decoder is None and len(audio.payload) != audio.count * self._frame_bytes:
+            self._check_short(audio.payload, audio.count, last=audio.last)
 
     def _gather(self, audio: Audio) -> None:
         """Keep what came, when it is what comes next, to go through the door."""
         payload, decoder = audio.payload, self._seat.decoder
-        if decoder is None and len(payload) != audio.count * self._frame_bytes:
-            self._check_short(payload, audio.count, last=audio.last)
         self.stream.audio(audio.first, audio.count, audio.media_ms, last=audio.last)
         if decoder is not None:
             payload = decoder.decode(payload, audio.count)
@@ -269,7 +337,7 @@ class StreamConnection:
     async def _discard(self) -> None:
         while (await self._receive())["type"] != "websocket.disconnect":
             pass
-        self._group.cancel_scope.cancel()
+        self.scope.cancel()
 
     def _check_short(self, payload: bytes, count: int, *, last: bool) -> None:
         """Whether it is the last message, whose last frame may be short."""
@@ -319,19 +387,20 @@ class StreamConnection:
             self._stop(self._seat.session_id)
 
     def _skip(self, gap: Gap) -> None:
-        longest = int(self._service.settings.max_session_seconds * FRAMES_PER_SECOND)
-        if gap.first + gap.count > longest:
-            raise StreamViolation(StreamCode.MALFORMED, f"a gap beyond the longest session, of {longest:,} frames")
-        self._door.skip(gap.count)
+        if self._door.accepted + gap.count > self._longest:
+            problem = f"a gap beyond the longest session, of {self._longest:,} frames"
+            raise StreamViolation(StreamCode.MALFORMED, problem)
+        self._door.skip(gap.count, gap.reason)
+        self._fresh = True
 
     # --- what goes out -----------------------------------------------------------------------------------------------
 
     async def _acknowledge(self) -> None:
         stream = self.stream
-        if self._door.accepted < stream.expected:
+        if self._time.number(self._door.accepted) < stream.expected:
             return  # what came last waits for room, or never gets in
-        stream.grant(self._door.room_below)
-        ack = stream.ack(stream.expected if self._durable is None else self._durable())
+        stream.grant(self._time.number(self._door.room_below))
+        ack = stream.ack(*self._fate(stream.known))
         self._ack_at = (stream.expected + stream.limit) // 2 + 1
         self._ack_asked = False
         self._told_ms = monotonic_ms()
@@ -362,7 +431,7 @@ class StreamConnection:
                 await self._send(beat)
             await self._acknowledge()
         except Gone:
-            self._group.cancel_scope.cancel()
+            self.scope.cancel()
         finally:
             self._tells = False
 
@@ -402,8 +471,13 @@ class StreamConnection:
 
     def _has_news(self) -> bool:
         stream = self.stream
-        durable = stream.expected if self._durable is None else self._durable()
-        return (stream.expected, durable, self._door.room_below) != stream.acked
+        room_below = self._time.number(self._door.room_below)
+        return stream.limit < room_below or stream.has_news(*self._fate(stream.known))
+
+    def _fate(self, known: int) -> Fate:
+        """The fate of the client's frames, in the client's own numbers; losses below frame `known` are left out."""
+        durable, lost = self._fate_of(self._time.session_frame(known))
+        return Fate(None if durable is None else self._time.number(durable), self._time.losses(lost))
 
     async def _tell_event(self, event: Event) -> None:
         if event.event == VoiceEventType.AUDIO_RECEIVED.value:
@@ -419,7 +493,7 @@ class StreamConnection:
             await self._send(Bye(VoiceSessionState.STOPPED, reason))
             self.end(StreamCode.DONE, reason)
         except Gone:
-            self._group.cancel_scope.cancel()
+            self.scope.cancel()
         except VoiceError as error:
             log.warning("stream_events_failed", session_id=self._seat.session_id, problem=str(error))
             self.end(StreamCode.UNAVAILABLE, "the events can't be told now")

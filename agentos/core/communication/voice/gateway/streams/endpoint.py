@@ -4,10 +4,10 @@ Who may come in is decided here: from where, how many at once, with which ticket
 is `connection.py`, whose rules are `machines/stream.py`.
 """
 
+from functools import partial
 from typing import Final
 
 import anyio
-import structlog
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import UNSET
 from starlette.requests import HTTPConnection
@@ -21,28 +21,34 @@ from agentos.core.communication.voice.errors import (
     InvalidRequest,
     InvalidTicket,
     NotResumable,
+    RateLimited,
     ServiceClosed,
     SessionNotFound,
     StoreError,
     VoiceError,
 )
+from agentos.core.communication.voice.gateway.access.connections import known
 from agentos.core.communication.voice.gateway.access.control import AccessControl
-from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit, client_of
-from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
-from agentos.core.communication.voice.gateway.problems import reply_to_error
+from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit
+from agentos.core.communication.voice.gateway.access.tickets import OpenedStream, StreamCredentials
+from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
+from agentos.core.communication.voice.gateway.problems import kind_of, reply_to_error
 from agentos.core.communication.voice.gateway.streams.connection import (
     AT_ONCE,
     MAX_MESSAGE_BYTES,
     Gone,
     StreamConnection,
 )
-from agentos.core.communication.voice.gateway.streams.seats import Seat, Seats, digest_of, formats_of
+from agentos.core.communication.voice.gateway.streams.seats import Seat, Seats, formats_of
+from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.looks import Look
 from agentos.core.time import monotonic_ms
 from machines.session import VoiceSession, VoiceSessionState
 from machines.stream import common_format
 from machines.stream_messages import SUBPROTOCOL, Hello, StreamCode, StreamViolation
+from machines.stream_time import Mark, StreamTime
 
-log = structlog.get_logger(__name__)
+log = logger(__name__)
 
 PATH: Final = "/v1/stream"
 LARGEST_MESSAGE_BYTES: Final = 2 * MAX_MESSAGE_BYTES  # for the server at the socket: what is beyond never gets here
@@ -51,6 +57,7 @@ TOTAL: Final = 20_000
 HELLO_SECONDS: Final = 5.0
 HEARTBEAT_SECONDS: Final = 10.0
 ABSENCE_SECONDS: Final = 60.0  # where no window is set in which sessions can be resumed
+NO_LONGER: Final = "the access token behind it was revoked or has expired"
 VISIT_SECONDS: Final = 0.2  # between two visits to a connection
 VISITS: Final = 8  # parts of that, so that not all are visited, and have something to say, at once
 
@@ -67,6 +74,7 @@ class BrowserStreams:
         service: AsyncVoiceService,
         credentials: StreamCredentials,
         access: AccessControl,
+        watch: TokenWatch,
         *,
         hello_seconds: float = HELLO_SECONDS,
         heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -76,6 +84,7 @@ class BrowserStreams:
         self._service = service
         self._credentials = credentials
         self._access = access
+        self._watch = watch
         self._hello_seconds = hello_seconds
         self._heartbeat_ms = int(heartbeat_seconds * 1000)
         self._absence_ms = int((service.settings.resume_window_seconds or ABSENCE_SECONDS) * 1000)
@@ -83,6 +92,7 @@ class BrowserStreams:
         self._seats = Seats()
         self._parts: tuple[set[StreamConnection], ...] = tuple(set() for _ in range(VISITS))  # of them, by turn
         self._group: TaskGroup | None = None
+        self._absent = Look("clients that do not come back")
 
     @property
     def open(self) -> int:
@@ -105,7 +115,6 @@ class BrowserStreams:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Take a connection."""
         connection = HTTPConnection(scope)
-        client = client_of(None if connection.client is None else connection.client.host)
         try:
             self._access.check_connection(connection)
             offered = scope["subprotocols"]
@@ -115,7 +124,7 @@ class BrowserStreams:
                 )
             if self._group is None:
                 raise ServiceClosed("the app's lifespan does not run")
-            with self._limit.counted(client):
+            with self._limit.counted(self._access.client(connection)):
                 await receive()
                 # Who offers none gets none (RFC 6455, 4.2.2), and speaks the same.
                 await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
@@ -132,11 +141,12 @@ class BrowserStreams:
         code, reason = StreamCode.FAULT, "a fault of the server"
         part = min(self._parts, key=len)
         try:
-            hello = await connection.hello(self._hello_seconds)
-            part.add(connection)
-            if AT_ONCE in came.scope.get("extensions", {}):
-                came.scope["extensions"][AT_ONCE](connection.take)
-            await self._welcome(came, connection, hello)
+            with connection.scope:
+                hello = await connection.hello(self._hello_seconds)
+                part.add(connection)
+                if AT_ONCE in came.scope.get("extensions", {}):
+                    came.scope["extensions"][AT_ONCE](connection.take, connection.count)
+                await self._welcome(came, connection, hello)
         except Gone:
             return
         except StreamViolation as violation:
@@ -145,49 +155,67 @@ class BrowserStreams:
             log.exception("stream_failed")
         finally:
             part.discard(connection)
-        await connection.close(code, reason)
+        await connection.close(*(connection.ending or (code, reason)))
 
     async def _welcome(self, came: HTTPConnection, connection: StreamConnection, hello: Hello) -> None:
         """Let a client in and serve it. Raises `StreamViolation`, `Gone`."""
         try:
-            seat, token = await self._admitted(hello)
-            session = await self._session(seat.session_id, hello)
+            opened, seat, session = await self._admitted(came, hello)
         except InvalidTicket as error:
-            self._access.refused(error, came)
-            raise StreamViolation(StreamCode.UNAUTHENTICATED, str(error)) from None
+            refused = self._access.unknown(error, came)
+            code = StreamCode.TOO_MANY if isinstance(refused, RateLimited) else StreamCode.UNAUTHENTICATED
+            raise StreamViolation(code, str(refused)) from None
         except SessionNotFound as error:
-            raise StreamViolation(StreamCode.ENDED, str(error)) from None
+            raise StreamViolation(StreamCode.ENDED, kind_of(error).title) from None
         except InvalidRequest as error:
-            raise StreamViolation(StreamCode.MALFORMED, str(error)) from None
+            log.info("stream_refused", problem=str(error))
+            raise StreamViolation(StreamCode.MALFORMED, "the session can't go on from that first frame") from None
         except (StoreError, EvidenceUnavailable) as error:
             log.warning("stream_unavailable", problem=str(error))
             raise StreamViolation(StreamCode.UNAVAILABLE, "the store can't be used now") from None
         except VoiceError as error:
-            raise StreamViolation(StreamCode.UNAVAILABLE, str(error)) from None
+            log.info("stream_refused", problem=str(error))
+            raise StreamViolation(StreamCode.UNAVAILABLE, kind_of(error).title) from None
         if session.state is VoiceSessionState.STOPPED:
             await connection.last_words(session, hello.events)
             raise StreamViolation(StreamCode.DONE, "the session has ended")
         chosen = common_format(hello.formats, formats_of(session.audio_format))
-        seat.check(digest_of(token))
-        await connection.run(hello, token, seat, session, chosen)
+        end = partial(connection.end, StreamCode.UNAUTHENTICATED, NO_LONGER)
+        with self._watch.open_for(opened.token_id, end):
+            await connection.run(hello, opened, seat, session, chosen)
 
-    async def _admitted(self, hello: Hello) -> tuple[Seat, str]:
+    async def _admitted(self, came: HTTPConnection, hello: Hello) -> tuple[OpenedStream, Seat, VoiceSession]:
+        """Which stream a client opens, and its session, which is here.
+
+        With a ticket nothing becomes of whoever has the session's stream before that is certain: the session may run in another
+        process of the home, where its client is.
+        """
+        found: list[VoiceSession] = []
+
+        async def check(session_id: str, marks: tuple[Mark, ...] = ()) -> None:
+            known(came.scope)
+            found.append(await self._session(session_id, StreamTime(marks).bound(hello.first)))
+
         if hello.ticket is not UNSET:
-            session_id, token = await self._credentials.open(hello.ticket)
-            return self._seats.new(session_id, token, monotonic_ms()), token
-        assert hello.resume is not UNSET  # noqa: S101 - it has either
-        session_id = await self._credentials.resume(hello.resume)
-        return self._seats.again(session_id, hello.resume, monotonic_ms()), hello.resume
+            opened = await self._credentials.open(hello.ticket, check)
+            seat = self._seats.new(opened.session_id, opened.token, monotonic_ms())
+        else:
+            assert hello.resume is not UNSET  # noqa: S101 - it has either
+            opened = await self._credentials.resume(hello.resume)
+            await check(opened.session_id, opened.marks)
+            seat = self._seats.again(opened.session_id, opened.token, monotonic_ms())
+        return opened, seat, found[0]
 
-    async def _session(self, session_id: str, hello: Hello) -> VoiceSession:
-        """The session, running here or stopped. One that a dead process left is gone on with."""
+    async def _session(self, session_id: str, first_frame: int) -> VoiceSession:
+        """The session, running here or stopped. One that a dead process left is gone on with, from a frame on that can be sent
+        again."""
         session = await self._service.get_session(session_id)
         if session is None:
             raise SessionNotFound(session_id)
         if session.state is VoiceSessionState.STOPPED or self._service.door(session_id) is not None:
             return session
         try:
-            return (await self._service.resume(session_id, first_frame=hello.first)).session
+            return (await self._service.resume(session_id, first_frame=first_frame)).session
         except NotResumable:
             session = await self._service.get_session(session_id)
             if session is None or session.state is not VoiceSessionState.STOPPED:
@@ -203,9 +231,14 @@ class BrowserStreams:
             turn = (turn + 1) % VISITS
             now_ms = monotonic_ms()
             for connection in tuple(self._parts[turn]):
-                connection.visit(now_ms)
+                try:
+                    connection.visit(now_ms)
+                except Exception as error:
+                    log.exception("stream_failed", exc_info=error)
+                    connection.end(StreamCode.FAULT, "a fault of the server")
             if not turn:
-                self._look_for_the_absent(now_ms)
+                with self._absent:
+                    self._look_for_the_absent(now_ms)
 
     def _look_for_the_absent(self, now_ms: int) -> None:
         for seat in self._seats.empty():
@@ -213,20 +246,22 @@ class BrowserStreams:
                 self._seats.drop(seat.session_id)
                 if self._service.door(seat.session_id) is not None:
                     log.info("stream_abandoned", session_id=seat.session_id, after_ms=now_ms - seat.gone_ms)
-                    self._stop_soon(seat.session_id)
+                    self._stop_soon(seat.session_id, caller_gone=True)
 
-    def _stop_soon(self, session_id: str) -> None:
+    def _stop_soon(self, session_id: str, *, caller_gone: bool = False) -> None:
         """Have a session stopped, whatever becomes of the connection that asked for it."""
         if self._group is not None:
-            self._group.start_soon(self._stop, session_id)
+            self._group.start_soon(self._stop, session_id, caller_gone)
 
-    async def _stop(self, session_id: str) -> None:
+    async def _stop(self, session_id: str, caller_gone: bool) -> None:  # noqa: FBT001 - as a task is started
         try:
-            await self._service.stop_session(session_id)
+            await self._service.stop_session(session_id, caller_gone=caller_gone)
         except EvidenceNotDurable as error:
             log.warning("stream_stopped_without_evidence", session_id=session_id, problem=str(error))
         except VoiceError as error:
             log.warning("stream_not_stopped", session_id=session_id, problem=str(error))
+        except Exception:
+            log.exception("stream_not_stopped", session_id=session_id)
 
 
 def stream_route(streams: BrowserStreams) -> WebSocketRoute:

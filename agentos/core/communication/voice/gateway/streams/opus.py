@@ -58,8 +58,8 @@ class OpusStream:
             decoded = [
                 _samples(frame.to_ndarray(), self._channels) for frame in self._decoder.decode(self._packet(packet))
             ]
-        except (self._errors, ValueError) as error:
-            raise StreamViolation(StreamCode.WRONG_SIZE, f"not a packet of Opus: {error}") from None
+        except (self._errors, ValueError):
+            raise StreamViolation(StreamCode.WRONG_SIZE, "not a packet of Opus") from None
         samples = np.concatenate(decoded) if decoded else self._ready[:0]
         if len(samples) != count * OPUS_RATE // FRAMES_PER_SECOND:
             milliseconds = len(samples) * 1000 / OPUS_RATE

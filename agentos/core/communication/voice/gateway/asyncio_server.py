@@ -1,0 +1,96 @@
+"""The app on asyncio, by uvicorn: its protocols and its lifespan. Connections come from `accepting.py`."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import anyio
+import uvicorn
+from anyio.abc import TaskStatus
+from fastapi import FastAPI
+
+from agentos.core.communication.voice.gateway.accepting import accept
+from agentos.core.communication.voice.gateway.access.connections import GUEST, Connections, Guest
+from agentos.core.communication.voice.gateway.prompt_http import PromptHttp
+from agentos.core.communication.voice.gateway.prompt_websocket import PromptWebSocket
+from agentos.core.communication.voice.gateway.streams.endpoint import LARGEST_MESSAGE_BYTES
+from agentos.core.communication.voice.gateway.turns import TURNS, CallbackTurns
+
+KEEP_ALIVE_SECONDS: Final = 5
+CLOSE_SECONDS: Final = 5  # for replies that are under way when the service has ended
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, without its signal handlers, since signals begin a drain here, which comes first; and without sockets
+    of its own. `on_started` is called when the app's lifespan has begun."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._turns = CallbackTurns(asyncio.get_running_loop())
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the signals as they are."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to take requests."""
+        await super().startup(sockets)
+        self._on_started()
+
+    async def begin(self, client: socket.socket, guest: Guest) -> None:
+        """Serve a connection from now on."""
+        loop = asyncio.get_running_loop()
+        state = {**self.lifespan.state, GUEST: guest, TURNS: self._turns}
+
+        def protocol() -> PromptHttp:
+            return PromptHttp(self.config, self.server_state, state, loop)
+
+        transport, _ = await loop.connect_accepted_socket(protocol, client)
+        guest.end = transport.abort
+
+
+async def serve_on_asyncio(
+    app: FastAPI,
+    taken: socket.socket,
+    connections: Connections,
+    wait_closed: Callable[[], Awaitable[Any]],
+    *,
+    task_status: TaskStatus[None],
+) -> None:
+    """Serve the app on a socket, until `wait_closed` returns and then until replies that are under way are sent."""
+    config = uvicorn.Config(
+        app,
+        http=PromptHttp,
+        loop="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client's own word for where it comes from
+        lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        ws=PromptWebSocket,
+        ws_max_size=LARGEST_MESSAGE_BYTES,
+        ws_ping_interval=None,  # a stream has heartbeats of its own
+        ws_per_message_deflate=False,  # audio does not get smaller, and each connection would hold its window
+    )
+    started = anyio.Event()
+    server = _Uvicorn(config, started.set)
+    async with anyio.create_task_group() as group:
+
+        async def accept_until_closed() -> None:
+            await started.wait()
+            async with anyio.create_task_group() as accepting:
+                accepting.start_soon(accept, taken, connections, server.begin)
+                task_status.started()
+                await wait_closed()
+                accepting.cancel_scope.cancel()
+            server.should_exit = True
+
+        group.start_soon(accept_until_closed)
+        await server.serve(sockets=[])
+        group.cancel_scope.cancel()

@@ -1,0 +1,76 @@
+"""Frames of a call that were lost for good, as runs in the order of their numbers.
+
+Whoever sends a call is told of them, so that it never takes for kept what is not there. They are few, or one long run: frames
+that are lost one behind the other for one reason are one run. When the runs are too many even so, nothing is known any more of
+the frames from there on.
+"""
+
+from bisect import bisect_right, insort
+from collections.abc import Sequence
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import Meta
+
+MAX_FRAME: Final = 2**32 - 1
+MOST_RUNS: Final = 10_000  # an hour and more of a disk that takes every tenth second and refuses the next
+
+FrameNumber = Annotated[int, Meta(ge=0, le=MAX_FRAME)]
+Count = Annotated[int, Meta(ge=1, le=MAX_FRAME)]
+Reason = Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Lost(NamedTuple):
+    """So many `frames` from `first` on, and why they are lost."""
+
+    first: FrameNumber
+    frames: Count
+    reason: Reason
+
+    @property
+    def upto(self) -> int:
+        """The frame behind them."""
+        return self.first + self.frames
+
+
+class Losses:
+    """The runs of one call, in order. One thread adds, any may read. Of frames from `known_below` on nothing is known, since
+    there were too many runs."""
+
+    __slots__ = ("_runs", "known_below")
+
+    def __init__(self, runs: Sequence[Lost] = ()) -> None:
+        self._runs = list(runs)
+        self.known_below = MAX_FRAME
+
+    def add(self, first: int, count: int, reason: str) -> None:
+        """Frames are lost, none of which was before."""
+        last = self._runs[-1] if self._runs else None
+        if last is not None and last.upto == first and last.reason == reason:
+            self._runs[-1] = Lost(last.first, last.frames + count, reason)
+        elif len(self._runs) < MOST_RUNS:
+            insort(self._runs, Lost(first, count, reason))
+        else:
+            self.known_below = min(self.known_below, first)
+
+    def between(self, known: int, below: int) -> tuple[Lost, ...]:
+        """What was lost of the frames from `known` on and below `below`."""
+        runs = self._runs
+        if not runs or runs[-1].upto <= known:
+            return ()
+        start = max(0, bisect_right(runs, known, key=_first) - 1)
+        return clipped(runs[start:], known, below)
+
+
+def clipped(runs: Sequence[Lost], known: int, below: int = MAX_FRAME) -> tuple[Lost, ...]:
+    """The part of these runs that lies from `known` on and below `below`."""
+    return tuple(
+        [
+            Lost(first, upto - first, run.reason)
+            for run in runs
+            if (first := max(known, run.first)) < (upto := min(below, run.upto))
+        ]
+    )
+
+
+def _first(run: Lost) -> int:
+    return run.first

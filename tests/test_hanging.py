@@ -1,0 +1,60 @@
+"""A test that swallows its time limit ends the run all the same, and the run names it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = """
+import time
+
+def test_before():
+    pass
+
+def test_that_hangs():
+    while True:
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+
+def test_behind():
+    pass
+"""
+
+
+@pytest.mark.slow  # it starts pytest twice
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_hangs_ends_with_the_name_of_the_test(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "test_hung.py").write_text(TESTS)
+    (tmp_path / "test_more.py").write_text("def test_more():\n    pass\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "tests.hanging",
+        "-n",
+        str(workers),
+        "--dist=loadfile",
+        "--max-worker-restart=0",
+        "--timeout=0.5",
+        "--rootdir=.",
+    ]
+    done = subprocess.run(
+        [*command, "-p", "no:cacheprovider", "test_hung.py", "test_more.py"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "HANGING_GRACE_SECONDS": "0.5"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "test_that_hangs" in done.stdout + done.stderr
+    if workers:
+        assert "crashed while running 'test_hung.py::test_that_hangs'" in done.stdout
+        assert "1 failed, 2 passed" in done.stdout  # what the other worker has ends
