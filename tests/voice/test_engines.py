@@ -35,7 +35,7 @@ async def test_the_embedded_engine_hears_every_frame(make_settings: MakeSettings
     assert ended.result.drained
     frames = ended.result.frames
     assert (frames.accepted, frames.recorded, frames.transcribed, frames.untranscribed) == (50, 50, 50, {})
-    assert records()[0]["request_summary"]["stt_fallback"] == ""
+    assert records(session.session_id)[0]["request_summary"]["stt_fallback"] == ""
 
 
 async def test_by_default_the_embedded_engine_takes_over_and_everybody_is_told(
@@ -50,7 +50,7 @@ async def test_by_default_the_embedded_engine_takes_over_and_everybody_is_told(
     assert fallback.payload["asked"] == "google"
     assert fallback.payload["runs"] == "pocketsphinx"
     assert "google" in fallback.payload["reason"]
-    for record in records():
+    for record in records(session.session_id):
         assert record["request_summary"]["stt_provider"] == "google"
         assert record["request_summary"]["stt_engine"] == "pocketsphinx"
         assert "google" in record["request_summary"]["stt_fallback"]
@@ -68,7 +68,7 @@ async def test_record_only_keeps_the_audio_and_says_that_nobody_heard_it(
     assert session.stt_provider is STTProvider.AWS
     assert session.stt_engine == "none"
     assert [event.payload["runs"] for event in told if event.event_type is VoiceEventType.STT_FALLBACK] == ["none"]
-    assert records()[0]["request_summary"]["stt_engine"] == "none"
+    assert records(session.session_id)[0]["request_summary"]["stt_engine"] == "none"
     assert ended.result is not None
     frames = ended.result.frames
     assert (frames.recorded, frames.transcribed, frames.untranscribed) == (50, 0, {"no_engine": 50})
