@@ -82,10 +82,10 @@ async def test_the_format_is_in_the_evidence(
 ) -> None:
     async with AsyncVoiceService(make_settings()) as service:
         telephone = AudioFormat(encoding=MULAW, sample_rate=8_000)
-        session = await service.create_session(
-            "p", VoiceProvider.LOCAL, STTProvider.WHISPER, audio_format=telephone
-        )
-    assert {record["request_summary"]["audio_format"] for record in records(session.session_id)} == {"mulaw 8000 Hz, 1 channel"}
+        session = await service.create_session("p", VoiceProvider.LOCAL, STTProvider.WHISPER, audio_format=telephone)
+    assert {record["request_summary"]["audio_format"] for record in records(session.session_id)} == {
+        "mulaw 8000 Hz, 1 channel"
+    }
 
 
 async def test_levels_are_those_of_the_samples(make_settings: MakeSettings) -> None:
