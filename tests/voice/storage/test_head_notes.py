@@ -20,6 +20,7 @@ from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.doctor import Level
 from agentos.core.communication.voice.errors import ChainNotContinued, EvidenceUnavailable, StoreError
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage import head_notes
 from agentos.core.communication.voice.storage.head_notes import REQUEST, HeadFile, HeadNotes, check_heads, file_older
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from machines.communication import ConnectorType
@@ -136,8 +137,11 @@ async def test_what_is_cut_under_a_running_service_ends_its_taking_of_calls(
 
 @pytest.mark.anyio
 async def test_a_file_that_can_not_be_written_is_said_once_and_loses_no_evidence(
-    make_settings: MakeSettings, elsewhere: Path, caplog: pytest.LogCaptureFixture
+    make_settings: MakeSettings, elsewhere: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        head_notes, "LOOK_SECONDS", 3_600
+    )  # it does not wait for its next look, nor for the next record
     elsewhere.parent.rmdir()
     async with AsyncVoiceService(make_settings(heads=elsewhere)) as service:
         await called(service)

@@ -133,6 +133,26 @@ async def test_a_client_that_declares_its_pause_itself_is_not_counted_twice(anyi
         assert dropped(session) == {"capture": 250}
 
 
+async def test_a_clock_that_stood_still_in_a_declared_gap_is_followed_from_there_on(anyio_backend: Any) -> None:
+    async with server(anyio_backend) as at:
+        session, caller = await called(at)
+        caller.capture(100)
+        await caller.send(0, 100)
+        await caller.socket.send(Gap(100, 150, "capture"))  # three seconds, of which its clock knows nothing
+        for number, media_ms in (
+            (250, 2_000),
+            (300, 5_000),
+        ):  # between them a pause of two seconds that nobody declares
+            await caller.socket.send(message(number, SAID[: 50 * FRAME], media_ms=media_ms))
+        await caller.socket.send(End(350))
+        await caller.socket.until(Bye)
+        session = await at.stopped(session.session_id)
+        half = SAID[: 50 * FRAME]
+        assert recorded(session) == SAID[: 100 * FRAME] + bytes(150 * FRAME) + half + bytes(100 * FRAME) + half
+        assert session.result is not None
+        assert session.result.mismatches == ()
+
+
 @pytest.mark.parametrize("stops", [True, False], ids=["stop", "idle"])
 async def test_a_pause_at_the_end_is_a_gap_in_the_recording_too(anyio_backend: Any, stops: bool) -> None:
     async with server(anyio_backend, idle_timeout_seconds=30 if stops else 0.3) as at:
