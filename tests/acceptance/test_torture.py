@@ -260,8 +260,12 @@ def _check_session(session: VoiceSession) -> None:
     assert session.result.recording.state is RecordingState.READY
     assert session.result.recording.digest == frames.digest
     samples, rate = soundfile.read(session.result.recording.path, dtype="int16")
-    heard = samples.tobytes()
     assert rate == 16_000
+    heard = samples.tobytes()
+    for first, count in session.result.recording.gaps:  # what the process heard and did not keep, at the end
+        assert (first + count) * 2 == len(heard)
+        assert not any(heard[first * 2 :])
+        heard = heard[: first * 2]
     assert heard == SPEECH[: len(heard)]
     assert frames.recorded == frames.accounted == -(-len(heard) // FRAME_BYTES)
     assert frames.digest == hashlib.sha256(heard).hexdigest()
