@@ -1,13 +1,16 @@
 """What does a frame of a browser stream cost the server, beside a bare uvicorn + Starlette sink that only reads the frames?
 
-Both run at the same time, each in a process of its own, and are fed in turn by a third one, fifty frames a second and stream.
-Ours has recording and evidence on and no speech to text; FLAC is made when a segment of a minute is full, so it is not in the
-figures. CPU is what the kernel has counted, of the whole process and of the loop's thread. Lateness is the time from when a
-frame was due at the client until its acknowledgement was there, for the frames that are acknowledged as they come.
+Ours on uvloop, ours on trio and the sink run at the same time, each in a process of its own, and are fed in turn by another
+one, fifty frames a second and stream; ours in other turns with three frames a message. Ours has recording and evidence on and
+no speech to text; FLAC is made when a segment of a minute is full, so it is not in the figures. CPU is what the kernel has
+counted, of the whole process and of the loop's thread. Lateness is the time from when a frame was due at the client until its
+acknowledgement was there, for the frames that are acknowledged as they come; at the sink, in turns of their own, until the
+pong to a ping that came with the frame.
 """
 
 import asyncio
 import json
+import operator
 import resource
 import socket
 import statistics
@@ -16,11 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import anyio
+import anyio.to_thread
+import trio
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
@@ -39,6 +44,8 @@ NO_ENGINE = STTProvider.GOOGLE  # an engine that is not installed: the session o
 STREAMS = 500
 FRAME_BYTES = 640
 FRAMES_A_SECOND = 50
+FRAMES_A_PING = 5
+PONG = 0x8A
 SLOTS = 20  # of a millisecond each
 BEGIN_SECONDS = 10.0  # calls don't all begin at once, nor come all their accounts, every ten seconds, at once
 WARM_UP_SECONDS = 1.0
@@ -48,13 +55,13 @@ FORMATS = (StreamFormat("pcm_s16le", 16_000),)
 # --- the servers -----------------------------------------------------------------------------------------------------
 
 
-async def ours(streams: int) -> None:
+async def ours(streams: int, backend: str) -> None:
     """Serve sessions, and say where and with which tickets."""
     with tempfile.TemporaryDirectory() as home, listening("127.0.0.1", 0) as taken:
         settings = load_settings(home=Path(home), on_stt_unavailable="record_only", stop_timeout_seconds=60)
         async with AsyncVoiceService(settings) as service, anyio.create_task_group() as group:
             app = voice_app(service, authentication=False, streams_per_client=streams)
-            await group.start(serve, app, taken, service, "asyncio")
+            await group.start(serve, app, taken, service, backend)
             tickets = []
             for _ in range(streams):
                 session = await service.create_session(
@@ -62,7 +69,7 @@ async def ours(streams: int) -> None:
                 )
                 tickets.append(app.state.credentials.ticket(session.session_id, LOCAL))
             print(json.dumps({"address": address_of(taken), "tickets": tickets}), flush=True)
-            await asyncio.to_thread(sys.stdin.read)
+            await anyio.to_thread.run_sync(sys.stdin.read)
             await service.aclose()
 
 
@@ -137,8 +144,10 @@ class Feed(asyncio.Protocol):
                 (size,), head = struct.unpack_from(">H", self.buffer, 2), 4
             if len(self.buffer) < head + size:
                 return
-            message, self.buffer = self.buffer[head : head + size], self.buffer[head + size :]
-            if message.startswith(b'{"type":"ack"'):
+            kind, message, self.buffer = self.buffer[0], self.buffer[head : head + size], self.buffer[head + size :]
+            if kind == PONG:
+                self.acknowledged(int.from_bytes(message))
+            elif message.startswith(b'{"type":"ack"'):
                 self.acknowledged(json.loads(message)["received"])
             elif message.startswith(b'{"type":"ping"'):
                 self.send(0x81, encode(Pong(json.loads(message)["id"])))
@@ -157,17 +166,29 @@ class Feed(asyncio.Protocol):
         head = bytes((kind, 0x80 | size)) if size < 126 else struct.pack(">BBH", kind, 0xFE, size)
         self.transport.write(b"".join((head, b"\0\0\0\0", payload)))
 
-    def frame(self, samples: bytes, due: float) -> None:
-        """Send the next frame."""
-        self.send(0x82, HEADER.pack(1, 0, 1, self.first, self.first * 20) + samples)
-        self.first += 1
-        if self.ticket:
+    def frames(self, samples: bytes, due: float, count: int, *, ping: bool) -> None:
+        """Send the next frames, `count` in one message, the last of which was due at `due`; a ping with some of them."""
+        self.send(0x82, HEADER.pack(1, 0, count, self.first, self.first * 20) + samples)
+        self.first += count
+        if self.ticket or ping:
             self.due[self.first] = due
             self.due.pop(self.first - 100, None)
+        if ping:
+            self.send(0x89, self.first.to_bytes(8))
 
 
-async def feed(streams: list[Feed], seconds: float, samples: bytes, *, one_by_one: bool = False) -> None:
-    """Fifty frames a second into each, spread over the 20 ms; where they come `one_by_one`, the last begins at the end."""
+async def feed(
+    streams: list[Feed],
+    seconds: float,
+    samples: bytes,
+    *,
+    together: int = 1,
+    one_by_one: bool = False,
+    pings: bool = False,
+) -> None:
+    """Fifty frames a second into each, spread over the 20 ms, so many `together`; where they come `one_by_one`, the last begins
+    at the end; with `pings`, one with each fifth frame."""
+    samples *= together
     slots = [streams[at::SLOTS] for at in range(SLOTS)]
     began = time.perf_counter()
     ticks = int(seconds * FRAMES_A_SECOND) * SLOTS
@@ -175,15 +196,32 @@ async def feed(streams: list[Feed], seconds: float, samples: bytes, *, one_by_on
         due = began + tick / FRAMES_A_SECOND / SLOTS
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         slot = slots[tick % SLOTS]
-        for stream in slot[: len(slot) * tick // ticks + 1] if one_by_one else slot:
-            stream.frame(samples, due)
+        turn = tick // SLOTS
+        for at, stream in enumerate(slot[: len(slot) * tick // ticks + 1] if one_by_one else slot):
+            if (turn + at) % together == 0:
+                stream.frames(samples, due, together, ping=pings and (turn + at) % FRAMES_A_PING == 0)
 
 
 async def client(servers: list[dict[str, Any]], rounds: int, seconds: float) -> None:
-    """Feed the servers in turn, and print for each turn what they have used."""
+    """Feed the servers in turn, and print for each turn what they have used: one by one frame, and those that take `together`
+    more at once with so many; then those without tickets with pings."""
     samples = struct.pack(">320h", *(at * 97 % 20_000 - 10_000 for at in range(320)))
     loop = asyncio.get_running_loop()
     late: list[float] = []
+
+    async def turn(server: dict[str, Any], group: list[Feed], seconds: float, samples: bytes, together: int) -> None:
+        await feed(group, WARM_UP_SECONDS, samples, together=together)
+        late.clear()
+        before = cpu(server["pid"])
+        await feed(group, seconds, samples, together=together)
+        found = sorted(late)  # without the last frames: nothing comes behind them that would have them acknowledged
+        await asyncio.sleep(0.3)  # what is gathered for a moment is done
+        after = cpu(server["pid"])
+        frames = int(seconds * FRAMES_A_SECOND) * len(group)
+        used = [(b - a) / frames * 1e6 for a, b in zip(before, after, strict=True)]
+        told = {"name": server["name"], "together": together, "process": used[0], "loop": used[1]}
+        print(json.dumps({**told, "late": found if server["tickets"][0] else []}), flush=True)
+
     feeds: list[list[Feed]] = []
     for server in servers:
         host, port = server["address"].removeprefix("http://").split(":")
@@ -195,18 +233,16 @@ async def client(servers: list[dict[str, Any]], rounds: int, seconds: float) -> 
         feeds.append(group)
     for group in feeds:
         await feed(group, BEGIN_SECONDS, samples, one_by_one=True)
+    turns = [(server, group, together) for server, group in zip(servers, feeds, strict=True) for together in (1, 3)]
     for _ in range(rounds):
-        for server, group in zip(servers, feeds, strict=True):
-            await feed(group, WARM_UP_SECONDS, samples)
+        for server, group, together in turns:
+            if together == 1 or server["tickets"][0]:
+                await turn(server, group, seconds, samples, together)
+    for server, group in zip(servers, feeds, strict=True):
+        if not server["tickets"][0]:
             late.clear()
-            before = cpu(server["pid"])
-            await feed(group, seconds, samples)
-            found = sorted(late)  # without the last frames: nothing comes behind them that would have them acknowledged
-            await asyncio.sleep(0.3)  # what is gathered for a moment is done
-            after = cpu(server["pid"])
-            frames = int(seconds * FRAMES_A_SECOND) * len(group)
-            used = [(b - a) / frames * 1e6 for a, b in zip(before, after, strict=True)]
-            print(json.dumps({"process": used[0], "loop": used[1], "late": found}), flush=True)
+            await feed(group, rounds * seconds, samples, pings=True)
+            print(json.dumps({"name": server["name"], "together": 1, "late": sorted(late)}), flush=True)
 
 
 def cpu(pid: int) -> tuple[float, float]:
@@ -221,31 +257,51 @@ def cpu(pid: int) -> tuple[float, float]:
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
+NAMES = {"ours": "agentos-voice, uvloop", "trio": "agentos-voice, trio", "sink": "sink, uvicorn + Starlette"}
+
+
 def lines(*, quick: bool) -> Iterator[str]:
-    """The figures, one row for the sink and one for ours, and how many times the sink that is."""
+    """The figures: a row for each server, and how many times the sink ours are."""
     streams, rounds, seconds = (100, 3, 2.0) if quick else (STREAMS, 5, 4.0)
-    processes = [_started("ours", streams), _started("sink", streams)]
+    processes = {role: _started(role, streams) for role in NAMES}
     try:
-        servers = [{**json.loads(_out(one).readline()), "pid": one.pid} for one in processes]
+        servers = [
+            {**json.loads(_out(one).readline()), "pid": one.pid, "name": role} for role, one in processes.items()
+        ]
         feeder = _started("client", rounds, seconds, json.dumps(servers))
         turns = [json.loads(line) for line in _out(feeder)]
-        if feeder.wait() or len(turns) != 2 * rounds:
+        if feeder.wait() or len(turns) != 5 * rounds + 1:
             raise RuntimeError(f"the client failed ({feeder.returncode})")
     finally:
-        for one in processes:
+        for one in processes.values():
             one.communicate(timeout=120)
-    mine, theirs = turns[::2], turns[1::2]
-    for name, found in (("sink, uvicorn + Starlette", theirs), ("agentos-voice", mine)):
-        process, loop = (statistics.median(turn[what] for turn in found) for what in ("process", "loop"))
-        yield f"{streams} streams, {name:<26} {process:6.1f} us a frame, the loop's thread {loop:6.1f} us"
-    ratios = [
-        statistics.median(one[what] / other[what] for one, other in zip(mine, theirs, strict=True))
-        for what in ("process", "loop")
-    ]
-    late = [value for turn in mine for value in turn["late"]]
-    p50, p99 = (statistics.quantiles(late, n=100)[at] * 1000 for at in (49, 98))
-    yield f"{streams} streams, times the sink: {ratios[0]:.2f} (goal 1.6), the loop's thread {ratios[1]:.2f} (goal 1.3)"
-    yield f"{streams} streams, until acknowledged: p50 {p50:.1f} ms, p99 {p99:.1f} ms (goal 20 ms)"
+    for role, name in NAMES.items():
+        used = [_median(_figures(turns, role, of)) for of in ("process", "loop")]
+        yield f"{streams} streams, {name:<26} {used[0]:6.1f} us a frame, the loop's thread {used[1]:6.1f} us"
+    for role, goals in (("ours", (" (goal 1.3)", " (goal 1.0)")), ("trio", ("", ""))):
+        whole, loop = (
+            f"{_median(map(operator.truediv, _figures(turns, role, of), _figures(turns, 'sink', of))):.2f}{goal}"
+            for of, goal in zip(("process", "loop"), goals, strict=True)
+        )
+        yield f"{streams} streams, {NAMES[role]}, times the sink: {whole}, the loop's thread {loop}"
+    for role, goal in (("ours", " (goal 0.7)"), ("trio", "")):
+        share = _median(
+            map(operator.truediv, _figures(turns, role, "process", together=3), _figures(turns, role, "process"))
+        )
+        yield f"{streams} streams, {NAMES[role]}: a frame of three in a message, times one alone {share:.2f}{goal}"
+    for role, name in NAMES.items():
+        late = [value for turn in turns if turn["name"] == role and turn["together"] == 1 for value in turn["late"]]
+        p50, p99 = (statistics.quantiles(late, n=100)[at] * 1000 for at in (49, 98))
+        goal = " (goal 20 ms where the sink's is below 10 ms)" if role == "ours" else ""
+        yield f"{streams} streams, {name}, until acknowledged: p50 {p50:.1f} ms, p99 {p99:.1f} ms{goal}"
+
+
+def _figures(turns: Sequence[dict[str, Any]], name: str, of: str, *, together: int = 1) -> list[float]:
+    return [turn[of] for turn in turns if turn["name"] == name and turn["together"] == together and of in turn]
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(list(values))
 
 
 def _started(*arguments: Any) -> "subprocess.Popen[str]":
@@ -259,14 +315,16 @@ def _out(process: "subprocess.Popen[str]") -> TextIO:
 
 
 def main() -> None:
-    """One of the three processes."""
+    """One of the processes."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     role, *arguments = sys.argv[1:]
     if role == "client":
         uvloop.run(client(json.loads(arguments[2]), int(arguments[0]), float(arguments[1])))
+    elif role == "trio":
+        trio.run(ours, int(arguments[0]), "trio")
     else:
-        uvloop.run({"ours": ours, "sink": sink}[role](int(arguments[0])))
+        uvloop.run(sink(int(arguments[0])) if role == "sink" else ours(int(arguments[0]), "asyncio"))
 
 
 if __name__ == "__main__":
