@@ -674,6 +674,44 @@ def test_recording_goes_on_when_there_is_room_again_and_the_hole_is_a_gap(small_
     ) + noise(5, seed=1)
 
 
+@pytest.mark.parametrize("before", [0, 50])
+@pytest.mark.parametrize("manifest_fails", [False, True])
+def test_a_segment_that_got_its_header_and_no_audio_is_none(
+    tmp_path: Path, kind: Kind, before: int, manifest_fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk with room for one block more, and not for two: all that was kept before is in the recording."""
+    folder = tmp_path / "s"
+    writer = RecordingWriter(folder, MONO, kind=kind, segment_seconds=1)
+    writer.write(0, noise(before))
+    real = os.pwrite
+
+    def nearly_full(descriptor: int, data: bytes, offset: int) -> int:
+        if offset >= segments.WAV_HEADER_BYTES or (manifest_fails and data[:1] == b"{"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", nearly_full)
+        for frame in range(before, before + 50, 10):
+            with pytest.raises(RecordingError):
+                writer.write(frame, noise(10))
+        assert f"{before // 50:06d}.wav" in names(folder)
+        if manifest_fails and before:
+            with pytest.raises(RecordingError):
+                writer.close(before + 50)
+        else:
+            said = writer.close(before + 50)
+            assert (said is not None) == bool(before)
+    if not before:
+        assert names(folder) == {"gaps"}
+        assert recover(folder, kind) is None
+        return
+    info = writer.info
+    assert info.gaps == ((50 * FRAME, 50 * FRAME),)
+    assert taken(finished_steps(folder, kind, info), lambda: True) == replace(info, state=RecordingState.READY)
+    assert samples_of(info.path) == noise(50) + bytes(50 * 640)
+
+
 def test_a_file_size_limit_is_a_recording_error() -> None:
     """Works without mounting anything: the system refuses with EFBIG."""
     script = f"""

@@ -312,13 +312,17 @@ class RecordingWriter:
 
     def _end_live_segment(self) -> None:
         live, self._live = self._live, None
-        if live is not None:
-            try:
-                live.close()
-            except RecordingError:
-                self.segment_failures += 1
-            samples = self._samples - self._begin_of(len(self._segments))
-            self._segments.append(Segment(file=live.path.name, samples=samples))
+        if live is None:
+            return
+        samples = self._samples - self._begin_of(len(self._segments))
+        if not samples:  # the disk had room for its header, and for no audio
+            live.discard()
+            return
+        try:
+            live.close()
+        except RecordingError:
+            self.segment_failures += 1
+        self._segments.append(Segment(file=live.path.name, samples=samples))
 
     def _enter(self, segment: Segment, plain: Path) -> None:
         """Make the next segment durable; `plain` goes when something better has come in its place."""

@@ -226,6 +226,11 @@ class LiveSegment:
         except OSError as error:
             raise recording_error(error, self.path) from error
 
+    def discard(self) -> None:
+        """Remove it: nothing was written. Where that fails, `mend_segment` removes it, or it stays and nothing names it."""
+        with suppress(OSError):
+            self.path.unlink()
+
 
 @contextmanager
 def _opened(path: Path, flags: int = _AGAIN) -> Iterator[int]:
