@@ -14,6 +14,7 @@ LARGEST_PLACE: Final = 2**63 - 1
 
 HEAD_PATTERN: Final = "^([0-9]{1,19}):([0-9a-f]{64})$"
 _HEAD: Final = re.compile(HEAD_PATTERN[1:-1])
+_TORN: Final = re.compile("[0-9]{1,19}(:[0-9a-f]{0,63})?")
 
 
 class Head(NamedTuple):
@@ -66,6 +67,11 @@ def read_head(text: str) -> Head:
     if match is None or head.seq > LARGEST_PLACE or (head.seq == 0) != (head.hash == GENESIS):
         raise ValueError(f"a head is PLACE:HASH, a number and 64 hexadecimal digits, got {text[:100]!r}")
     return head
+
+
+def is_torn(line: str) -> bool:
+    """Whether a line may be the beginning of a head, of which a crash or a full disk took the rest. It says nothing."""
+    return _TORN.fullmatch(line) is not None
 
 
 def read_heads(lines: Iterable[str]) -> Iterator[Head | str]:

@@ -216,6 +216,39 @@ def test_what_a_crash_tore_off_is_no_head_and_harms_none(
     assert "heads_with_other_lines" in caplog.text
 
 
+def test_verification_goes_on_behind_a_line_that_a_crash_tore_off(
+    store: VoiceStore, elsewhere: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with store:
+        store.append([Entry(record(1)), Entry(record(2))])
+        verify = ["evidence", "verify", str(store.path), "--heads", str(elsewhere)]
+        elsewhere.write_text(store.head().text[:20])
+        assert main(verify) == 2  # there is no other
+        HeadFile(elsewhere).append(store.head())
+        capsys.readouterr()
+        assert main(verify) == 0
+        assert "1 of the lines" in capsys.readouterr().out
+        with elsewhere.open("a") as file:
+            file.write(store.head().text[:-1])  # and the last one, with no end
+        assert main(verify) == 0
+        elsewhere.write_text(f"{store.head().text}\n{store.head().text[:-1]}g\n")
+        assert main(verify) == 2
+
+
+def test_a_full_disk_leaves_no_part_of_a_head(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = HeadFile(elsewhere)
+    file.append(Head(1, "a" * 64))
+    whole = elsewhere.read_bytes()
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:9]))
+    with pytest.raises(OSError, match="not written whole"):
+        file.append(Head(2, "b" * 64))
+    assert elsewhere.read_bytes() == whole
+    monkeypatch.setattr(os, "write", write)
+    file.append(Head(2, "b" * 64))
+    assert [head.seq for head in noted(elsewhere)] == [1, 2]
+
+
 def test_a_head_is_on_the_disk_once_it_is_noted(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[os.stat_result] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor)))

@@ -16,7 +16,7 @@ from agentos.core.communication.voice.storage.head_notes import file_older
 from agentos.core.communication.voice.storage.recording_checks import RecordingsChecked, check_recordings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.cross_checks import Mismatch
-from machines.heads import Head, HeadState, read_head, read_heads
+from machines.heads import Head, HeadState, is_torn, read_head, read_heads
 from machines.verification import Examination
 
 BEHIND: Final = "that nothing was cut off or put in behind record {}, the newest noted head"
@@ -48,7 +48,7 @@ def verify(
     that the chain was not made anew.
     """
     del json_output
-    noted = _noted(head or (), heads)
+    noted, torn = _noted(head or (), heads)
     settings = settings_of(home)
     path = _stored(home) if database is None else database.absolute()
     if not path.is_file():
@@ -57,17 +57,17 @@ def verify(
     with VoiceStore.open_read_only(path) as store:
         found = store.examine(noted)
         if not found.chain.ok:  # its records say nothing of anything
-            return _outcome(path, found, None, None)
+            return _outcome(path, found, None, None, torn)
         beside = store.cross_check()
         if heads is not None and settings.heads is not None and heads.absolute() == settings.heads.absolute():
             older = file_older(store, heads)
             beside += [] if older is None else [Mismatch("heads-file-older", str(heads), older)]
         read = check_recordings(store, folder) if recordings and (database is None or folder.is_dir()) else None
-    return _outcome(path, found, beside, read)
+    return _outcome(path, found, beside, read, torn)
 
 
 def _outcome(
-    path: Path, found: Examination, beside: Sequence[Mismatch] | None, read: RecordingsChecked | None
+    path: Path, found: Examination, beside: Sequence[Mismatch] | None, read: RecordingsChecked | None, torn: int
 ) -> Outcome:
     mismatches = [*(beside or ()), *(() if read is None else read.mismatches)]
     code, problem = _judged(found, mismatches)
@@ -94,6 +94,11 @@ def _outcome(
         ("contents", f"{found.sealed} are what was sealed, {found.erased} are erased"),
         ("head", whole(Head(chain.records, chain.head).text)),
         *(("noted", whole(f"{check.head.text} {check.state.value}: {check.state.meaning}")) for check in found.heads),
+        *(
+            (("torn", f"{torn} of the lines: a crash or a full disk took their ends, and they say nothing"),)
+            if torn
+            else ()
+        ),
         *(() if beside is None else (("sessions", _agreeing(beside)),)),
         ("recordings", "not looked at" if read is None else _recorded(read)),
         *(("disagrees", f"{one.about}: {one.text} ({one.kind})") for one in mismatches[:SHOWN]),
@@ -186,25 +191,30 @@ def records(
     return Outcome(data, (table(("at", "session", "operation", "status", "id"), rows),))
 
 
-def _noted(given: Sequence[str], file: Path | None) -> list[Head]:
-    """The heads that the chain must go on from. Raises `InputError` for what is none."""
+def _noted(given: Sequence[str], file: Path | None) -> tuple[list[Head], int]:
+    """The heads that the chain must go on from, and how many lines of the file were torn. Raises `InputError` for what is no
+    head."""
     try:
         noted = [read_head(text) for text in given]
     except ValueError as error:
         raise InputError(str(error)) from None
     if file is None:
-        return noted
+        return noted, 0
     try:
         lines = file.read_text(encoding="ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the heads in {file} can't be read: {error}") from None
+    torn = 0
     for found in read_heads(lines):
-        if isinstance(found, str):
+        if isinstance(found, Head):
+            noted.append(found)
+        elif is_torn(found):
+            torn += 1
+        else:
             raise InputError(f"{file} has a line that is no head: {found[:100]!r}")
-        noted.append(found)
     if not noted:
         raise InputError(f"{file} has no head")
-    return list(dict.fromkeys(noted))
+    return list(dict.fromkeys(noted)), torn
 
 
 def _stored(home: Path | None) -> Path:

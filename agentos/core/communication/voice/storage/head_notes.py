@@ -269,6 +269,8 @@ class HeadFile:
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = b"\n" + line  # what a crash tore off stays a line of its own
             if os.write(descriptor, line) < len(line):
+                with contextlib.suppress(OSError):  # where it may only be appended to, the part of a line stays
+                    os.ftruncate(descriptor, size)
                 raise OSError(errno.ENOSPC, "the line was not written whole")
             os.fsync(descriptor)
             if not size:
