@@ -712,6 +712,33 @@ def test_a_segment_that_got_its_header_and_no_audio_is_none(
     assert samples_of(info.path) == noise(50) + bytes(50 * 640)
 
 
+@pytest.mark.parametrize("closes", [False, True])
+def test_a_disk_that_refuses_to_write_over_what_is_there_loses_nothing(
+    tmp_path: Path, kind: Kind, closes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that copies what is written over can refuse a header's final sizes when it is full."""
+    writer = RecordingWriter(tmp_path, MONO, kind=kind, segment_seconds=1)
+    real = os.pwrite
+
+    def full(descriptor: int, data: bytes, offset: int) -> int:
+        size = os.fstat(descriptor).st_size
+        if (size and offset < size) or (not closes and data[:1] == b"{"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        writer.write(0, noise(120))
+        with suppress(RecordingError):
+            writer.close()
+    assert (tmp_path / "recording.json").exists() is closes
+    said = writer.info
+    info = taken(finished_steps(tmp_path, kind, said), lambda: True)
+    assert info is not None
+    assert (info.state, info.samples, info.digest) == (RecordingState.READY, said.samples, said.digest)
+    assert samples_of(info.path) == noise(120)
+
+
 def test_a_file_size_limit_is_a_recording_error() -> None:
     """Works without mounting anything: the system refuses with EFBIG."""
     script = f"""

@@ -21,6 +21,7 @@ from agentos.core.communication.voice.storage.segments import (
     Plain,
     RecordingKind,
     cut_segment,
+    mend_header,
     mend_segment,
     recording_error,
     sounding,
@@ -40,6 +41,7 @@ def mended(folder: Path, kind: RecordingKind) -> Manifest | None:
     try:
         manifest = read_manifest(folder)
         if manifest is not None and (manifest.digest or (folder / manifest.file).exists()):
+            _mend_headers(folder, manifest)
             return manifest
         tidy(folder, manifest)
         manifest = with_the_rest(folder, manifest, kind)
@@ -106,6 +108,8 @@ def tidy(folder: Path, manifest: Manifest | None) -> None:
 
 def with_the_rest(folder: Path, manifest: Manifest | None, kind: RecordingKind) -> Manifest | None:
     """The manifest, durable, with the segments that did not come into it any more."""
+    if manifest is not None:
+        _mend_headers(folder, manifest)
     left = _left_segments(folder, manifest)
     if not left:
         return manifest
@@ -127,6 +131,12 @@ def with_the_rest(folder: Path, manifest: Manifest | None, kind: RecordingKind) 
     manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(united(gaps))})
     manifest.write(folder)
     return manifest
+
+
+def _mend_headers(folder: Path, manifest: Manifest) -> None:
+    for segment in manifest.segments:
+        if segment.file.endswith(".wav"):
+            mend_header(folder / segment.file, Plain(manifest.sample_rate, manifest.channels, segment.samples))
 
 
 def _noted_gaps(folder: Path) -> list[tuple[int, int]]:

@@ -162,6 +162,20 @@ def mend_segment(path: Path, samples: int = 0) -> Plain | None:
     return None
 
 
+def mend_header(path: Path, plain: Plain) -> None:
+    """Have the header of a complete segment of plain samples say how much it holds, durably, where a disk refused that when it
+    was closed: one that is full, and copies what is written over, does. One that holds fewer samples stays as it is."""
+    n_bytes = plain.samples * 2 * plain.channels
+    header = wav_header(plain.sample_rate, plain.channels, n_bytes)
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        if file.read(WAV_HEADER_BYTES) == header or os.fstat(file.fileno()).st_size < WAV_HEADER_BYTES + n_bytes:
+            return
+        with path.open("r+b") as written:
+            written.write(header)
+            written.flush()
+            os.fsync(written.fileno())
+
+
 def cut_segment(path: Path, plain: Plain) -> None:
     """Take away what a segment of plain samples has beyond `plain.samples`, durably; the file, when nothing is left."""
     if not plain.samples:
@@ -219,7 +233,8 @@ class LiveSegment:
         self._length = length
 
     def close(self) -> None:
-        """Write the header's final sizes. The header's room is already there, so a full disk is no matter."""
+        """Write the header's final sizes. The header's room is already there, so a full disk is no matter to most file systems;
+        to others, `mend_header` does it later."""
         try:
             with _opened(self.path) as descriptor:
                 write_all(descriptor, wav_header(self._sample_rate, self._channels, self._length), 0)
