@@ -1,6 +1,7 @@
 """`events`: what happened in a session, in order, from a number on, until it has stopped."""
 
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -18,7 +19,9 @@ from agentos.core.communication.voice import (
 )
 from agentos.core.communication.voice.directory import KEPT_EVENTS
 from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.past_sessions import EVENTS_AT_ONCE
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.store import VoiceStore
 from tests.loops import ASYNCIO, TRIO, loops
 
 anyio_backend = loops(ASYNCIO, TRIO)
@@ -195,6 +198,40 @@ async def test_more_events_than_are_held_in_memory_come_from_the_store(make_sett
             await service.stop_session(session.session_id)
         assert [event.number for event in live] == list(range(1, KEPT_EVENTS + 50 + 2 + 3 + 1))
         assert live == await heard(service, session.session_id)
+
+
+async def test_stored_events_are_read_a_part_at_a_time(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are, and however slowly they are taken; of a call that runs, and of one that has stopped."""
+    read: list[int] = []
+    real = VoiceStore.events
+
+    def events(store: VoiceStore, *arguments: Any) -> list[VoiceEvent]:
+        found = real(store, *arguments)
+        read.append(len(found))
+        return found
+
+    async with AsyncVoiceService(make_settings()) as service:
+        session = await create(service)
+        directory = service.resources().directory
+        for number in range(KEPT_EVENTS + 2 * EVENTS_AT_ONCE):
+            directory.submit(Emit(session.session_id, VoiceEventType.ERROR, (("number", number),)))
+        monkeypatch.setattr(VoiceStore, "events", events)
+        for running in (True, False):
+            if not running:
+                await service.stop_session(session.session_id)
+            read.clear()
+            async with aclosing(service.events(session.session_id)) as listened:  # type: ignore[type-var]
+                assert (await anext(listened)).number == 1
+                assert read == [EVENTS_AT_ONCE]
+                told = [1]
+                async for event in listened:
+                    told.append(event.number)
+                    if event.number == KEPT_EVENTS + 2 * EVENTS_AT_ONCE:
+                        break
+            assert told == list(range(1, told[-1] + 1))
+            assert max(read) == EVENTS_AT_ONCE
 
 
 async def test_the_events_of_an_unknown_session_are_an_error(make_settings: MakeSettings) -> None:

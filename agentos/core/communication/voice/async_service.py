@@ -1,7 +1,7 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -472,17 +472,19 @@ class AsyncVoiceService:
         if listing is None:
             if await self.get_session(session_id) is None:
                 raise SessionNotFound(session_id)
-            for event in await resources.past.events(session_id, after):
-                yield event
+            async with aclosing(resources.past.each_event(session_id, after)) as stored:
+                async for event in stored:
+                    yield event
             return
         waiting = Listener()
         listing.listeners.append(waiting)
         try:
             known = list(listing.events)
-            if after + 1 < (known[0].number if known else listing.next_number):
-                stored = await resources.past.events(session_id, after)
-                first = known[0].number if known else listing.next_number
-                known = [event for event in stored if event.number < first] + known
+            first = known[0].number if known else listing.next_number
+            async with aclosing(resources.past.each_event(session_id, after, first)) as stored:
+                async for event in stored:
+                    yield event
+                    after = event.number
             for event in known:
                 if event.number > after:
                     yield event

@@ -1,7 +1,7 @@
 """Sessions as the store has them: those that stopped, those of other processes, and what this service still has to store."""
 
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple, Self, TypeVar
+from collections.abc import AsyncGenerator, Callable, Collection
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import anyio.to_thread
 
@@ -18,6 +18,7 @@ from machines.session import VoiceSession, VoiceSessionState
 from machines.verification import Examination
 
 T = TypeVar("T")
+EVENTS_AT_ONCE: Final = 250  # for somebody who may take them slowly, or not at all
 
 
 class SessionKey(NamedTuple):
@@ -122,6 +123,18 @@ class PastSessions:
         """At most `limit` stored events of a session above number `after`, with all that were told until now."""
         await reading(self._writer.flush, self._flush_timeout_seconds)
         return await reading(self._store.events, session_id, after, limit)
+
+    async def each_event(self, session_id: str, after: int, below: int | None = None) -> AsyncGenerator[VoiceEvent]:
+        """The stored events above number `after`, and below `below`, with all that were told until now; a part of them in
+        memory at a time."""
+        while below is None or after + 1 < below:
+            found = await self.events_page(session_id, after, EVENTS_AT_ONCE)
+            for event in found:
+                if below is None or event.number < below:
+                    yield event
+            if len(found) < EVENTS_AT_ONCE:
+                return
+            after = found[-1].number
 
     async def evidence(self, session_id: str, after: int, limit: int) -> list[StoredLink]:
         """At most `limit` evidence records of a session, or of a refused request, behind place `after` of the chain."""

@@ -177,7 +177,11 @@ class BrowserStreams:
             log.info("stream_refused", problem=str(error))
             raise StreamViolation(StreamCode.UNAVAILABLE, kind_of(error).title) from None
         if session.state is VoiceSessionState.STOPPED:
-            await connection.last_words(session, hello.events)
+            try:
+                await connection.last_words(session, hello.events)
+            except VoiceError as error:
+                log.warning("stream_events_failed", session_id=session.session_id, problem=str(error))
+                raise StreamViolation(StreamCode.UNAVAILABLE, "the events can't be told now") from None
             raise StreamViolation(StreamCode.DONE, "the session has ended")
         chosen = common_format(hello.formats, formats_of(session.audio_format))
         end = partial(connection.end, StreamCode.UNAUTHENTICATED, NO_LONGER)
