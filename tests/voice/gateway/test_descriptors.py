@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,23 @@ def test_connections_without_a_byte_end_neither_the_server_nor_its_calls(backend
                 one.close()
         assert answer(server, "POST", f"/v1/sessions/{call['session_id']}/stop")[0] == 200
         assert server.end() == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clients_that_go_as_they_come_are_no_fault(backend: str, home: Path) -> None:
+    """Reset before the server looks at them, as by a scan of ports: neither descriptors nor lines of the log are theirs."""
+    with serving("--no-auth", "--backend", backend) as server:
+        address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+        before = open_files(server)
+        for _ in range(50):
+            client = socket.create_connection(address)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        assert answer(server, "GET", "/healthz")[0] == 200
+        assert open_files(server) < before + 10
+        assert server.end() == 0
+        server.gone()
+        assert "connection_failed" not in server.complaints
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

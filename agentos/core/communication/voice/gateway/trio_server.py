@@ -56,7 +56,11 @@ async def serve_on_trio(
             async def serve(client: socket.socket, guest: Guest, scope: anyio.CancelScope) -> None:
                 try:
                     with scope:
-                        stream = await SocketStream.from_socket(client)
+                        try:
+                            stream = await SocketStream.from_socket(client)
+                        except ValueError:  # it is connected no more: the client has gone already
+                            client.close()
+                            return
                         its_state = ConnectionState({**state, GUEST: guest, TURNS: turns})
                         await TrioConnection(wrapped, config, context, its_state, stream).run()
                 except Exception:  # whatever it is, it is of this connection alone
