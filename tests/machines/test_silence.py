@@ -70,6 +70,17 @@ def test_a_click_is_no_voice_and_a_syllable_counts_whole(frames: int, counted: i
     assert sum(meter.voiced([level]) for level in [1e-2] * frames + [1e-6] * 10) == counted
 
 
+def test_loud_frames_between_which_the_line_is_dead_are_clicks() -> None:
+    meter = VoiceMeter()
+    meter.voiced([1e-6] * SECOND)
+    assert meter.voiced([1e-2, 0.0] * SECOND) == 0
+
+
+def test_what_is_below_the_hearing_of_a_line_is_no_voice_however_much_it_stands_out() -> None:
+    quiet, louder = voiced(levels(-95, 5 * SECOND), levels(-72, 5 * SECOND))
+    assert (quiet, louder) == (0, 0)
+
+
 class TestASilenceThatHasRunOut:
     @pytest.mark.parametrize("by_ear", [False, True])
     def test_where_all_was_dealt_with_it_is_one(self, *, by_ear: bool) -> None:

@@ -222,3 +222,30 @@ def test_the_first_audio_makes_a_mark_and_nothing_else() -> None:
     time = StreamTime()
     assert not time.follows(7, 1, 100)
     assert time.change(7, 100, 7, longest=LONGEST, fresh=True) == Change(mark=Mark(7, 7, 100))
+
+
+def test_what_the_clocks_may_have_drifted_counts_from_the_last_mark_only() -> None:
+    late = 1_000  # in the twenty seconds from the mark on clocks drift apart by no more than jitter
+    for mark in (Mark(0, 0, 5_000), Mark(179_000, 180_000, 5_000 + 3_600_000)):
+        number = mark.number + 1_000
+        time, _ = StreamTime.again([mark], mark.frame + 1_000)
+        change = time.change(number, mark.media_ms + 20_000 + late, mark.frame + 1_000, longest=LONGEST, fresh=True)
+        assert change.pause == late // 20
+
+
+@pytest.mark.parametrize("begun", [0, 2**32 - 5_000], ids=["0", "before the wrap"])
+def test_far_too_much_audio_is_told_with_the_time_in_which_it_came(begun: int) -> None:
+    session = Session()
+    for turn in range(200):
+        session.hear(begun + turn * 100, 6, fresh=not turn)
+    (told,) = session.told
+    assert told.media_ms == told.audio_ms * 5 // 6
+
+
+def test_another_process_looks_for_short_pauses_from_where_it_goes_on() -> None:
+    """An hour without one, before it, does not make those that come now few."""
+    time, _ = StreamTime.again([Mark(180_000, 180_000, 3_600_000)], 180_000)
+    again = Session(time, 180_000, 180_000)
+    for turn in range(200):
+        again.hear(3_600_000 + turn * 120, 5, fresh=not turn)
+    assert [one.reason for one in again.told] == ["too_little_audio"]
