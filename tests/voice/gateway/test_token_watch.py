@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from agentos.core.communication.voice.gateway.access import token_watch
-from agentos.core.communication.voice.gateway.access.control import Principal
+from agentos.core.communication.voice.gateway.access.control import LOCAL, Principal
 from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
@@ -117,3 +117,21 @@ async def test_while_the_store_can_not_be_read_everything_stays_open(anyio_backe
             watch._standing = TokenStore(store).standing
             await watch._look()
     assert ended == ["it"]
+
+
+async def test_what_is_open_still_ends_though_something_else_of_its_token_is_over(anyio_backend: Any) -> None:
+    ended: list[str] = []
+    watch = TokenWatch(lambda _: ())
+    with watch.open_for("tok-1", lambda: ended.append("stays")):
+        with watch.open_for("tok-1", lambda: ended.append("goes")):
+            pass
+        await watch._look()
+    assert ended == ["stays"]
+    assert not len(watch)
+
+
+async def test_nobody_looks_for_the_token_of_a_server_that_asks_for_none(anyio_backend: Any) -> None:
+    watch = TokenWatch(lambda _: ())
+    with watch.open_for(LOCAL.token_id, lambda: pytest.fail("it has no token that could be revoked")):
+        assert not len(watch)
+        await watch._look()

@@ -35,6 +35,7 @@ def client(peer: str | None, *headers: tuple[str, str]) -> str | None:
         (f"::ffff:{CLIENT}", CLIENT),
         ("10.3.0.1, 10.2.0.1", "10.3.0.1"),  # all are trusted: the farthest
         ("unknown", PROXY),
+        ("Unknown", PROXY),
         ("unknown, 10.2.0.1", "10.2.0.1"),
         ("", PROXY),
     ],
@@ -55,6 +56,7 @@ def test_x_forwarded_for_is_read_from_the_right(value: str, expected: str) -> No
         (f", ,for={CLIENT} ;,", CLIENT),
         (f"proto=https; ;for={CLIENT}", CLIENT),
         ("for=unknown", PROXY),
+        ("for=UNKNOWN", PROXY),
         ("for=_hidden, for=10.2.0.1", "10.2.0.1"),
         ("by=10.0.0.1;proto=https", PROXY),
         ("", PROXY),
@@ -92,6 +94,7 @@ def test_a_trusted_proxy_is_known_by_every_form_of_its_address() -> None:
         ("Forwarded", CLIENT),
         ("Forwarded", "for="),
         ("Forwarded", f"for={CLIENT};for=198.51.100.1"),
+        ("Forwarded", f"for=198.51.100.1;For={CLIENT}"),
         ("Forwarded", f'for="{CLIENT}'),
         ("Forwarded", f'for="x, for={CLIENT}'),  # a client's open quote, which would swallow what the proxy wrote
         ("Forwarded", 'for="x, for="[2001:db8::7]"'),

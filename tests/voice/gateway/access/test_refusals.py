@@ -94,6 +94,17 @@ def test_a_flood_makes_few_records_and_every_refusal_is_counted(
     assert refusals.counts == {"no_token": 50_000, "origin": 50_000}
 
 
+def test_a_sum_says_who_was_refused_how_often(refusals: Refusals, notes: Notes) -> None:
+    for _ in range(ONE_BY_ONE):
+        refusals.add(refusal())
+    for client, who in ((1, "tok-1"), (2, "tok-1"), (2, "")):
+        refusals.add(refusal(client, who=who))
+    refusals.write_sum()
+    [summed] = notes.sums
+    assert summed["clients"] == {"192.0.2.1": 1, "192.0.2.2": 2}
+    assert summed["tokens"] == {"tok-1": 2}
+
+
 def test_each_minute_has_its_own_records_and_the_sum_of_the_one_before(
     refusals: Refusals, notes: Notes, now: list[int]
 ) -> None:
