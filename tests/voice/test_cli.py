@@ -669,6 +669,21 @@ def test_a_token_that_never_expires_is_asked_for_by_that_word() -> None:
     assert told("token", "create", "x", "--role", "auditor", "--expires", "never", run=run_here)["expires_at"] is None
 
 
+def test_a_token_that_was_revoked_is_listed_as_that_and_not_as_expired(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = ("--home", str(tmp_path), "--json")
+    assert main(["token", "create", "x", "--role", "auditor", *at]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert (made["state"], made["revoked_at"]) == ("valid", None)
+    assert main(["token", "revoke", made["id"], *at]) == 0
+    capsys.readouterr()
+    assert main(["token", "list", *at]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["tokens"]
+    assert listed["state"] == "revoked"
+    assert listed["revoked_at"] is not None
+
+
 def test_a_token_without_a_role_is_refused_and_nothing_is_asked() -> None:
     done = run_here("token", "create", "x")
     assert done.returncode == 2

@@ -12,7 +12,7 @@ import pytest
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, doctor
 from agentos.core.communication.voice.doctor import Check, Level
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.storage.private import ensure_private_folder
+from agentos.core.communication.voice.storage.private import ensure_private_folder, keep_private
 
 MakeSettings = Callable[..., VoiceSettings]
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -89,6 +89,15 @@ async def test_recordings_that_were_left_open_are_closed_at_the_start(make_setti
     settings.recordings.chmod(0o777)
     async with AsyncVoiceService(settings):
         assert stat.S_IMODE(settings.recordings.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o750, 0o710, 0o705, 0o500])
+def test_what_group_or_others_may_do_is_taken_from_them_and_nothing_from_the_owner(mode: int, tmp_path: Path) -> None:
+    keep_private(tmp_path / "missing")
+    tmp_path.chmod(mode)
+    keep_private(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == mode & stat.S_IRWXU
+    tmp_path.chmod(0o700)
 
 
 def access(home: Path) -> list[Check]:

@@ -58,3 +58,9 @@ def test_a_worker_that_does_not_answer_slows_the_pace_while_it_does_not() -> Non
     assert waits == sorted(waits)
     assert waits[0] == pytest.approx(2)
     assert waits[-1] > 10
+
+
+def test_where_no_worker_runs_just_now_it_is_as_if_one_did() -> None:
+    pace = Pace()
+    pace.worked(100, 1.0)
+    assert pace.seconds_for(500, 0) == pace.seconds_for(500, 1) == pytest.approx(5)
