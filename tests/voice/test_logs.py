@@ -79,6 +79,13 @@ def test_a_message_is_an_event_and_its_facts(caplog: pytest.LogCaptureFixture) -
     assert (record.__dict__["event"], record.__dict__["facts"]) == ("port_back", {"port": "media", "after": 2})
 
 
+def test_what_a_host_puts_into_the_record_stays_beside_the_facts(caplog: pytest.LogCaptureFixture) -> None:
+    logger(f"{LOGGER}.test").warning("port_back", port="media", extra={"request": 7})
+    (record,) = caplog.records
+    assert record.getMessage() == "port_back: port='media'"
+    assert (record.__dict__["request"], record.__dict__["facts"]) == (7, {"port": "media"})
+
+
 def test_facts_with_a_percent_sign_are_written_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
     logger(f"{LOGGER}.test").warning("spill_left", path="100%d")
     assert caplog.messages == ["spill_left: path='100%d'"]

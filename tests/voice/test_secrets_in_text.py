@@ -41,6 +41,16 @@ def test_other_words_are_no_tokens(text: str) -> None:
     assert not holds_secret(text)
 
 
+def test_a_good_part_of_a_token_is_a_secret_too() -> None:
+    assert holds_secret(f"it begins with {TOKEN[:24]}")
+    assert not holds_secret(f"it begins with {TOKEN[:23]}")
+
+
+def test_what_is_told_is_without_what_may_be_the_beginning_of_a_token() -> None:
+    assert without_secrets(f"it begins with {TOKEN[:12]}") == "it begins with avt_…"
+    assert without_secrets(f"an {TOKEN[:11]}") == f"an {TOKEN[:11]}"
+
+
 def whole(value: str) -> dict[str, Any]:
     return {"metadata": {"note": value}}
 
