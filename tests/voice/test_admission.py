@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -9,6 +10,7 @@ import pytest
 
 from actors.supervisor import control_bound
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider
+from agentos.core.communication.voice import admission as module
 from agentos.core.communication.voice.admission import (
     SAMPLE_SECONDS,
     Admission,
@@ -139,6 +141,60 @@ def test_one_that_recovers_does_not_hide_another(admission: Admission) -> None:
     assert refusal(admission, Load(memory_bytes=390 * MB)) is None
 
 
+def test_before_the_descriptors_run_out_no_call_is_let_in(
+    admission: Admission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "open_files_limit", lambda: 1024)
+    monkeypatch.setattr(module, "next_descriptor", lambda: 959)
+    assert refusal(admission, Load()) is None
+    monkeypatch.setattr(module, "next_descriptor", lambda: 960)
+    assert "no more files can be opened" in str(refusal(admission, Load()))
+
+
+async def measured(meter: Meter, until: Callable[[], bool]) -> None:
+    """Samples are taken one behind the other, without the time between them."""
+
+    async def at_once() -> float:
+        await anyio.lowlevel.checkpoint()
+        return 0.0
+
+    meter.lag.measure = at_once  # type: ignore[method-assign]
+    async with anyio.create_task_group() as group:
+        group.start_soon(meter.run)
+        with anyio.fail_after(PATIENCE):
+            while not until():
+                await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
+
+
+@pytest.mark.anyio
+async def test_speech_that_is_behind_for_less_than_a_second_is_not_behind() -> None:
+    waits, told = iter([0, 9, 9, 9, 0, 9, 9, 9, 9, 9]), list[float]()
+
+    def wait() -> float:
+        told.append(meter.load.speech_wait_seconds)  # what the sample before said
+        return next(waits, 0)
+
+    meter = Meter(speech_wait=wait)
+    await measured(meter, lambda: len(told) > 11)
+    assert told[:12] == [0, 0, 0, 0, 0, 0, 0, 0, 0, 9, 9, 0]
+
+
+@pytest.mark.anyio
+async def test_while_ports_can_not_be_asked_those_that_were_silent_still_are() -> None:
+    asked = []
+
+    def silent() -> tuple[str, ...]:
+        asked.append(meter.load.silent_ports)
+        if len(asked) > 1:
+            raise RuntimeError("can't be asked")
+        return ("media",)
+
+    meter = Meter(silent_ports=silent)
+    await measured(meter, lambda: len(asked) > 3)
+    assert asked[:4] == [(), ("media",), ("media",), ("media",)]
+
+
 @pytest.mark.anyio
 async def test_a_queue_that_stands_still_is_measured() -> None:
     meter = Meter(lambda: Progress(10, 0), lambda: Progress(10, 3))
@@ -157,6 +213,18 @@ def test_memory_is_what_the_process_has() -> None:
     assert 60 * MB < grown < 80 * MB
     assert len(ballast) < memory_limit_bytes()
     assert before < memory_limit_bytes()
+
+
+@pytest.mark.parametrize(
+    ("limit", "is_less"), [("9223372036854771712", False), ("max", False), ("", False), (str(MB), True)]
+)
+def test_the_limit_of_a_container_counts_where_it_is_less_than_what_the_machine_has(
+    limit: str, is_less: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CGROUP_LIMITS", (tmp_path / "missing", tmp_path / "limit"))
+    machine = memory_limit_bytes()
+    (tmp_path / "limit").write_text(f"{limit}\n")
+    assert memory_limit_bytes() == (MB if is_less else machine)
 
 
 @pytest.mark.anyio

@@ -1,7 +1,13 @@
 """The limit on open files is raised when a program asks for it, and never by the service."""
 
+import errno
+import os
 import subprocess
 import sys
+
+import pytest
+
+from agentos.core.communication.voice.open_files import next_descriptor, open_files_limit
 
 CODE = """
 import resource
@@ -26,3 +32,15 @@ def test_the_soft_limit_is_raised_for_as_many_sessions() -> None:
 
 def test_a_limit_that_is_high_enough_stays() -> None:
     assert soft_limit_for(100, CODE.replace("256", "2048")) == 2_048
+
+
+def test_where_nothing_can_be_opened_any_more_the_limit_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert next_descriptor() < open_files_limit()
+
+    def too_many(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", too_many)
+        found = next_descriptor()
+    assert found == open_files_limit()
