@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -256,6 +257,41 @@ def test_a_folder_that_can_not_be_written_is_a_problem(
         try:
             assert "can't be written" in str(HomeWatch(store, ownership, tmp_path / "recordings")._look())
         finally:
+            ownership.release()
+
+
+def test_a_link_to_a_folder_that_is_gone_is_a_problem(tmp_path: Path) -> None:
+    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
+        ownership = Ownership.take(tmp_path, "me")
+        (tmp_path / "recordings").symlink_to(tmp_path / "a disk that is not mounted")
+        try:
+            assert "is no folder" in str(HomeWatch(store, ownership, tmp_path / "recordings")._look())
+        finally:
+            ownership.release()
+
+
+async def test_the_end_does_not_wait_for_a_disk_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, answers, answered = threading.Event(), threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        looking.set()
+        answers.wait(10)
+        answered.set()
+
+    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
+        ownership = Ownership.take(tmp_path, "me")
+        monkeypatch.setattr(ownership, "check", hangs)
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(HomeWatch(store, ownership, tmp_path / "recordings").run)
+                await anyio.to_thread.run_sync(looking.wait)
+                group.cancel_scope.cancel()
+            assert not answered.is_set()
+        finally:
+            answers.set()
+            await anyio.to_thread.run_sync(answered.wait)
             ownership.release()
 
 
