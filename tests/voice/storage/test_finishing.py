@@ -139,6 +139,7 @@ def test_one_that_is_damaged_has_failed_and_what_there_is_stays(left: Home) -> N
     assert after.state is FAILED
     assert before - {"000002.wav"} <= names(left, of)
     assert (after.recording_id, "recording_failed", "damaged") in ends(left)
+    assert [one.status for one in left.store.evidence(after.recording_id)] == [RequestStatus.FAILED]
     assert finishing(left).run().failed == ()
     assert left.store.failed_recordings() == [(of.session_id, after)]
     assert recording(left, other) == report.ready[0]
@@ -372,6 +373,20 @@ def test_samples_of_the_living_and_of_nobody_are_left_alone(left: Home) -> None:
     assert finishing(left).unnamed() == {"voice-3": None}
 
 
+def test_nothing_of_a_session_is_settled_before_its_final_record_is_stored(left: Home) -> None:
+    running = session("1", ACTIVE, recording_enabled=True)
+    left.leave(running)
+    left.write(running, sound(10))
+    before = names(left, running)
+    assert not finishing(left).take_up(running.session_id)
+    assert not finishing(left).take_up("voice-9")
+    assert names(left, running) == before
+    assert left.store.unfinished_recordings() == []
+    of = ended(left, "2", named=False)
+    assert finishing(left).take_up(of.session_id)
+    assert [session_id for session_id, _ in left.store.unfinished_recordings()] == [of.session_id]
+
+
 def test_a_folder_that_can_not_be_looked_into_keeps_none_of_the_others(
     left: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -455,6 +470,40 @@ def test_it_finishes_what_it_finds_and_what_comes(left: Home) -> None:
             assert told == ["3", "3", "9"], "who waits at its end waits for nothing any more"
     finally:
         assert finisher.close(WAIT_SECONDS)
+
+
+def test_it_rests_after_its_work_unless_somebody_waits(left: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, rests = [0], list[float]()
+    monkeypatch.setattr(module, "monotonic_ms", lambda: now[0])
+    monkeypatch.setattr(module, "sleep", rests.append)
+    finisher = RecordingFinisher(finishing(left), 3_600)
+    for worked_ms in (1, 9, 1_000):
+        now[0] += worked_ms
+        assert finisher._wanted()
+    assert rests == [0.02, 0.1]
+    with finisher.told("voice-1", lambda: None):
+        now[0] += 1_000
+        assert finisher._wanted()
+    assert rests == [0.02, 0.1]
+    now[0] += 1_000
+    assert finisher._wanted()
+    assert rests == [0.02, 0.1, 0.1]
+
+
+def test_one_that_can_not_be_told_any_more_keeps_nobody_from_it(left: Home) -> None:
+    of, other = ended(left, "1"), ended(left, "2")
+    finisher, told = RecordingFinisher(finishing(left), 3_600), threading.Event()
+
+    def over() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    with finisher.told(of.session_id, over), finisher.told(of.session_id, told.set):
+        finisher.start()
+        try:
+            assert told.wait(WAIT_SECONDS)
+            until(lambda: state(left, other) is READY)
+        finally:
+            assert finisher.close(WAIT_SECONDS)
 
 
 def test_its_end_waits_for_no_recording(left: Home, monkeypatch: pytest.MonkeyPatch) -> None:

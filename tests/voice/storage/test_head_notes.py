@@ -21,7 +21,14 @@ from agentos.core.communication.voice.doctor import Level
 from agentos.core.communication.voice.errors import ChainNotContinued, EvidenceUnavailable, StoreError
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage import head_notes
-from agentos.core.communication.voice.storage.head_notes import REQUEST, HeadFile, HeadNotes, check_heads, file_older
+from agentos.core.communication.voice.storage.head_notes import (
+    REQUEST,
+    SPARE_INTERVAL_SECONDS,
+    HeadFile,
+    HeadNotes,
+    check_heads,
+    file_older,
+)
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from machines.communication import ConnectorType
 from machines.evidence import EvidenceRecord
@@ -293,6 +300,39 @@ def test_the_file_stays_small_and_keeps_the_newest_heads(elsewhere: Path) -> Non
     assert kept == heads[-len(kept) :]
     assert len(kept) > 5
     assert list(elsewhere.parent.iterdir()) == [elsewhere]
+
+
+def test_who_may_read_the_file_may_read_it_when_it_was_made_smaller(elsewhere: Path) -> None:
+    file = HeadFile(elsewhere, max_bytes=500)
+    file.append(Head(1, f"{1:064x}"))
+    elsewhere.chmod(0o640)
+    first = elsewhere.stat()
+    for number in range(2, 12):
+        file.append(Head(number, f"{number:064x}"))
+    assert elsewhere.stat().st_ino != first.st_ino
+    assert elsewhere.stat().st_mode == first.st_mode
+
+
+def test_a_file_that_can_only_grow_gets_few_heads(
+    store: VoiceStore, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = HeadNotes(store, elsewhere, interval_seconds=0.01)
+    waited: list[float | None] = []
+    wait = notes._closing.wait
+
+    def until_the_next(seconds: float | None = None) -> bool:
+        waited.append(seconds)
+        return wait(0.01)
+
+    monkeypatch.setattr(notes._closing, "wait", until_the_next)
+    with store:
+        notes.start()
+        waits_for(lambda: waited == [0.01])
+        notes._file.spare = True
+        notes.stored()
+        waits_for(lambda: len(waited) > 1)
+        assert notes.close(10)
+    assert waited[1] == SPARE_INTERVAL_SECONDS
 
 
 def test_a_file_that_may_only_be_appended_to_is_not_made_smaller(elsewhere: Path) -> None:

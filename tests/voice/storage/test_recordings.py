@@ -115,6 +115,19 @@ def test_a_segment_whose_last_block_is_too_short_to_stand_inside_a_file(tmp_path
     assert info.smallest_block >= 16
 
 
+@pytest.mark.parametrize(("frames", "smallest", "largest"), [(5, 1600, 1600), (20, 4096, 4096), (120, 3712, 4096)])
+def test_a_packed_file_says_how_long_its_blocks_are_but_for_the_last_one(
+    tmp_path: Path, frames: int, smallest: int, largest: int
+) -> None:
+    writer = RecordingWriter(tmp_path, MONO, kind="flac", segment_seconds=1)
+    writer.write(0, noise(frames))
+    writer.close()
+    info = recover(tmp_path)
+    assert info is not None
+    said, _ = stream_info(Path(info.path).read_bytes())
+    assert (said.smallest_block, said.largest_block) == (smallest, largest)
+
+
 def test_mu_law_is_recorded_as_the_samples_it_stands_for(tmp_path: Path) -> None:
     audio_format = AudioFormat(encoding=AudioEncoding.MULAW, sample_rate=8_000)
     codes = bytes(range(256)) * 5
@@ -559,6 +572,17 @@ def test_recovering_a_finished_recording_or_an_empty_folder_changes_nothing(tmp_
     assert recover(tmp_path / "none") is None
     (tmp_path / "empty").mkdir()
     assert recover(tmp_path / "empty") is None
+
+
+def test_a_gap_that_was_noted_and_did_not_come_to_be_is_none(tmp_path: Path) -> None:
+    writer = RecordingWriter(tmp_path, MONO, kind="flac", segment_seconds=1)
+    writer.write(0, noise(5))
+    with (tmp_path / "gaps").open("a") as noted:
+        noted.write(f"{5 * FRAME} {2 * FRAME}\n{5 * FRAME} 0\n")  # the frames came after all
+    writer.write(5, noise(5))
+    info = recover(tmp_path)
+    assert info is not None
+    assert (info.samples, info.gaps) == (10 * FRAME, ())
 
 
 def test_gaps_are_told_of_a_recording_that_was_not_closed(tmp_path: Path) -> None:
