@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from tests import hanging
 
 TESTS = """
 import time
@@ -58,3 +61,41 @@ def test_a_run_that_hangs_ends_with_the_name_of_the_test(tmp_path: Path, workers
     if workers:
         assert "crashed while running 'test_hung.py::test_that_hangs'" in done.stdout
         assert "1 failed, 2 passed" in done.stdout  # what the other worker has ends
+
+
+@pytest.mark.timeout(33)
+def test_the_mark_of_a_test_goes_before_what_was_asked_for_the_run(request: pytest.FixtureRequest) -> None:
+    assert hanging.limit_of(request.node) == 33
+
+
+@pytest.mark.timeout(timeout=34)
+def test_a_mark_may_name_its_limit(request: pytest.FixtureRequest) -> None:
+    assert hanging.limit_of(request.node) == 34
+
+
+def test_what_was_asked_for_the_run_goes_before_the_setting(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request.config.option, "timeout", 7.0)
+    assert hanging.limit_of(request.node) == 7
+    monkeypatch.setattr(request.config.option, "timeout", None)
+    assert hanging.limit_of(request.node) == float(request.config.getini("timeout"))
+
+
+@pytest.mark.timeout(35)
+def test_the_last_resort_is_for_one_test_and_its_own_limit(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[object] = []
+    stand_in = SimpleNamespace(
+        dump_traceback_later=lambda seconds, **_: done.append(seconds),
+        cancel_dump_traceback_later=lambda: done.append("off"),
+    )
+    monkeypatch.setattr(hanging, "faulthandler", stand_in)
+    run = hanging.pytest_runtest_protocol(request.node)
+    next(run)
+    assert done == [35 + hanging.GRACE_SECONDS]
+    with pytest.raises(StopIteration) as ended:
+        run.send(True)
+    assert ended.value.value is True
+    assert done == [35 + hanging.GRACE_SECONDS, "off"]
