@@ -154,9 +154,9 @@ def test_before_the_descriptors_run_out_no_call_is_let_in(
 async def measured(meter: Meter, until: Callable[[], bool]) -> None:
     """Samples are taken one behind the other, without the time between them."""
 
-    async def at_once() -> float:
+    async def at_once() -> int:
         await anyio.lowlevel.checkpoint()
-        return 0.0
+        return 0
 
     meter.lag.measure = at_once  # type: ignore[method-assign]
     async with anyio.create_task_group() as group:

@@ -21,7 +21,7 @@ from agentos.core.communication.voice.storage.schema import HEAD
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.stt import base
 from machines.session import STTProvider
-from tests.voice.storage.test_finishing import ended
+from tests.voice.storage.test_finishing import ended, finishing
 from tests.voice.storage.test_recovery import Home, session, sound
 
 ROOT = Path(__file__).parents[2]
@@ -248,6 +248,33 @@ def test_samples_that_no_result_names_are_found_and_recovered(
     assert [check.found.partition(":")[0] for check in here] == ["samples of sessions that nobody knows", "damaged"]
     (tmp_path / "voice.db").rename(tmp_path / "elsewhere")
     assert "no database names" in found(examine(tmp_path), "recordings").found
+
+
+def test_a_damaged_recording_alone_is_a_warning_too(tmp_path: Path) -> None:
+    left = Home(tmp_path)
+    with closing(left.store):
+        damaged = ended(left, "1")
+        (left.recordings / damaged.session_id / "000000.flac").write_bytes(b"")
+        assert len(finishing(left).run().failed) == 1
+    (check,) = doctor._recordings(tmp_path)
+    assert check.level is Level.WARN
+    assert check.found == f"damaged: 1 ({damaged.session_id})"
+
+
+@pytest.mark.parametrize(("mode", "level"), [(0o644, Level.OK), (0o620, Level.WARN), (0o602, Level.WARN)])
+def test_heads_that_others_can_write_are_a_warning(
+    mode: int, level: Level, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = tmp_path / "the heads"
+    heads.touch()
+    heads.chmod(mode)
+    monkeypatch.setenv("AGENTOS_VOICE_HEADS", str(heads))
+    (check,) = doctor._heads(home)
+    assert check.level is level
+    assert ("others can write it" in check.found) is (level is Level.WARN)
+    assert not check.advice or os.system(check.advice) == 0
+    (check,) = doctor._heads(home)
+    assert check.level is Level.OK
 
 
 def test_heads_are_held_against_the_chain_and_belong_elsewhere(
