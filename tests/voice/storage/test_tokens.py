@@ -176,3 +176,13 @@ def test_a_role_without_its_project_or_a_project_without_its_role_is_refused(
 
 def test_a_token_can_name_every_project_that_a_session_can() -> None:
     assert PROJECT_LIMIT == MAX_PROJECT_ID
+
+
+def test_of_more_tokens_than_one_query_takes_none_is_left_out(
+    tokens: TokenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOKENS_A_QUERY", 2)
+    made = [tokens.create(f"number {number}") for number in range(5)]
+    assert tokens.whose(made).keys() == set(made)
+    ids = {token.id for token in tokens.list()}
+    assert tokens.standing(ids) == ids

@@ -129,6 +129,22 @@ def test_what_is_not_taken_is_summed_up_and_tried_again(refusals: Refusals, note
     assert [one["refusals"] for one in notes.sums] == [30]
 
 
+def test_whatever_keeps_a_refusal_from_being_recorded_is_logged_and_the_refusal_counted(now: list[int]) -> None:
+    notes, broken = Notes(), [True]
+
+    def note(record: EvidenceRecord) -> None:
+        if broken[0]:
+            raise RuntimeError("a planted fault")
+        notes(record)
+
+    refusals = Refusals(note, clock=lambda: now[0])
+    refusals.add(refusal())
+    refusals.write_sum()
+    broken[0] = False
+    refusals.write_sum()
+    assert [one["refusals"] for one in notes.sums] == [1]
+
+
 @pytest.mark.trio
 async def test_a_sum_is_written_at_the_end_of_its_minute_though_nothing_more_comes(
     notes: Notes, autojump_clock: trio.testing.MockClock
