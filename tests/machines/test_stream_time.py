@@ -249,3 +249,18 @@ def test_another_process_looks_for_short_pauses_from_where_it_goes_on() -> None:
     for turn in range(200):
         again.hear(3_600_000 + turn * 120, 5, fresh=not turn)
     assert [one.reason for one in again.told] == ["too_little_audio"]
+
+
+def test_a_clock_that_began_anew_tells_nothing_a_second_time() -> None:
+    session = Session()
+    for _ in range(2):
+        for turn in range(200):
+            session.hear(turn * 100, 15, fresh=not turn)
+    assert [one.reason for one in session.told] == ["too_much_audio"]
+
+
+def test_a_client_that_begins_behind_a_long_gap_is_looked_at_from_its_first_audio_on() -> None:
+    session = Session(None, 180_000, 180_000)
+    for turn in range(200):
+        session.hear(turn * 120, 5, fresh=not turn)
+    assert [one.reason for one in session.told] == ["too_little_audio"]
