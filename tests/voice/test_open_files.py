@@ -2,12 +2,19 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 
 import pytest
 
-from agentos.core.communication.voice.open_files import next_descriptor, open_files_limit
+from agentos.core.communication.voice.open_files import (
+    MOST_OPEN_FILES,
+    calls_for,
+    most_open_files,
+    next_descriptor,
+    open_files_limit,
+)
 
 CODE = """
 import resource
@@ -44,3 +51,18 @@ def test_where_nothing_can_be_opened_any_more_the_limit_is_reached(monkeypatch: 
         patched.setattr(os, "open", too_many)
         found = next_descriptor()
     assert found == open_files_limit()
+
+
+@pytest.mark.parametrize(("limit", "calls"), [(160, 50), (1_024, 320), (20_000, 9_360), (1_048_576, 523_648)])
+def test_the_calls_for_which_there_are_descriptors(limit: int, calls: int) -> None:
+    assert calls_for(limit) == calls
+
+
+@pytest.mark.parametrize(
+    ("hard", "most"), [(4_096, 4_096), (2**30, MOST_OPEN_FILES), (resource.RLIM_INFINITY, MOST_OPEN_FILES)]
+)
+def test_the_limit_of_a_server_is_one_that_can_be_reached(
+    hard: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, hard))
+    assert most_open_files() == most
