@@ -170,6 +170,13 @@ def test_samples_that_are_not_those_of_the_final_record_are_not_handed_out(left:
     )
 
 
+def test_a_segment_of_another_rate_is_not_taken_for_the_one_that_was_written(left: Home) -> None:
+    of = ended(left)
+    segment = left.recordings / of.session_id / "000000.flac"
+    soundfile.write(segment, soundfile.read(segment, dtype="int16")[0], 8_000)
+    assert [one.state for one in finishing(left).run().failed] == [FAILED]
+
+
 def test_sound_in_a_gap_was_never_written_and_is_not_handed_out(left: Home) -> None:
     of = ended(left, gap=20)
     file = left.recordings / of.session_id / "recording.flac"
@@ -470,6 +477,33 @@ def test_it_finishes_what_it_finds_and_what_comes(left: Home) -> None:
             assert told == ["3", "3", "9"], "who waits at its end waits for nothing any more"
     finally:
         assert finisher.close(WAIT_SECONDS)
+
+
+def test_what_is_still_written_is_left_alone_and_what_the_disk_refuses_is_put_off(
+    left: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, written, tries = finishing(left), [True], list[str]()
+
+    def take_up(session_id: str, _: object) -> bool:
+        tries.append(session_id)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    finisher = RecordingFinisher(work, 3_600, writing=lambda _: written[0])
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "take_up", take_up)
+        finisher.expect("voice-1")
+        finisher._take_up()
+        assert tries == []
+        written[0] = False
+        for _ in range(2):
+            finisher._take_up()
+        assert tries == ["voice-1"], "the second time it is left for the next interval"
+        assert finisher.expects("voice-1")
+    ended(left, named=False)
+    finisher._put_off.clear()
+    finisher._take_up()
+    assert not finisher.expects("voice-1")
+    assert len(work.run().ready) == 1
 
 
 def test_it_rests_after_its_work_unless_somebody_waits(left: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -302,6 +302,18 @@ def test_the_file_stays_small_and_keeps_the_newest_heads(elsewhere: Path) -> Non
     assert list(elsewhere.parent.iterdir()) == [elsewhere]
 
 
+def test_a_head_that_a_full_disk_took_half_of_is_not_noted(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, head, write = HeadFile(elsewhere), Head(1, f"{1:064x}"), os.write
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="not written whole"):
+        patched.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
+        file.append(head)
+    assert file.newest() == 0
+    file.append(head)
+    assert file.newest() == 1
+    heads, (half,) = file.read()
+    assert (heads, head.text.startswith(half)) == ([head], True)
+
+
 def test_who_may_read_the_file_may_read_it_when_it_was_made_smaller(elsewhere: Path) -> None:
     file = HeadFile(elsewhere, max_bytes=500)
     file.append(Head(1, f"{1:064x}"))
