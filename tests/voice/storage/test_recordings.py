@@ -26,6 +26,7 @@ from msgspec.structs import replace
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.flac import stream_info
 from agentos.core.communication.voice.storage import segments
+from agentos.core.communication.voice.storage.left_segments import closed_steps
 from agentos.core.communication.voice.storage.packing import finished_steps
 from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingWriter
 from agentos.core.communication.voice.storage.segments import RecordingDamaged, sounding
@@ -583,6 +584,30 @@ def test_a_gap_that_was_noted_and_did_not_come_to_be_is_none(tmp_path: Path) -> 
     info = recover(tmp_path)
     assert info is not None
     assert (info.samples, info.gaps) == (10 * FRAME, ())
+
+
+def test_a_file_that_an_older_version_packed_is_as_long_as_it_is(tmp_path: Path, kind: Kind) -> None:
+    writer = RecordingWriter(tmp_path, MONO, kind=kind, segment_seconds=1)
+    writer.write(0, noise(60))
+    writer.close()
+    packed = recover(tmp_path, kind)
+    assert packed is not None
+    manifest = json.loads((tmp_path / "recording.json").read_text())
+    del manifest["digest"], manifest["recording_id"]
+    (tmp_path / "recording.json").write_text(json.dumps(manifest))
+    soundfile.write(tmp_path / "000002.wav", np.zeros(FRAME, np.int16), MONO.sample_rate)  # is in no file of the call
+    found = taken(closed_steps(tmp_path, kind, 90 * FRAME), lambda: True)
+    assert found is not None
+    assert (found.length, found.gaps, found.digest) == (60 * FRAME, (), packed.digest)
+
+
+def test_copies_that_were_being_made_when_a_process_died_do_not_stay(tmp_path: Path, kind: Kind) -> None:
+    writer = RecordingWriter(tmp_path, MONO, kind=kind, segment_seconds=1)
+    writer.write(0, noise(60))
+    for name in ("000005.flac.tmp", "recording.other.tmp"):  # which nobody writes anew
+        (tmp_path / name).touch()
+    assert recover(tmp_path, kind) is not None
+    assert names(tmp_path) == {f"recording.{kind}", "recording.json"}
 
 
 def test_gaps_are_told_of_a_recording_that_was_not_closed(tmp_path: Path) -> None:
