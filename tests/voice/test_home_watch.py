@@ -277,7 +277,7 @@ async def test_the_end_does_not_wait_for_a_disk_that_does_not_answer(
 
     def hangs() -> None:
         looking.set()
-        answers.wait(10)
+        answers.wait(30)
         answered.set()
 
     with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentos.core.communication.voice.gateway.websocket_frames import BINARY, MORE, STRANGE, frame_at
+from agentos.core.communication.voice.gateway.websocket_frames import BINARY, MORE, STRANGE, frame_at, is_counted
 
 MOST = 70_000
 MASK = bytes(4)
@@ -39,3 +39,9 @@ def test_a_frame_is_told_from_its_first_bytes(size: int, shown: bytes) -> None:
 def test_a_payload_that_is_too_long_is_not_waited_for() -> None:
     begin = bytes([BINARY]) + b"\xff" + (MOST + 1).to_bytes(8, "big")
     assert frame_at(begin, 0, MOST)[0] == STRANGE
+
+
+def test_what_the_app_does_not_see_as_a_message_is_counted_here() -> None:
+    whole, parts, control = (0x81, 0x82), (0x00, 0x01, 0x02, 0x80), (0x88, 0x89, 0x8A)
+    assert [is_counted(kind) for kind in whole] == [False] * 2
+    assert [is_counted(kind) for kind in (*parts, *control)] == [True] * 7
