@@ -101,6 +101,18 @@ def test_a_drain_that_was_asked_for_ends_the_server(backend: str, home: Path) ->
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_request_that_never_came_whole_holds_no_end_up_and_is_no_error(backend: str, home: Path) -> None:
+    begun = "POST /v1/sessions HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: 400\r\n\r\n{{"
+    with serving("--no-auth", "--backend", backend) as here:
+        address = here.url.removeprefix("http://")
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as client:
+            client.sendall(begun.format(address).encode())
+            here.curl("/healthz", status=200)  # it came behind the other
+            assert here.end() == 0
+    assert here.complaints == ""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_who_has_no_token_is_refused_and_the_refusal_is_in_evidence(backend: str, home: Path) -> None:
     with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
         token = TokenStore(store).create("curl", role=Role.OPERATOR)

@@ -84,6 +84,7 @@ def _outcome(
         "heads": [
             {"place": check.head.seq, "hash": check.head.hash, "state": check.state.value} for check in found.heads
         ],
+        "torn_lines": torn,
         "mismatches": None if beside is None else [mismatch._asdict() for mismatch in mismatches],
         "recordings": None if read is None else {"whole": read.whole, "unfinished": read.unfinished},
         "not_shown": _not_shown(found),

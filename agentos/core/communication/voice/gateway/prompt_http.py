@@ -70,6 +70,15 @@ class PromptHttp(H11Protocol):
         if not self._held and not self.flow.read_paused and self.transport.get_protocol() is self:
             self.transport.resume_reading()
 
+    def shutdown(self) -> None:
+        """The server ends. A request that never came whole is given up as if its client had gone: waiting for the rest of it
+        would only end with its task."""
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and not cycle.response_started:
+            self.transport.close()
+        else:
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
         self._came()
