@@ -2,17 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from agentos.core.communication.voice.storage import resumption
 from agentos.core.communication.voice.storage.remains import Remains
 from agentos.core.communication.voice.storage.resumption import Restored, restored_steps
 from agentos.core.communication.voice.storage.steps import taken
 from machines.events import VoiceEventType
 from machines.losses import Lost
 from machines.session import AudioMismatch
-from tests.voice.storage.test_recovery import ACTIVE, Home, event, record, session, sound
+from tests.voice.storage.test_recovery import ACTIVE, BORN, Home, event, record, session, sound
 
 
 @pytest.fixture
@@ -22,7 +24,9 @@ def left(tmp_path: Path) -> Iterator[Home]:
         yield home
 
 
-def restored(home: Home, *, recorded: bool, utterances: tuple[tuple[int, int], ...], first_frame: int = 0) -> Restored:
+def restored(
+    home: Home, *, recorded: bool, utterances: tuple[tuple[int, int], ...], first_frame: int = 0, at_seconds: int = 0
+) -> Restored:
     """A session of which 20 frames are accounted and, if it is recorded, on the disk; these utterances were finished, from one
     time to another, in milliseconds."""
     of = session("1", ACTIVE, recording_enabled=recorded)
@@ -36,6 +40,7 @@ def restored(home: Home, *, recorded: bool, utterances: tuple[tuple[int, int], .
     ]
     mismatched = record(of, 4, "audio_mismatched", reason="too_much_audio", audio_ms=2_000, media_ms=1_000)
     records = [record(of, 3, "audio_accounted", upto_frame=20, **account), mismatched]
+    records = [one.model_copy(update={"created_at": BORN + timedelta(seconds=at_seconds)}) for one in records]
     remains = Remains(of, "dead", records, said)
     steps = restored_steps(remains, home.recordings / of.session_id, "flac", 1, first_frame)
     return taken(steps, lambda: True)
@@ -67,3 +72,12 @@ def test_where_the_account_has_all_that_was_heard_it_goes_on_from_there(left: Ho
 def test_a_caller_that_can_send_less_again_has_the_greater_gap(left: Home) -> None:
     found = restored(left, recorded=False, utterances=((0, 1_000),), first_frame=70)
     assert (found.resumption.account.upto, found.resumption.account.lost) == (70, (("process_died", 50),))
+
+
+@pytest.mark.parametrize(
+    ("now", "age"), [(-3_600, 40.0), (100, 100.0)], ids=["the clock was set back", "a minute later"]
+)
+def test_its_age_is_that_of_its_call(left: Home, monkeypatch: pytest.MonkeyPatch, now: int, age: float) -> None:
+    monkeypatch.setattr(resumption, "utc_now", lambda: BORN + timedelta(seconds=now))
+    found = restored(left, recorded=False, utterances=(), at_seconds=40)
+    assert found.resumption.age_seconds == age

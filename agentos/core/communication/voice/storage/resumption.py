@@ -71,7 +71,8 @@ def restored_steps(
     spoken = min(remains.spoken, known.upto)
     unheard = ((PROCESS_DIED, known.upto - spoken),) if known.upto > spoken else ()
     heard = Transcribed(remains.transcript, spoken, unheard)
-    age = utc_now() - session.created_at
+    newest = max((record.created_at for record in remains.records), default=session.created_at)
+    age = max(utc_now(), newest) - session.created_at  # the clock may have been set back meanwhile
     detail = (
         (
             "resumed",
