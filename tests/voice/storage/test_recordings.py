@@ -25,11 +25,12 @@ from msgspec.structs import replace
 
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.flac import stream_info
+from agentos.core.communication.voice.open_files import next_descriptor
 from agentos.core.communication.voice.storage import segments
 from agentos.core.communication.voice.storage.left_segments import closed_steps
 from agentos.core.communication.voice.storage.packing import finished_steps
 from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingWriter
-from agentos.core.communication.voice.storage.segments import RecordingDamaged, sounding
+from agentos.core.communication.voice.storage.segments import LiveSegment, OpenSegments, RecordingDamaged, sounding
 from agentos.core.communication.voice.storage.steps import taken
 from machines.audio import AudioEncoding, AudioFormat
 from machines.recording import RecordingInfo, RecordingState
@@ -843,3 +844,60 @@ def test_a_wav_of_more_than_4_gb_has_an_rf64_header(tmp_path: Path) -> None:
         file.truncate(file.tell() + length)
     with soundfile.SoundFile(path) as sound:
         assert (sound.format, sound.frames, sound.samplerate, sound.channels) == ("RF64", length // 4, 48_000, 2)
+
+
+class TestOpenSegments:
+    @pytest.fixture
+    def clock(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        now = [0]
+        monkeypatch.setattr(segments, "monotonic_ms", lambda: now[0])
+        return now
+
+    def opened(self) -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    def test_what_is_written_again_and_again_stays_open_for_a_second(self, tmp_path: Path, clock: list[int]) -> None:
+        files, before = OpenSegments(lambda: 1_000_000), self.opened()
+        live = LiveSegment(tmp_path / "a.wav", 16_000, 1, files)
+        for at in range(5):
+            live.write(at * 640, bytes(640))
+            clock[0] += 200
+            assert (len(files), self.opened()) == (1, before + 1)
+        files.close_old()
+        assert (len(files), self.opened()) == (0, before)
+        live.write(5 * 640, b"\1" * 640)
+        live.close()
+        assert (len(files), self.opened()) == (0, before)
+        assert samples_of(tmp_path / "a.wav") == bytes(5 * 640) + b"\1" * 640
+
+    def test_a_file_that_was_exchanged_is_written_to_no_more_after_a_second(
+        self, tmp_path: Path, clock: list[int]
+    ) -> None:
+        live = LiveSegment(tmp_path / "a.wav", 16_000, 1, OpenSegments(lambda: 1_000_000))
+        live.write(0, bytes(640))
+        (tmp_path / "a.wav").unlink()
+        clock[0] += 1_000
+        with pytest.raises(RecordingError):
+            live.write(640, bytes(640))
+
+    def test_descriptors_that_others_need_are_given_back(self, tmp_path: Path) -> None:
+        before, limit = self.opened(), next_descriptor()
+        files = OpenSegments(lambda: limit)
+        live = LiveSegment(tmp_path / "a.wav", 16_000, 1, files)
+        live.write(0, bytes(640))
+        assert (len(files), self.opened()) == (0, before)
+
+    def test_where_no_more_may_be_opened_those_that_are_open_are_closed_first(self, tmp_path: Path) -> None:
+        files = OpenSegments(lambda: 1_000_000)
+        first, second = (LiveSegment(tmp_path / f"{name}.wav", 16_000, 1, files) for name in "ab")
+        first.write(0, bytes(640))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (next_descriptor(), hard))
+        try:
+            second.write(0, bytes(640))
+            assert len(files) == 1
+            files.close_all()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        second.close()
+        assert samples_of(tmp_path / "b.wav") == bytes(640)

@@ -26,7 +26,9 @@ from agentos.core.communication.voice.audio.convert import to_pcm16
 from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
 from agentos.core.communication.voice.audio.meter import FrameLevels, frame_levels
 from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.open_files import open_files_limit
 from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingKind, RecordingWriter
+from agentos.core.communication.voice.storage.segments import OPEN_MS, OpenSegments
 from agentos.core.time import monotonic_ms
 from machines.audio import AudioEncoding, AudioFormat
 from machines.losses import Losses, Lost
@@ -195,6 +197,7 @@ class MediaPort:
         self._batches = 0
         self._stray = 0
         self._errors = 0
+        self._files = OpenSegments(lambda: open_files_limit() // 2)
 
     def start(self) -> None:
         """Start the thread. Work that was submitted before is done now."""
@@ -324,7 +327,9 @@ class MediaPort:
             longest_run = self._deal_with_queue()
             self._seal_and_end(until_ms=began_ms + self._pace_ms)
             self._report_overdue()
+            self._files.close_old()
             if self._closing_at_ms is not None and not self._batch and self._wind_up(self._closing_at_ms):
+                self._files.close_all()
                 return
             if not self._endings and not self._seals:
                 self._wait(longest_run, began_ms)
@@ -339,6 +344,8 @@ class MediaPort:
         if not self._batch and not self._urgent:
             first = next(iter(self._untold), None)
             left_ms = None if first is None else max(0, first.since_ms + _REPORT_MS - monotonic_ms())
+            if self._files:  # those that stay open are not to stay so for ever
+                left_ms = OPEN_MS if left_ms is None else min(left_ms, OPEN_MS)
             self._wake.acquire(timeout=None if left_ms is None else left_ms / 1000)
         self._doing = _WORKING
 
@@ -419,6 +426,8 @@ class MediaPort:
                 account.upto = account.told = carried.upto
                 account.kept, account.n_bytes = carried.kept, carried.n_bytes
                 account.digest, account.writer = carried.digest, carried.writer
+                if account.writer is not None:
+                    account.writer.files = self._files
                 account.losses = Losses(carried.lost)
         else:  # its recorder was restarted: only where the facts go has changed
             account.reply_to = work.reply_to
@@ -473,6 +482,7 @@ class MediaPort:
                     segment_seconds=self._segment_seconds,
                     defer_sealing=True,
                 )
+                account.writer.files = self._files
                 if account.audio_format.encoding is AudioEncoding.PCM_S16LE:
                     account.digest = account.writer.digest  # what is recorded is what came, to the byte
             account.writer.write(run.first, run.data)

@@ -28,6 +28,7 @@ from agentos.core.communication.voice.storage.manifest import (
 )
 from agentos.core.communication.voice.storage.segments import (
     LARGEST_WAV_BYTES,
+    NONE_OPEN,
     LiveSegment,
     Plain,
     RecordingError,
@@ -86,6 +87,8 @@ class RecordingWriter:
         self._silence = 0  # so many samples of it at the end, once it is closed
         self._fresh = True
         self._recording_id = new_recording_id()
+        self.files = NONE_OPEN
+        """Which keeps the segment that is being filled open; whoever writes again and again puts it in."""
         self.digest = hashlib.sha256()
         """Of all that was written, without the gaps, as signed 16 bit samples; whoever reopens a recording puts it in."""
         self.segment_failures = 0
@@ -293,7 +296,7 @@ class RecordingWriter:
     def _new_segment(self) -> LiveSegment:
         self._make_folder()
         path = self._folder / f"{len(self._segments):06d}.wav"
-        return LiveSegment(path, self._format.sample_rate, self._format.channels)
+        return LiveSegment(path, self._format.sample_rate, self._format.channels, self.files)
 
     def _begin_of(self, index: int) -> int:
         return self._begin + (index - self._older) * self._segment_samples

@@ -8,20 +8,22 @@ complete.
 import errno
 import os
 import struct
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import soundfile  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from agentos.core.communication.voice.storage.private import ensure_private_folder
+from agentos.core.time import monotonic_ms
 
 RecordingKind = Literal["flac", "wav"]
 
 WAV_HEADER_BYTES = 44
+OPEN_MS: Final = 1_000  # that a live segment stays open
 BLOCK_SAMPLES = 32_768  # sample instants read, encoded and written at a time
 LARGEST_WAV_BYTES = 0xFFFF_FFFF - 64  # of samples, with room for the header; beyond it RF64 is needed
 _AGAIN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -189,15 +191,74 @@ def cut_segment(path: Path, plain: Plain) -> None:
         os.fsync(file.fileno())
 
 
+class OpenSegments:
+    """Live segments that stay open between two writes, for one thread: those whose descriptors are below `below`, and none for
+    more than a second, so that a quiet call has no file open, and a folder that was removed or exchanged is noticed. Where the
+    process may open no more files, all of them are closed first."""
+
+    def __init__(self, below: Callable[[], int] = lambda: 0) -> None:
+        self._below = below
+        self._open: dict[Path, tuple[int, int]] = {}  # the descriptor, and when it was opened; the oldest comes first
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def opened(self, path: Path) -> Iterator[int]:
+        """The file for the length of the block. Raises `OSError`."""
+        found = self._open.get(path)
+        if found is not None and monotonic_ms() - found[1] < OPEN_MS:
+            yield found[0]
+            return
+        self.close(path)
+        try:
+            descriptor = os.open(path, _AGAIN)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._open:
+                raise
+            self.close_all()
+            descriptor = os.open(path, _AGAIN)
+        if descriptor < self._below():
+            self._open[path] = descriptor, monotonic_ms()
+            yield descriptor
+            return
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def close(self, path: Path) -> None:
+        """Close the file, if it is open."""
+        found = self._open.pop(path, None)
+        if found is not None:
+            os.close(found[0])
+
+    def close_old(self) -> None:
+        """Close those that were opened a second ago."""
+        before = monotonic_ms() - OPEN_MS
+        while self._open and next(iter(self._open.values()))[1] <= before:
+            self.close(next(iter(self._open)))
+
+    def close_all(self) -> None:
+        """Close all of them."""
+        while self._open:
+            self.close(next(iter(self._open)))
+
+
+NONE_OPEN: Final = OpenSegments()
+"""Keeps none open, for any thread."""
+
+
 class LiveSegment:
     """A segment that is being filled: a WAV file whose header says its length only once it is closed.
 
-    The file is open only while something is written to it. Opening costs 10 us more for each write; held open, a file for every
-    recorded call would use up what a process may open.
+    The file is open only while something is written to it, or as long as `files` keeps it open. Opening costs 10 us more for
+    each write; held open, a file for every recorded call would use up what a process may open.
     """
 
-    def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
+    def __init__(self, path: Path, sample_rate: int, channels: int, files: OpenSegments = NONE_OPEN) -> None:
         self.path = path
+        self._files = files
         self._sample_rate, self._channels = sample_rate, channels
         self._length = 0
         try:
@@ -212,7 +273,7 @@ class LiveSegment:
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Put samples at byte `offset` of the samples, behind all that was written. All or nothing."""
         try:
-            with _opened(self.path) as descriptor:
+            with self._files.opened(self.path) as descriptor:
                 try:
                     write_all(descriptor, data, WAV_HEADER_BYTES + offset)
                 except OSError:
@@ -235,6 +296,7 @@ class LiveSegment:
     def close(self) -> None:
         """Write the header's final sizes. The header's room is already there, so a full disk is no matter to most file systems;
         to others, `mend_header` does it later."""
+        self._files.close(self.path)
         try:
             with _opened(self.path) as descriptor:
                 write_all(descriptor, wav_header(self._sample_rate, self._channels, self._length), 0)
@@ -243,6 +305,7 @@ class LiveSegment:
 
     def discard(self) -> None:
         """Remove it: nothing was written. Where that fails, `mend_segment` removes it, or it stays and nothing names it."""
+        self._files.close(self.path)
         with suppress(OSError):
             self.path.unlink()
 
