@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from actors.simulation import Simulation
-    from actors.simulation_runs import Report
+    from actors.simulation.runner import Simulation
+    from actors.simulation.runs import Report
 
 SEEDS = 20
 
@@ -33,9 +33,9 @@ def check_simulation(
     `AssertionError` when a kind of fault fired in too few of the seeds.
     """
     __tracebackhide__ = True
-    from actors.simulation import PromiseBroken  # noqa: PLC0415 - as the module says
-    from actors.simulation_runs import run_seeds  # noqa: PLC0415
-    from actors.simulation_shrink import shrunk  # noqa: PLC0415
+    from actors.simulation.runner import PromiseBroken  # noqa: PLC0415 - as the module says
+    from actors.simulation.runs import run_seeds  # noqa: PLC0415
+    from actors.simulation.shrink import shrunk  # noqa: PLC0415
 
     report = run_seeds(
         lambda: simulation, range(SEEDS) if seeds is None else seeds, hours, on_day=lambda day: day.failure is None

@@ -8,9 +8,10 @@ from typing import Any
 
 import anyio
 
-from actors.actor import Actor, Out
-from actors.mailbox import Ref
-from actors.messages import (
+from actors.runtime.actor import Actor, Out
+from actors.runtime.mailbox import Ref
+from actors.runtime.system import ActorSystem, Token
+from actors.voice.messages import (
     Append,
     Changed,
     Commit,
@@ -29,9 +30,8 @@ from actors.messages import (
     Stop,
     Stored,
 )
-from actors.session import Ports, SessionActor, SessionLimits
-from actors.supervisor import Supervisor
-from actors.system import ActorSystem, Token
+from actors.voice.session import Ports, SessionActor, SessionLimits
+from actors.voice.supervisor import Supervisor
 from benchmarks.mailbox import Sink
 from benchmarks.reference import Deadlines, PlainCall
 from benchmarks.yard import Beside, Figure, measure, measure_beside

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 import anyio
 from msgspec import Struct
 
-from actors.actor import Actor, Out
-from actors.mailbox import CONTROL, Ref
-from actors.system import ActorSystem
+from actors.runtime.actor import Actor, Out
+from actors.runtime.mailbox import CONTROL, Ref
+from actors.runtime.system import ActorSystem
 from benchmarks.yard import Figure, measure, measure_async
 
 BURST = 64

@@ -12,8 +12,8 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from actors.model_parts import Faults
-from actors.voice_model import voice_model
+from actors.model.parts import Faults
+from actors.voice_lab.model import voice_model
 from benchmarks.checker import STATES as BY_HAND_STATES
 from benchmarks.checker import by_hand
 from machines.checker import Outcome, check

@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 
-from actors.system import ActorSystem
+from actors.runtime.system import ActorSystem
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from benchmarks.frames import FRAME, NO_ENGINE, settings
 from benchmarks.mailbox import Ask, Ping, Sink

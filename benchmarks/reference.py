@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from actors.messages import (
+from actors.voice.messages import (
     Changed,
     Closed,
     CloseMedia,
@@ -28,10 +28,10 @@ from actors.messages import (
     MediaClosed,
     OpenMedia,
 )
-from actors.quality import quality_of
-from actors.session import Ports
-from agentos.core.communication.voice.audio.door import Door, DoorLock
-from agentos.core.communication.voice.audio.media import MediaPort
+from actors.voice.quality import quality_of
+from actors.voice.session import Ports
+from agentos.core.communication.voice.recording.port import MediaPort
+from agentos.core.communication.voice.sessions.door import Door, DoorLock
 from agentos.core.time import monotonic_ms
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RequestStatus
@@ -260,7 +260,7 @@ class PlainCall:
         self.quality = PlainQuality()
         self.recorder = PlainRecorder(self, self.quality, self.ports.media, self.facts)
         if self.facts.stt_engine is not None:
-            self.transcriber = PlainTranscriber(self, self.ports.stt, self.facts)
+            self.transcriber = PlainTranscriber(self, self.ports.speech, self.facts)
 
     def _record(self, operation: str, detail: tuple[tuple[str, Any], ...] = ()) -> None:
         """Nobody is told of a move before its record is durable."""

@@ -21,9 +21,9 @@ from typing import NamedTuple
 import anyio
 import anyio.lowlevel
 
-from agentos.core.communication.voice.admission import memory_bytes
 from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.open_files import allow_open_files
+from agentos.core.communication.voice.running.admission import memory_bytes
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from machines.session import STTProvider, VoiceProvider
 

@@ -38,7 +38,7 @@ from agentos.core.communication.voice.gateway.app import voice_app
 from agentos.core.communication.voice.gateway.server import address_of, listening, serve
 from agentos.core.communication.voice.settings import load_settings
 from machines.session import STTProvider, VoiceProvider
-from machines.stream_messages import HEADER, SUBPROTOCOL, Hello, Pong, StreamFormat, encode
+from machines.stream.messages import HEADER, SUBPROTOCOL, Hello, Pong, StreamFormat, encode
 
 NO_ENGINE = STTProvider.GOOGLE  # an engine that is not installed: the session only records
 STREAMS = 500

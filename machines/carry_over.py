@@ -18,10 +18,9 @@ from typing import Any, Final, NamedTuple
 from machines.communication import ConnectorType, RequestStatus, RiskLevel
 from machines.evidence import ChainRow, EvidenceRecord, canonical_json, link, record_id
 from machines.heads import Head
-from machines.sealing import CARRIED_OVER
+from machines.operations import CHAIN_CARRIED_OVER, RECORD_UNREADABLE
 
 REQUEST: Final = "chain"  # the request id of the first record: it belongs to no session
-UNREADABLE: Final = "record_unreadable"  # the operation of what stands for a record that was no JSON object any more
 
 
 class CarriedOver(NamedTuple):
@@ -45,7 +44,7 @@ class CarriedOver(NamedTuple):
             id=record_id("chain-carried-over", 1),
             request_id=REQUEST,
             connector_type=ConnectorType.CUSTOM,
-            operation=CARRIED_OVER,
+            operation=CHAIN_CARRIED_OVER,
             request_summary=self._asdict(),
             status=RequestStatus.SUCCESS if self.fault is None else RequestStatus.FAILED,
             metadata={"audit_trace_id": audit_trace_id, "risk_tier": RiskLevel.LOW.value},
@@ -74,7 +73,7 @@ def carried_over(record: dict[str, Any]) -> CarriedOver | None:
 
     Raises `ValueError` when what it says can't be read.
     """
-    if record.get("operation") != CARRIED_OVER:
+    if record.get("operation") != CHAIN_CARRIED_OVER:
         return None
     try:
         found = CarriedOver(**record["request_summary"])
@@ -102,7 +101,7 @@ def carried(row: ChainRow, at: datetime) -> dict[str, Any]:
         id=row.id,
         request_id=row.request_id,
         connector_type=ConnectorType.CUSTOM,
-        operation=UNREADABLE,
+        operation=RECORD_UNREADABLE,
         request_summary={"text": row.record},
         status=RequestStatus.FAILED,
         metadata={"risk_tier": RiskLevel.LOW.value},

@@ -8,15 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from machines.evidence import FINAL, secret_of
+from machines.operations import OF_A_SESSION, SESSION_CREATED
 from machines.recording import RecordingState
 from machines.sealing import SEALED
 from machines.session import VoiceSessionState
 
-CREATED: Final = "session_created"
-OF_A_SESSION: Final = frozenset(
-    {CREATED, "session_active", "session_resumed", "session_stopping", "session_stopped"}
-    | {"audio_accounted", "audio_lost", "audio_mismatched", "port_failed", "record_refused"}
-)
 UNWRITABLE: Final = "unwritable"
 """Where a record says that it stands for one that could not be written as it was."""
 
@@ -80,7 +76,7 @@ _Found = Iterator[tuple[str, str]]
 def _of_the_session(
     session: Mapping[str, Any] | None, records: Sequence[Mapping[str, Any]], final: Mapping[str, Any] | None
 ) -> _Found:
-    created = any(record["operation"] == CREATED for record in records)
+    created = any(record["operation"] == SESSION_CREATED for record in records)
     if session is None:
         if created:
             yield "session-missing", "it has records, and is not stored"

@@ -94,7 +94,7 @@ class _Run:
 def check_model(
     model: "Model[Any, Any]", *, expression: str = "", imports: Iterable[str] = (), **options: Any
 ) -> "Report":
-    """Check `model` with `options` (those of `machines.checker.check`) and return the report when every property holds.
+    """Check `model` with `options` (those of `machines.checker.checking`) and return the report when every property holds.
 
     Else raises an `AssertionError` whose text is the first counterexample as Markdown; also when something is not decided.
     `--model-max-states` and `--model-seed` go before the options here. With `--model-output DIR` a failure writes there what it

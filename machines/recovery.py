@@ -8,6 +8,7 @@ with it claims it first, and so does who ends it: of two, one wins.
 from typing import NamedTuple
 
 from machines.frozen import FrozenMap
+from machines.operations import SESSION_STOPPED, SESSION_STOPPING
 from machines.session import END_TRIGGER, SESSION, EndReason, VoiceSessionState
 
 RESUME = "resume"
@@ -26,10 +27,10 @@ def end_of_dead_session(state: VoiceSessionState) -> tuple[EndMove, ...]:
     moves: list[EndMove] = []
     if state not in {VoiceSessionState.STOPPING, VoiceSessionState.STOPPED}:
         state = SESSION.fire(state, END_TRIGGER[EndReason.RECOVERED])
-        moves.append(EndMove("session_stopping", state, final=False))
+        moves.append(EndMove(SESSION_STOPPING, state, final=False))
     if state is VoiceSessionState.STOPPING:
         state = SESSION.fire(state, SESSION.deadlines[state])
-        moves.append(EndMove("session_stopped", state, final=True))
+        moves.append(EndMove(SESSION_STOPPED, state, final=True))
     return tuple(moves)
 
 

@@ -21,6 +21,15 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from machines.operations import (
+    CHAIN_CARRIED_OVER,
+    HEADS_NOTED,
+    OF_A_SESSION,
+    RECORDING_FAILED,
+    RECORDING_READY,
+    SESSION_DENIED,
+)
+
 SALT_BYTES: Final = 32
 SEALED: Final = "sealed"
 PARTS: Final = ("request_summary", "response_summary", "response_summary.result", "metadata")
@@ -103,17 +112,12 @@ _RECORDING: Final[Mapping[str, Shape]] = MappingProxyType(
         "metadata": _TRACE,
     }
 )
-CARRIED_OVER: Final = "chain_carried_over"
-HEADS_NOTED: Final = "heads_noted"
-
-OPERATIONS: Final[Mapping[str, Mapping[str, Shape]]] = MappingProxyType(
+SHAPES: Final[Mapping[str, Mapping[str, Shape]]] = MappingProxyType(
     {
-        **dict.fromkeys(("session_created", "session_active", "session_resumed", "session_stopping"), _CALL),
-        **dict.fromkeys(("session_stopped", "session_denied", "audio_accounted", "audio_lost", "port_failed"), _CALL),
-        **dict.fromkeys(("record_refused", "audio_mismatched"), _CALL),
-        **dict.fromkeys(("recording_ready", "recording_failed"), _RECORDING),
+        **dict.fromkeys((*OF_A_SESSION, SESSION_DENIED), _CALL),
+        **dict.fromkeys((RECORDING_READY, RECORDING_FAILED), _RECORDING),
         **dict.fromkeys(("access_refused", "access_refusals"), _DOOR),
-        **dict.fromkeys((CARRIED_OVER, HEADS_NOTED), _CHAIN),
+        **dict.fromkeys((CHAIN_CARRIED_OVER, HEADS_NOTED), _CHAIN),
     }
 )
 """What may stand in the records of each operation of ours."""
@@ -129,7 +133,7 @@ class Content(NamedTuple):
 
 def split(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """A record as it may stand in the chain, and by part what must not, which is still to be sealed."""
-    shapes = OPERATIONS.get(record.get("operation", ""), _OF_A_HOST)
+    shapes = SHAPES.get(record.get("operation", ""), _OF_A_HOST)
     apart: dict[str, dict[str, Any]] = {}
     plain = {
         name: _split(value, shapes.get(name, _NOTHING), name, apart)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from inspect import signature
 from typing import Any, Protocol
 
-from machines.checker.check import check
+from machines.checker.checking import check
 from machines.checker.model import Model
 from machines.checker.regression import regression
 from machines.checker.report import as_json, extent, markdown, summary

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from machines.checker.asking import ask
-from machines.checker.check import check
+from machines.checker.checking import check
 from machines.checker.model import Model
 from machines.checker.result import Report
 from machines.checker.selfcheck import dependence

@@ -4,7 +4,7 @@ A model is a graph given by rules: initial states, the actions that a state enab
 States are immutable and hashable; two that are equal are one. Actions are values too, and come in the same order whenever
 they are asked for, so that a run is repeatable and its first counterexample always the same.
 
-This package knows nothing of actors, calls or audio. `actors.model` makes a model of actors.
+This package knows nothing of actors, calls or audio. `actors.model.actor_model` makes a model of actors.
 """
 
 # ruff: noqa: ARG002  what a method is given is told, also where the base has no use for it

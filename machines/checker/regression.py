@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from machines.checker.check import check
+from machines.checker.checking import check
 from machines.checker.choices import choices
 from machines.checker.model import Model, NotRepeatable
 from machines.checker.on_path import holds_on, property_named
-from machines.checker.replay import replay
+from machines.checker.replaying import replay
 from machines.checker.result import Outcome, Path, Verdict
 from machines.checker.text import one_line, slug
 

@@ -91,7 +91,7 @@ def as_json(model: Model[Any, Any], report: Report) -> dict[str, Any]:
     """All that was found, as plain lists, dicts, texts and numbers.
 
     Each path has `choices`: the place of the initial state among `model.initial()`, then that of each step among
-    `model.successors(state)`. It is all that `machines.checker.replay` needs.
+    `model.successors(state)`. It is all that `machines.checker.replaying` needs.
     """
     return {
         "model": report.model,

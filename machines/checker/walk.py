@@ -15,7 +15,7 @@ from machines.checker.asking import ask
 from machines.checker.model import Model, NoInitialState, Property, UnhashableState
 from machines.checker.on_path import holds_on
 from machines.checker.options import Options, Progress
-from machines.checker.replay import minimise
+from machines.checker.replaying import minimise
 from machines.checker.result import Outcome, Path, Report, Step, Verdict
 from machines.checker.selfcheck import SelfCheck
 

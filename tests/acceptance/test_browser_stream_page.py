@@ -13,7 +13,7 @@ import pytest
 
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
-from machines.stream_messages import COME_BACK, HEADER, StreamCode, read_from_client, read_from_server
+from machines.stream.messages import COME_BACK, HEADER, StreamCode, read_from_client, read_from_server
 from tests.voice.gateway.serving import PATIENCE, ROOT, serving
 
 PAGE = (ROOT / "docs" / "browser-stream.md").read_text()

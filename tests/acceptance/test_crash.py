@@ -17,9 +17,9 @@ import pytest
 import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService
+from agentos.core.communication.voice.recording.packing import finished_steps
+from agentos.core.communication.voice.recording.steps import taken
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.packing import finished_steps
-from agentos.core.communication.voice.storage.steps import taken
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms
 

@@ -95,3 +95,11 @@ def test_the_architecture_names_every_module() -> None:
     ]
     assert len(modules) > 300
     assert missing == []
+
+
+def test_the_architecture_names_no_module_that_is_not_there() -> None:
+    named = set(re.findall(r"`([\w./-]+\.(?:py|js))`", (DOCS / "architecture.md").read_text()))
+    files = [f"/{path.as_posix()}" for top in ("machines", "actors", "agentos") for path in (ROOT / top).rglob("*.*")]
+    missing = [name for name in sorted(named) if not any(path.endswith(f"/{name}") for path in files)]
+    assert len(named) > 200
+    assert missing == []

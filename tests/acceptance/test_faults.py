@@ -24,9 +24,9 @@ from agentos.core.communication.voice import (
     VoiceSession,
     VoiceSessionState,
 )
-from agentos.core.communication.voice import runtime as module
 from agentos.core.communication.voice.errors import EvidenceNotDurable, EvidenceUnavailable
 from agentos.core.communication.voice.models import SessionResult
+from agentos.core.communication.voice.running import runtime as module
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 
@@ -212,7 +212,7 @@ async def test_nothing_begins_every_stop_is_done_and_all_goes_in_later(fault: Fa
             await service.dispatch_audio_chunk(running.session_id, HALF_SECOND)
 
             fault.end()
-            while service.statistics().evidence.waiting_in_spill:
+            while service.statistics().store.waiting_in_spill:
                 await anyio.sleep(0.01)
             while True:
                 try:

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
-from actors.system import AskTimeout
+from actors.runtime.system import AskTimeout
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     AudioEncoding,
@@ -43,8 +43,8 @@ from agentos.core.communication.voice.errors import (
     ServiceClosed,
     SessionNotFound,
 )
+from agentos.core.communication.voice.recording.finishing import Finishing
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.finishing import Finishing
 from agentos.core.communication.voice.storage.ownership import owners
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.session import EndReason, SessionResult
@@ -97,7 +97,7 @@ async def main():
             await service.dispatch_audio_chunk(session.session_id, speech[frame * size : frame * size + size])
             await anyio.sleep(0.001)
         least = 1 if wish["resume"] else 3  # an account is among them
-        while wish["settled"] and (service.statistics().media.queued_frames or service.statistics().evidence.stored < least):
+        while wish["settled"] and (service.statistics().media.queued_frames or service.statistics().store.stored < least):
             await anyio.sleep(0.01)
         if wish["sentence"]:
             await heard(service, session.session_id)

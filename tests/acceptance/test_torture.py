@@ -39,9 +39,8 @@ import os, random, sys, time
 from array import array
 import anyio
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceEventType, VoiceProvider
-from agentos.core.communication.voice import directory
-from agentos.core.communication.voice.gateway.streams.seats import fate_of
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
+from agentos.core.communication.voice.sessions import directory
+from agentos.core.communication.voice.recording.recordings import RecordingWriter
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 engine, planted = STTProvider(sys.argv[5]), sys.argv[6]
@@ -81,7 +80,7 @@ async def call(service, group, ending):
         journal("created", session.session_id)
         group.start_soon(listen, service, session.session_id)
         door = service.door(session.session_id)
-        fate = fate_of(service, session, door)
+        fate = service.fates(session, door)
         sent = 0
         for _ in range(chance.choice([0, 1, 3, 30, 100])):
             frames = min(chance.choice([1, 2, 5]), 500 - sent)

@@ -33,7 +33,7 @@ with VoiceService() as service:
         assert service.stop_session(session.session_id)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(call, range(40)))
-    assert service.statistics().evidence.failed == 0
+    assert service.statistics().store.failed == 0
 """
 ONE_CALL = """
 import sys

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from actors import messages as m
-from actors.actor import Actor, Exited, Gone, Out
-from actors.evidence import EvidenceActor
-from actors.mailbox import CONTROL, CONTROL_BOUND, Ref
-from actors.policy import PolicyActor
-from actors.quality import QualityActor
-from actors.recorder import RecorderActor
-from actors.session import Ports, SessionActor, SessionLimits
-from actors.supervisor import Supervisor
-from actors.system import ActorSystem, Token
-from actors.transcriber import TranscriberActor
+from actors.runtime.actor import Actor, Exited, Gone, Out
+from actors.runtime.mailbox import CONTROL, CONTROL_BOUND, Ref
+from actors.runtime.system import ActorSystem, Token
+from actors.voice import messages as m
+from actors.voice.evidence import EvidenceActor
+from actors.voice.policy import PolicyActor
+from actors.voice.quality import QualityActor
+from actors.voice.recorder import RecorderActor
+from actors.voice.session import Ports, SessionActor, SessionLimits
+from actors.voice.supervisor import Supervisor
+from actors.voice.transcriber import TranscriberActor
 from machines.audio import AudioFormat
 from machines.events import VoiceEventType
 from machines.frozen import frozen
@@ -126,9 +126,9 @@ class World:
         self.too_early: list[str] = []
         self.routes: dict[str, Ref] = {}
         self.sent: dict[str, int] = {}
-        names = ("directory", "media", "stt", "store")
-        self.directory, self.media, self.stt, self.store_port = (ScriptedPort(self, name) for name in names)
-        self.ports = Ports(self.directory, self.media, self.stt, self.store_port)
+        names = ("directory", "media", "speech", "store")
+        self.directory, self.media, self.speech, self.store_port = (ScriptedPort(self, name) for name in names)
+        self.ports = Ports(self.directory, self.media, self.speech, self.store_port)
         self.supervisor = self.system.spawn(Supervisor(policy or VoicePolicy(), limits, self.ports, 1.0), "supervisor")
         self.settle()
 
@@ -187,7 +187,7 @@ class World:
         while True:
             while self.system.has_work():
                 self.system.turn()
-            for port in (self.store_port, self.media, self.stt):
+            for port in (self.store_port, self.media, self.speech):
                 if port.waiting and self.answers_now(port):
                     work = port.waiting.pop(0)
                     for ref, message in self.answers(port.name, work):
@@ -241,11 +241,11 @@ class World:
 
     def answers_now(self, port: ScriptedPort) -> bool:
         """Whether a port does its work; a silent one does it later, when it is not silent any more."""
-        return {"media": self.media_answers, "stt": self.stt_answers}.get(port.name, True)
+        return {"media": self.media_answers, "speech": self.stt_answers}.get(port.name, True)
 
     def answers(self, port: str, work: Any) -> list[tuple[Ref, Any]]:
         """What a port tells of a piece of work."""
-        return {"store": self.store_answers, "media": self.media_facts, "stt": self.stt_facts}[port](work)
+        return {"store": self.store_answers, "media": self.media_facts, "speech": self.stt_facts}[port](work)
 
     def store_answers(self, work: Any) -> list[tuple[Ref, Any]]:
         if isinstance(work, m.SpillWork):

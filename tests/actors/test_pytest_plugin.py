@@ -13,8 +13,8 @@ pytest_plugins = ["pytester"]
 ROOT = Path(__file__).parents[2]
 LOADED = () if entry_points(group="pytest11", name="agentos_voice_simulation") else ("-p", "actors.pytest_plugin")
 TEST = """
-from actors.actor import Actor
-from actors.simulation import FaultKind, Simulation
+from actors.runtime.actor import Actor
+from actors.simulation.runner import FaultKind, Simulation
 
 
 class Clock(Actor):
@@ -87,4 +87,4 @@ def test_it_is_an_entry_point_that_does_not_import_the_simulator() -> None:
         timeout=60,
         check=True,
     )
-    assert done.stdout.split() == ["actors", name]
+    assert done.stdout.split() == ["actors", name, "machines", "machines.facade"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from machines.evidence import canonical_json
-from machines.sealing import OPERATIONS, PARTS, SALT_BYTES, Content, commitment, fault_of, seal, seals, split, unsealed
+from machines.sealing import PARTS, SALT_BYTES, SHAPES, Content, commitment, fault_of, seal, seals, split, unsealed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
@@ -24,7 +24,7 @@ RECORDS = st.fixed_dictionaries(
     {
         "id": st.just("ev-a-1"),
         "request_id": st.just("voice-1"),
-        "operation": st.sampled_from([*OPERATIONS, "of a host"]),
+        "operation": st.sampled_from([*SHAPES, "of a host"]),
         "request_summary": MEMBERS,
         "response_summary": st.none() | MEMBERS,
         "metadata": MEMBERS,

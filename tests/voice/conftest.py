@@ -1,5 +1,6 @@
 """What the tests of the voice service share: settings that need no engine, audio, and a look at what was stored."""
 
+import contextlib
 from array import array
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from agentos.core.communication.voice.storage.store import VoiceStore
 
 MakeSettings = Callable[..., VoiceSettings]
 Records = Callable[..., list[dict[str, Any]]]
+
+SMALL_DISK_BYTES = 2 << 20
 
 
 @pytest.fixture
@@ -59,3 +62,23 @@ def audio() -> Callable[..., bytes]:
         return array("h", [(at * 7919) % 60_000 - 30_000 for at in range(first, first + samples)]).tobytes()
 
     return make
+
+
+@pytest.fixture
+def small_disk(new_file_system: Callable[[int], Path]) -> Path:
+    """A real file system of 2 MiB."""
+    return new_file_system(SMALL_DISK_BYTES)
+
+
+@pytest.fixture
+def fill_disk(small_disk: Path) -> Callable[[], Path]:
+    """Leaves no space on the small disk; returns the file to remove when there shall be some again."""
+
+    def fill() -> Path:
+        stuffing = small_disk / "stuffing"
+        with stuffing.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        return stuffing
+
+    return fill

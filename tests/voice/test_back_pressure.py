@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceService
-from agentos.core.communication.voice.audio.media import MediaPort
 from agentos.core.communication.voice.errors import Overloaded
+from agentos.core.communication.voice.recording.port import MediaPort
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore

@@ -36,9 +36,9 @@ from agentos.core.communication.voice.errors import (
     SessionNotFound,
     StoreError,
 )
+from agentos.core.communication.voice.recording.manifest import has_samples
+from agentos.core.communication.voice.recording.recordings import RecordingWriter
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.manifest import has_samples
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
 
 FRAME = 640
 PATIENCE = 30
@@ -63,7 +63,10 @@ def service(request: pytest.FixtureRequest, make_settings: MakeSettings) -> Iter
     assert threads() == []
 
 
-LOOP_ONLY = {"aclose": "close", "run": None, "door": None, "resources": None}
+LOOP_ONLY = {
+    "aclose": "close",
+    **dict.fromkeys(["run", "door", "fates", "snapshots", "can_be_resumed", "token_store", "voice_store"]),
+}
 """What only makes sense in a loop, and what it is called here."""
 
 

@@ -21,8 +21,8 @@ from agentos.core.communication.voice.storage.schema import HEAD
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.stt import base
 from machines.session import STTProvider
-from tests.voice.storage.test_finishing import ended, finishing
-from tests.voice.storage.test_recovery import Home, session, sound
+from tests.voice.recording.test_finishing import ended, finishing
+from tests.voice.recovery.test_recovery import Home, session, sound
 
 ROOT = Path(__file__).parents[2]
 

@@ -64,7 +64,7 @@ async def test_record_only_keeps_the_audio_and_says_that_nobody_heard_it(
     async with AsyncVoiceService(make_settings(on_stt_unavailable="record_only")) as service:
         session, ended = await call(service, STTProvider.AWS)
         told = [event async for event in service.events(session.session_id)]
-        assert service.statistics().stt.workers_started == 0
+        assert service.statistics().speech.workers_started == 0
     assert session.stt_provider is STTProvider.AWS
     assert session.stt_engine == "none"
     assert [event.payload["runs"] for event in told if event.event_type is VoiceEventType.STT_FALLBACK] == ["none"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from actors.messages import Judged
-from actors.system import TOP_INTENSITY
+from actors.runtime.system import TOP_INTENSITY
+from actors.voice.messages import Judged
 from agentos.core.communication.models import PolicyVerdict, RequestStatus
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSessionState
 from agentos.core.communication.voice.errors import StoreError

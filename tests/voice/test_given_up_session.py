@@ -8,8 +8,8 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actors.messages import Fail, Frames
-from actors.session import SessionActor
+from actors.voice.messages import Fail, Frames
+from actors.voice.session import SessionActor
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSessionState
 from agentos.core.communication.voice.models import EndReason
 from agentos.core.communication.voice.settings import VoiceSettings
@@ -37,7 +37,7 @@ async def test_a_stop_waits_for_an_end_that_the_supervisor_brings(
     async with AsyncVoiceService(make_settings(restart_limit=1)) as service:
         session = await service.create_session("project", VoiceProvider.LOCAL, STTProvider.WHISPER)
         monkeypatch.setattr(VoiceStore, "append", slowly)
-        listing = service.resources().directory.listing(session.session_id)
+        listing = service._runtime.resources().directory.listing(session.session_id)
         assert listing is not None
         await service.dispatch_audio_chunk(session.session_id, bytes(640))
         with anyio.fail_after(PATIENCE):

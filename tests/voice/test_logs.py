@@ -25,7 +25,7 @@ import sys, sqlite3, anyio, soundfile
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceService
 from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.storage.store import VoiceStore
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
+from agentos.core.communication.voice.recording.recordings import RecordingWriter
 
 def stopped(session_id): raise RuntimeError("a host's own fault")
 def created(session_id, metadata): raise RuntimeError("another one")

@@ -12,7 +12,7 @@ import pytest
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, doctor
 from agentos.core.communication.voice.doctor import Check, Level
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.storage.private import ensure_private_folder, keep_private
+from agentos.core.communication.voice.storage.folders import ensure_private_folder, keep_private
 
 MakeSettings = Callable[..., VoiceSettings]
 OTHERS = stat.S_IRWXG | stat.S_IRWXO

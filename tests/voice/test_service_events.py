@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from actors.messages import Emit
+from actors.voice.messages import Emit
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     STTProvider,
@@ -17,10 +17,10 @@ from agentos.core.communication.voice import (
     VoiceProvider,
     VoiceSession,
 )
-from agentos.core.communication.voice.directory import KEPT_EVENTS
 from agentos.core.communication.voice.errors import SessionNotFound
-from agentos.core.communication.voice.past_sessions import EVENTS_AT_ONCE
+from agentos.core.communication.voice.sessions.directory import KEPT_EVENTS
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.past_sessions import EVENTS_AT_ONCE
 from agentos.core.communication.voice.storage.store import VoiceStore
 from tests.loops import ASYNCIO, TRIO, loops
 
@@ -214,7 +214,7 @@ async def test_stored_events_are_read_a_part_at_a_time(
 
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
-        directory = service.resources().directory
+        directory = service._runtime.resources().directory
         for number in range(KEPT_EVENTS + 2 * EVENTS_AT_ONCE):
             directory.submit(Emit(session.session_id, VoiceEventType.ERROR, (("number", number),)))
         monkeypatch.setattr(VoiceStore, "events", events)

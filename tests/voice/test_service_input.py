@@ -14,18 +14,12 @@ import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
-from agentos.core.communication.voice import (
-    AsyncVoiceService,
-    STTProvider,
-    VoiceProvider,
-    VoiceService,
-    VoiceSession,
-    request,
-)
+from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceService, VoiceSession
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState, Overloaded
 from agentos.core.communication.voice.models import SessionResult
+from agentos.core.communication.voice.recording.recordings import RecordingWriter
+from agentos.core.communication.voice.running import request
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
 from machines.communication import RiskLevel
 from tests.loops import ASYNCIO, TRIO, loops
 

@@ -12,17 +12,16 @@ import anyio.to_thread
 import numpy as np
 import pytest
 
-from actors.actor import Out
-from actors.mailbox import HELD
-from actors.messages import OpenSession
-from actors.supervisor import Supervisor
+from actors.runtime.actor import Out
+from actors.runtime.mailbox import HELD
+from actors.voice.messages import OpenSession
+from actors.voice.supervisor import Supervisor
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     STTProvider,
     VoiceProvider,
     VoiceSession,
     VoiceSessionState,
-    runtime,
 )
 from agentos.core.communication.voice.errors import (
     EvidenceUnavailable,
@@ -35,6 +34,7 @@ from agentos.core.communication.voice.errors import (
     StoreError,
 )
 from agentos.core.communication.voice.models import EndReason
+from agentos.core.communication.voice.running import runtime
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 
 pytestmark = pytest.mark.anyio
@@ -435,8 +435,8 @@ class TestRunning:
         assert (running.sessions, after.sessions) == (1, 0)
         assert after.media.frames == 50
         assert after.media.queued_frames == 0
-        assert after.evidence.stored == 4
-        assert after.evidence.failed == after.evidence.spilled == 0
+        assert after.store.stored == 4
+        assert after.store.failed == after.store.spilled == 0
         assert after.actors.actors < running.actors.actors
         assert after.actors.crashes == 0
         assert after.actors.dead_letters == {}

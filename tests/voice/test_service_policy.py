@@ -9,15 +9,9 @@ import anyio
 import pytest
 
 from agentos.core.communication.models import PolicyVerdict, RequestStatus, RiskLevel
-from agentos.core.communication.voice import (
-    AsyncVoiceService,
-    STTProvider,
-    VoicePolicy,
-    VoiceProvider,
-    VoiceSession,
-    request,
-)
+from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoicePolicy, VoiceProvider, VoiceSession
 from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied, ProviderNotConfigured, Unrecordable
+from agentos.core.communication.voice.running import request
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore

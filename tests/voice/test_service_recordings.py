@@ -14,9 +14,9 @@ import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.voice import AsyncVoiceService, VoiceService
 from agentos.core.communication.voice.errors import InvalidState, ServiceClosed, SessionNotFound
+from agentos.core.communication.voice.recording import finishing, recordings
+from agentos.core.communication.voice.recording.segments import Plain, make_private_folder
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage import finishing, recordings
-from agentos.core.communication.voice.storage.segments import Plain, make_private_folder
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.recording import RecordingState
 from machines.session import STTProvider, VoiceProvider, VoiceSessionState
@@ -98,12 +98,12 @@ async def test_the_result_says_all_of_it_before_it_is_one_file(
             assert recording is not None
             assert (recording.samples, recording.seconds, recording.segments) == (80_000, 5.0, 5)
             assert recording.digest == frames.digest
-            final = service.resources().store.evidence(session_id)[-1]
+            final = service.voice_store().evidence(session_id)[-1]
             assert final.response_summary is not None
             said = final.response_summary["result"]["recording"]
             assert (said["state"], said["digest"], said["samples"]) == ("finishing", recording.digest, 80_000)
         await service.recording(session_id)
-        assert service.resources().store.evidence(session_id)[-1] == final
+        assert service.voice_store().evidence(session_id)[-1] == final
 
 
 async def test_calls_that_end_together_with_the_service_leave_their_recordings_to_the_next(

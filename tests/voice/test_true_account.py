@@ -77,7 +77,7 @@ async def test_what_listeners_are_told_was_said_outlives_the_process(
     monkeypatch.setattr(VoiceStore, "add_events", slowly)
     async with AsyncVoiceService(make_settings()) as service:
         session_id, number, payload = await first_final(service)
-        stored = {event.number: event.payload for event in service.resources().store.events(session_id)}
+        stored = {event.number: event.payload for event in service.voice_store().events(session_id)}
     assert stored[number] == payload
 
 

@@ -17,10 +17,10 @@ def answer(arguments: dict[str, Any], only: Sequence[str] = ()) -> dict[str, Any
     """
     # A patch may be such that the modules can't even be loaded; that is an answer too.
     try:
-        from actors.model_parts import Faults  # noqa: PLC0415
+        from actors.model.parts import Faults  # noqa: PLC0415
         from machines.checker import check  # noqa: PLC0415
 
-        module, function = arguments.pop("of", "actors.voice_model:voice_model").split(":")
+        module, function = arguments.pop("of", "actors.voice_lab.model:voice_model").split(":")
         faults = dict(arguments.pop("faults", {}))
         if "actors" in faults:
             faults["actors"] = frozenset(faults["actors"])

@@ -1,7 +1,7 @@
 """Mutants that nobody chose: small changes of any statement in the shipped files, and a draw of some of them.
 
-Each is known by a sentence that says where and what it is. The draw goes by a hash of seed and sentence, so that a change
-of the code elsewhere leaves it as it is.
+Each is known by a sentence that says where and what it is: by floor and file, whatever room that stands in. The draw goes by a
+hash of seed and sentence, so that a change of the code elsewhere leaves it as it is, and so does a move.
 """
 
 import ast
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILES = (
-    "actors/session.py",
-    "actors/supervisor.py",
-    "actors/recorder.py",
-    "actors/transcriber.py",
-    "actors/quality.py",
-    "actors/evidence.py",
-    "actors/policy.py",
-    "actors/outbox.py",
+    "actors/voice/session.py",
+    "actors/voice/supervisor.py",
+    "actors/voice/recorder.py",
+    "actors/voice/transcriber.py",
+    "actors/voice/quality.py",
+    "actors/voice/evidence.py",
+    "actors/voice/policy.py",
+    "actors/voice/outbox.py",
     "machines/session.py",
     "machines/restart.py",
     "machines/policy.py",
@@ -49,9 +49,10 @@ def every_mutant(root: Path) -> Iterator[Drawn]:
     """All small changes of all the files, in the order of the code."""
     for file in FILES:
         tree = ast.parse((root / file).read_text())
+        known_as = f"{file.partition('/')[0]}/{file.rpartition('/')[2]}"
         for place, node in enumerate(ast.walk(tree)):
             for what, change in _changes(node):
-                yield Drawn(file, f"{file}: {what}", tree, place, change)
+                yield Drawn(file, f"{known_as}: {what}", tree, place, change)
 
 
 def draw(root: Path, seed: int, count: int) -> list[Drawn]:
@@ -118,7 +119,7 @@ def _ignore(at: int, row: int) -> Change:
         assert isinstance(node.value, ast.Dict)
         table = node.value.values[at]
         assert isinstance(table, ast.Dict)
-        table.values[row] = ast.parse("__import__('actors.actor').actor.IGNORE", mode="eval").body
+        table.values[row] = ast.parse("__import__('actors.runtime.actor').runtime.actor.IGNORE", mode="eval").body
 
     return change
 

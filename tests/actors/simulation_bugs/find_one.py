@@ -8,7 +8,7 @@ def answer(first: int, seeds: int) -> dict[str, Any]:
 
     The answer has the `seed`, None if every seed held, and the `promise`; or the `error` that a step of the world ended with.
     """
-    from actors.voice_simulation import voice_simulation  # noqa: PLC0415 - a bug may be such that it can't be loaded
+    from actors.voice_lab.simulation import voice_simulation  # noqa: PLC0415 - a bug may be such that it can't be loaded
 
     simulation = voice_simulation()
     for seed in (*range(first, seeds), *range(first)):

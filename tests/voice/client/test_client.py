@@ -18,10 +18,10 @@ import soundfile  # type: ignore[import-untyped]
 from agentos.core.communication.voice.client import VoiceClient, VoiceStream, connect_stream
 from agentos.core.communication.voice.client import stream as client_stream
 from agentos.core.communication.voice.errors import RequestRefused, StreamClosed
+from agentos.core.communication.voice.recording.segments import make_private_folder
 from agentos.core.communication.voice.samples import SAMPLE
-from agentos.core.communication.voice.storage.segments import make_private_folder
 from machines.session import EndReason, VoiceSession, VoiceSessionState
-from machines.stream_messages import StreamCode
+from machines.stream.messages import StreamCode
 from tests.voice.gateway.serving import ROOT
 from tests.voice.gateway.streaming import FRAME, Proxy, Server, audio, proxy, recorded, server
 

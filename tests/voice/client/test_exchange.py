@@ -16,8 +16,8 @@ from wsproto.events import TextMessage
 from agentos.core.communication.voice.client import connect_stream
 from agentos.core.communication.voice.client.audio_ring import AudioRing
 from machines.session import EndReason, VoiceSessionState
-from machines.stream import ClientStream, Run
-from machines.stream_messages import Gap, Welcome, read_audio
+from machines.stream.ends import ClientStream, Run
+from machines.stream.messages import Gap, Welcome, read_audio
 from tests.voice.gateway.streaming import FRAME, PCM, Tap, audio, proxy, recorded, server
 from tests.voice.gateway.streams.test_opus import OPUS, level, packets, tone
 

@@ -46,7 +46,7 @@ class Running:
 
     def token(self, role: Role, project: str | None = None) -> dict[str, str]:
         """The header of a new token."""
-        token = self.service.resources().tokens.create("a test", role=role, project=project)
+        token = self.service.token_store().create("a test", role=role, project=project)
         return {"Authorization": f"Bearer {token}"}
 
 

@@ -21,7 +21,7 @@ from agentos.core.communication.voice.gateway.app import voice_app
 from agentos.core.communication.voice.gateway.server import listening, serve
 from agentos.core.communication.voice.settings import load_settings
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
-from machines.stream_messages import HEADER, SUBPROTOCOL, StreamFormat, encode, read_from_server
+from machines.stream.messages import HEADER, SUBPROTOCOL, StreamFormat, encode, read_from_server
 
 NO_ENGINE = STTProvider.GOOGLE  # an engine that is not installed: the session only records
 PCM = StreamFormat("pcm_s16le", 16_000)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from machines.stream_messages import Hello, StreamCode, StreamFormat, encode
+from machines.stream.messages import Hello, StreamCode, StreamFormat, encode
 from tests.voice.gateway.conftest import Run
 from tests.voice.gateway.streaming import PCM, TEXT, RawSocket, framed, server
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentos.core.communication.voice.gateway.access.refusals import REQUEST
 from agentos.core.communication.voice.storage.tokens import Role
-from machines.stream_messages import Hello, StreamCode, Welcome
+from machines.stream.messages import Hello, StreamCode, Welcome
 from tests.voice.gateway.streaming import PCM, RawSocket, Refused, Server, server
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ async def status(client: httpx2.AsyncClient, token: str, address: str) -> int:
 
 
 async def clients_in_evidence(at: Server) -> list[str]:
-    resources = at.service.resources()
+    resources = at.service._runtime.resources()
     resources.store_port.writer.flush(20)
     records = await anyio.to_thread.run_sync(resources.store.evidence, REQUEST)
     return [str(record.request_summary["client"]) for record in records]
@@ -41,8 +41,7 @@ async def test_tenants_and_an_attacker_behind_one_address(anyio_backend: Any, tr
     """Whether the proxy is trusted or not, good tokens are taken, also those that come for the first time."""
     async with server(anyio_backend, **FEW, trusted_proxies=trusted) as at:
         tokens = [
-            at.service.resources().tokens.create("a tenant", role=Role.PROJECT, project=f"P{number}")
-            for number in range(20)
+            at.service.token_store().create("a tenant", role=Role.PROJECT, project=f"P{number}") for number in range(20)
         ]
         answers: list[int] = []
 

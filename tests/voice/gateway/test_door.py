@@ -53,10 +53,10 @@ STATUS = {Unauthenticated: 401, Forbidden: 403, InvalidTicket: 403, SessionNotFo
 def server(service: AsyncVoiceService) -> FastAPI:
     """As small as an app can be that creates sessions, hands out tickets, and opens streams by them."""
     app = FastAPI()
-    refusals = Refusals(service.resources().store_port.note)
-    app.state.access = AccessControl(service.resources().tokens.whose, refusals)
-    keys = IdempotencyKeys(lambda: service.resources().store)
-    streams = StreamCredentials(lambda: service.resources().store)
+    refusals = Refusals(service.note_evidence)
+    app.state.access = AccessControl(service.token_store().whose, refusals)
+    keys = IdempotencyKeys(service.voice_store)
+    streams = StreamCredentials(service.voice_store)
 
     @app.post("/v1/sessions")
     async def create(
@@ -102,7 +102,7 @@ async def test_a_call_from_its_token_to_its_stream_and_what_is_refused_on_the_wa
     home: Path, make_settings: MakeSettings
 ) -> None:
     async with AsyncVoiceService(make_settings(control_socket="off")) as service:
-        tokens: TokenStore = service.resources().tokens
+        tokens: TokenStore = service.token_store()
         shop, bank = (
             ("authorization", f"Bearer {tokens.create(name, role=Role.PROJECT, project=name)}")
             for name in ("shop", "bank")

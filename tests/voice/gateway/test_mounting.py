@@ -62,8 +62,8 @@ async def test_the_lifespan_writes_what_was_refused(run: Run) -> None:
         async with running.app.router.lifespan_context(running.app):
             for _ in range(15):
                 assert (await running.client.get("/v1/sessions")).status_code == 401
-        await anyio.to_thread.run_sync(running.service.resources().store_port.writer.flush, 10)
-        evidence = await running.service.resources().past.evidence("gateway", 0, 100)
+        await anyio.to_thread.run_sync(running.service._runtime.resources().store_port.writer.flush, 10)
+        evidence = await running.service.evidence("gateway")
         assert [link.record.operation for link in evidence] == ["access_refused"] * 10 + ["access_refusals"]
         assert evidence[-1].record.request_summary["refusals"] == 5
 

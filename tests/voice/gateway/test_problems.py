@@ -10,7 +10,7 @@ import pytest
 
 from agentos.core.communication.voice import errors
 from agentos.core.communication.voice.errors import VoiceError
-from agentos.core.communication.voice.gateway import border
+from agentos.core.communication.voice.gateway import request_guard
 from agentos.core.communication.voice.gateway.problems import KINDS, MEDIA_TYPE, URN, Problem, kind_of, problem_of
 from agentos.core.communication.voice.storage.store import BadEntry
 from machines.communication import PolicyVerdict, RequestStatus
@@ -146,7 +146,7 @@ class TestTheApi:
 
     async def test_a_body_that_comes_too_slowly(self, run: Run) -> None:
         async with run() as running:
-            slow = border.Border(running.app.router, body_limit_bytes=10, body_timeout_seconds=0.01)
+            slow = request_guard.RequestGuard(running.app.router, body_limit_bytes=10, body_timeout_seconds=0.01)
             sent: list[Any] = []
 
             async def receive() -> Any:

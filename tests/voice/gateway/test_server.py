@@ -14,7 +14,7 @@ import pytest
 from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.errors import CannotListen
-from agentos.core.communication.voice.gateway import asyncio_server, prompt_http, trio_server
+from agentos.core.communication.voice.gateway import asyncio_server, trio_server, uvicorn_http
 from agentos.core.communication.voice.gateway.server import address_of, listening, serve
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
@@ -178,7 +178,7 @@ def test_the_address_is_a_url() -> None:
 async def test_who_does_not_say_in_time_what_they_want_is_cut_off(
     run: Run, anyio_backend_name: str, head: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt_http, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(uvicorn_http, "HEAD_SECONDS", 0.1)
     serving_by = asyncio_server if anyio_backend_name == "asyncio" else trio_server
     monkeypatch.setattr(serving_by, "KEEP_ALIVE_SECONDS", 0.1)
     with listening("127.0.0.1", 0) as taken, anyio.fail_after(PATIENCE):

@@ -12,7 +12,7 @@ from agentos.core.communication.voice.gateway.access.token_watch import TokenWat
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from machines.session import VoiceSessionState
-from machines.stream_messages import Hello, StreamCode, Welcome
+from machines.stream.messages import Hello, StreamCode, Welcome
 from tests.voice.gateway.streaming import PCM, RawSocket, Server, server
 
 pytestmark = pytest.mark.anyio
@@ -38,7 +38,7 @@ async def end(how: str, at: Server, token_id: str) -> None:
 
 
 def made(at: Server, name: str) -> tuple[str, Principal]:
-    tokens = at.service.resources().tokens
+    tokens = at.service.token_store()
     token = tokens.create(name, role=Role.OPERATOR)
     found = tokens.who(token)
     assert found is not None

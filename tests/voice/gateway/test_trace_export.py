@@ -10,9 +10,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from agentos.core.communication.voice.call_traces import trace_id_of
 from agentos.core.communication.voice.errors import SettingsError
 from agentos.core.communication.voice.gateway.trace_export import SERVICE_NAME, exporting
+from agentos.core.communication.voice.running.call_traces import trace_id_of
 from tests.voice.gateway.serving import serving
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.store import VoiceStore
-from machines.carry_over import REQUEST, UNREADABLE
+from machines.carry_over import REQUEST
 from machines.evidence import canonical_json, link
 from machines.heads import GENESIS, Head, HeadState
-from machines.sealing import CARRIED_OVER, SALT_BYTES, commitment
+from machines.operations import CHAIN_CARRIED_OVER, RECORD_UNREADABLE
+from machines.sealing import SALT_BYTES, commitment
 from machines.verification import Examination
 
 WRITTEN = Path(__file__).with_name(
@@ -94,7 +95,7 @@ def test_no_personal_content_is_left_in_the_chain_and_nothing_is_lost(old: Path)
     with VoiceStore.open_read_only(old) as store:
         first, *others = store.evidence()
     assert [canonical_json(record) for record in others] == before
-    assert (first.operation, first.request_id) == (CARRIED_OVER, REQUEST)
+    assert (first.operation, first.request_id) == (CHAIN_CARRIED_OVER, REQUEST)
     assert (first.request_summary["place"], first.request_summary["head"]) == noted
 
 
@@ -145,7 +146,7 @@ def test_a_record_that_can_not_be_read_any_more_is_carried_over_with_its_text(ol
     with VoiceStore.open_read_only(old) as store:
         record = store.evidence_record("ev-of-a-host")
     assert record is not None
-    assert (record.operation, record.request_summary) == (UNREADABLE, {"text": text})
+    assert (record.operation, record.request_summary) == (RECORD_UNREADABLE, {"text": text})
 
 
 def test_a_record_whose_text_is_no_utf8_any_more_is_carried_over_too(old: Path) -> None:

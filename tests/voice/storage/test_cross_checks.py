@@ -15,8 +15,8 @@ import soundfile
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider
 from agentos.core.communication.voice.cli import main
+from agentos.core.communication.voice.recording.checks import check_recordings
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.recording_checks import check_recordings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.evidence import canonical_json, link
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from actors.messages import Append, Draft, Facts, NotStored, SpillDone, SpillWork, Stored
-from agentos.core.communication.voice.directory import Directory
-from agentos.core.communication.voice.request import make_facts, read_request
+from actors.voice.messages import Append, Draft, Facts, NotStored, SpillDone, SpillWork, Stored
+from agentos.core.communication.voice.running.request import make_facts, read_request
+from agentos.core.communication.voice.sessions.directory import Directory
 from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.storage.port import StorePort
 from agentos.core.communication.voice.storage.spill import SpillFile

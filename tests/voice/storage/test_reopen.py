@@ -9,10 +9,10 @@ import soundfile  # type: ignore[import-untyped]
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentos.core.communication.voice.storage.packing import finished_steps
-from agentos.core.communication.voice.storage.recordings import RecordingError, RecordingWriter
-from agentos.core.communication.voice.storage.segments import WAV_HEADER_BYTES, sounding
-from agentos.core.communication.voice.storage.steps import taken
+from agentos.core.communication.voice.recording.packing import finished_steps
+from agentos.core.communication.voice.recording.recordings import RecordingError, RecordingWriter
+from agentos.core.communication.voice.recording.segments import WAV_HEADER_BYTES, sounding
+from agentos.core.communication.voice.recording.steps import taken
 from machines.audio import AudioFormat
 from machines.recording import RecordingInfo
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentos.core.communication.voice.errors import InvalidRequest
-from agentos.core.communication.voice.request import MAX_PROJECT_ID
+from agentos.core.communication.voice.running.request import MAX_PROJECT_ID
 from agentos.core.communication.voice.storage import tokens as module
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import PROJECT_LIMIT, Role, TokenStore, revocations

@@ -19,8 +19,8 @@ from sqlalchemy.engine import Connection
 
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.recovery import Recovery
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 
 CALLS = 40

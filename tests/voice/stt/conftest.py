@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.messages import Finished, Hear, Heard, Listen, Unheard, Utterance
+from actors.voice.messages import Finished, Hear, Heard, Listen, Unheard, Utterance
 from agentos.core.communication.voice.stt import base
 from agentos.core.communication.voice.stt.port import SttPort
 from machines.audio import AudioFormat

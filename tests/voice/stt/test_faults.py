@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.health import Heartbeat, PortBack, PortSilent
-from actors.messages import Abandon, Finish, Finished, SpeechSilent, Unheard, Utterance
+from actors.runtime.health import Heartbeat, PortBack, PortSilent
+from actors.voice.messages import Abandon, Finish, Finished, SpeechSilent, Unheard, Utterance
 from agentos.core.communication.voice.stt import port as port_module
 from agentos.core.communication.voice.stt.port import SttPort
 from agentos.core.time import monotonic_ms

@@ -20,7 +20,7 @@ PROGRAM = """
 import os, sys, wave
 from pathlib import Path
 import anyio
-from actors.messages import Finish, Finished, Hear, Listen, Utterance
+from actors.voice.messages import Finish, Finished, Hear, Listen, Utterance
 from agentos.core.communication.voice.stt.port import SttPort
 from machines.audio import AudioFormat
 from machines.session import STTProvider

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.messages import Listen, Word
+from actors.voice.messages import Listen, Word
 from agentos.core.communication.voice.stt import base
 from agentos.core.communication.voice.stt.base import EngineUnavailable, make_engine, missing
 from agentos.core.communication.voice.stt.breaker import Breaker

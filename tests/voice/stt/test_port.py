@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.health import Beat, Heartbeat
-from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
+from actors.runtime.health import Beat, Heartbeat
+from actors.voice.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.resample import Resampler
 from agentos.core.communication.voice.stt.port import SttPort

@@ -1,7 +1,8 @@
 """Voice communication for agent runtimes: sessions with live transcripts, recordings and verifiable evidence.
 
 The names are imported when they are first used, so that a worker process or a command that needs only a part does not load
-the database and the audio libraries.
+the database and the audio libraries. It imports nothing of ours itself: `agentos-voice doctor` must start where another
+package hides one of them, to say so.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,14 +13,10 @@ from anyio.abc import TaskStatus
 from msgspec.structs import replace
 from pydantic import SecretStr
 
-from actors.loop import thread_waker
-from actors.mailbox import Ref
-from actors.messages import Denied, Facts, Frames, Mismatched, Opened, OpenSession
-from actors.system import AskTimeout, SystemStatistics
-from agentos.core.communication.voice.admission import Admission, Load
-from agentos.core.communication.voice.audio.door import Door, DoorLock
-from agentos.core.communication.voice.audio.media import MediaStatistics
-from agentos.core.communication.voice.call_traces import CallTraces
+from actors.runtime.loop import thread_waker
+from actors.runtime.mailbox import Ref
+from actors.runtime.system import AskTimeout, SystemStatistics
+from actors.voice.messages import Denied, Facts, Frames, Mismatched, Opened, OpenSession
 from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
@@ -29,35 +25,49 @@ from agentos.core.communication.voice.errors import (
     NotResumable,
     PolicyDenied,
     ProviderNotConfigured,
+    RecordingFinishing,
     SessionNotFound,
     StoreError,
     Unrecordable,
     no_room,
 )
-from agentos.core.communication.voice.inspection import ServicePicture
-from agentos.core.communication.voice.listening import Listener
-from agentos.core.communication.voice.past_sessions import reading
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
-from agentos.core.communication.voice.request import make_facts, member, ports_of, read_request
-from agentos.core.communication.voice.resources import ServiceResources
-from agentos.core.communication.voice.resuming import ResumedSession, Resuming, check_first_frame
-from agentos.core.communication.voice.runtime import ServiceRuntime
-from agentos.core.communication.voice.session_counts import SessionStatistics
-from agentos.core.communication.voice.session_trace import SessionTrace
+from agentos.core.communication.voice.recording.port import MediaStatistics
+from agentos.core.communication.voice.running.admission import Admission, Load
+from agentos.core.communication.voice.running.call_traces import CallTraces
+from agentos.core.communication.voice.running.cancellation import OwnTask, start
+from agentos.core.communication.voice.running.fates import Fate, fates_of
+from agentos.core.communication.voice.running.inspection import ServicePicture
+from agentos.core.communication.voice.running.request import make_facts, member, ports_of, read_request
+from agentos.core.communication.voice.running.resources import ServiceResources
+from agentos.core.communication.voice.running.resuming import ResumedSession, Resuming, check_first_frame
+from agentos.core.communication.voice.running.runtime import ServiceRuntime
+from agentos.core.communication.voice.running.session_trace import SessionTrace
+from agentos.core.communication.voice.sessions.door import Door, DoorLock
+from agentos.core.communication.voice.sessions.listener import Listener
+from agentos.core.communication.voice.sessions.session_counts import SessionStatistics
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.shelter import OwnTask, start
+from agentos.core.communication.voice.storage.chain import StoredLink
 from agentos.core.communication.voice.storage.head_notes import HeadStatistics
+from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, SessionKey, SessionPage, reading
+from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.storage.writer import WriterStatistics
 from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.communication import PolicyVerdict
+from machines.cross_checks import Disagreements
 from machines.events import VoiceEvent, VoiceEventType
+from machines.evidence import EvidenceRecord
+from machines.heads import Head
 from machines.policy import VoicePolicy
 from machines.recording import RecordingInfo, RecordingState
 from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+from machines.verification import Examination
 
+RECORDING_RETRY_SECONDS: Final = 1.0  # a recording of an hour takes some seconds
 RECORDING_LOOK_SECONDS: Final = 2.0  # between two looks at a recording that another process finishes
 READY_SECONDS: Final = 2.0  # for the store to show that it can be written: whoever asks often waits no longer
 
@@ -75,8 +85,8 @@ class ServiceStatistics:
     load: Load
     actors: SystemStatistics
     media: MediaStatistics
-    stt: SttStatistics
-    evidence: WriterStatistics
+    speech: SttStatistics
+    store: WriterStatistics
     heads: HeadStatistics | None = None
 
 
@@ -402,7 +412,7 @@ class AsyncVoiceService:
             return resources.directory.session(session_id)
         return await resources.past.session(session_id) if isinstance(session_id, str) else None
 
-    async def recording(self, session_id: str) -> RecordingInfo | None:
+    async def recording(self, session_id: str, *, wait: bool = True) -> RecordingInfo | None:
         """The recording of a session that has stopped, once it is one file or has failed to become one; None without a
         recording.
 
@@ -410,7 +420,8 @@ class AsyncVoiceService:
         until there is room, and another process may be the one that does it. Cancelled, the work goes on.
 
         Raises `SessionNotFound`, `InvalidState` for a session that has not stopped, `StoreError` when the store can't be read,
-        `ServiceClosed` when the service ends meanwhile: the next one goes on with it.
+        `ServiceClosed` when the service ends meanwhile: the next one goes on with it. Without `wait` it raises
+        `RecordingFinishing` where it would wait, and has the work looked at again.
         """
         _check_id(session_id)
         changed = anyio.Event()
@@ -428,6 +439,9 @@ class AsyncVoiceService:
                 found = session.result.recording
                 if not expected if found is None else found.state is not RecordingState.FINISHING:
                     return found
+                if not wait:
+                    finisher.nudge()
+                    raise RecordingFinishing(session_id, retry_after_seconds=RECORDING_RETRY_SECONDS)
                 with anyio.move_on_after(RECORDING_LOOK_SECONDS):
                     await changed.wait()
                 changed = anyio.Event()
@@ -446,6 +460,22 @@ class AsyncVoiceService:
             session for session in await resources.past.sessions(project_id) if state is None or session.state is state
         ]
         return sorted(chosen, key=lambda session: (session.created_at, session.session_id), reverse=True)
+
+    async def session_page(
+        self,
+        project_id: str | None = None,
+        state: VoiceSessionState | str | None = None,
+        *,
+        limit: int,
+        below: SessionKey | None = None,
+    ) -> SessionPage:
+        """At most `limit` of what `list_sessions` has, from behind `below` on, which is the `next` of the page before. Sessions
+        that come or end while somebody turns the pages move none of the others. Raises as `list_sessions` does."""
+        past = self._runtime.resources().past
+        state = member(VoiceSessionState, state)
+        _check_filter(project_id, state)
+        chosen = None if state is None else VoiceSessionState(state)
+        return await past.page(project_id, chosen, limit=limit, below=below)
 
     async def list_active_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
         """Snapshots of the sessions of this service that take audio (CREATED or ACTIVE), newest first."""
@@ -499,6 +529,31 @@ class AsyncVoiceService:
         finally:
             listing.listeners.remove(waiting)
 
+    async def kept_events(self, session_id: str, after: int = 0, *, limit: int | None = None) -> list[VoiceEvent]:
+        """The events of a session above number `after` that were told until now, without partial results and levels; at most
+        `limit`, none for a session that never was. Raises `StoreError` when the store can't be read, `ServiceClosed`."""
+        return await self._runtime.resources().past.events(session_id, after, limit)
+
+    async def evidence(self, session_id: str, after: int = 0, *, limit: int = MOST_LINKS) -> list[StoredLink]:
+        """At most `limit` evidence records of a session, or of a refused request, behind place `after` of the chain, in order,
+        each with its place and hashes. Raises `StoreError` when the store can't be read, `ServiceClosed`."""
+        return await self._runtime.resources().past.evidence(session_id, after, limit)
+
+    async def examine_evidence(self, heads: Collection[Head] = ()) -> Examination:
+        """Walk along the whole chain, and say of noted heads whether it goes on from them; takes a second for some ten thousand
+        records. Raises `StoreError` when the store can't be read, `ServiceClosed`."""
+        return await self._runtime.resources().past.examination(heads)
+
+    async def evidence_disagreements(self, most: int) -> Disagreements:
+        """Hold sessions, events and recordings, as they are stored, against the chain: the first `most` that disagree, and how
+        many there are. Takes about as long as a walk. Raises `StoreError` when the store can't be read, `ServiceClosed`."""
+        return await self._runtime.resources().past.disagreements(most)
+
+    def note_evidence(self, record: EvidenceRecord) -> None:
+        """Have a record put into the chain, without waiting for it: it is stored, or waits in the spill file, as those of calls
+        are. Raises `ServiceClosed`."""
+        self._runtime.resources().store_port.note(record)
+
     def get_provider(self, provider_type: VoiceProvider | str) -> IVoiceProvider:
         """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
         provider_type = member(VoiceProvider, provider_type)
@@ -516,8 +571,8 @@ class AsyncVoiceService:
             load=resources.meter.load,
             actors=self._runtime.system.statistics(),
             media=resources.media.statistics(),
-            stt=resources.stt.statistics(),
-            evidence=resources.store_port.writer.statistics(),
+            speech=resources.speech.statistics(),
+            store=resources.store_port.writer.statistics(),
             heads=None if resources.heads is None else resources.heads.statistics(),
         )
 
@@ -550,9 +605,29 @@ class AsyncVoiceService:
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def resources(self) -> ServiceResources:
-        """What it runs on, for the server in front of it. Raises `ServiceClosed` when it does not run."""
-        return self._runtime.resources()
+    def token_store(self) -> TokenStore:
+        """The access tokens of its home. Blocking, for threads. Raises `ServiceClosed` when it does not run."""
+        return self._runtime.resources().tokens
+
+    def voice_store(self) -> VoiceStore:
+        """The database of its home, for a server that keeps what is its own there. Blocking, for threads. Raises
+        `ServiceClosed` when it does not run."""
+        return self._runtime.resources().store
+
+    def snapshots(self, session_id: str) -> Callable[[], VoiceSession | None]:
+        """A look at a session that runs here, which goes on to answer when this service has ended: as the session is now, or as
+        it ended. None where it did not run here. Raises `ServiceClosed` when the service does not run."""
+        listing = self._runtime.resources().directory.listing(session_id)
+        return lambda: None if listing is None else listing.session
+
+    def can_be_resumed(self, session: VoiceSession) -> bool:
+        """Whether another process may go on with `session` when this one dies."""
+        return session.resumable and self.settings.resume_window_seconds > 0
+
+    def fates(self, session: VoiceSession, door: Door) -> Callable[[int], Fate]:
+        """Asks what became of the frames of a running session (`fates_of`), for one who keeps its audio until it is safe.
+        Raises `ServiceClosed` when the service does not run."""
+        return fates_of(self._runtime.resources(), session, door, resumable=self.can_be_resumed(session))
 
     def door(self, session_id: str) -> Door | None:
         """The way into a running session for one who has its audio in another thread; None when it is not running."""

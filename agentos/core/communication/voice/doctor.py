@@ -232,7 +232,7 @@ def _mode(path: Path) -> int:
 
 def _try_to_write(folder: Path) -> None:
     """Make a file in `folder`, sync it and remove it, and so with the folders that are missing. Raises `OSError`."""
-    from agentos.core.communication.voice.storage.private import ensure_private_folder  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.storage.folders import ensure_private_folder  # noqa: PLC0415 - as above
 
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
@@ -302,8 +302,8 @@ def _database(home: Path | None) -> Iterator[Check]:
 def _recordings(home: Path | None) -> Iterator[Check]:
     """Samples on the disk that are not the file of a recording, and whether anything names them."""
     from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.recording.finishing import Finishing  # noqa: PLC0415
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
-    from agentos.core.communication.voice.storage.finishing import Finishing  # noqa: PLC0415
     from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
 
     settings = load_settings() if home is None else load_settings(home=home)
@@ -391,7 +391,7 @@ def _heads(home: Path | None) -> Iterator[Check]:
 
 
 def _engines() -> Iterator[Check]:
-    from agentos.core.communication.voice.request import EMBEDDED  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.running.request import EMBEDDED  # noqa: PLC0415 - as above
     from agentos.core.communication.voice.stt.base import missing  # noqa: PLC0415
     from machines.session import STTProvider  # noqa: PLC0415
 
@@ -411,7 +411,7 @@ def _engines() -> Iterator[Check]:
 
 def _sample() -> Iterator[Check]:
     from agentos.core.communication.voice.audio.files import AudioFileError, SoundFile  # noqa: PLC0415 - as above
-    from agentos.core.communication.voice.request import EMBEDDED  # noqa: PLC0415
+    from agentos.core.communication.voice.running.request import EMBEDDED  # noqa: PLC0415
     from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT  # noqa: PLC0415
     from agentos.core.communication.voice.stt.base import FinalText, make_engine  # noqa: PLC0415
     from machines.audio import FRAMES_PER_SECOND, AudioFormat  # noqa: PLC0415

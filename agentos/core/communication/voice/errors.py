@@ -408,7 +408,7 @@ class KeyInUse(VoiceError, RuntimeError):
 class StreamClosed(VoiceError, ConnectionError):
     """A stream was closed and can't go on; the session stands as it was. What was sent and not acknowledged may be lost.
 
-    `code` is the WebSocket's close code, as in `machines.stream_messages.StreamCode`, and `reason` what the server said.
+    `code` is the WebSocket's close code, as in `machines.stream.messages.StreamCode`, and `reason` what the server said.
     """
 
     def __init__(self, code: int, reason: str) -> None:

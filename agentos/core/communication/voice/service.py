@@ -12,7 +12,7 @@ import queue
 import threading
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -22,23 +22,29 @@ import anyio
 import anyio.from_thread
 import trio
 
-from actors.mailbox import Ref
-from actors.messages import Frames, Mismatched
-from actors.tracing import TraceLine
+from actors.runtime.mailbox import Ref
+from actors.runtime.tracing import TraceLine
+from actors.voice.messages import Frames, Mismatched
 from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics
 from agentos.core.communication.voice.errors import ServiceClosed, no_room
-from agentos.core.communication.voice.inspection import ServicePicture
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.providers.base import IVoiceProvider
-from agentos.core.communication.voice.resuming import ResumedSession
-from agentos.core.communication.voice.session_trace import SessionTrace
+from agentos.core.communication.voice.running.inspection import ServicePicture
+from agentos.core.communication.voice.running.resuming import ResumedSession
+from agentos.core.communication.voice.running.session_trace import SessionTrace
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.storage.chain import StoredLink
+from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, SessionKey, SessionPage
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict
+from machines.cross_checks import Disagreements
 from machines.events import VoiceEvent
+from machines.evidence import EvidenceRecord
+from machines.heads import Head
 from machines.policy import VoicePolicy
 from machines.recording import RecordingInfo
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
+from machines.verification import Examination
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -257,15 +263,26 @@ class VoiceService:
         """A snapshot of the session as it is now; None when there is none with this id."""
         return self._call(lambda service: service.get_session(session_id))
 
-    def recording(self, session_id: str) -> RecordingInfo | None:
+    def recording(self, session_id: str, *, wait: bool = True) -> RecordingInfo | None:
         """The recording of a session that has stopped, once it is ready or has failed; see `AsyncVoiceService.recording`."""
-        return self._call(lambda service: service.recording(session_id))
+        return self._call(lambda service: service.recording(session_id, wait=wait))
 
     def list_sessions(
         self, project_id: str | None = None, state: VoiceSessionState | str | None = None
     ) -> list[VoiceSession]:
         """Snapshots of all sessions, newest first; of one project or in one state if given."""
         return self._call(lambda service: service.list_sessions(project_id, state))
+
+    def session_page(
+        self,
+        project_id: str | None = None,
+        state: VoiceSessionState | str | None = None,
+        *,
+        limit: int,
+        below: SessionKey | None = None,
+    ) -> SessionPage:
+        """A page of what `list_sessions` has; see `AsyncVoiceService.session_page`."""
+        return self._call(lambda service: service.session_page(project_id, state, limit=limit, below=below))
 
     def list_active_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
         """Snapshots of the sessions that take audio, newest first."""
@@ -293,6 +310,30 @@ class VoiceService:
                 yield event
         finally:
             task.cancel()
+
+    def kept_events(self, session_id: str, after: int = 0, *, limit: int | None = None) -> list[VoiceEvent]:
+        """The events of a session that were told until now; see `AsyncVoiceService.kept_events`."""
+        return self._call(lambda service: service.kept_events(session_id, after, limit=limit))
+
+    def evidence(self, session_id: str, after: int = 0, *, limit: int = MOST_LINKS) -> list[StoredLink]:
+        """Evidence records of a session, in order; see `AsyncVoiceService.evidence`."""
+        return self._call(lambda service: service.evidence(session_id, after, limit=limit))
+
+    def examine_evidence(self, heads: Collection[Head] = ()) -> Examination:
+        """Walk along the whole chain; see `AsyncVoiceService.examine_evidence`."""
+        return self._call(lambda service: service.examine_evidence(heads))
+
+    def evidence_disagreements(self, most: int) -> Disagreements:
+        """What is stored, held against the chain; see `AsyncVoiceService.evidence_disagreements`."""
+        return self._call(lambda service: service.evidence_disagreements(most))
+
+    def note_evidence(self, record: EvidenceRecord) -> None:
+        """Have a record put into the chain, without waiting for it."""
+
+        async def call(service: AsyncVoiceService) -> None:
+            service.note_evidence(record)
+
+        self._call(call)
 
     def get_provider(self, provider_type: VoiceProvider | str) -> IVoiceProvider:
         """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""

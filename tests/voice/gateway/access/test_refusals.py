@@ -173,7 +173,7 @@ async def test_a_sum_is_written_at_the_end_of_its_minute_though_nothing_more_com
 @pytest.mark.anyio
 async def test_refusals_are_in_the_chain_of_the_service_durably(home: Path, anyio_backend: object) -> None:
     async with AsyncVoiceService(load_settings(home=home, control_socket="off")) as service:
-        refusals = Refusals(service.resources().store_port.note)
+        refusals = Refusals(service.note_evidence)
         async with anyio.create_task_group() as group:
             group.start_soon(refusals.run)
             for number in range(ONE_BY_ONE + 90):
@@ -190,7 +190,7 @@ async def test_refusals_are_in_the_chain_of_the_service_durably(home: Path, anyi
 @pytest.mark.anyio
 async def test_a_service_that_has_ended_takes_none_and_nobody_is_disturbed(home: Path, anyio_backend: object) -> None:
     async with AsyncVoiceService(load_settings(home=home, control_socket="off")) as service:
-        refusals = Refusals(service.resources().store_port.note)
+        refusals = Refusals(service.note_evidence)
     refusals.add(refusal())
     assert refusals.counts == {"unknown_token": 1}
 
@@ -207,12 +207,12 @@ def test_records_wait_while_the_store_is_down(home: Path) -> None:
         async with AsyncVoiceService(settings) as service:
             holder = locked()
             next(holder)
-            Refusals(service.resources().store_port.note).add(refusal())
-            while not service.statistics().evidence.failed:
+            Refusals(service.note_evidence).add(refusal())
+            while not service.statistics().store.failed:
                 await trio.sleep(0.01)
             holder.close()
-            Refusals(service.resources().store_port.note).add(refusal(1))
-            while service.statistics().evidence.stored < 2:
+            Refusals(service.note_evidence).add(refusal(1))
+            while service.statistics().store.stored < 2:
                 await trio.sleep(0.01)
 
     trio.run(refuse)

@@ -1,5 +1,5 @@
-"""The rules of the JavaScript client are those of `machines.stream.ClientStream`: the same answers and the same state, whatever
-is done to both."""
+"""The rules of the JavaScript client are those of `machines.stream.ends.ClientStream`: the same answers and the same state,
+whatever is done to both."""
 
 import json
 import subprocess
@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machines.losses import Lost
-from machines.stream import ClientStream, Run
-from machines.stream_messages import (
+from machines.stream.ends import ClientStream, Run
+from machines.stream.messages import (
     COME_BACK,
     MAX_FRAME,
     Ack,

@@ -131,7 +131,7 @@ async def test_a_live_stream_tells_what_happens_and_ends_with_the_session(run: R
             while b'"active"' not in (told := await coming.receive()):
                 pass
             assert b"event: state_changed\n" in told
-            assert running.service.resources().directory.listing(session_id).listeners  # type: ignore[union-attr]
+            assert running.service._runtime.resources().directory.listing(session_id).listeners  # type: ignore[union-attr]
             await running.client.post(f"/v1/sessions/{session_id}/stop")
             while b"event: session_stopped\n" not in await coming.receive():
                 pass
@@ -140,7 +140,7 @@ async def test_a_live_stream_tells_what_happens_and_ends_with_the_session(run: R
 async def test_a_reader_that_goes_away_is_forgotten(run: Run) -> None:
     async with run() as running:
         session_id = await running.create()
-        listing = running.service.resources().directory.listing(session_id)
+        listing = running.service._runtime.resources().directory.listing(session_id)
         assert listing is not None
         async with following(running.app, f"/v1/sessions/{session_id}/events", **LIVE) as coming:
             while b"session_started" not in await coming.receive():
@@ -216,6 +216,6 @@ async def test_what_was_said_with_its_times(run: Run) -> None:
     assert utterance["text"] == SAMPLE_TEXT
     assert 0 <= utterance["start_ms"] < utterance["end_ms"] <= len(sound) / 16
     assert [word["text"] for word in utterance["words"]] == SAMPLE_TEXT.split()
-    latencies = statistics["stt"]["latencies"]
+    latencies = statistics["speech"]["latencies"]
     assert latencies["count"] >= 1
     assert 0 <= latencies["sum_seconds"] / latencies["count"] < 60

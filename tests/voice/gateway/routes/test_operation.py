@@ -130,21 +130,21 @@ async def test_what_is_stored_beside_the_chain_is_held_against_it(
 async def test_a_crowd_shares_a_verification() -> None:
     walks = []
 
-    class Past:
-        async def examination(self, heads: Collection[Head]) -> Examination:
+    class Service:
+        async def examine_evidence(self, heads: Collection[Head]) -> Examination:
             walks.append(None)
             await anyio.sleep(0.01)
             checks = tuple(HeadCheck(head, HeadState.HOLDS) for head in heads)
             return Examination(Verification(len(walks), "head", None, None), 0, 0, checks)
 
-        async def disagreements(self, most: int) -> Disagreements:
+        async def evidence_disagreements(self, most: int) -> Disagreements:
             return Disagreements((), most)
 
     verifications, found = Verifications(), []
 
     async def ask(place: int = 0) -> None:
         heads = [Head(place, "ab" * 32)] if place else []
-        said, beside = await verifications.next(Past(), heads)  # type: ignore[arg-type]
+        said, beside = await verifications.next(Service(), heads)  # type: ignore[arg-type]
         assert beside == ((), MOST_MISMATCHES)
         assert [check.head for check in said.heads] == heads
         found.append(said.chain.records)
@@ -159,7 +159,7 @@ async def test_a_crowd_shares_a_verification() -> None:
 
 async def test_the_policy_is_explained_and_nothing_is_made(run: Run) -> None:
     async with run() as running:
-        token = running.service.resources().tokens.create("somebody")
+        token = running.service.token_store().create("somebody")
         risky = {"project_id": "demo", "metadata": {"sensitive_data": True, "international_call": True}}
         for asked, allowed, tier, needed, valid in (
             ({"project_id": "demo"}, True, "low", False, False),
@@ -197,7 +197,7 @@ async def test_the_figures_are_those_of_the_service(run: Run) -> None:
         assert (calls["started"], calls["ended"], calls["accepted_frames"]) == (2, {"stopped": 1}, 50)
         assert calls["untranscribed_frames"] == {"no_engine": 50}
         assert calls["drains"]["count"] == 1
-        assert found["evidence"]["lags"]["count"] == found["evidence"]["stored"] == 5
+        assert found["store"]["lags"]["count"] == found["store"]["stored"] == 5
         assert found["media"]["frames"] == 50
 
 

@@ -19,8 +19,8 @@ from starlette.datastructures import Headers
 
 from agentos.core.communication.voice.gateway.routes import file_stream, recordings
 from agentos.core.communication.voice.gateway.routes.ranges import Span, Unsatisfiable, asked_for
-from agentos.core.communication.voice.storage.recordings import RecordingWriter
-from agentos.core.communication.voice.storage.segments import make_private_folder
+from agentos.core.communication.voice.recording.recordings import RecordingWriter
+from agentos.core.communication.voice.recording.segments import make_private_folder
 from tests.voice.gateway.conftest import Run, Running
 from tests.voice.gateway.test_problems import is_problem
 

@@ -16,7 +16,7 @@ from agentos.core.communication.voice import AsyncVoiceService, STTProvider, Voi
 from agentos.core.communication.voice.errors import InvalidRequest
 from agentos.core.communication.voice.gateway.routes.cursors import cursor_of, key_of
 from agentos.core.communication.voice.gateway.routes.repeats import REPLAYED
-from agentos.core.communication.voice.past_sessions import SessionKey
+from agentos.core.communication.voice.storage.past_sessions import SessionKey
 from agentos.core.communication.voice.storage.tokens import Role
 from machines.session import EndReason
 from tests.voice.gateway.conftest import Run, Running
@@ -85,7 +85,7 @@ class TestOne:
 
     async def test_an_admins_token_is_checked_and_never_told(self, run: Run, home: Path) -> None:
         async with run() as running:
-            token = running.service.resources().tokens.create("somebody")
+            token = running.service.token_store().create("somebody")
             asked = {**WORDS, "metadata": {"requires_data_access": True}, "admin_token": token}
             made = await running.client.post("/v1/sessions", json=asked)
             assert made.status_code == 201
@@ -186,7 +186,7 @@ class TestOne:
 
     async def test_a_store_that_fails_is_a_problem_without_its_path(self, run: Run, home: Path) -> None:
         async with run() as running:
-            running.service.resources().store.close()
+            running.service.voice_store().close()
             reply = await running.client.get("/v1/sessions")
             is_problem(reply, 503, "store-unavailable")
             assert str(home) not in reply.text
@@ -291,7 +291,9 @@ class TestMany:
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async with run() as running:
-            monkeypatch.setattr("agentos.core.communication.voice.request.utc_now_ms", lambda: 1_772_366_400_125)
+            monkeypatch.setattr(
+                "agentos.core.communication.voice.running.request.utc_now_ms", lambda: 1_772_366_400_125
+            )
             made = [await running.create() for _ in range(5)]
             assert await _all(running, {}, limit=1) == sorted(made, reverse=True)
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agentos.core.communication.voice.gateway.access.limits import ConnectionLimit
-from machines.stream_messages import (
+from machines.stream.messages import (
     HEADER,
     Bye,
     End,

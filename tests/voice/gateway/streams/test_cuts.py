@@ -10,8 +10,8 @@ import pytest
 from agentos.core.communication.voice.client import connect_stream
 from agentos.core.communication.voice.client import stream as client_stream
 from machines.restart import Backoff
-from machines.stream import ENDED, ClientStream, Run
-from machines.stream_messages import Audio, Welcome, write_audio
+from machines.stream.ends import ENDED, ClientStream, Run
+from machines.stream.messages import Audio, Welcome, write_audio
 from tests.voice.gateway.streaming import FRAME, PCM, RawSocket, Server, audio, proxy, recorded, server
 
 CLIP = 3_000  # frames: a minute

@@ -7,12 +7,12 @@ from typing import Any
 import anyio
 import pytest
 
-from actors.messages import Metered
-from agentos.core.communication.voice.directory import Directory
+from actors.voice.messages import Metered
 from agentos.core.communication.voice.gateway.streams import connection
+from agentos.core.communication.voice.sessions.directory import Directory
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import EndReason, VoiceSessionState
-from machines.stream_messages import (
+from machines.stream.messages import (
     Ack,
     Bye,
     End,
@@ -100,7 +100,7 @@ async def test_nothing_is_called_durable_before_the_session_has_it_in_its_accoun
         socket, _ = await opened(at, await at.session())
         await socket.send(message(0, audio(50)))
         with anyio.fail_after(10):
-            while at.service.resources().media.statistics().frames < 50:
+            while at.service.statistics().media.frames < 50:
                 await anyio.sleep(0.01)
         await socket.send(message(50, audio(25)))
         with anyio.fail_after(10):
@@ -513,7 +513,7 @@ async def test_a_caller_that_vanished_is_the_reason_everywhere(anyio_backend: An
         assert stopped.result.frames.accounted == 10
         events = [event async for event in at.service.events(session.session_id)]
         assert events[-1].payload == {"reason": "caller_gone"}
-        final = (await at.service.resources().past.evidence(session.session_id, 0, 100))[-1].record
+        final = (await at.service.evidence(session.session_id))[-1].record
         assert final.response_summary is not None
         assert final.response_summary["result"]["reason"] == "caller_gone"
         late = await RawSocket.open(at.port)

@@ -6,13 +6,13 @@ from typing import Any
 import anyio
 import pytest
 
-from agentos.core.communication.voice import admission
 from agentos.core.communication.voice.gateway.access.refusals import Refusal
 from agentos.core.communication.voice.gateway.streams import connection
 from agentos.core.communication.voice.gateway.streams.connection import StreamConnection
 from agentos.core.communication.voice.gateway.streams.endpoint import BrowserStreams
+from agentos.core.communication.voice.running import admission
 from machines.events import VoiceEvent, VoiceEventType
-from machines.stream_messages import Bye, End, Hello, StreamCode
+from machines.stream.messages import Bye, End, Hello, StreamCode
 from tests.voice.gateway.streaming import PCM, Closed, RawSocket, Server, audio, message, recorded, server
 
 pytestmark = pytest.mark.anyio
@@ -119,7 +119,7 @@ async def test_a_look_that_raises_is_said_once_and_taken_again(
 
 
 async def test_the_inspector_goes_on(anyio_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from agentos.core.communication.voice import inspection  # noqa: PLC0415 - only this one looks into it
+    from agentos.core.communication.voice.running import inspection  # noqa: PLC0415 - only this one looks into it
 
     monkeypatch.setattr(inspection, "LOOK_SECONDS", 0.01)
     fault = Fault(monkeypatch, inspection.ServiceInspector, "_ports")

@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from machines.stream_messages import Bye, End, Hello, StreamCode, Welcome
+from machines.stream.messages import Bye, End, Hello, StreamCode, Welcome
 from tests.voice.gateway.streaming import (
     BINARY,
     FRAME,

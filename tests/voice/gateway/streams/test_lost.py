@@ -7,9 +7,9 @@ import anyio
 import pytest
 
 from agentos.core.communication.voice.client import connect_stream
-from agentos.core.communication.voice.storage.segments import LiveSegment
+from agentos.core.communication.voice.recording.segments import LiveSegment
 from machines.losses import Lost
-from machines.stream_messages import Ack, End, Hello, Ping, Pong, Welcome
+from machines.stream.messages import Ack, End, Hello, Ping, Pong, Welcome
 from tests.voice.gateway.streaming import FRAME, PCM, RawSocket, Server, audio, message, server
 
 pytestmark = pytest.mark.anyio

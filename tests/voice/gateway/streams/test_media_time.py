@@ -13,7 +13,7 @@ from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.gateway.streams.marks import KeptMarks
 from agentos.core.communication.voice.storage.schema import stream_marks
 from machines.session import AudioMismatch, VoiceSession
-from machines.stream_messages import Ack, Bye, End, Event, Gap, Hello, Ping, Pong, StreamCode, Welcome
+from machines.stream.messages import Ack, Bye, End, Event, Gap, Hello, Ping, Pong, StreamCode, Welcome
 from tests.voice.gateway.serving import serving
 from tests.voice.gateway.streaming import FRAME, PCM, RawSocket, Server, audio, message, recorded, server
 
@@ -204,7 +204,7 @@ async def test_another_client_of_the_session_has_its_numbers(anyio_backend: Any)
         assert (await other.open(ticket=at.ticket(session))).expected == 70
         await other.socket.send(message(70, SAID[: 10 * FRAME], media_ms=77_000))
         await other.ack(80)
-        with at.service.resources().store.reading() as connection:
+        with at.service.voice_store().reading() as connection:
             stored = connection.execute(sa.select(stream_marks.c.number, stream_marks.c.frame)).all()
         assert [tuple(row) for row in stored] == [(70, 70)], "the marks of the first are gone with it"
 

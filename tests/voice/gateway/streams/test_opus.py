@@ -10,7 +10,7 @@ from agentos.core.communication.voice.gateway.streams import opus
 from agentos.core.communication.voice.gateway.streams.opus import OpusStream, opus_formats
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import VoiceSessionState
-from machines.stream_messages import (
+from machines.stream.messages import (
     HEADER,
     Bye,
     End,

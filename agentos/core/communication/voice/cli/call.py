@@ -22,12 +22,12 @@ from agentos.core.communication.voice.cli.exits import (
     exit_code,
     one_line,
 )
+from agentos.core.communication.voice.cli.live_view import LiveView
 from agentos.core.communication.voice.cli.logs import configure_logging
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, terminal, whole
 from agentos.core.communication.voice.cli.playback import CallPlan, NoView, Played, View, loop_options, play
 from agentos.core.communication.voice.errors import StoreError
-from agentos.core.communication.voice.live_view import LiveView
 from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import TOKEN_VARIABLE, VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.store import VoiceStore

@@ -16,8 +16,8 @@ from rich.console import RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from actors.model import Schedule, Timers
-from actors.model_parts import Faults, UnknownFault
+from actors.model.actor_model import Schedule, Timers
+from actors.model.parts import Faults, UnknownFault
 from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError
 from agentos.core.communication.voice.cli.options import Json
 from agentos.core.communication.voice.cli.outcome import Outcome, terminal
@@ -35,7 +35,7 @@ from machines.checker.text import changes
 
 VOICE: Final = "voice"
 
-_NAMES: Final = {VOICE: "actors.voice_model:voice_model", "stream": "machines.stream_model:stream_model"}
+_NAMES: Final = {VOICE: "actors.voice_lab.model:voice_model", "stream": "machines.stream.model:stream_model"}
 _CODES: Final = {checker.Outcome.HOLDS: OK, checker.Outcome.FAILS: FAILS, checker.Outcome.NOT_DECIDED: NOT_DECIDED}
 _STYLES: Final = {"ok": "green", "FAIL": "bold red", "?": "yellow"}
 
@@ -162,10 +162,10 @@ def _model(name: str, given: Mapping[str, Any]) -> _Made:
     arguments = ", ".join(f"{key}={_source(value)}" for key, value in given.items())
     kinds = {type(value) for value in given.values()}
     if Faults in kinds:
-        imports += ("from actors.model_parts import Faults",)
+        imports += ("from actors.model.parts import Faults",)
     used = [kind.__name__ for kind in (Schedule, Timers) if kind in kinds]
     if used:
-        imports += (f"from actors.model import {', '.join(used)}",)
+        imports += (f"from actors.model.actor_model import {', '.join(used)}",)
     return _Made(made, f"{attribute}({arguments})", imports)
 
 

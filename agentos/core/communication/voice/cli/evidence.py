@@ -12,8 +12,8 @@ from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
 from agentos.core.communication.voice.cli.stores import database_of, settings_of
 from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.recording.checks import RecordingsChecked, check_recordings
 from agentos.core.communication.voice.storage.head_notes import file_older
-from agentos.core.communication.voice.storage.recording_checks import RecordingsChecked, check_recordings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.cross_checks import Mismatch
 from machines.heads import Head, HeadState, is_torn, read_head, read_heads

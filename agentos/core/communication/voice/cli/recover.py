@@ -6,9 +6,9 @@ from agentos.core.communication.voice.cli.exits import FAILED, OK
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, table
 from agentos.core.communication.voice.cli.stores import settings_of
-from agentos.core.communication.voice.storage.finishing import Finishing, FinishingReport
+from agentos.core.communication.voice.recording.finishing import Finishing, FinishingReport
+from agentos.core.communication.voice.recovery.recovery import Recovery, RecoveryReport
 from agentos.core.communication.voice.storage.head_notes import check_heads
-from agentos.core.communication.voice.storage.recovery import Recovery, RecoveryReport
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.session import VoiceSession
 

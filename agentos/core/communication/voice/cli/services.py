@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from agentos.core.communication.voice.cli.exits import InputError
-from agentos.core.communication.voice.control_client import services_of
+from agentos.core.communication.voice.running.control.client import services_of
 
 Pid = Annotated[int | None, Parameter(help="The process, where several services run in the home.")]
 Instance = Annotated[str | None, Parameter(help="The service by its name, where one process runs several.")]

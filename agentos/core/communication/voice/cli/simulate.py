@@ -14,10 +14,10 @@ from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from actors.simulation import Day, Simulation
-from actors.simulation_plan import Plan
-from actors.simulation_runs import Report, run_seeds
-from actors.simulation_shrink import shrunk
+from actors.simulation.plan import Plan
+from actors.simulation.runner import Day, Simulation
+from actors.simulation.runs import Report, run_seeds
+from actors.simulation.shrink import shrunk
 from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError
 from agentos.core.communication.voice.cli.options import Json
 from agentos.core.communication.voice.cli.outcome import PROGRAM, Outcome, table, terminal
@@ -27,7 +27,7 @@ from agentos.core.time import monotonic_ms
 VOICE: Final = "voice"
 LAST_LINES: Final = 12  # of the trace of a failing run
 
-_NAMES: Final = {VOICE: "actors.voice_simulation:voice_simulation"}
+_NAMES: Final = {VOICE: "actors.voice_lab.simulation:voice_simulation"}
 
 
 def simulate(  # noqa: PLR0913 - each is an option of the command

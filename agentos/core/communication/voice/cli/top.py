@@ -12,11 +12,11 @@ from rich.live import Live
 from agentos.core.communication.voice.cli.keyboard import Keyboard
 from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, terminal
+from agentos.core.communication.voice.cli.service_view import FIXED_LINES, service_view
 from agentos.core.communication.voice.cli.services import Instance, Pid, chosen_service
 from agentos.core.communication.voice.cli.stores import settings_of
-from agentos.core.communication.voice.control_client import ControlClient
-from agentos.core.communication.voice.control_protocol import MAX_ACTORS
-from agentos.core.communication.voice.service_view import FIXED_LINES, service_view
+from agentos.core.communication.voice.running.control.client import ControlClient
+from agentos.core.communication.voice.running.control.protocol import MAX_ACTORS
 from agentos.core.time import monotonic_ms
 
 REFRESH_SECONDS: Final = 1.0

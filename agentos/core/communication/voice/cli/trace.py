@@ -10,14 +10,14 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from actors.tracing import TraceLine
+from actors.runtime.tracing import TraceLine
 from agentos.core.communication.voice.cli.exits import InputError
 from agentos.core.communication.voice.cli.options import Home
 from agentos.core.communication.voice.cli.services import Instance, Pid, chosen_services
 from agentos.core.communication.voice.cli.stores import settings_of
-from agentos.core.communication.voice.control_client import ControlClient
-from agentos.core.communication.voice.control_protocol import Ended, Tracing
 from agentos.core.communication.voice.errors import SessionNotFound
+from agentos.core.communication.voice.running.control.client import ControlClient
+from agentos.core.communication.voice.running.control.protocol import Ended, Tracing
 
 
 def trace(

@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         f"the client needs {missing}: in the checkout, pip install '.[client]'", name=missing
     ) from None
-from machines.stream_messages import Event, StreamFormat
+from machines.stream.messages import Event, StreamFormat
 
 __all__ = [
     "ClientStatistics",

@@ -3,9 +3,9 @@
 from collections import deque
 
 from machines.audio import FRAME_MS, FRAMES_PER_SECOND
-from machines.stream import WRAP_MS, ClientStream, Run
-from machines.stream_messages import Audio, StreamFormat, write_audio
-from machines.stream_time import JITTER_US, SLEW
+from machines.stream.ends import WRAP_MS, ClientStream, Run
+from machines.stream.media_time import JITTER_US, SLEW
+from machines.stream.messages import Audio, StreamFormat, write_audio
 
 BYTES = {"pcm_s16le": 2, "mulaw": 1}
 JITTER_MS = JITTER_US // 1_000

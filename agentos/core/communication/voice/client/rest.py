@@ -16,7 +16,7 @@ from agentos.core.communication.voice.client.stream import (
     connect_stream,
 )
 from agentos.core.communication.voice.errors import RequestRefused
-from machines.stream_messages import StreamFormat
+from machines.stream.messages import StreamFormat
 
 URN: Final = "urn:agentos-voice:problem:"
 FINISHING: Final = "recording-finishing"

@@ -11,7 +11,7 @@ import wsproto.events
 from httpx2.websockets import AsyncWebSocketSession, HTTPXWSException, WebSocketDisconnect, WebSocketUpgradeError
 from wsproto.utilities import ProtocolError
 
-from machines.stream_messages import SUBPROTOCOL, FromClient, FromServer, StreamCode, encode, read_from_server
+from machines.stream.messages import SUBPROTOCOL, FromClient, FromServer, StreamCode, encode, read_from_server
 
 CLOSE_SECONDS: Final = 1.0  # for the close frame: a peer that takes nothing does not get it
 LARGEST_MESSAGE_BYTES: Final = 1_048_576  # a long utterance with all its words has a tenth of that

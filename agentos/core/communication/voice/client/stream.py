@@ -1,5 +1,5 @@
 """A stream of audio to a session, through as many connections as it takes; its rules are
-`machines.stream.ClientStream`."""
+`machines.stream.ends.ClientStream`."""
 
 import secrets
 from collections import deque
@@ -19,8 +19,8 @@ from agentos.core.time import monotonic_ms
 from machines.audio import FRAMES_PER_SECOND
 from machines.restart import Backoff
 from machines.session import VoiceSessionState
-from machines.stream import ENDED, FAILED, OPEN, ClientStream, Run
-from machines.stream_messages import (
+from machines.stream.ends import ENDED, FAILED, OPEN, ClientStream, Run
+from machines.stream.messages import (
     HEADER,
     Ack,
     Bye,

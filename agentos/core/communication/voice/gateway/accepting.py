@@ -14,7 +14,7 @@ from agentos.core.communication.voice.errors import Overloaded, RateLimited, Voi
 from agentos.core.communication.voice.gateway.access.connections import Connections, Guest
 from agentos.core.communication.voice.gateway.problems import MEDIA_TYPE, problem_of
 from agentos.core.communication.voice.logs import logger
-from agentos.core.communication.voice.looks import SAID_AGAIN_MS, Look
+from agentos.core.communication.voice.measuring.looks import SAID_AGAIN_MS, Look
 from agentos.core.time import monotonic_ms
 
 RETRY_SECONDS: Final = 0.1  # when nothing can be accepted: others may close some meanwhile

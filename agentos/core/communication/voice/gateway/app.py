@@ -27,10 +27,10 @@ from agentos.core.communication.voice.gateway.access.limits import ConnectionLim
 from agentos.core.communication.voice.gateway.access.refusals import Refusals
 from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
 from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
-from agentos.core.communication.voice.gateway.border import Border
 from agentos.core.communication.voice.gateway.documentation import documented
 from agentos.core.communication.voice.gateway.metrics import Metrics
 from agentos.core.communication.voice.gateway.problems import on_http_error, on_invalid_request, on_voice_error
+from agentos.core.communication.voice.gateway.request_guard import RequestGuard
 from agentos.core.communication.voice.gateway.routes import (
     console,
     events,
@@ -46,7 +46,6 @@ from agentos.core.communication.voice.gateway.routes import (
 from agentos.core.communication.voice.gateway.routes.file_stream import FileStreams
 from agentos.core.communication.voice.gateway.routes.verification import Verifications
 from agentos.core.communication.voice.gateway.streams.endpoint import STREAMS_PER_CLIENT, BrowserStreams, stream_route
-from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import AccessToken
 from machines.evidence import EvidenceRecord
 
@@ -98,16 +97,13 @@ def voice_app(
     """
 
     def note(record: EvidenceRecord) -> None:
-        service.resources().store_port.note(record)
+        service.note_evidence(record)
 
     def whose(tokens: Collection[str]) -> Mapping[str, AccessToken]:
-        return service.resources().tokens.whose(tokens)
+        return service.token_store().whose(tokens)
 
     def standing(token_ids: Collection[str]) -> Collection[str]:
-        return service.resources().tokens.standing(token_ids)
-
-    def store() -> VoiceStore:
-        return service.resources().store
+        return service.token_store().standing(token_ids)
 
     refusals = Refusals(note)
 
@@ -132,7 +128,7 @@ def voice_app(
         redirect_slashes=False,
         middleware=[
             Middleware(
-                Border,
+                RequestGuard,
                 body_limit_bytes=BESIDE_METADATA_BYTES + JSON_GROWTH * service.settings.max_metadata_bytes,
                 body_timeout_seconds=BODY_TIMEOUT_SECONDS,
             )
@@ -155,8 +151,8 @@ def voice_app(
         unknown=RateLimit(settings.unknown_tokens_per_second, burst=settings.unknown_tokens_burst),
         requests=RateLimit(settings.requests_per_second, burst=settings.requests_burst),
     )
-    app.state.idempotency_keys = IdempotencyKeys(store)
-    app.state.credentials = StreamCredentials(store)
+    app.state.idempotency_keys = IdempotencyKeys(service.voice_store)
+    app.state.credentials = StreamCredentials(service.voice_store)
     app.state.event_streams = ConnectionLimit(
         service.settings.max_event_streams_per_token,
         EVENT_STREAMS,

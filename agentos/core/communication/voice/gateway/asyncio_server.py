@@ -13,10 +13,10 @@ from fastapi import FastAPI
 
 from agentos.core.communication.voice.gateway.accepting import accept
 from agentos.core.communication.voice.gateway.access.connections import GUEST, Connections, Guest
-from agentos.core.communication.voice.gateway.prompt_http import PromptHttp
-from agentos.core.communication.voice.gateway.prompt_websocket import PromptWebSocket
 from agentos.core.communication.voice.gateway.streams.endpoint import LARGEST_MESSAGE_BYTES
 from agentos.core.communication.voice.gateway.turns import TURNS, CallbackTurns
+from agentos.core.communication.voice.gateway.uvicorn_http import UvicornHttp
+from agentos.core.communication.voice.gateway.uvicorn_websocket import UvicornWebSocket
 
 KEEP_ALIVE_SECONDS: Final = 5
 CLOSE_SECONDS: Final = 5  # for replies that are under way when the service has ended
@@ -46,8 +46,8 @@ class _Uvicorn(uvicorn.Server):
         loop = asyncio.get_running_loop()
         state = {**self.lifespan.state, GUEST: guest, TURNS: self._turns}
 
-        def protocol() -> PromptHttp:
-            return PromptHttp(self.config, self.server_state, state, loop)
+        def protocol() -> UvicornHttp:
+            return UvicornHttp(self.config, self.server_state, state, loop)
 
         transport, _ = await loop.connect_accepted_socket(protocol, client)
         guest.end = transport.abort
@@ -64,7 +64,7 @@ async def serve_on_asyncio(
     """Serve the app on a socket, until `wait_closed` returns and then until replies that are under way are sent."""
     config = uvicorn.Config(
         app,
-        http=PromptHttp,
+        http=UvicornHttp,
         loop="none",
         log_config=None,
         access_log=False,
@@ -73,7 +73,7 @@ async def serve_on_asyncio(
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSE_SECONDS,
-        ws=PromptWebSocket,
+        ws=UvicornWebSocket,
         ws_max_size=LARGEST_MESSAGE_BYTES,
         ws_ping_interval=None,  # a stream has heartbeats of its own
         ws_per_message_deflate=False,  # audio does not get smaller, and each connection would hold its window

@@ -13,8 +13,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics
-from agentos.core.communication.voice.durations import DurationStatistics
-from agentos.core.communication.voice.inspection import ServicePicture
+from agentos.core.communication.voice.measuring.durations import DurationStatistics
+from agentos.core.communication.voice.running.inspection import ServicePicture
 from agentos.core.time import monotonic_ms
 
 MEDIA_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -76,7 +76,7 @@ def _sessions(statistics: ServiceStatistics) -> Iterator[Metric]:
 
 
 def _frames(statistics: ServiceStatistics) -> Iterator[Metric]:
-    calls, media, stt = statistics.calls, statistics.media, statistics.stt
+    calls, media, speech = statistics.calls, statistics.media, statistics.speech
     yield _counter("frames_processed", "Frames of 20 ms that were digested, measured and recorded.", media.frames)
     yield _counter(
         "frames_given_up", "Frames given up for newer ones, of calls that can't be slowed.", media.given_up_frames
@@ -91,11 +91,11 @@ def _frames(statistics: ServiceStatistics) -> Iterator[Metric]:
         "reason",
         calls.untranscribed_frames,
     )
-    yield _counter("frames_heard", "Frames that were transcribed, or are no speech.", stt.heard_frames)
-    yield _by("frames_unheard", "Frames that speech to text lost, by reason.", "reason", dict(stt.unheard_frames))
+    yield _counter("frames_heard", "Frames that were transcribed, or are no speech.", speech.heard_frames)
+    yield _by("frames_unheard", "Frames that speech to text lost, by reason.", "reason", dict(speech.unheard_frames))
     waiting = GaugeMetricFamily(PREFIX + "frames_waiting", "Frames that wait inside.", labels=["port"])
     waiting.add_metric(["media"], media.queued_frames)
-    waiting.add_metric(["stt"], stt.queued_frames + stt.frames_under_way)
+    waiting.add_metric(["speech"], speech.queued_frames + speech.frames_under_way)
     yield waiting
 
 
@@ -126,14 +126,14 @@ def _actors(statistics: ServiceStatistics, picture: ServicePicture) -> Iterator[
 
 
 def _ports(statistics: ServiceStatistics, picture: ServicePicture) -> Iterator[Metric]:
-    stt, evidence, ports = statistics.stt, statistics.evidence, picture.ports
+    speech, store, ports = statistics.speech, statistics.store, picture.ports
     ages = GaugeMetricFamily(
         PREFIX + "port_waiting_seconds", "How long the oldest work of a port waits.", labels=["port"]
     )
     for port, seconds in (
         ("media", ports.media_waiting_seconds),
-        ("stt", ports.stt_waiting_seconds),
-        ("evidence", ports.evidence_waiting_seconds),
+        ("speech", ports.speech_waiting_seconds),
+        ("store", ports.store_waiting_seconds),
     ):
         ages.add_metric([port], seconds)
     yield ages
@@ -143,23 +143,25 @@ def _ports(statistics: ServiceStatistics, picture: ServicePicture) -> Iterator[M
     yield silent
     yield _counter("media_errors", "Writes that the disk refused.", statistics.media.errors)
     yield _gauge(
-        "stt_wait_seconds", "How long the workers will take for the audio that waits, at their pace.", stt.wait_seconds
+        "stt_wait_seconds",
+        "How long the workers will take for the audio that waits, at their pace.",
+        speech.wait_seconds,
     )
-    yield _gauge("stt_workers", "Speech-to-text workers.", stt.workers)
-    yield _counter("stt_utterances", "Finished utterances.", stt.utterances)
-    lost = {"died": stt.workers_died, "hung": stt.workers_hung}
+    yield _gauge("stt_workers", "Speech-to-text workers.", speech.workers)
+    yield _counter("stt_utterances", "Finished utterances.", speech.utterances)
+    lost = {"died": speech.workers_died, "hung": speech.workers_hung}
     yield _by("stt_workers_lost", "Speech-to-text workers that were lost, by how.", "how", lost)
     yield _histogram(
         "stt_latency_seconds",
         "From the hand-over of audio until a speech-to-text worker had decoded it.",
-        stt.latencies,
+        speech.latencies,
     )
-    yield _gauge("evidence_backlog", "Records and events that wait for the store.", evidence.backlog)
-    yield _gauge("evidence_in_spill", "Records in the spill file.", evidence.waiting_in_spill)
-    yield _counter("evidence_stored", "Records stored.", evidence.stored)
-    yield _counter("evidence_failed", "Records that could not be stored when they came.", evidence.failed)
-    yield _counter("events_lost", "Events that could not be stored.", evidence.events_lost)
-    yield _histogram("evidence_lag_seconds", "From the hand-over of a record until it was durable.", evidence.lags)
+    yield _gauge("evidence_backlog", "Records and events that wait for the store.", store.backlog)
+    yield _gauge("evidence_in_spill", "Records in the spill file.", store.waiting_in_spill)
+    yield _counter("evidence_stored", "Records stored.", store.stored)
+    yield _counter("evidence_failed", "Records that could not be stored when they came.", store.failed)
+    yield _counter("events_lost", "Events that could not be stored.", store.events_lost)
+    yield _histogram("evidence_lag_seconds", "From the hand-over of a record until it was durable.", store.lags)
     yield _gauge(
         "process_memory_bytes", "What the process has in memory, without its workers.", statistics.load.memory_bytes
     )

@@ -1,5 +1,5 @@
-"""One connection on trio: anycorn's protocols, with a budget for each turn of the loop, as `prompt_websocket.py` and
-`prompt_http.py` have it on asyncio. HTTP/2 is not spoken."""
+"""One connection on trio: anycorn's protocols, with a budget for each turn of the loop, as `uvicorn_websocket.py` and
+`uvicorn_http.py` have it on asyncio. HTTP/2 is not spoken."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,9 +21,9 @@ from websockets.speedups import apply_mask
 from wsproto.events import CloseConnection
 from wsproto.utilities import LocalProtocolError
 
-from agentos.core.communication.voice.gateway.prompt_http import SLICE_BYTES
 from agentos.core.communication.voice.gateway.streams.connection import AT_ONCE
 from agentos.core.communication.voice.gateway.turns import TURNS, TaskTurns
+from agentos.core.communication.voice.gateway.uvicorn_http import SLICE_BYTES
 from agentos.core.communication.voice.gateway.websocket_frames import (
     AFTER_CLOSE,
     BEFORE_HELLO,
@@ -41,7 +41,7 @@ from agentos.core.communication.voice.gateway.websocket_frames import (
     frame_at,
     is_counted,
 )
-from machines.stream_messages import StreamCode
+from machines.stream.messages import StreamCode
 
 READ_BYTES: Final = 65_536
 
@@ -137,7 +137,7 @@ class _Http(H11Protocol):
 
 
 class _Lane:
-    """Cuts frames for one WebSocket, with the extension `AT_ONCE` of `PromptWebSocket`. While it is not `open`, anycorn gets
+    """Cuts frames for one WebSocket, with the extension `AT_ONCE` of `UvicornWebSocket`. While it is not `open`, anycorn gets
     all there is."""
 
     def __init__(self, turns: TaskTurns, most: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from agentos.core.communication.voice.gateway.problems import Problem
-from agentos.core.communication.voice.request import MAX_PROJECT_ID
+from agentos.core.communication.voice.running.request import MAX_PROJECT_ID
 from agentos.core.communication.voice.settings import LONGEST_SILENCE_SECONDS
 from agentos.core.communication.voice.storage.chain import StoredLink
 from machines.audio import AudioFormat

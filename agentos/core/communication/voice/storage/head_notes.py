@@ -27,13 +27,13 @@ from typing import Final
 
 from agentos.core.communication.voice.errors import ChainNotContinued, StoreError
 from agentos.core.communication.voice.logs import logger
-from agentos.core.communication.voice.storage.segments import sync_folder
+from agentos.core.communication.voice.storage.folders import sync_folder
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RequestStatus, RiskLevel
 from machines.evidence import EvidenceRecord, record_id
 from machines.heads import Head, HeadCheck, HeadState, read_heads
-from machines.sealing import HEADS_NOTED
+from machines.operations import HEADS_NOTED
 
 INTERVAL_SECONDS: Final = (
     1.0  # between two heads: what came later than the last one has no head if all is lost just then

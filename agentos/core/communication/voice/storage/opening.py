@@ -19,7 +19,7 @@ from sqlalchemy.pool import QueuePool
 from agentos.core.communication.voice.errors import NotADatabase, StoreError
 from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.failures import failures
-from agentos.core.communication.voice.storage.private import ensure_private_folder
+from agentos.core.communication.voice.storage.folders import ensure_private_folder
 from agentos.core.time import monotonic_ms
 
 LOCK_POLL_SECONDS = 0.01  # opening waits for another process's migration, which takes milliseconds

@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from agentos.core.communication.voice.errors import LocksUnavailable, StoreError
 from agentos.core.communication.voice.storage.failures import failed, gone
-from agentos.core.communication.voice.storage.private import ensure_private_folder
+from agentos.core.communication.voice.storage.folders import ensure_private_folder
 from agentos.core.communication.voice.storage.spill import OWNER
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.time import monotonic_ms

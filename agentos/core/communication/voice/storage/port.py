@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from actors.loop import thread_waker
-from actors.messages import Append, Draft, NotStored, Probe, Probed, SpillDone, SpillWork, Stored
-from agentos.core.communication.voice.directory import Directory
+from actors.runtime.loop import thread_waker
+from actors.voice.messages import Append, Draft, NotStored, Probe, Probed, SpillDone, SpillWork, Stored
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.sessions.directory import Directory
 from agentos.core.communication.voice.storage.mending import flaw, mended, plain, said_of
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
@@ -21,13 +21,12 @@ from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RiskLevel
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
+from machines.operations import AUDIO_ACCOUNTED, SESSION_RESUMED
 from machines.session import EndReason, VoiceSessionState
 
 log = logger(__name__)
 
 FIRST_STATES = (None, VoiceSessionState.CREATED)  # of the records that whoever asks for a session waits for
-ACCOUNTED = "audio_accounted"
-RESUMED = "session_resumed"  # the record with which a session becomes this process's own
 FRESH_MS = 2_000  # what the store could do so long ago it can still do
 HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
 
@@ -240,7 +239,7 @@ class StorePort:
             },
             created_at=utc_now(),
         )
-        return Entry(record, session, takes_over=draft.operation == RESUMED)
+        return Entry(record, session, takes_over=draft.operation == SESSION_RESUMED)
 
     # --- from the writer's threads ---------------------------------------------------------------------------------
 
@@ -269,7 +268,7 @@ class StorePort:
         if draft.state is VoiceSessionState.STOPPED:
             self._accounted.pop(draft.facts.session_id, None)
         upto = next((value for name, value in draft.detail if name == "upto_frame"), None)
-        if upto is not None and draft.operation in (ACCOUNTED, RESUMED):
+        if upto is not None and draft.operation in (AUDIO_ACCOUNTED, SESSION_RESUMED):
             self._accounted[draft.facts.session_id] = upto
 
     def _failed(self, tickets: Sequence[Any], error: Exception) -> None:

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.storage.failures import failed
-from agentos.core.communication.voice.storage.private import ensure_private_folder
+from agentos.core.communication.voice.storage.folders import ensure_private_folder
 from agentos.core.communication.voice.storage.store import BadEntry, Entry
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord, canonical_json

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from agentos.core.communication.voice.durations import Durations, DurationStatistics
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.measuring.durations import Durations, DurationStatistics
 from agentos.core.communication.voice.storage.spill import SpillFile, SpillFull
 from agentos.core.communication.voice.storage.spill_files import SpillFiles
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore

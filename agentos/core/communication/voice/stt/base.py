@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from actors.messages import Word
+from actors.voice.messages import Word
 from machines.session import STTProvider
 
 SAMPLE_RATE: Final = 16_000

@@ -16,7 +16,7 @@ from typing import Final
 
 from pocketsphinx import Decoder, Endpointer, Vad  # type: ignore[import-untyped]
 
-from actors.messages import Word
+from actors.voice.messages import Word
 from agentos.core.communication.voice.stt.base import SAMPLE_RATE, FinalText, PartialText, Result
 
 _BYTES_PER_MS: Final = SAMPLE_RATE * 2 // 1000

@@ -17,12 +17,23 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup, TaskStatus
 from msgspec import Struct
 
-from actors.health import Beat, Heartbeat, PortBack, PortSilent
-from actors.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, SpeechSilent, Unheard, Utterance
-from agentos.core.communication.voice.audio.door import BACKLOG, GivenUp
-from agentos.core.communication.voice.backlog_age import BacklogAge
-from agentos.core.communication.voice.durations import Durations
+from actors.runtime.health import Beat, Heartbeat, PortBack, PortSilent
+from actors.voice.messages import (
+    Abandon,
+    Finish,
+    Finished,
+    Hear,
+    Heard,
+    Listen,
+    Partial,
+    SpeechSilent,
+    Unheard,
+    Utterance,
+)
 from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.measuring.backlog_age import BacklogAge
+from agentos.core.communication.voice.measuring.durations import Durations
+from agentos.core.communication.voice.sessions.door import GivenUp
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.pace import Pace
 from agentos.core.communication.voice.stt.process import WorkerProcess
@@ -41,19 +52,22 @@ from agentos.core.communication.voice.stt.stream import Audio, Run, Stream
 from agentos.core.communication.voice.stt.worker_account import SUSPECT_SECONDS, WorkerAccount
 from agentos.core.time import monotonic_ms
 from machines.audio import FRAME_MS
+from machines.reasons import (
+    BACKLOG,
+    ENGINE_FAILED,
+    LATE,
+    MISSING,
+    NO_WORKERS,
+    SPEECH_SILENT,
+    WORKER_DIED,
+    WORKER_HUNG,
+    WORKER_SILENT,
+)
 from machines.restart import Intensity
 from machines.session import STTProvider
 
 log = logger(__name__)
 
-WORKER_DIED: Final = "worker_died"
-WORKER_HUNG: Final = "worker_hung"
-ENGINE_FAILED: Final = "engine_failed"
-NO_WORKERS: Final = "no_workers"
-MISSING: Final = "missing"
-LATE: Final = "late"
-SPEECH_SILENT: Final = "speech_silent"
-WORKER_SILENT: Final = "worker_silent"
 
 _HEARD_EVERY_FRAMES: Final = 25
 _GIVE_UP_FRAMES: Final = 50  # a second: one declaration for many frames

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from actors.messages import Word
+from actors.voice.messages import Word
 from machines.audio import AudioEncoding
 from machines.session import STTProvider
 

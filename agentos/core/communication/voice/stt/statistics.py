@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agentos.core.communication.voice.durations import DurationStatistics
+from agentos.core.communication.voice.measuring.durations import DurationStatistics
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ still open), settled, or lost. Nothing leaves a place without being in the next.
 from collections import deque
 from typing import Any, Final, NamedTuple
 
-from actors.messages import Listen
+from actors.voice.messages import Listen
 from agentos.core.communication.voice.stt.breaker import Breaker
 
 _FEED_FRAMES: Final = 25  # in one packet; half a second, decoded in a tenth of one

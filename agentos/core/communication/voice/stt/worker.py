@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from actors.messages import Word
+from actors.voice.messages import Word
 from agentos.core.communication.voice.audio.convert import Converter
 from agentos.core.communication.voice.stt.base import SAMPLE_RATE, Engine, FinalText, PartialText, Result, make_engine
 from agentos.core.communication.voice.stt.protocol import (

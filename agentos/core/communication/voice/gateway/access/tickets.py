@@ -24,7 +24,7 @@ from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.time import monotonic_ms, utc_now_ms
 from machines.session import VoiceSessionState
-from machines.stream_time import MOST_MARKS, Mark
+from machines.stream.media_time import MOST_MARKS, Mark
 
 SECRET_BYTES: Final = 32
 LIFETIME_SECONDS: Final = 60

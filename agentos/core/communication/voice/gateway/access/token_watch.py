@@ -14,7 +14,7 @@ import anyio.to_thread
 from agentos.core.communication.voice.errors import VoiceError
 from agentos.core.communication.voice.gateway.access.control import LOCAL
 from agentos.core.communication.voice.logs import logger
-from agentos.core.communication.voice.looks import Look
+from agentos.core.communication.voice.measuring.looks import Look
 
 LOOK_SECONDS: Final = 1.0
 

@@ -6,7 +6,7 @@
  * AudioWorklet loads the same file; see the end.
  *
  * `ClientStream` holds the rules, without sockets, clocks or chance: which frames go where, who may say what when. It is
- * `machines/stream.py` of the server, step by step, so that what was explored there holds here. Frames are 20 ms of audio,
+ * `machines/stream/ends.py` of the server, step by step, so that what was explored there holds here. Frames are 20 ms of audio,
  * counted from 0 through all connections of a session; a limit is an exclusive upper bound.
  */
 

@@ -5,7 +5,7 @@ from binascii import Error as Base64Error
 from typing import Final
 
 from agentos.core.communication.voice.errors import InvalidRequest
-from agentos.core.communication.voice.past_sessions import SessionKey
+from agentos.core.communication.voice.storage.past_sessions import SessionKey
 
 MAX_CURSOR: Final = 200  # characters; ours have a third of that
 _LATEST_MS: Final = 253_402_300_800_000  # the year 10000

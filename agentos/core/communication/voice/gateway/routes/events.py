@@ -25,7 +25,7 @@ from agentos.core.communication.voice.gateway.routes.event_stream import EventSt
 from agentos.core.communication.voice.gateway.views import EventPageView, TranscriptView, UtteranceView
 from machines.events import VoiceEventType
 from machines.session import VoiceSession, VoiceSessionState
-from machines.stream_messages import LAST_NUMBER
+from machines.stream.messages import LAST_NUMBER
 
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
@@ -76,9 +76,7 @@ async def get_session_events(
     session = await visible_session(request, service, principal, session_id)
     if event_stream.MEDIA_TYPE in request.headers.get("accept", ""):
         after = wanted.after if last_event_id is None else _number(last_event_id)
-        if session.state is VoiceSessionState.STOPPED and not await service.resources().past.events_page(
-            session_id, after, 1
-        ):
+        if session.state is VoiceSessionState.STOPPED and not await service.kept_events(session_id, after, limit=1):
             return Response(status_code=204)
         streams: ConnectionLimit = request.app.state.event_streams
         watch: TokenWatch = request.app.state.token_watch
@@ -87,7 +85,7 @@ async def get_session_events(
             place=streams.counted(principal.token_id),
             allowed=partial(watch.open_for, principal.token_id),
         )
-    found = await service.resources().past.events_page(session_id, wanted.after, wanted.limit + 1)
+    found = await service.kept_events(session_id, wanted.after, limit=wanted.limit + 1)
     events = tuple(found[: wanted.limit])
     return EventPageView(
         session_id=session_id,
@@ -109,7 +107,7 @@ async def get_session_transcript(
 ) -> TranscriptView:
     """The finished utterances with their times, and the text: so far, or of the whole session once it has stopped."""
     session = await visible_session(request, service, principal, session_id)
-    events = await service.resources().past.events(session_id, 0)
+    events = await service.kept_events(session_id)
     utterances = tuple(
         UtteranceView(number=event.number, **event.payload)
         for event in events

@@ -12,7 +12,7 @@ from agentos.core.communication.voice.gateway.routes.dependencies import Service
 from agentos.core.communication.voice.gateway.routes.verification import Verifications
 from agentos.core.communication.voice.gateway.views import EvidencePageView, LinkView, VerificationView
 from machines.heads import HEAD_PATTERN, read_head
-from machines.stream_messages import LAST_NUMBER
+from machines.stream.messages import LAST_NUMBER
 
 PAGE: Final = 100
 LARGEST_PAGE: Final = 1000
@@ -61,8 +61,8 @@ async def get_session_evidence(
 ) -> EvidencePageView:
     """Its records in the order of the chain, each with its place and hashes. A refused request has records, too; the session of
     that id never was. What was refused at the door of the server stands under `gateway`."""
-    found = await service.resources().past.evidence(session_id, wanted.after, wanted.limit + 1)
-    if not found and not await service.resources().past.evidence(session_id, 0, 1):
+    found = await service.evidence(session_id, wanted.after, limit=wanted.limit + 1)
+    if not found and not await service.evidence(session_id, limit=1):
         raise SessionNotFound(session_id)
     links = tuple(LinkView.of(link) for link in found[: wanted.limit])
     return EvidencePageView(
@@ -86,4 +86,4 @@ async def verify_evidence(
     records; those who ask while one is under way get the one that begins behind it."""
     verifications: Verifications = request.app.state.verifications
     heads = [read_head(text) for text in noted.head]
-    return VerificationView.of(*await verifications.next(service.resources().past, heads))
+    return VerificationView.of(*await verifications.next(service, heads))

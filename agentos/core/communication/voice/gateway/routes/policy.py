@@ -18,8 +18,7 @@ from agentos.core.communication.voice.gateway.routes.dependencies import (
 from agentos.core.communication.voice.gateway.views import PolicyQuestion, VerdictView
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.evidence import EvidenceRecord
-
-DENIED = "session_denied"  # the operation of the record of a refused request
+from machines.operations import SESSION_DENIED
 
 router = APIRouter(prefix="/v1", tags=["policy"])
 
@@ -74,8 +73,8 @@ async def explain_policy(body: PolicyQuestion, request: Request, service: Servic
 
 
 async def _refusal(service: AsyncVoiceService, session_id: str) -> EvidenceRecord | None:
-    first = await service.resources().past.evidence(session_id, 0, 1)
-    return first[0].record if first and first[0].record.operation == DENIED else None
+    first = await service.evidence(session_id, limit=1)
+    return first[0].record if first and first[0].record.operation == SESSION_DENIED else None
 
 
 def _view(session_id: str | None, verdict: PolicyVerdict) -> VerdictView:

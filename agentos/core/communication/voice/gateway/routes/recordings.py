@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from agentos.core.communication.voice.errors import RecordingFinishing, SessionNotFound
+from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.problems import URN, Problem, reply
 from agentos.core.communication.voice.gateway.routes.dependencies import (
@@ -17,13 +17,12 @@ from agentos.core.communication.voice.gateway.routes.dependencies import (
 )
 from agentos.core.communication.voice.gateway.routes.file_stream import FileStreams
 from agentos.core.communication.voice.gateway.routes.ranges import Unsatisfiable
-from machines.recording import RecordingState
+from machines.recording import RecordingInfo, RecordingState
 from machines.session import VoiceSession
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
 MEDIA_TYPES: Final = {".flac": "audio/flac", ".wav": "audio/wav"}
-RETRY_SECONDS: Final = 1.0  # a recording of an hour takes some seconds
 _SOUND: Final = {name: {"schema": {"type": "string", "format": "binary"}} for name in MEDIA_TYPES.values()}
 _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
     200: {"description": "The whole file.", "content": _SOUND},
@@ -52,16 +51,11 @@ async def get_session_recording(
 ) -> Response:
     """The sound file of a session that has stopped, FLAC or WAV. `Range` asks for one part of it; a request for several parts
     gets the whole file. `If-Range` and `If-None-Match` take its `ETag`."""
-    finisher = service.resources().finisher
-    expected = finisher.expects(session_id)  # asked first: it is in the result when it is expected no longer
     session = await visible_session(request, service, principal, session_id)
-    recording = None if session.result is None else session.result.recording
-    if expected if recording is None else recording.state is RecordingState.FINISHING:
-        finisher.nudge()
-        raise RecordingFinishing(session_id, retry_after_seconds=RETRY_SECONDS)
-    path = _file_of(session, service.settings.recordings)
+    recording = None if session.result is None else await service.recording(session_id, wait=False)
+    path = None if recording is None else _file_of(recording, service.settings.recordings)
     if path is None:
-        return _no_recording(session, request)
+        return _no_recording(session, recording, request)
     streams: FileStreams = request.app.state.files
     try:
         response = await streams.response(
@@ -73,7 +67,7 @@ async def get_session_recording(
         )
     except Unsatisfiable as error:
         return _unsatisfiable(error.args[0], request)
-    return _no_recording(session, request) if response is None else response
+    return _no_recording(session, recording, request) if response is None else response
 
 
 router.head(
@@ -86,22 +80,20 @@ router.head(
 )(get_session_recording)
 
 
-def _file_of(session: VoiceSession, recordings: Path) -> Path | None:
+def _file_of(recording: RecordingInfo, recordings: Path) -> Path | None:
     """The file of a finished recording, which is one in our own folder."""
-    if session.result is None or session.result.recording is None:
+    if recording.state is not RecordingState.READY:
         return None
-    if session.result.recording.state is not RecordingState.READY:
-        return None
-    path = Path(session.result.recording.path)
+    path = Path(recording.path)
     return path if path.suffix in MEDIA_TYPES and path.is_relative_to(recordings) and ".." not in path.parts else None
 
 
-def _no_recording(session: VoiceSession, request: Request) -> Response:
+def _no_recording(session: VoiceSession, recording: RecordingInfo | None, request: Request) -> Response:
     if not session.recording_enabled:
         detail = "the session was not recorded: `recording_enabled` in its metadata asks for that"
     elif session.result is None:
         detail = "the session has not stopped yet; its recording is there when it has"
-    elif session.result.recording is not None and session.result.recording.state is RecordingState.FAILED:
+    elif recording is not None and recording.state is RecordingState.FAILED:
         detail = "the recording could not be finished: it is damaged, and evidence says so; what there is of it is kept"
     else:
         detail = "there is no recording, or its file is gone"

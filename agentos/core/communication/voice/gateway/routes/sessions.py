@@ -28,7 +28,7 @@ from agentos.core.communication.voice.gateway.routes.dependencies import (
 )
 from agentos.core.communication.voice.gateway.routes.repeats import IdempotencyKey, answered_once
 from agentos.core.communication.voice.gateway.views import NewSession, SessionPageView, SessionView, StoppedView
-from agentos.core.communication.voice.request import MAX_PROJECT_ID
+from agentos.core.communication.voice.running.request import MAX_PROJECT_ID
 from machines.session import VoiceSessionState
 
 PAGE: Final = 50
@@ -97,7 +97,7 @@ async def list_sessions(
     """
     project_id = access_of(request).project(principal, wanted.project_id, request)
     below = None if wanted.cursor is None else key_of(wanted.cursor)
-    page = await service.resources().past.page(project_id, wanted.state, limit=wanted.limit, below=below)
+    page = await service.session_page(project_id, wanted.state, limit=wanted.limit, below=below)
     return SessionPageView(
         sessions=tuple(SessionView.of(session) for session in page.sessions),
         next_cursor=None if page.next is None else cursor_of(page.next),
@@ -142,14 +142,14 @@ async def stop_session(
 
     async def carry_out() -> Response:
         problem: Problem | None = None
-        listing = service.resources().directory.listing(session_id)
+        snapshot = service.snapshots(session_id)
         try:
             if not await service.stop_session(session_id):
                 raise InvalidState(session_id, before.state, "another process runs it, or died")
         except EvidenceNotDurable as error:
             problem = problem_of(error, request.url.path)
         # With its last session a service that drains has ended, and can't be asked any more.
-        after = listing.session if listing is not None else await service.get_session(session_id)
+        after = snapshot() or await service.get_session(session_id)
         stopped = StoppedView(session=SessionView.of(after or before), durable=problem is None, problem=problem)
         return _response(stopped, 200 if problem is None else problem.status)
 

@@ -9,7 +9,7 @@ from agentos.core.communication.voice.async_service import ServiceStatistics
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, requires
 from agentos.core.communication.voice.gateway.metrics import MEDIA_TYPE, Metrics
 from agentos.core.communication.voice.gateway.routes.dependencies import Service, no_query
-from agentos.core.communication.voice.inspection import ServicePicture
+from agentos.core.communication.voice.running.inspection import ServicePicture
 
 ACTORS: Final = 100
 MOST_ACTORS: Final = 1000  # a hundred milliseconds of the service's loop

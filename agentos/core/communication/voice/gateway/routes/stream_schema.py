@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Depends
 
 from agentos.core.communication.voice.gateway.access.control import checked
-from machines.stream_messages import json_schema
+from machines.stream.messages import json_schema
 
 router = APIRouter(prefix="/v1/schemas", tags=["sessions"])
 

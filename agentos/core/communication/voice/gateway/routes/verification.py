@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 import anyio
 
-from agentos.core.communication.voice.past_sessions import PastSessions
+from agentos.core.communication.voice.async_service import AsyncVoiceService
 from machines.cross_checks import Disagreements
 from machines.heads import Head
 from machines.verification import Examination
@@ -35,7 +35,7 @@ class Verifications:
         self._last: _Walk | None = None
         self._asked: set[Head] = set()  # by those whose walk has not begun
 
-    async def next(self, past: PastSessions, heads: Sequence[Head] = ()) -> Verified:
+    async def next(self, service: AsyncVoiceService, heads: Sequence[Head] = ()) -> Verified:
         """The findings of a verification that begins after this was called, with the states of `heads` in their order.
 
         Raises `StoreError`.
@@ -46,12 +46,12 @@ class Verifications:
             if self._last is None or self._last.number < wanted:
                 self._begun += 1
                 asked, self._asked = self._asked, set()
-                self._last = _Walk(self._begun, await _verified(past, asked))
+                self._last = _Walk(self._begun, await _verified(service, asked))
             found, beside = self._last.verified
         states = {check.head: check for check in found.heads}
         return Verified(found._replace(heads=tuple([states[head] for head in heads])), beside)
 
 
-async def _verified(past: PastSessions, heads: set[Head]) -> Verified:
-    found = await past.examination(heads)
-    return Verified(found, await past.disagreements(MOST_MISMATCHES) if found.chain.ok else None)
+async def _verified(service: AsyncVoiceService, heads: set[Head]) -> Verified:
+    found = await service.examine_evidence(heads)
+    return Verified(found, await service.evidence_disagreements(MOST_MISMATCHES) if found.chain.ok else None)

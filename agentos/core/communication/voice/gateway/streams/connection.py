@@ -12,21 +12,24 @@ from typing import Any, Final
 import anyio
 from starlette.types import Receive, Send
 
-from actors.loop import thread_waker
+from actors.runtime.loop import thread_waker
 from agentos.core.communication.voice.async_service import AsyncVoiceService
-from agentos.core.communication.voice.audio.door import Door
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidState, StoreError, VoiceError
 from agentos.core.communication.voice.gateway.access.tickets import OpenedStream
 from agentos.core.communication.voice.gateway.streams.marks import KeptMarks
 from agentos.core.communication.voice.gateway.streams.opus import OpusStream
-from agentos.core.communication.voice.gateway.streams.seats import Fate, Seat, can_be_resumed, fate_of
+from agentos.core.communication.voice.gateway.streams.seats import Seat
 from agentos.core.communication.voice.logs import logger
+from agentos.core.communication.voice.running.fates import Fate
+from agentos.core.communication.voice.sessions.door import Door
 from agentos.core.time import monotonic_ms
 from machines.audio import FRAMES_PER_SECOND
 from machines.events import VoiceEventType
+from machines.reasons import CAPTURE
 from machines.session import VoiceSession, VoiceSessionState
-from machines.stream import GREETING, ServerStream
-from machines.stream_messages import (
+from machines.stream.ends import GREETING, ServerStream
+from machines.stream.media_time import StreamTime
+from machines.stream.messages import (
     Audio,
     Bye,
     End,
@@ -42,11 +45,10 @@ from machines.stream_messages import (
     read_audio,
     read_from_client,
 )
-from machines.stream_time import CAPTURE, StreamTime
 
 log = logger(__name__)
 
-AT_ONCE: Final = "agentos_voice.at_once"  # a server's extension of ASGI, see `prompt_websocket.py`
+AT_ONCE: Final = "agentos_voice.at_once"  # a server's extension of ASGI, see `uvicorn_websocket.py`
 TOGETHER: Final = 5  # frames: what speech engines are fed at once; the visit lets in what is less
 ACK_MS: Final = 500  # then the next frame is acknowledged, and without one the visit after the next does it
 LEVEL_MS: Final = 1000  # between two levels
@@ -139,14 +141,14 @@ class StreamConnection:
         if seat.connection is not None:
             seat.connection.let_in()
         self._time = seat.time or self._time_again(opened)
-        self._fate_of = fate_of(self._service, session, door)
+        self._fate_of = self._service.fates(session, door)
         expected, limit = self._time.number(door.accepted), self._time.number(door.room_below)
         durable, lost = self._fate(0)
         said = self.stream.open(hello, seat.attempt, expected, durable, limit, lost)
         if seat.time is None:
             seat.time = self._time
-            if can_be_resumed(self._service, session):
-                seat.marks = KeptMarks(self._service.resources().store, seat.digest.hex())
+            if self._service.can_be_resumed(session):
+                seat.marks = KeptMarks(self._service.voice_store(), seat.digest.hex())
         self._marks = seat.marks
         seat.taken(self, hello.attempt, chosen)
         if chosen.encoding == "opus" and seat.decoder is None:

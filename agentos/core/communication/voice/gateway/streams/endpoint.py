@@ -1,7 +1,7 @@
 """The browser stream: `GET /v1/stream`, a WebSocket of the sub-protocol `agentos-voice.v1`.
 
 Who may come in is decided here: from where, how many at once, with which ticket or token, to which session. What is said then
-is `connection.py`, whose rules are `machines/stream.py`.
+is `connection.py`, whose rules are `machines/stream/ends.py`.
 """
 
 from functools import partial
@@ -41,12 +41,12 @@ from agentos.core.communication.voice.gateway.streams.connection import (
 )
 from agentos.core.communication.voice.gateway.streams.seats import Seat, Seats, formats_of
 from agentos.core.communication.voice.logs import logger
-from agentos.core.communication.voice.looks import Look
+from agentos.core.communication.voice.measuring.looks import Look
 from agentos.core.time import monotonic_ms
 from machines.session import VoiceSession, VoiceSessionState
-from machines.stream import common_format
-from machines.stream_messages import SUBPROTOCOL, Hello, StreamCode, StreamViolation
-from machines.stream_time import Mark, StreamTime
+from machines.stream.ends import common_format
+from machines.stream.media_time import Mark, StreamTime
+from machines.stream.messages import SUBPROTOCOL, Hello, StreamCode, StreamViolation
 
 log = logger(__name__)
 

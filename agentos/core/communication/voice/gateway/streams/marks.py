@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from agentos.core.communication.voice.storage.schema import stream_marks
 from agentos.core.communication.voice.storage.store import VoiceStore
-from machines.stream_time import Mark
+from machines.stream.media_time import Mark
 
 
 class KeptMarks:

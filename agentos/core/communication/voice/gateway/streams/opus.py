@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from agentos.core.communication.voice.audio.resample import Resampler
 from machines.audio import FRAMES_PER_SECOND, AudioEncoding, AudioFormat
-from machines.stream_messages import StreamCode, StreamFormat, StreamViolation
+from machines.stream.messages import StreamCode, StreamFormat, StreamViolation
 
 if TYPE_CHECKING:
     from av.audio.codeccontext import AudioCodecContext

@@ -5,20 +5,15 @@ the client, the decoder of its audio, where its frames lie in the session, since
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from agentos.core.communication.voice.async_service import AsyncVoiceService
-from agentos.core.communication.voice.audio.door import Door
 from agentos.core.communication.voice.gateway.streams.marks import KeptMarks
 from agentos.core.communication.voice.gateway.streams.opus import OpusStream, opus_formats
-from agentos.core.communication.voice.resources import MEDIA
 from machines.audio import AudioEncoding, AudioFormat
-from machines.losses import Losses, Lost
-from machines.session import VoiceSession
-from machines.stream_messages import StreamCode, StreamFormat, StreamViolation
-from machines.stream_time import StreamTime
+from machines.stream.media_time import StreamTime
+from machines.stream.messages import StreamCode, StreamFormat, StreamViolation
 
 if TYPE_CHECKING:
     from agentos.core.communication.voice.gateway.streams.connection import StreamConnection
@@ -101,42 +96,3 @@ def formats_of(audio_format: AudioFormat) -> tuple[StreamFormat, ...]:
     mulaw = audio_format.encoding is AudioEncoding.MULAW
     own = StreamFormat("mulaw" if mulaw else "pcm_s16le", audio_format.sample_rate, audio_format.channels)
     return (own, *opus_formats(audio_format))
-
-
-def can_be_resumed(service: AsyncVoiceService, session: VoiceSession) -> bool:
-    """Whether another process may go on with a session when this one dies."""
-    return session.resumable and service.settings.resume_window_seconds > 0
-
-
-class Fate(NamedTuple):
-    """What became of a session's frames: those below `durable` will not be asked for again, as `Welcome` has it, and `lost` are
-    lost for good."""
-
-    durable: int | None
-    lost: tuple[Lost, ...]
-
-
-def fate_of(service: AsyncVoiceService, session: VoiceSession, door: Door) -> Callable[[int], Fate]:
-    """Asks what became of the frames of a running session; of losses below a frame nothing is said.
-
-    A recording has those that are written, since the kernel has them; but only those count that the session has in its account,
-    so that no end of it declares them lost. Without one, those count as durable that the last account in evidence has, in a
-    session that can be resumed: nobody asks for them again. Otherwise its audio is kept nowhere.
-    """
-    resources, session_id = service.resources(), session.session_id
-    media, directory, accounted_below = resources.media, resources.directory, resources.store_port.accounted_below
-    losses: Losses | None = None
-    recorded, resumable = session.recording_enabled, can_be_resumed(service, session)
-
-    def fate(known: int) -> Fate:
-        nonlocal losses
-        losses = losses or media.losses(session_id)  # after the end of its work the port has forgotten the session
-        if losses is None:
-            return Fate(0 if recorded or resumable else None, ())
-        astray = door.astray(MEDIA)
-        settled = min(directory.accounted_below(session_id), losses.known_below, astray.known_below)
-        durable = settled if recorded else min(settled, accounted_below(session_id)) if resumable else None
-        lost, more = losses.between(known, settled), astray.between(known, settled)
-        return Fate(durable, tuple(sorted((*lost, *more))) if more else lost)
-
-    return fate

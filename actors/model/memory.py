@@ -1,0 +1,92 @@
+"""Turns that were taken before: what each did, found again by what it read.
+
+A turn reads few places of a state, and what it does follows from what stands there. So turns can be remembered by what they
+read, place by place; most of them are the same as in some state that differs elsewhere.
+"""
+
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
+
+from actors.model.stage import ANSWERED, BUDGETS, TIMERS, Arming, Stage
+from actors.model.tables import packed
+
+ADDRESSES: Final = BUDGETS  # as a place that a turn reads: how many addresses there are; no turn reads the budget
+KEPT_TURNS: Final = 8_192  # some hundred bytes each
+
+
+class Effect(NamedTuple):
+    """What a turn did: what stands where now (place, number, place, ...), timers armed and disarmed in order, tokens answered;
+    and its steps, each with the actor and how many effects it had."""
+
+    places: tuple[int, ...]
+    arming: tuple[Arming, ...]
+    answered: tuple[int, ...]
+    steps: tuple[tuple[int, int], ...]
+
+    def on(self, stage: Stage, numbers: list[int]) -> bytes:
+        """The state that this leads to from the one in `numbers`, which is used up."""
+        places = iter(self.places)
+        for at, number in zip(places, places, strict=True):
+            numbers[at] = number
+        if self.arming:
+            numbers[TIMERS] = stage.armed(numbers[TIMERS], self.arming)
+        if self.answered:
+            numbers[ANSWERED] = stage.answered(numbers[ANSWERED], self.answered)
+        return packed(numbers)
+
+
+class TurnMemory:
+    """What turns did, by how they began and what they read. Turns that begin alike nearly always read the same places."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._known: dict[Any, dict[tuple[int, ...], _Turns]] = {}
+        self._count = 0
+
+    def find(self, beginning: Any, numbers: list[int]) -> Effect | None:
+        """What a turn with this beginning does to the state in `numbers`, None if no such turn is remembered."""
+        for turns in self._known.get(beginning, {}).values():
+            found = turns.by_reading.get(turns.pick(numbers))
+            if found is not None:
+                return found
+        return None
+
+    def remember(self, beginning: Any, reads: list[tuple[int, int]], effect: Effect) -> None:
+        """Keep what a turn did that began so and read this: which places, and what stood there."""
+        if self._count == KEPT_TURNS:
+            self._known.clear()
+            self._count = 0
+        self._count += 1
+        places = tuple([at for at, _ in reads])
+        known = self._known.setdefault(beginning, {})
+        if places not in known:
+            known[places] = _Turns(self._picking(places), {})
+        stood = [number for _, number in reads]
+        known[places].by_reading[tuple(stood) if len(stood) != 1 else stood[0]] = effect
+
+    def _picking(self, places: tuple[int, ...]) -> Callable[[list[int]], Any]:
+        if places and min(places) > ADDRESSES:
+            return itemgetter(*places)
+        stage = self._stage
+
+        def pick(numbers: list[int]) -> Any:
+            picked = []
+            for at in places:
+                if at > 0:
+                    picked.append(numbers[at])
+                elif at < 0:  # a token, and whether it is answered
+                    picked.append(-at in stage.tuples.values[numbers[ANSWERED]])
+                else:
+                    picked.append(len(stage.addresses))
+            return tuple(picked) if len(picked) != 1 else picked[0]
+
+        return pick
+
+
+class _Turns(NamedTuple):
+    """The turns that began alike and read the same places: what picks these out of a state, and what was done by what stood
+    there."""
+
+    pick: Callable[[list[int]], Any]
+    by_reading: dict[Any, Effect]

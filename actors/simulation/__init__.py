@@ -1,0 +1,1 @@
+"""Any actors through virtual days, with faults, each from one seed."""

@@ -1,0 +1,153 @@
+"""The real actor system with its ready queue in a drawn order, whose actors may fall asleep for as long as is drawn.
+
+All else is as it ships: the dispatcher, mailboxes, timers, supervision, restarts. What is added is that the next one is drawn,
+and that each step passes by whoever runs the simulation.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+from typing import Any, Final
+
+from actors.runtime.actor import Actor, Out
+from actors.runtime.mailbox import Ref
+from actors.runtime.system import FREE, ActorSystem
+from actors.runtime.tracing import Watched
+from actors.simulation.plan import Chance
+
+NAP_SHARE: Final = 1 / 64  # of the turns that an actor gets
+LONGEST_NAP_MS: Final = 40  # a loop that is late, a thread that has the interpreter
+
+
+class SeededQueue(deque[Ref]):
+    """The actors that have mail and are awake, in no order: the next one is drawn. Those asleep are not seen by the dispatcher.
+
+    `now_ms` is set by whoever has the clock.
+    """
+
+    def __init__(self, chance: Chance) -> None:
+        super().__init__()
+        self.now_ms = 0
+        self._chance = chance
+        self._asleep: list[tuple[int, int, Ref]] = []
+        self._lags: dict[Ref, tuple[int, int]] = {}  # until when it lags, and by how much; 0: it hangs until then
+        self._serial = 0
+
+    def append(self, ref: Ref) -> None:
+        """An actor has mail: it waits for its turn, or sleeps first."""
+        wake = 0
+        if self._lags and ref in self._lags:
+            until, each = self._lags[ref]
+            if until <= self.now_ms:
+                del self._lags[ref]
+            else:
+                wake = self.now_ms + each if each else until
+        if not wake and self._chance.random() < NAP_SHARE:
+            wake = self.now_ms + self._chance.between(1, LONGEST_NAP_MS)
+        if wake:
+            self._serial += 1
+            heappush(self._asleep, (wake, self._serial, ref))
+        else:
+            super().append(ref)
+
+    def popleft(self) -> Ref:
+        """One of those that are awake."""
+        n = len(self)
+        at = self._chance.below(n) if n > 1 else 0
+        if not at:
+            return super().popleft()
+        self.rotate(-at)
+        ref = super().popleft()
+        self.rotate(at)
+        return ref
+
+    def lag(self, ref: Ref, until_ms: int, each_ms: int) -> None:
+        """Until then, each turn of this actor comes so much later; none comes before then if `each_ms` is 0."""
+        self._lags[ref] = (until_ms, each_ms)
+
+    def next_wake(self) -> int | None:
+        """When the next one wakes; None when nobody sleeps."""
+        return self._asleep[0][0] if self._asleep else None
+
+    def wake(self) -> None:
+        """Let those who have slept enough wait for their turn."""
+        while self._asleep and self._asleep[0][0] <= self.now_ms:
+            super().append(heappop(self._asleep)[2])
+
+    def wake_all(self) -> None:
+        """Let all who sleep wait for their turn."""
+        while self._asleep:
+            super().append(heappop(self._asleep)[2])
+
+
+class SimulatedSystem(ActorSystem):
+    """An `ActorSystem` for one seeded run. `run_step(step, actor, message, out)` runs each step, or raises instead of it."""
+
+    def __init__(self, clock: Callable[[], float], queue: SeededQueue, run_step: Callable[..., None]) -> None:
+        super().__init__(clock=clock)
+        self._ready = self._queue = queue
+        self._out = Out(self._made)
+        self._wake = _Nobody()  # type: ignore[assignment] # the driver is not asleep: it looks after each event
+        self._run_step = run_step
+        self._watched: dict[type[Actor], dict[Any, dict[type, Any]]] = {}
+
+    def spawn(self, actor: Actor, name: str) -> Ref:
+        """Start an actor at the top of the system; the address that it answers at. Its first step is in its turn."""
+        ref = self._made(actor, name, None)
+        self._spawn(ref)
+        return ref
+
+    def settle(self) -> None:
+        """Run all that waits to its end, also what only sleeps, and whatever holds the dispatcher back."""
+        was = self._busy
+        try:
+            while self._ready or self._queue.next_wake() is not None:
+                self._queue.wake_all()
+                self._busy = FREE
+                self._drain()
+        finally:
+            self._busy = was
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why the system can't go on; None while it can."""
+        return self._failure
+
+    @property
+    def crashes(self) -> int:
+        """How many steps and effects have failed."""
+        return self._crashes
+
+    @property
+    def restarts(self) -> int:
+        """How many actors were begun again."""
+        return self._restarts
+
+    def next_timer(self) -> float | None:
+        """When the next timer is due, in seconds; None when none is armed."""
+        return self._timers.next_at()
+
+    def armed(self) -> list[tuple[Ref, str]]:
+        """The armed timers: whose and which."""
+        found = []
+        for ref, _ in self.refs():
+            timer = ref.timers
+            while timer is not None:
+                found.append((ref, timer.key))
+                timer = timer.earlier
+        return found
+
+    def _made(self, actor: Actor, name: str, parent: Ref | None) -> Ref:
+        ref = Ref(actor, name, parent)
+        kind = actor.__class__
+        if kind not in self._watched:
+            self._watched[kind] = {phase: Watched(table, self._run_step) for phase, table in kind.compiled.items()}
+        ref.table = self._watched[kind]
+        return ref
+
+
+class _Nobody:
+    """The event of a driver that need not be woken."""
+
+    def set(self) -> None:
+        """Nothing is to be done."""

@@ -1,0 +1,201 @@
+"""What a crash left of a recording: the segments that its manifest names, and those that did not come into it any more."""
+
+import re
+from collections.abc import Generator, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+
+from agentos.core.communication.voice.recording.manifest import (
+    GAPS,
+    SEGMENT_FILE,
+    Manifest,
+    Segment,
+    gaps_below,
+    new_recording_id,
+    read_manifest,
+    silence_behind,
+)
+from agentos.core.communication.voice.recording.segments import (
+    LiveSegment,
+    Plain,
+    RecordingKind,
+    cut_segment,
+    mend_header,
+    mend_segment,
+    recording_error,
+    sounding,
+)
+from machines.audio import AudioFormat
+
+_GAP_LINE: Final = re.compile(rb"^(\d{1,18}) (\d{1,18})\n", re.MULTILINE)
+
+
+def mended(folder: Path, kind: RecordingKind) -> Manifest | None:
+    """The manifest of the recording in `folder`, which names all samples that are on the disk, also those of the segment that
+    was being filled; None when nothing was written. Its `digest` is empty unless the recording had been closed.
+
+    `kind` is for a recording of which no segment was complete. Doing it again, or on a recording that is packed, loses nothing.
+    Raises `RecordingDamaged` for a manifest that can't be read, `RecordingError` when the disk refuses.
+    """
+    try:
+        manifest = read_manifest(folder)
+        if manifest is not None and (manifest.digest or (folder / manifest.file).exists()):
+            _mend_headers(folder, manifest)
+            return manifest
+        tidy(folder, manifest)
+        manifest = with_the_rest(folder, manifest, kind)
+        if manifest is None or not manifest.segments:
+            (folder / GAPS).unlink(missing_ok=True)
+            return None
+    except OSError as error:
+        raise recording_error(error, folder) from error
+    return manifest
+
+
+def closed_steps(folder: Path, kind: RecordingKind, end: int = 0) -> Generator[None, None, Manifest | None]:
+    """The manifest as `mended` has it, durable and with the digest of the samples; they are read for it where they were not
+    digested when they were written, a block at a time. One that had not been closed goes on to sample `end`. Raises as
+    `mended`."""
+    manifest = mended(folder, kind)
+    if manifest is None or (manifest.digest and manifest.recording_id):
+        return manifest
+    digest = sha256()
+    for samples in sounding(files_of(folder, manifest), manifest.gaps):
+        digest.update(samples)
+        yield
+    return closed(folder, manifest, digest.hexdigest(), end)
+
+
+def closed(folder: Path, manifest: Manifest, digest: str, end: int = 0) -> Manifest:
+    """The manifest, durable, of a recording whose samples have this digest, in a call that goes on to sample `end`; how long it
+    is stands, once it was closed or packed. Raises `RecordingError`."""
+    if not manifest.digest and not (folder / manifest.file).exists():
+        manifest = with_silence(manifest, silence_behind(manifest.samples, end, manifest.sample_rate))
+    manifest = manifest.model_copy(
+        update={"digest": digest, "recording_id": manifest.recording_id or new_recording_id()}
+    )
+    manifest.write(folder)
+    return manifest
+
+
+def with_silence(manifest: Manifest, silence: int) -> Manifest:
+    """The manifest of a recording that goes on behind its segments for so many sample instants, which are a gap."""
+    gaps = gaps_below(manifest.samples, manifest.gaps)
+    if silence:
+        gaps = tuple(united([*gaps, (manifest.samples, silence)]))
+    return manifest.model_copy(update={"gaps": gaps, "silence": silence})
+
+
+def files_of(folder: Path, manifest: Manifest) -> list[Path]:
+    """The files that have the samples of a recording, in order."""
+    packed = folder / manifest.file
+    return [packed] if packed.exists() else [folder / segment.file for segment in manifest.segments]
+
+
+def tidy(folder: Path, manifest: Manifest | None) -> None:
+    """Remove what is there a second time: copies that were being made, and the samples of segments that were encoded."""
+    named = {segment.file for segment in manifest.segments} if manifest else set()
+    complete = {Path(file).stem for file in named}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if file.suffix == ".tmp":
+            file.unlink()
+        elif SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
+            plain = file.with_suffix(".wav")
+            if file.stem in complete or (file != plain and plain.exists()):
+                file.unlink()
+
+
+def with_the_rest(folder: Path, manifest: Manifest | None, kind: RecordingKind) -> Manifest | None:
+    """The manifest, durable, with the segments that did not come into it any more."""
+    if manifest is not None:
+        _mend_headers(folder, manifest)
+    left = _left_segments(folder, manifest)
+    if not left:
+        return manifest
+    last = max(left)
+    if manifest is None:
+        manifest = Manifest(kind=kind, sample_rate=left[last].sample_rate, channels=left[last].channels)
+    segments, gaps = list(manifest.segments), [*manifest.gaps, *_noted_gaps(folder)]
+    full = manifest.full or max([segment.samples for segment in segments] + [plain.samples for plain in left.values()])
+    start = manifest.samples
+    for number in range(len(segments), last + 1):
+        file = folder / f"{number:06d}.wav"
+        samples = left[number].samples if number in left else 0
+        if samples < full and number < last:  # a power cut took its end, or all of it, but not what came behind
+            _fill_up(file, manifest, samples, full)
+            gaps.append((start + samples, full - samples))
+            samples = full
+        start += samples
+        segments.append(Segment(file=file.name, samples=samples))
+    manifest = manifest.model_copy(update={"segments": tuple(segments), "gaps": tuple(united(gaps))})
+    manifest.write(folder)
+    return manifest
+
+
+def _mend_headers(folder: Path, manifest: Manifest) -> None:
+    for segment in manifest.segments:
+        if segment.file.endswith(".wav"):
+            mend_header(folder / segment.file, Plain(manifest.sample_rate, manifest.channels, segment.samples))
+
+
+def _noted_gaps(folder: Path) -> list[tuple[int, int]]:
+    """The silence that was noted before it was written; of two notes on what follows a sample the later one counts."""
+    try:
+        noted = (folder / GAPS).read_bytes()
+    except FileNotFoundError:
+        return []
+    found = {int(first): int(count) for first, count in _GAP_LINE.findall(noted)}
+    return [(first, count) for first, count in found.items() if count]
+
+
+def in_whole_frames(folder: Path, manifest: Manifest, audio_format: AudioFormat) -> Manifest:
+    """The manifest, durable, without the part of a frame at the end: whoever goes on sends that frame again."""
+    if not manifest.segments:
+        return manifest
+    last = manifest.segments[-1]
+    beyond = min(last.samples, manifest.samples % audio_format.frame_samples)
+    if not beyond or not last.file.endswith(".wav"):
+        return manifest
+    there = last.samples - beyond
+    rest = (Segment(file=last.file, samples=there),) if there else ()
+    end = manifest.samples - beyond
+    gaps = gaps_below(end, manifest.gaps)
+    manifest = manifest.model_copy(update={"segments": (*manifest.segments[:-1], *rest), "gaps": gaps})
+    cut_segment(folder / last.file, Plain(manifest.sample_rate, manifest.channels, there))
+    manifest.write(folder)
+    return manifest
+
+
+def _left_segments(folder: Path, manifest: Manifest | None) -> dict[int, Plain]:
+    """What the segments hold that the manifest does not name, by their number, now mended."""
+    named = {segment.file for segment in manifest.segments} if manifest else set()
+    left: dict[int, Plain] = {}
+    for file in sorted(folder.glob("*.wav")) if folder.is_dir() else ():
+        if SEGMENT_FILE.fullmatch(file.name) and file.name not in named:
+            plain = mend_segment(file)
+            if plain is not None:
+                left[int(file.stem)] = plain
+    return left
+
+
+def united(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same silence in as few gaps as can be, in order."""
+    found: list[tuple[int, int]] = []
+    for gap in sorted(gaps):
+        if found and gap[0] <= sum(found[-1]):
+            first = found[-1][0]
+            found[-1] = (first, max(sum(found[-1]), sum(gap)) - first)
+        else:
+            found.append(gap)
+    return found
+
+
+def _fill_up(file: Path, manifest: Manifest, there: int, samples: int) -> None:
+    """Silence up to `samples`, in a segment that has the first of them, or that is missing."""
+    if there:
+        mend_segment(file, samples)
+        return
+    silent = LiveSegment(file, manifest.sample_rate, manifest.channels)
+    silent.extend(samples * manifest.channels * 2)
+    silent.close()

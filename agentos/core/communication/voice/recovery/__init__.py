@@ -1,0 +1,1 @@
+"""The sessions of processes that died: found, ended or resumed."""

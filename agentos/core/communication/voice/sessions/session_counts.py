@@ -1,0 +1,70 @@
+"""What became of the sessions of one service, summed up: how many began, why they ended, where their frames went."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from agentos.core.communication.voice.measuring.durations import Durations, DurationStatistics
+from machines.session import SessionResult
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSessions:
+    """So many `sessions` of a `provider` run in a `state`; "opening" are asked for and not there yet."""
+
+    state: str
+    provider: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """The sessions of one service.
+
+    `running` are those of this moment, the rest counts since the start: sessions that were `started` and `ended`, these by the
+    reason for their end; of those that ended the frames that were accepted, and those dropped and untranscribed, by reason;
+    and how long the `drains` took, from the news that a session is STOPPING to the news that it has STOPPED.
+    """
+
+    running: tuple[RunningSessions, ...]
+    started: int
+    ended: dict[str, int]
+    accepted_frames: int
+    dropped_frames: dict[str, int]
+    untranscribed_frames: dict[str, int]
+    drains: DurationStatistics
+
+
+class SessionCounts:
+    """Keeps the sums, in the loop's thread."""
+
+    def __init__(self) -> None:
+        self.started = 0
+        self._ended: Counter[str] = Counter()
+        self._accepted = 0
+        self._dropped: Counter[str] = Counter()
+        self._untranscribed: Counter[str] = Counter()
+        self._drains = Durations()
+
+    def ended(self, result: SessionResult, drain_ms: int | None) -> None:
+        """A session has ended with `result`; its drain took so long, if it had one."""
+        self._ended[result.reason.value] += 1
+        self._accepted += result.frames.accepted
+        self._dropped.update(result.frames.dropped)
+        self._untranscribed.update(result.frames.untranscribed)
+        if drain_ms is not None:
+            self._drains.add_ms(drain_ms)
+
+    def statistics(self, running: Iterable[tuple[str, str]]) -> SessionStatistics:
+        """The sums, and the state and provider of each session in `running` counted."""
+        return SessionStatistics(
+            running=tuple(
+                RunningSessions(state, provider, count) for (state, provider), count in sorted(Counter(running).items())
+            ),
+            started=self.started,
+            ended=dict(self._ended),
+            accepted_frames=self._accepted,
+            dropped_frames=dict(self._dropped),
+            untranscribed_frames=dict(self._untranscribed),
+            drains=self._drains.statistics(),
+        )
