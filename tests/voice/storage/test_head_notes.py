@@ -1,5 +1,6 @@
 """Heads that the service notes outside the database: what is cut is seen at the next start, and by who runs on."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -32,7 +33,7 @@ from agentos.core.communication.voice.storage.head_notes import (
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from machines.communication import ConnectorType
 from machines.evidence import EvidenceRecord
-from machines.heads import Head
+from machines.heads import Head, is_torn
 from machines.session import STTProvider, VoiceProvider
 
 MakeSettings = Callable[..., VoiceSettings]
@@ -302,16 +303,25 @@ def test_the_file_stays_small_and_keeps_the_newest_heads(elsewhere: Path) -> Non
     assert list(elsewhere.parent.iterdir()) == [elsewhere]
 
 
-def test_a_head_that_a_full_disk_took_half_of_is_not_noted(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("append_only", [False, True])
+def test_a_head_that_a_full_disk_took_half_of_is_not_noted(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, *, append_only: bool
+) -> None:
+    def refuse(descriptor: int, size: int) -> None:
+        raise PermissionError(errno.EPERM, "it may only be appended to")
+
     file, head, write = HeadFile(elsewhere), Head(1, f"{1:064x}"), os.write
     with monkeypatch.context() as patched, pytest.raises(OSError, match="not written whole"):
         patched.setattr(os, "write", lambda descriptor, line: write(descriptor, line[: len(line) // 2]))
+        if append_only:
+            patched.setattr(os, "ftruncate", refuse)
         file.append(head)
     assert file.newest() == 0
     file.append(head)
     assert file.newest() == 1
-    heads, (half,) = file.read()
-    assert (heads, head.text.startswith(half)) == ([head], True)
+    heads, torn = file.read()
+    assert heads == [head]
+    assert [is_torn(line) for line in torn] == [True] * append_only
 
 
 def test_who_may_read_the_file_may_read_it_when_it_was_made_smaller(elsewhere: Path) -> None:

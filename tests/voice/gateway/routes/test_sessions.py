@@ -4,6 +4,7 @@ import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +270,10 @@ class TestMany:
                 if cursor is None:
                     break
             assert sorted(seen) == sorted(made)
-            times = [(await running.client.get(f"/v1/sessions/{found}")).json()["created_at"] for found in seen]
+            found = [(await running.client.get(f"/v1/sessions/{session_id}")).json() for session_id in seen]
+            times = [
+                datetime.fromisoformat(one["created_at"]) for one in found
+            ]  # their texts have no fraction at whole seconds
             assert times == sorted(times, reverse=True)
 
     async def test_a_filter_holds_on_every_page(self, run: Run) -> None:
