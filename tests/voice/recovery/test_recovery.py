@@ -514,6 +514,21 @@ def test_one_damaged_session_does_not_hold_up_the_others(left: Home) -> None:
     assert [found.session_id for found in left.recover()] == ["voice-2"]
 
 
+def test_one_that_is_stored_as_stopped_and_as_running_at_once_does_not_hold_up_the_others(left: Home) -> None:
+    """A power cut may leave a page of the database older than the others."""
+    for name in ("1", "2", "3"):
+        left.leave(session(name, ACTIVE))
+    with left.store.transaction() as connection:
+        text = session("2", STOPPED).model_dump_json()
+        connection.exec_driver_sql("UPDATE sessions SET snapshot = ? WHERE session_id = 'voice-2'", (text,))
+    report = Recovery(left.store, left.recordings, "flac").run()
+    assert [ended.session_id for ended in report.recovered] == ["voice-1", "voice-3"]
+    (problem,) = report.problems
+    assert "'voice-2'" in problem
+    assert "damaged" in problem
+    assert left.store.verify().ok
+
+
 def test_a_store_that_fails_is_a_problem_and_what_was_ended_before_is_told(
     left: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -211,6 +211,12 @@ class Recovery:
         try:
             self._take_in_spilled(owner)
             for session in self._store.unfinished().get(owner, ()):
+                if session.state is VoiceSessionState.STOPPED:  # a part of the database is older than the rest
+                    problems.append(
+                        f"session {session.session_id!r} can't be ended: it is stored as stopped and as running at once, "
+                        "so the database is damaged"
+                    )
+                    continue
                 try:
                     yield self._end(session, owner, wanted)
                 except (StoreError, BadEntry) as error:
