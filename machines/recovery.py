@@ -1,8 +1,8 @@
-"""What becomes of a session whose process died: another process goes on with it, or moves it to the end.
+"""The rules for a session whose process died: another process resumes it, or moves it to STOPPED.
 
-It may be resumed when its caller said beforehand that it would come back, when nobody had begun to end it, and while the window
-counted from the last sign of life of its process is open. Until then it waits, in the hands of one process. Who goes on
-with it claims it first, and so does who ends it: of two, one wins.
+It may be resumed if its caller asked for that beforehand, if nobody had begun to end it, and while a window is open that
+begins with the last sign of life of its process. Meanwhile one process holds it. To resume or to end a session, claim it
+first: of two claims, one wins.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ RESUME = "resume"
 
 
 class EndMove(NamedTuple):
-    """One record of the end: its operation, the state that it tells, and whether it is the final one."""
+    """One record of the end: its operation, the session's state in it, and whether it is the final record."""
 
     operation: str
     state: VoiceSessionState
@@ -23,7 +23,7 @@ class EndMove(NamedTuple):
 
 
 def end_of_dead_session(state: VoiceSessionState) -> tuple[EndMove, ...]:
-    """The records that move a session from `state` to STOPPED, in order; none for one that is STOPPED."""
+    """The records that move a session from `state` to STOPPED, in order; none if it is STOPPED."""
     moves: list[EndMove] = []
     if state not in {VoiceSessionState.STOPPING, VoiceSessionState.STOPPED}:
         state = SESSION.fire(state, END_TRIGGER[EndReason.RECOVERED])
@@ -35,10 +35,10 @@ def end_of_dead_session(state: VoiceSessionState) -> tuple[EndMove, ...]:
 
 
 def ms_to_resume(state: VoiceSessionState, *, wished: bool, window_ms: int, silent_ms: int) -> int:
-    """For how long a session that a dead process left in `state` may still be resumed; 0 when it can't be.
+    """For how many milliseconds a session that a dead process left in `state` may still be resumed; 0 if it may not.
 
-    `wished` is what its caller said, `silent_ms` the time since the last sign of life of the process, which a clock that was
-    set back makes negative.
+    `wished` says whether the caller asked for that, `silent_ms` is the time since the process's last sign of life; a clock
+    that was set back makes it negative.
     """
     if not wished or RESUME not in SESSION.legal(state):
         return 0
@@ -46,7 +46,7 @@ def ms_to_resume(state: VoiceSessionState, *, wished: bool, window_ms: int, sile
 
 
 class Waiting(NamedTuple):
-    """One session of a dead owner: until when it may be resumed, in milliseconds of any clock, and whether it is claimed."""
+    """One session of a dead `owner`: it may be resumed until `until_ms`, by any one clock, if it is not `claimed`."""
 
     owner: str
     until_ms: int
@@ -54,12 +54,12 @@ class Waiting(NamedTuple):
 
 
 class AwaitingResume(NamedTuple):
-    """The sessions of dead owners that one process has in its hands, by id; a value."""
+    """The sessions of dead owners that one process holds, by id; a value."""
 
     sessions: FrozenMap[str, Waiting] = FrozenMap()
 
     def with_session(self, session_id: str, owner: str, until_ms: int) -> "AwaitingResume":
-        """With one more."""
+        """With one more session."""
         return AwaitingResume(self.sessions.with_item(session_id, Waiting(owner, until_ms)))
 
     def open_at(self, now_ms: int) -> frozenset[str]:
@@ -71,18 +71,18 @@ class AwaitingResume(NamedTuple):
         return frozenset([key for key, one in self.sessions.items() if not one.claimed and now_ms >= one.until_ms])
 
     def next_due_ms(self, now_ms: int) -> int | None:
-        """When, after this time, the next of them is to be ended; None when none is."""
+        """When, after this time, the next session is to be ended; None if none is."""
         return min([one.until_ms for _, one in self.sessions.items() if one.until_ms > now_ms], default=None)
 
     def claimed(self, session_id: str) -> "AwaitingResume | None":
-        """With this session claimed; None when it is not there, or claimed already."""
+        """With this session claimed; None if it is not held, or claimed already."""
         one = self.sessions.get(session_id)
         if one is None or one.claimed:
             return None
         return AwaitingResume(self.sessions.with_item(session_id, one._replace(claimed=True)))
 
     def given_back(self, session_id: str, *, hopeless: bool = False) -> "AwaitingResume":
-        """With the claim given up: its time goes on, or, when it is `hopeless`, is over."""
+        """With the claim given up: the session's time goes on, or is over if it is `hopeless`."""
         one = self.sessions.get(session_id)
         if one is None:
             return self
@@ -94,5 +94,5 @@ class AwaitingResume(NamedTuple):
         return AwaitingResume(self.sessions.without(session_id))
 
     def owners(self) -> frozenset[str]:
-        """The dead owners that still have a session here: their locks are held."""
+        """The dead owners that still have a session here, and whose locks are therefore held."""
         return frozenset([one.owner for _, one in self.sessions.items()])

@@ -9,7 +9,7 @@ import pytest
 
 from agentos.core.communication.voice.recording.steps import taken
 from agentos.core.communication.voice.recovery import resumption
-from agentos.core.communication.voice.recovery.dead_session import Remains
+from agentos.core.communication.voice.recovery.dead_session import DeadSession
 from agentos.core.communication.voice.recovery.resumption import Restored, restored_steps
 from machines.events import VoiceEventType
 from machines.losses import Lost
@@ -41,8 +41,8 @@ def restored(
     mismatched = record(of, 4, "audio_mismatched", reason="too_much_audio", audio_ms=2_000, media_ms=1_000)
     records = [record(of, 3, "audio_accounted", upto_frame=20, **account), mismatched]
     records = [one.model_copy(update={"created_at": BORN + timedelta(seconds=at_seconds)}) for one in records]
-    remains = Remains(of, "dead", records, said)
-    steps = restored_steps(remains, home.recordings / of.session_id, "flac", 1, first_frame)
+    dead = DeadSession(of, "dead", records, said)
+    steps = restored_steps(dead, home.recordings / of.session_id, "flac", 1, first_frame)
     return taken(steps, lambda: True)
 
 

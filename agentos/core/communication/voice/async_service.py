@@ -334,7 +334,7 @@ class AsyncVoiceService:
         listing = resources.directory.listing(session_id)
         if listing is not None and listing.session is not None:
             raise NotResumable(session_id, listing.session.state, "it runs here")
-        waiting = resources.recovery.awaited.session(session_id)
+        waiting = resources.recovery.orphans.session(session_id)
         slow = True
         if waiting is not None:
             self._check_provider(waiting.provider)
@@ -348,7 +348,7 @@ class AsyncVoiceService:
     async def list_resumable_sessions(self, project_id: str | None = None) -> list[VoiceSession]:
         """The sessions of processes that died which wait to be resumed here, as they were left, newest first."""
         _check_filter(project_id, None)
-        found = self._runtime.resources().recovery.awaited.resumable()
+        found = self._runtime.resources().recovery.orphans.resumable()
         chosen = [session for session in found if project_id in (None, session.project_id)]
         return sorted(chosen, key=lambda session: (session.created_at, session.session_id), reverse=True)
 
@@ -393,7 +393,7 @@ class AsyncVoiceService:
         _check_id(session_id)
         listing = resources.directory.listing(session_id)
         if listing is None:
-            if await reading(resources.recovery.end_awaited, session_id):
+            if await reading(resources.recovery.end_orphan, session_id):
                 return True
             session = await self.get_session(session_id)
             return session is not None and session.state is VoiceSessionState.STOPPED

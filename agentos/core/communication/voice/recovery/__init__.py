@@ -1,1 +1,1 @@
-"""The sessions of processes that died: found, ended or resumed."""
+"""Recovery finds the sessions of processes that died, and ends or resumes them."""

@@ -1,7 +1,7 @@
-"""What a process that died left of a session, and the end that another process writes for it.
+"""A session whose process died, and the end that another process writes for it.
 
-Known are the records of the session, the events that were kept, and its recording. From them come the records, the events and
-the result that end it; nothing here reads or writes anything but the recording's samples.
+The session's records, its stored events and its recording are known. From these come the records, the events and the result
+that end it. Of files, this module only reads the recording's samples.
 """
 
 import hashlib
@@ -32,17 +32,19 @@ from machines.session import (
     VoiceSessionState,
 )
 
-PASSED_EVENTS: Final = 1_000_000_000  # more than the dead process can have told without keeping them
+PASSED_EVENTS: Final = (
+    1_000_000_000  # more event numbers than the dead process can have used for events it did not store
+)
 _REASON: Final = EndReason.RECOVERED
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RecordingOnDisk:
     """The recording of a session as it is on the disk.
 
-    `state` is "none" (nothing was recorded), "whole", "differs" (it does not begin with what evidence says was recorded) or
-    "unreadable" (the disk refused; the segments stay where they are). `digest` is the SHA-256 of the bytes that came and are in
-    it, empty when it is not known; `samples_digest` that of its samples without gaps.
+    `state` is "none" (nothing was recorded), "whole", "differs" (the recording does not begin with the audio that evidence
+    says was recorded) or "unreadable" (the disk refused; the segments stay where they are). `digest` is the SHA-256 of the
+    received bytes in the recording, empty if unknown; `samples_digest` is that of its samples without gaps.
     """
 
     state: str
@@ -52,8 +54,8 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
-    """What is left of `session`, which belonged to `owner`: its records and kept events, in order."""
+class DeadSession:
+    """A session of the dead process `owner`, with its records and stored events in order."""
 
     session: VoiceSession
     owner: str
@@ -62,17 +64,17 @@ class Remains:
 
     @property
     def account(self) -> dict[str, Any] | None:
-        """The last account of its audio that is in evidence."""
+        """The last account of the session's audio in evidence; None if there is none."""
         for record in reversed(self.records):
             if record.operation in _ACCOUNTS and record.response_summary is not None:
                 return {name: record.response_summary[name] for name in _ACCOUNT if name in record.response_summary}
         return None
 
-    def end(self, recording: Kept) -> list[Entry]:
-        """The entries that move it to STOPPED, as its machine allows, with what a listener is to read of it."""
+    def end(self, recording: RecordingOnDisk) -> list[Entry]:
+        """The entries that move the session to STOPPED by its state machine, each with the events for its listeners."""
         result = self._result(recording)
         entries: list[Entry] = []
-        session, told, number = self.session, _News(self), self.next_number
+        session, told, number = self.session, _EndEvents(self), self.next_number
         for move in end_of_dead_session(session.state):
             detail: dict[str, Any] = {"reason": _REASON.value}
             if move.final:
@@ -99,28 +101,28 @@ class Remains:
 
     @property
     def secret(self) -> str:
-        """What the ids of its records have in common."""
+        """The secret that the ids of the session's records are made from."""
         known = next((secret for record in self.records if (secret := secret_of(record.id)) is not None), None)
         return known or self.session.session_id
 
     @property
     def transcript(self) -> str:
-        """The finished utterances that were kept."""
+        """The finished utterances that were stored."""
         return " ".join(filter(None, [str(said["text"]) for said in self._finals()]))
 
     @property
     def spoken(self) -> int:
-        """The frames of the finished utterances that were kept: these were transcribed."""
+        """How many frames the stored utterances cover: these were transcribed."""
         return sum((int(said["end_ms"]) - int(said["start_ms"])) // FRAME_MS for said in self._finals())
 
     @property
     def heard_upto(self) -> int:
-        """The frame behind the last of these: so many were accepted, whatever else is known of them."""
+        """The frame behind the last stored utterance: at least so many frames were accepted."""
         return max([0, *[int(said["end_ms"]) // FRAME_MS for said in self._finals()]])
 
     @property
     def mismatches(self) -> tuple[AudioMismatch, ...]:
-        """Those of audio and clock that are on record; not those of older versions that were erased."""
+        """The recorded mismatches of audio and clock, except those of older versions whose values were erased."""
         said = [one.response_summary or {} for one in self.records if one.operation == AUDIO_MISMATCHED]
         fields = [(one.get("reason"), one.get("audio_ms"), one.get("media_ms")) for one in said]
         return tuple(
@@ -131,9 +133,10 @@ class Remains:
         return [event.payload for event in self.events if event.event_type is VoiceEventType.STT_FINAL]
 
     def untold(self) -> tuple[tuple[VoiceEvent, ...], int]:
-        """The events of moves in evidence that were not kept, and a number for the next one, behind all that were told."""
-        news = _News(self)
-        return tuple(news.missed), news.next_number
+        """The events that the dead process did not store though their moves are in evidence, and the number for the next
+        event, above all that listeners were told."""
+        events = _EndEvents(self)
+        return tuple(events.missed), events.next_number
 
     def _record(self, operation: str, number: int, session: VoiceSession, detail: dict[str, Any]) -> EvidenceRecord:
         latest = self.records[-1] if self.records else None
@@ -154,7 +157,7 @@ class Remains:
             created_at=utc_now(),
         )
 
-    def _result(self, recording: Kept) -> SessionResult:
+    def _result(self, recording: RecordingOnDisk) -> SessionResult:
         return SessionResult(
             reason=_REASON,
             drained=False,
@@ -170,14 +173,15 @@ _ACCOUNTS: Final = (AUDIO_ACCOUNTED, SESSION_RESUMED)
 _ACCOUNT: Final = ("upto_frame", "accounted", "bytes", "digest", "dropped")
 
 
-class _News:
-    """The events of the end, behind all that the dead process can have told, and those that it did not come to keep."""
+class _EndEvents:
+    """The events that end a session, numbered above all that the dead process can have told, and in `missed` the events of
+    recorded moves that it did not store."""
 
-    def __init__(self, remains: Remains) -> None:
-        self._session = remains.session
-        self._active = any(_state(record) == VoiceSessionState.ACTIVE.value for record in remains.records)
-        self._told = {(event.event_type, event.payload.get("state")) for event in remains.events}
-        self._number = max((event.number for event in remains.events), default=0) + PASSED_EVENTS
+    def __init__(self, dead: DeadSession) -> None:
+        self._session = dead.session
+        self._active = any(_state(record) == VoiceSessionState.ACTIVE.value for record in dead.records)
+        self._told = {(event.event_type, event.payload.get("state")) for event in dead.events}
+        self._number = max((event.number for event in dead.events), default=0) + PASSED_EVENTS
         self.missed: list[VoiceEvent] = []
         self._catch_up()
 
@@ -186,7 +190,7 @@ class _News:
         return self._number + 1
 
     def _catch_up(self) -> None:
-        """The moves that are in evidence, and that no kept event tells of."""
+        """Make the events of the moves that are in evidence and in no stored event."""
         if all(kind is not VoiceEventType.SESSION_STARTED for kind, _ in self._told):
             created, engine = VoiceSessionState.CREATED.value, self._session.stt_engine
             self.missed.append(self.event(VoiceEventType.SESSION_STARTED, state=created, stt_engine=engine))
@@ -198,7 +202,7 @@ class _News:
                 self.missed.append(self.event(VoiceEventType.STATE_CHANGED, state=state.value))
 
     def of(self, move: EndMove, result: SessionResult) -> Iterator[VoiceEvent]:
-        """What listeners hear of a move to the end."""
+        """The events that tell listeners of one move of the end."""
         if move.final:
             yield self.event(VoiceEventType.TRANSCRIPT_READY, text=result.transcript)
             yield self.event(VoiceEventType.SESSION_STOPPED, reason=_REASON.value)
@@ -223,17 +227,17 @@ def _state(record: EvidenceRecord) -> Any:
 
 
 def frames_of(
-    session: VoiceSession, account: dict[str, Any], recording: Kept, spoken: int = 0, heard_upto: int = 0
+    session: VoiceSession, account: dict[str, Any], recording: RecordingOnDisk, spoken: int = 0, heard_upto: int = 0
 ) -> FrameAccount:
-    """Where the frames went that are known to have been accepted: those of the last account, those on the disk, and those below
-    `heard_upto`.
+    """The account of all frames that are known to have been accepted: by the last `account`, by the recording, or because
+    they are below `heard_upto`.
 
-    What a recorded call accepted and the disk does not have is dropped as `process_died`. How far speech to text had come
-    died with the process, so only the `spoken` frames of the utterances that were kept count as transcribed.
+    Accepted frames of a recorded call that are not on the disk are dropped as `process_died`. The progress of speech to text
+    died with the process, so only the `spoken` frames of the stored utterances count as transcribed.
     """
     dropped: dict[str, int] = dict(account.get("dropped", {}))
     accounted = int(account.get("accounted", 0))
-    # Frames that were lost on their way to the media port may be in the account before the port has come so far.
+    # The account may have frames that were lost on their way to the media port before the port reaches them.
     accepted = max(int(account.get("upto_frame", 0)), accounted + sum(dropped.values()), heard_upto)
     n_bytes, digest = int(account.get("bytes", 0)), str(account.get("digest", ""))
     recorded = 0
@@ -242,7 +246,7 @@ def frames_of(
         accepted = max(accepted, there)
         recorded = max(0, min(written, accepted - sum(dropped.values())))
         exact = recorded == written
-        if recording.digest or recorded != accounted:  # otherwise it is what was accounted, to the frame
+        if recording.digest or recorded != accounted:  # otherwise the account's bytes and digest fit to the frame
             digest = recording.digest if exact else ""
             a_sample, a_frame = session.audio_format.sample_bytes, session.audio_format.frame_bytes
             n_bytes = samples * a_sample if exact else recorded * a_frame
@@ -266,26 +270,26 @@ def frames_of(
 
 
 def _on_disk(audio_format: AudioFormat, info: RecordingInfo | None) -> tuple[int, int, int]:
-    """Of the recording: the frames up to its end, those without the gaps, and the sample instants without the gaps."""
+    """The recording's frames up to its end, its frames without the gaps, and its sample instants without the gaps."""
     if info is None:
         return 0, 0, 0
     silent = sum(count for _, count in info.gaps)
     frame = audio_format.frame_samples
     there = -(-info.samples // frame)
-    # A gap may begin within a frame that came short: that frame is there.
+    # A gap may begin within a short frame: that frame is there.
     lost = sum((first + count) // frame - -(-first // frame) for first, count in info.gaps)
     return there, there - lost, info.samples - silent
 
 
-def kept_steps(
-    remains: Remains, info: RecordingInfo, files: Sequence[Path], digest: "hashlib._Hash | None" = None
-) -> Generator[None, None, Kept]:
-    """Read a recording that lies in `files`, a block at a time, and hold it against the last account.
+def recording_steps(
+    dead: DeadSession, info: RecordingInfo, files: Sequence[Path], digest: "hashlib._Hash | None" = None
+) -> Generator[None, None, RecordingOnDisk]:
+    """Read the recording in `files`, a block a step, and compare it with the last account.
 
-    The samples without gaps are also fed to `digest`, where given. What came as mu-law can't be held against the account,
-    because two of its codes are one sample. Raises `RecordingError`.
+    The samples without gaps are also fed to `digest`, if given. A mu-law call can't be compared with its account, because
+    two mu-law codes decode to one sample. Raises `RecordingError`.
     """
-    account = remains.account or {}
+    account = dead.account or {}
     whole, begin = digest or hashlib.sha256(), hashlib.sha256()
     left = known = int(account.get("bytes", 0))
     for block in sounding(files, info.gaps):
@@ -294,7 +298,7 @@ def kept_steps(
         left -= min(left, len(block))
         yield
     samples = whole.hexdigest()
-    if remains.session.audio_format.encoding is not AudioEncoding.PCM_S16LE:
-        return Kept("whole", info, samples_digest=samples)
+    if dead.session.audio_format.encoding is not AudioEncoding.PCM_S16LE:
+        return RecordingOnDisk("whole", info, samples_digest=samples)
     same = not known or begin.hexdigest() == account.get("digest")
-    return Kept("whole" if same or left else "differs", info, samples, samples)
+    return RecordingOnDisk("whole" if same or left else "differs", info, samples, samples)

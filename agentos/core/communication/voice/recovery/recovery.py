@@ -1,10 +1,10 @@
-"""Recovery: the sessions that a process left when it died are ended by another one, or wait until their callers come back.
+"""Recovery: another process ends the sessions of a dead process, or holds them until their callers come back.
 
-Only what nobody owns is touched: the dead owner's lock is held while its sessions are ended, and they are read only then. What
-it had spilled goes in first, so that a session that really ended is not ended again. Should two recover one session
-nevertheless, their records have the same ids, and the store takes the first.
+Recovery takes the dead owner's lock before it reads or ends the owner's sessions. The owner's spilled records are stored
+first, so that a session that really ended is not ended again. Should two processes end one session nevertheless, their
+records have the same ids, and the store takes the first.
 
-A session that may be resumed waits in `awaited`, with the lock of its owner held, and is ended when its time is over.
+A session that may be resumed waits in `orphans`, with its owner's lock held, and is ended when its time is over.
 """
 
 import errno
@@ -20,8 +20,13 @@ from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.recording.left_segments import closed, files_of, mended
 from agentos.core.communication.voice.recording.segments import RecordingError, RecordingKind
 from agentos.core.communication.voice.recording.steps import GivenUp, taken
-from agentos.core.communication.voice.recovery.awaited import AwaitedSessions
-from agentos.core.communication.voice.recovery.dead_session import Kept, Remains, frames_of, kept_steps
+from agentos.core.communication.voice.recovery.dead_session import (
+    DeadSession,
+    RecordingOnDisk,
+    frames_of,
+    recording_steps,
+)
+from agentos.core.communication.voice.recovery.orphans import OrphanedSessions
 from agentos.core.communication.voice.recovery.resumption import NotWhole, Restored, restored_steps
 from agentos.core.communication.voice.storage.failures import failed
 from agentos.core.communication.voice.storage.ownership import Ownership, owners, sessions_of_the_living
@@ -40,11 +45,10 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecoveryReport:
-    """What came of a recovery.
+    """What one recovery did.
 
-    `recovered` are the sessions that were ended, as they are now; `owned` is the number of those that run in living
-    processes; `resumable` are those that wait to be resumed; `problems` say what could not be done, and is tried again by the
-    next recovery.
+    `recovered` are the ended sessions, as they are now; `owned` is the number of sessions of living processes; `resumable`
+    are the sessions that wait to be resumed; `problems` are the failures, one sentence each: the next recovery tries again.
     """
 
     recovered: tuple[VoiceSession, ...]
@@ -54,11 +58,11 @@ class RecoveryReport:
 
 
 class Recovery:
-    """Ends the sessions of dead owners in one home, or keeps them for `resume_window_seconds` from their owner's last sign of
-    life.
+    """Ends the sessions of dead owners in one home, or holds those that may be resumed for `resume_window_seconds` from their
+    owner's last sign of life.
 
-    `recordings` is the folder of the home's recordings, `recording_kind` the format of those that had no complete segment. Its
-    methods block, and may be called from any thread. `close` leaves what is kept.
+    `recordings` is the folder of the home's recordings, `recording_kind` the format of recordings without a complete
+    segment. All methods block, and may be called from any thread.
     """
 
     def __init__(
@@ -75,14 +79,13 @@ class Recovery:
         self._recording_kind = recording_kind
         self._window_ms = int(resume_window_seconds * 1000)
         self._adopting = Lock()
-        self.awaited = AwaitedSessions()
+        self.orphans = OrphanedSessions()
 
     def run(self, wanted: Callable[[], bool] = lambda: True) -> RecoveryReport:
-        """Move every session that nobody owns, and that is not to be resumed, to STOPPED; each is durable before the next is
-        begun.
+        """Move the sessions of dead owners to STOPPED, except those that may be resumed; each is durable before the next.
 
-        When `wanted` turns false it is given up within some milliseconds, and nothing is lost: the next one goes on. Raises
-        `StoreError` when the store can't be read, `LocksUnavailable` when the file system has no locks.
+        When `wanted` turns false, the recovery stops within some milliseconds; the next one goes on, and nothing is lost.
+        Raises `StoreError` if the store can't be read, `LocksUnavailable` if the file system has no locks.
         """
         recovered: list[VoiceSession] = []
         problems: list[str] = []
@@ -95,65 +98,65 @@ class Recovery:
                     recovered.extend(self._ended(owner, wanted, problems))  # keeps those before one that fails
                 finally:
                     ownership.release()
-            recovered.extend(self._end_awaited(self.awaited.due(), wanted, problems))
+            recovered.extend(self._end_orphans(self.orphans.due(), wanted, problems))
         except GivenUp:
             pass
-        owned = len(sessions_of_the_living(self._store)) - len(self.awaited.all())
-        return RecoveryReport(tuple(recovered), owned, tuple(problems), tuple(self.awaited.resumable()))
+        owned = len(sessions_of_the_living(self._store)) - len(self.orphans.all())
+        return RecoveryReport(tuple(recovered), owned, tuple(problems), tuple(self.orphans.resumable()))
 
-    def end_awaited(self, session_id: str) -> bool:
-        """End a session that waits to be resumed; False when it does not, or somebody resumes or ends it just now.
+    def end_orphan(self, session_id: str) -> bool:
+        """End a session that waits to be resumed; False if it does not wait here, or is being resumed or ended just now.
 
-        Raises `StoreError`: then it is ended as soon as the store can take it.
+        Raises `StoreError` if the store can't take the end now; the next recovery ends the session.
         """
         problems: list[str] = []
-        ended = list(self._end_awaited([session_id], lambda: True, problems))
+        ended = list(self._end_orphans([session_id], lambda: True, problems))
         if problems:
             raise StoreError(problems[0], kind="io")
         return bool(ended)
 
     def close(self, wanted: Callable[[], bool] = lambda: False) -> None:
-        """End what waits to be resumed, while `wanted`, and leave the rest for others; nothing is resumed any more."""
+        """End the sessions that wait to be resumed, while `wanted`, and leave the rest to other processes. Nothing can be
+        resumed here afterwards."""
         try:
-            for _ in self._end_awaited(self.awaited.all(), wanted, []):
+            for _ in self._end_orphans(self.orphans.all(), wanted, []):
                 pass
         except GivenUp:
             pass
         finally:
-            self.awaited.let_go()
+            self.orphans.let_go()
 
     def restored(self, session_id: str, first_frame: int, segment_seconds: int) -> Restored:
-        """Claim a session that may be resumed, and make it ready to go on. It is the caller's to give back, or to call done.
+        """Claim a session that may be resumed, and prepare it. The caller then calls `orphans.give_back` or `orphans.done`.
 
-        Raises `SessionNotFound`, `NotResumable`, and `StoreError` when the store or the disk fails, after which it can be
-        tried again.
+        Raises `SessionNotFound`, `NotResumable`, and `StoreError` if the store or the disk fails: then try again.
         """
-        claimed = self.awaited.claim_to_resume(session_id)
+        claimed = self.orphans.claim_to_resume(session_id)
         if claimed is None:
             self._look_for(session_id)
-            claimed = self.awaited.claim_to_resume(session_id)
+            claimed = self.orphans.claim_to_resume(session_id)
         if claimed is None:
             raise self._refusal(session_id)
         try:
             return self._restored(*claimed, first_frame, segment_seconds)
         except NotResumable:
-            self.awaited.give_back(session_id, hopeless=True)
-            with suppress(StoreError):  # then the next recovery does it
-                self.end_awaited(session_id)
+            self.orphans.give_back(session_id, hopeless=True)
+            with suppress(StoreError):  # the next recovery ends it then
+                self.end_orphan(session_id)
             raise
         except BaseException:
-            self.awaited.give_back(session_id)
+            self.orphans.give_back(session_id)
             raise
 
     def _restored(self, session: VoiceSession, owner: str, first_frame: int, segment_seconds: int) -> Restored:
         folder = self._recordings / session.session_id
         steps = restored_steps(
-            self._remains(session, owner), folder, self._recording_kind, segment_seconds, first_frame
+            self._dead_session(session, owner), folder, self._recording_kind, segment_seconds, first_frame
         )
         try:
             return taken(steps, lambda: True)
         except NotWhole as error:
-            problem = "its recording is not what evidence says was recorded, so that it was ended"
+            problem = "it was ended, because its recording differs from the account in evidence"
             raise NotResumable(session.session_id, session.state, problem) from error
         except RecordingError as error:
             if error.errno in _NO_SPACE:
@@ -161,7 +164,7 @@ class Recovery:
             raise NotResumable(session.session_id, session.state, f"it was ended, because {error}") from error
 
     def _look_for(self, session_id: str) -> None:
-        """Take the owner of this session in hand if it is dead, and no recovery has come to it yet."""
+        """Hold the sessions of this session's owner if the owner is dead and no recovery has found it yet."""
         for owner, sessions in self._store.unfinished().items():
             if any(session.session_id == session_id for session in sessions):
                 ownership = self._dead(owner, [])
@@ -174,13 +177,13 @@ class Recovery:
             return SessionNotFound(session_id)
         if session.state is VoiceSessionState.STOPPED:
             return NotResumable(session_id, session.state, "it has ended")
-        if session_id in self.awaited.all():
+        if session_id in self.orphans.all():
             return NotResumable(session_id, session.state, "it is being resumed or ended just now")
         return NotResumable(session_id, session.state, "another process has it, or it may not be resumed any more")
 
     def _dead(self, owner: str, problems: list[str]) -> Ownership | None:
-        """The lock of a dead owner, to end its sessions; None when it lives, or some of its sessions may be resumed: they are
-        in `awaited` then, with all others of this owner."""
+        """The lock of a dead owner whose sessions are all to be ended. None if the owner lives, or if one of its sessions may
+        be resumed: then `orphans` holds all its sessions."""
         with self._adopting:
             ownership = Ownership.of_dead(self._home, owner)
             if ownership is None or not self._window_ms:
@@ -203,11 +206,11 @@ class Recovery:
             ]
             if not any(left):
                 return ownership
-            self.awaited.hold(ownership, [(one, now + ms) for one, ms in zip(sessions, left, strict=True)])
+            self.orphans.hold(ownership, [(one, now + ms) for one, ms in zip(sessions, left, strict=True)])
             return None
 
     def _ended(self, owner: str, wanted: Callable[[], bool], problems: list[str]) -> Iterator[VoiceSession]:
-        """End the sessions of an owner whose lock is held, one by one."""
+        """End the sessions of an owner whose lock this process holds, one by one."""
         try:
             self._take_in_spilled(owner)
             for session in self._store.unfinished().get(owner, ()):
@@ -226,14 +229,14 @@ class Recovery:
         except StoreError as error:
             problems.append(f"the sessions of {owner!r} can't be ended yet: {error}")
 
-    def _end_awaited(
+    def _end_orphans(
         self, session_ids: list[str], wanted: Callable[[], bool], problems: list[str]
     ) -> Iterator[VoiceSession]:
-        """End those of these sessions that are here and not claimed, one by one."""
+        """End these sessions one by one, except those that are claimed or not in `orphans`."""
         for session_id in session_ids:
             if not wanted():
                 raise GivenUp
-            claimed = self.awaited.claim_to_end(session_id)
+            claimed = self.orphans.claim_to_end(session_id)
             if claimed is None:
                 continue
             ended: VoiceSession | None = None
@@ -241,12 +244,12 @@ class Recovery:
                 stored = self._store.session(session_id)
                 if stored is not None and stored.state is not VoiceSessionState.STOPPED:
                     ended = self._end(stored, claimed[1], wanted)
-                self.awaited.done(session_id)
+                self.orphans.done(session_id)
             except (StoreError, BadEntry) as error:
-                self.awaited.give_back(session_id, hopeless=True)
+                self.orphans.give_back(session_id, hopeless=True)
                 problems.append(f"session {session_id!r} can't be ended yet: {error}")
             except BaseException:
-                self.awaited.give_back(session_id, hopeless=True)
+                self.orphans.give_back(session_id, hopeless=True)
                 raise
             if ended is not None:
                 yield ended
@@ -271,34 +274,34 @@ class Recovery:
             raise failure
 
     def _end(self, session: VoiceSession, owner: str, wanted: Callable[[], bool]) -> VoiceSession:
-        remains = self._remains(session, owner)
-        entries = remains.end(self._kept(remains, wanted))
+        dead = self._dead_session(session, owner)
+        entries = dead.end(self._recording_on_disk(dead, wanted))
         self._store.append(entries)
         ended = entries[-1].session
         assert ended is not None  # noqa: S101 - narrows the type
         return ended
 
-    def _remains(self, session: VoiceSession, owner: str) -> Remains:
+    def _dead_session(self, session: VoiceSession, owner: str) -> DeadSession:
         session_id = session.session_id
-        return Remains(session, owner, self._store.evidence(session_id), self._store.events(session_id))
+        return DeadSession(session, owner, self._store.evidence(session_id), self._store.events(session_id))
 
-    def _kept(self, remains: Remains, wanted: Callable[[], bool]) -> Kept:
-        session = remains.session
+    def _recording_on_disk(self, dead: DeadSession, wanted: Callable[[], bool]) -> RecordingOnDisk:
+        session = dead.session
         if not session.recording_enabled:
-            return Kept("none")
+            return RecordingOnDisk("none")
         folder = self._recordings / session.session_id
         try:
             manifest = mended(folder, self._recording_kind)
             if manifest is None:
-                return Kept("none")
+                return RecordingOnDisk("none")
             info = manifest.info(folder, RecordingState.FINISHING)
-            kept = taken(kept_steps(remains, info, files_of(folder, manifest)), wanted)
-            accepted = frames_of(session, remains.account or {}, kept, remains.spoken, remains.heard_upto).accepted
+            kept = taken(recording_steps(dead, info, files_of(folder, manifest)), wanted)
+            accepted = frames_of(session, dead.account or {}, kept, dead.spoken, dead.heard_upto).accepted
             end = accepted * session.audio_format.frame_samples
             manifest = closed(folder, manifest, kept.samples_digest, end)
             return replace(kept, info=manifest.info(folder, RecordingState.FINISHING))
         except RecordingError as error:
             if error.errno in _NO_SPACE:
-                raise failed(folder, error) from error  # it can be read when there is room again
+                raise failed(folder, error) from error  # the recording can be read when there is room again
             log.warning("a recording can't be read", session_id=session.session_id, error=str(error))
-            return Kept("unreadable")
+            return RecordingOnDisk("unreadable")

@@ -1,4 +1,4 @@
-"""The thread in which a service recovers what dead processes left, and leaves the signs of its own life."""
+"""The thread in which a service recovers the sessions of dead processes, and signs that it lives itself."""
 
 import threading
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from agentos.core.communication.voice.measuring.looks import Look
 from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.time import monotonic_ms
 
-SIGN_MS: Final = 1000  # a sign costs one system call; what is missing of it shortens the window
-_GRACE_SHARE: Final = 0.8  # of the time to close in, for what waits to be resumed; the rest is for the thread to end
+SIGN_MS: Final = 1000  # a sign of life costs one system call; a late sign shortens the window to resume
+_GRACE_SHARE: Final = 0.8  # of the closing time, to end the sessions that wait to be resumed; then the thread ends
 
 log = logger(__name__)
 
 
 class RecurringRecovery:
-    """Runs a recovery now, every `interval_seconds`, and when the time of a session that waits to be resumed is over, in a
-    thread of its own, from `start` to `close`.
+    """Runs a recovery at `start`, every `interval_seconds`, and whenever a session's time to be resumed is over, until
+    `close`; in a thread of its own.
 
-    `before` is called in that thread before each; it may block, for a bounded time. `sign`, where given, is called there about
-    every second, also while a recovery runs.
+    The thread calls `before` before each recovery; `before` may block, for a bounded time. It calls `sign`, if given, about
+    every second, also during a recovery.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class RecurringRecovery:
         self._interval_ms = int(interval_seconds * 1000)
         self._before = before
         self._sign = sign
-        self._looks = {"before": Look("what was spilled"), "sign": Look("the sign of life")}
+        self._looks = {"before": Look("the spilled records"), "sign": Look("the sign of life")}
         self._signed_ms = 0
         self._closing = threading.Event()
         self._close_by_ms = 0
@@ -46,8 +46,11 @@ class RecurringRecovery:
         self._thread.start()
 
     def close(self, timeout_seconds: float) -> bool:
-        """Give up what is under way, end what waits to be resumed, and end the thread; True when that was done in time. What
-        was not ended is left for other processes. Nothing to do if never started."""
+        """Break off a running recovery, end the sessions that wait to be resumed, and end the thread.
+
+        Returns True if all that was done in time. Other processes take the sessions that were not ended. Does nothing if the
+        thread was never started.
+        """
         self._close_by_ms = monotonic_ms() + int(timeout_seconds * _GRACE_SHARE * 1000)
         self._closing.set()
         if self._thread.ident is not None:
@@ -63,7 +66,7 @@ class RecurringRecovery:
         try:
             self._recovery.close(lambda: monotonic_ms() < self._close_by_ms)
         except Exception:
-            log.exception("what waited to be resumed is left to other processes")
+            log.exception("the sessions that waited to be resumed are left to other processes")
 
     def _recover(self) -> None:
         try:
@@ -78,18 +81,18 @@ class RecurringRecovery:
             if report.recovered:
                 log.warning("sessions of dead processes were ended", sessions=len(report.recovered))
         for problem in problems if not self._closing.is_set() else ():
-            log.warning("not everything that a dead process left could be recovered", problem=problem)
+            log.warning("a session of a dead process could not be recovered", problem=problem)
 
     def _wanted(self) -> bool:
         self._sign_if_due()
         return not self._closing.is_set()
 
     def _wait(self) -> None:
-        """Until the next recovery."""
+        """Wait until the next recovery is due, and sign meanwhile."""
         until = monotonic_ms() + self._interval_ms
         while (now := monotonic_ms()) < until:
             self._sign_if_due()
-            due = self._recovery.awaited.next_due_ms()  # looked at each time: one may have been taken in hand meanwhile
+            due = self._recovery.orphans.next_due_ms()  # asked each time: `orphans` may hold more meanwhile
             until = until if due is None else min(until, due)
             look = until if self._sign is None else min(until, self._signed_ms + SIGN_MS)
             if self._closing.wait(max(0, look - now) / 1000):

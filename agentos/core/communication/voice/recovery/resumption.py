@@ -1,9 +1,9 @@
-"""What another process goes on with: a session that a dead one left, with its account, its transcript and its recording.
+"""A session of a dead process, restored so that this process can go on with it: its account, transcript and recording.
 
-Known is what `remains.py` knows. From it come the facts and the journal that a session actor begins with, and the recording,
-open again behind its last whole frame. What was accepted and is not known to be durable is expected to be sent again; what the
-caller can't send again is a gap that is declared. So is what a finished utterance was made of and neither the account nor the
-recording has: sent again, its words would stand in the transcript twice.
+From a `DeadSession` come the facts and the journal that a session actor begins with, and the recording, opened again behind
+its last whole frame. The caller is expected to send accepted frames again that are not known to be durable. Frames that the
+caller can't send again are declared as a gap. So are frames of a stored utterance that neither the account nor the recording
+has: sent again, their words would stand in the transcript twice.
 """
 
 import hashlib
@@ -14,7 +14,12 @@ from typing import NamedTuple
 from actors.voice.messages import Account, Facts, Resumption, Transcribed
 from agentos.core.communication.voice.recording.port import Carried
 from agentos.core.communication.voice.recording.recordings import RecordingKind, RecordingWriter
-from agentos.core.communication.voice.recovery.dead_session import Kept, Remains, frames_of, kept_steps
+from agentos.core.communication.voice.recovery.dead_session import (
+    DeadSession,
+    RecordingOnDisk,
+    frames_of,
+    recording_steps,
+)
 from agentos.core.time import utc_now
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict
@@ -26,8 +31,11 @@ from machines.session import FrameAccount, STTProvider, VoiceSession
 
 
 class Restored(NamedTuple):
-    """A session as it goes on: what its actor begins with, the audio that the media port carries on, and, of its events, those
-    that were not told and the number of the next one."""
+    """A session ready to go on.
+
+    Its actor begins with `facts`, `verdict` and `resumption`; the media port goes on with `carried`. `untold` are events that
+    no listener was told, `next_event` is the number of the next event.
+    """
 
     facts: Facts
     verdict: PolicyVerdict
@@ -38,49 +46,49 @@ class Restored(NamedTuple):
 
 
 class NotWhole(Exception):
-    """The recording can't be gone on with: it is not, to the frame, what evidence says was recorded."""
+    """The recording can't be continued: it differs from the account in evidence."""
 
 
 def restored_steps(
-    remains: Remains, folder: Path, kind: RecordingKind, segment_seconds: int, first_frame: int
+    dead: DeadSession, folder: Path, kind: RecordingKind, segment_seconds: int, first_frame: int
 ) -> Generator[None, None, Restored]:
-    """Make a session ready to go on, in pieces of about a millisecond; its recording is in `folder`.
+    """Prepare a session to go on, in steps of about a millisecond; its recording is in `folder`.
 
-    Frames from `first_frame` on can be sent again; those that are in the transcript are not asked for. Given up half-way, or
-    done again, it loses nothing. Raises `RecordingError` when the disk refuses, `NotWhole`.
+    The caller can send frames from `first_frame` on again; it is not asked for frames that are in the transcript. Abandoned
+    half-way or done again, it loses nothing. Raises `RecordingError` if the disk refuses, and `NotWhole`.
     """
-    session, account = remains.session, remains.account or {}
-    first_frame = max(first_frame, remains.heard_upto)
-    digest, kept, writer = hashlib.sha256(), Kept("none"), None
+    session, account = dead.session, dead.account or {}
+    first_frame = max(first_frame, dead.heard_upto)
+    digest, kept, writer = hashlib.sha256(), RecordingOnDisk("none"), None
     if session.recording_enabled:
         upto = max(first_frame, int(account.get("upto_frame", 0)))
         writer = RecordingWriter.reopen(
             folder, session.audio_format, kind=kind, segment_seconds=segment_seconds, first_frame=upto
         )
         if writer is not None:
-            kept = yield from kept_steps(remains, writer.info, writer.segments, writer.digest)
+            kept = yield from recording_steps(dead, writer.info, writer.segments, writer.digest)
             if kept.digest:
-                digest = writer.digest  # what is recorded is what came, to the byte
+                digest = writer.digest  # the recorded bytes are the received ones
     frames = frames_of(session, account, kept)
     if kept.state == "differs" or (kept.digest and frames.digest != kept.digest):
         raise NotWhole
     if frames.accounted and not kept.digest:
         digest = hashlib.sha256(frames.digest.encode())
     known = _with_the_gap(frames, first_frame)
-    untold, next_event = remains.untold()
-    spoken = min(remains.spoken, known.upto)
+    untold, next_event = dead.untold()
+    spoken = min(dead.spoken, known.upto)
     unheard = ((PROCESS_DIED, known.upto - spoken),) if known.upto > spoken else ()
-    heard = Transcribed(remains.transcript, spoken, unheard)
-    newest = max((record.created_at for record in remains.records), default=session.created_at)
-    age = max(utc_now(), newest) - session.created_at  # the clock may have been set back meanwhile
+    heard = Transcribed(dead.transcript, spoken, unheard)
+    newest = max((record.created_at for record in dead.records), default=session.created_at)
+    age = max(utc_now(), newest) - session.created_at  # the clock may have been set back since
     detail = (
         (
             "resumed",
             FrozenDict(
                 {
-                    "owner": remains.owner,
+                    "owner": dead.owner,
                     "state": session.state.value,
-                    "last_account": remains.account,
+                    "last_account": dead.account,
                     "recording": kept.state,
                 }
             ),
@@ -92,16 +100,16 @@ def restored_steps(
         ("dropped", FrozenDict(known.lost)),
     )
     return Restored(
-        _facts(session, remains),
+        _facts(session, dead),
         session.policy_verdict,
         Resumption(
             session.state,
-            remains.next_number,
+            dead.next_number,
             known,
             heard,
             max(0.0, age.total_seconds()),
             detail,
-            remains.mismatches,
+            dead.mismatches,
         ),
         Carried(
             known.upto,
@@ -117,7 +125,7 @@ def restored_steps(
 
 
 def _with_the_gap(frames: FrameAccount, first_frame: int) -> Account:
-    """The account up to the first frame that comes again."""
+    """The account up to `first_frame`, the first that comes again; missing frames below it are dropped as `process_died`."""
     dropped = dict(frames.dropped)
     gap = max(0, first_frame - frames.accepted)
     if gap:
@@ -131,9 +139,9 @@ def _with_the_gap(frames: FrameAccount, first_frame: int) -> Account:
     )
 
 
-def _lost(audio_format: AudioFormat, kept: Kept, accepted: int, upto: int) -> tuple[Lost, ...]:
-    """The frames below `upto` that nobody has: the gaps of the recording and what is behind its end, or, without one, behind
-    the `accepted` frames of the account. Why they are lost the dead process knew."""
+def _lost(audio_format: AudioFormat, kept: RecordingOnDisk, accepted: int, upto: int) -> tuple[Lost, ...]:
+    """The frames below `upto` that nobody has: the recording's gaps and the frames behind its end, or, without a recording,
+    the frames behind the `accepted` ones. Only the dead process knew the real reasons."""
     frame = audio_format.frame_samples
     lost = Losses()
     if kept.info is not None:
@@ -146,8 +154,8 @@ def _lost(audio_format: AudioFormat, kept: Kept, accepted: int, upto: int) -> tu
     return lost.between(0, upto)
 
 
-def _facts(session: VoiceSession, remains: Remains) -> Facts:
-    fallback = remains.records[0].request_summary.get("stt_fallback", "") if remains.records else ""
+def _facts(session: VoiceSession, dead: DeadSession) -> Facts:
+    fallback = dead.records[0].request_summary.get("stt_fallback", "") if dead.records else ""
     return Facts(
         session_id=session.session_id,
         project_id=session.project_id,
@@ -159,7 +167,7 @@ def _facts(session: VoiceSession, remains: Remains) -> Facts:
         recording=session.recording_enabled,
         metadata=session.metadata,
         audit_trace_id=session.audit_trace_id,
-        secret=remains.secret,
+        secret=dead.secret,
         admin_token_valid=None,
         created_at_ms=round(session.created_at.timestamp() * 1000),
         resumable=True,

@@ -85,7 +85,7 @@ class Resuming:
             with self._lock:  # or cancelled past every shield: the thread goes on, or has just ended
                 self._given_up = True
                 if self._claimed:
-                    self._resources.recovery.awaited.give_back(session_id)
+                    self._resources.recovery.orphans.give_back(session_id)
             raise
         return restored
 
@@ -95,7 +95,7 @@ class Resuming:
         with self._lock:
             self._claimed = True
             if self._given_up:
-                recovery.awaited.give_back(session_id)
+                recovery.orphans.give_back(session_id)
         return found
 
     async def _go_on(self, restored: Restored) -> VoiceSession:
@@ -129,12 +129,12 @@ class Resuming:
 
     def _settle(self, session_id: str, goes_on: bool) -> None:  # noqa: FBT001 - the directory's word
         """Whoever asked may be gone: the actors say what becomes of the session."""
-        awaited = self._resources.recovery.awaited
+        orphans = self._resources.recovery.orphans
         if not goes_on:
             self._resources.media.let_go(session_id)
-            awaited.give_back(session_id)
+            orphans.give_back(session_id)
             return
         try:
-            awaited.done(session_id)
+            orphans.done(session_id)
         except StoreError as error:
             log.warning("the lock file of a dead process is left", session_id=session_id, problem=str(error))

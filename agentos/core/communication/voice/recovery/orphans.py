@@ -1,6 +1,6 @@
-"""The sessions of dead processes that this one has in its hands, with the locks of their owners; safe from many threads.
+"""The orphaned sessions that this process holds, with the locks of their dead owners; safe from many threads.
 
-What may be done with each when is `machines.recovery.AwaitingResume`; times are those of the monotonic clock.
+`machines.recovery.AwaitingResume` rules when each may be resumed or ended; times are those of the monotonic clock.
 """
 
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ from machines.recovery import AwaitingResume
 from machines.session import VoiceSession
 
 
-class AwaitedSessions:
-    """Sessions that wait to be resumed, and those of the same owners that wait to be ended.
+class OrphanedSessions:
+    """Sessions of dead owners that wait to be resumed or ended.
 
-    An owner's lock is held while one of its sessions is here, and so nobody else touches them.
+    An owner's lock is held while one of its sessions is here, so no other process touches them.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class AwaitedSessions:
         self._ownerships: dict[str, Ownership] = {}
 
     def hold(self, ownership: Ownership, sessions: Iterable[tuple[VoiceSession, int]]) -> None:
-        """Take the sessions of a dead owner, each with the time until when it may be resumed."""
+        """Hold the sessions of a dead owner, each with the time until which it may be resumed."""
         with self._lock:
             self._ownerships[ownership.owner] = ownership
             for session, until_ms in sessions:
@@ -33,22 +33,22 @@ class AwaitedSessions:
                 self._state = self._state.with_session(session.session_id, ownership.owner, until_ms)
 
     def resumable(self) -> list[VoiceSession]:
-        """The sessions that may be resumed now, as they were left."""
+        """The sessions that may be resumed now, as their processes left them."""
         with self._lock:
             return [self._sessions[session_id] for session_id in sorted(self._state.open_at(monotonic_ms()))]
 
     def session(self, session_id: str) -> VoiceSession | None:
-        """A session that is here, as it was left; None when it is not."""
+        """The session as its process left it; None if it is not held here."""
         with self._lock:
             return self._sessions.get(session_id)
 
     def claim_to_resume(self, session_id: str) -> tuple[VoiceSession, str] | None:
-        """The session with its owner, for the caller alone until it is given back or done; None when it may not be resumed."""
+        """Claim a session to resume, until `give_back` or `done`: the session and its owner; None if it may not be resumed."""
         with self._lock:
             return self._claim(session_id) if session_id in self._state.open_at(monotonic_ms()) else None
 
     def claim_to_end(self, session_id: str) -> tuple[VoiceSession, str] | None:
-        """The same, whether its time is over or not; None when it is not here, or claimed."""
+        """Claim a session to end it, also before its time is over; None if it is not held here, or claimed already."""
         with self._lock:
             return self._claim(session_id)
 
@@ -60,12 +60,15 @@ class AwaitedSessions:
         return self._sessions[session_id], claimed.sessions.get(session_id).owner  # type: ignore[union-attr]
 
     def give_back(self, session_id: str, *, hopeless: bool = False) -> None:
-        """Nothing came of a claim; a `hopeless` session can't be resumed, and is to be ended."""
+        """Give a claim up. A `hopeless` session can't be resumed and is due to be ended at once."""
         with self._lock:
             self._state = self._state.given_back(session_id, hopeless=hopeless)
 
     def done(self, session_id: str) -> None:
-        """It was resumed or ended. Raises `StoreError` when the lock file of its owner can't be removed."""
+        """Forget a session that was resumed or ended, and release its owner's lock after the owner's last session.
+
+        Raises `StoreError` if the lock file can't be removed.
+        """
         with self._lock:
             self._state = self._state.without(session_id)
             self._sessions.pop(session_id, None)
@@ -75,22 +78,22 @@ class AwaitedSessions:
             ownership.release()
 
     def due(self) -> list[str]:
-        """The sessions that are to be ended now."""
+        """The unclaimed sessions whose time to be resumed is over."""
         with self._lock:
             return sorted(self._state.due_at(monotonic_ms()))
 
     def all(self) -> list[str]:
-        """Every session that is here."""
+        """Every session that is held here."""
         with self._lock:
             return sorted(self._sessions)
 
     def next_due_ms(self) -> int | None:
-        """When the next one is to be ended; None when there is none in time to come."""
+        """When the next session falls due to be ended; None if none will."""
         with self._lock:
             return self._state.next_due_ms(monotonic_ms())
 
     def let_go(self) -> None:
-        """Leave what is here as a process that dies does, for others to take."""
+        """Let go of all sessions, as if this process had died: other processes may take them."""
         with self._lock:
             ownerships, self._ownerships = list(self._ownerships.values()), {}
             self._state, self._sessions = AwaitingResume(), {}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentos.core.communication.voice.errors import NotResumable, SessionNotFound, StoreError
-from agentos.core.communication.voice.recovery import awaited, recovery
+from agentos.core.communication.voice.recovery import orphans, recovery
 from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.communication.voice.storage.ownership import Ownership, is_dead
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
@@ -25,7 +25,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ms = 1_000_000
-        for module in (awaited, recovery):
+        for module in (orphans, recovery):
             monkeypatch.setattr(module, "monotonic_ms", lambda: self.ms)
         monkeypatch.setattr(recovery, "utc_now_ms", lambda: self.ms)
 
@@ -65,7 +65,7 @@ def test_it_waits_until_the_window_closes_and_is_ended_then(left: Home, clock: C
     assert [found.session_id for found in report.recovered] == [other.session_id]  # nobody comes back to it
     assert [found.session_id for found in report.resumable] == [of.session_id]
     assert (report.owned, is_dead(left.folder, "dead")) == (0, False)
-    assert one.awaited.next_due_ms() == clock.ms + 20_000
+    assert one.orphans.next_due_ms() == clock.ms + 20_000
 
     clock.ms += 19_999
     assert one.run().recovered == ()
@@ -87,7 +87,7 @@ def test_who_dies_while_it_waits_leaves_it_with_what_is_left_of_its_time(left: H
     one.close()  # as a death does: the lock goes, and its file stays
     other = recovering(left)
     assert len(other.run().resumable) == 1
-    assert other.awaited.next_due_ms() == clock.ms + 18_000
+    assert other.orphans.next_due_ms() == clock.ms + 18_000
     other.close(lambda: True)
     assert left.operations(of)[-1] == "session_stopped"
 
@@ -102,11 +102,11 @@ def test_one_that_is_claimed_is_not_ended_when_its_time_is_over(left: Home, cloc
     assert restored.facts.silence_seconds == 7.5
     clock.ms += WINDOW_MS
     assert one.run().recovered == ()
-    assert one.end_awaited(of.session_id) is False
-    one.awaited.give_back(of.session_id)
+    assert one.end_orphan(of.session_id) is False
+    one.orphans.give_back(of.session_id)
     assert len(one.run().recovered) == 1
-    assert one.end_awaited(of.session_id) is False
-    one.awaited.done(of.session_id)
+    assert one.end_orphan(of.session_id) is False
+    one.orphans.done(of.session_id)
 
 
 def test_one_that_was_resumed_belongs_to_who_resumed_it(left: Home, clock: Clock) -> None:
@@ -116,7 +116,7 @@ def test_one_that_was_resumed_belongs_to_who_resumed_it(left: Home, clock: Clock
     one.restored(of.session_id, 0, 60)
     mine = Ownership.take(left.folder, "mine")
     left.store.append([Entry(record(of, 3, "session_resumed", upto_frame=7), of, takes_over=True)], "mine")
-    one.awaited.done(of.session_id)
+    one.orphans.done(of.session_id)
     assert is_dead(left.folder, "dead")
     assert list(left.store.unfinished()) == ["mine"]
     assert recovering(left).run().recovered == ()
@@ -137,7 +137,7 @@ def test_a_store_that_fails_leaves_it_waiting(left: Home, clock: Clock) -> None:
         with closing(sqlite3.connect(left.store.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError):
-                one.end_awaited(of.session_id)
+                one.end_orphan(of.session_id)
             other.execute("ROLLBACK")
         assert [found.session_id for found in one.run().recovered] == [of.session_id]
 
