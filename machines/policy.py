@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
+from machines.problem import FieldProblem
 from machines.session import STTProvider, VoiceProvider
 
 RAISING_FACTORS = ("sensitive_data", "international_call", "recording_enabled")
@@ -96,20 +97,25 @@ class VoicePolicy:
         stt_provider: STTProvider,
         metadata: Mapping[str, Any] | None = None,
     ) -> tuple[bool, str]:
-        """Whether the parameters are of the right kind, and if not, which one is wrong and why."""
+        """Whether the parameters are of the right kind, and if not, why: a `FieldProblem` that names the wrong one.
+
+        A policy of a host's own may answer with a plain sentence, which is about the request as a whole.
+        """
         if not isinstance(project_id, str) or not project_id.strip():
-            return False, f"project_id must be a non-empty string, got {project_id!r}"
+            return False, FieldProblem(f"project_id must be a non-empty string, got {project_id!r}", field="project_id")
         if not isinstance(provider, VoiceProvider):
-            return False, f"provider must be a VoiceProvider, got {provider!r}"
+            return False, FieldProblem(f"provider must be a VoiceProvider, got {provider!r}", field="provider")
         if not isinstance(stt_provider, STTProvider):
-            return False, f"stt_provider must be an STTProvider, got {stt_provider!r}"
+            return False, FieldProblem(
+                f"stt_provider must be an STTProvider, got {stt_provider!r}", field="stt_provider"
+            )
         for name in FLAGS:
             value = (metadata or {}).get(name, False)
             if not isinstance(value, bool):
-                return False, f"metadata[{name!r}] must be true or false, got {value!r}"
+                return False, FieldProblem(f"metadata[{name!r}] must be true or false, got {value!r}", field="metadata")
         number = (metadata or {}).get("from_number")
         if number is not None and not isinstance(number, str):
-            return False, f"metadata['from_number'] must be a string, got {number!r}"
+            return False, FieldProblem(f"metadata['from_number'] must be a string, got {number!r}", field="metadata")
         return True, "valid"
 
 

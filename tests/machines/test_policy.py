@@ -7,6 +7,7 @@ import pytest
 
 from machines.communication import RequestStatus, RiskLevel
 from machines.policy import FLAGS, VoicePolicy, mistaken_flags
+from machines.problem import field_of
 from machines.session import STTProvider, VoiceProvider
 
 LOW, MEDIUM, HIGH, CRITICAL = RiskLevel
@@ -119,6 +120,7 @@ def test_a_parameter_of_the_wrong_kind_is_refused_by_name(change: dict[str, Any]
     valid, problem = VoicePolicy().validate_session_params(**request)
     assert not valid
     assert field in problem
+    assert field_of(problem) == next(iter(change))
     with pytest.raises(ValueError, match=field):
         VoicePolicy().evaluate_session_request(**request, admin_token_valid=True)
 

@@ -1,16 +1,20 @@
 """Policy at the door of the service: denied is denied, with evidence first; tokens leave no trace."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx2
 import pytest
 
 from agentos.core.communication.models import PolicyVerdict, RequestStatus, RiskLevel
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoicePolicy, VoiceProvider, VoiceSession
 from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied, ProviderNotConfigured, Unrecordable
+from agentos.core.communication.voice.gateway.app import voice_app
+from agentos.core.communication.voice.policy import FieldProblem
 from agentos.core.communication.voice.running import request
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
@@ -166,6 +170,35 @@ async def test_the_host_may_bring_its_own_policy(make_settings: MakeSettings, re
     assert [record["status"] for record in records()] == ["denied"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "field"),
+    [
+        ("Only projects of the allow list may call", None),
+        (FieldProblem("Only projects of the allow list may call", field="project_id"), "project_id"),
+        ("project_id[0] is a digit", None),
+        ("", None),
+    ],
+)
+async def test_a_field_is_the_one_that_the_host_s_policy_names_and_never_guessed(
+    make_settings: MakeSettings, answer: str, field: str | None
+) -> None:
+    class AllowList(VoicePolicy):
+        def validate_session_params(self, *arguments: Any) -> tuple[bool, str]:
+            return False, answer
+
+    async with AsyncVoiceService(make_settings(), policy=AllowList()) as service:
+        with pytest.raises(InvalidRequest, match=re.escape(answer)) as caught:
+            await create(service)
+        assert str(caught.value)
+        assert caught.value.field == field
+        transport = httpx2.ASGITransport(app=voice_app(service, authentication=False))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            reply = await client.post("/v1/sessions", json={"project_id": "p"})
+        assert reply.status_code == 422
+        assert reply.json().get("field") == field
+        assert reply.json()["detail"] == str(caught.value)
+
+
 @pytest.mark.parametrize("way", ["parameter", "metadata"])
 async def test_a_token_leaves_no_trace(
     make_settings: MakeSettings,
@@ -244,6 +277,22 @@ class TestTwilio:
 
 
 class TestProviders:
+    @pytest.mark.parametrize(
+        ("answer", "variable"),
+        [
+            ("The trunk is not set up", None),
+            (FieldProblem("The trunk is not set up", field="SIP_TRUNK"), "SIP_TRUNK"),
+        ],
+    )
+    async def test_the_variable_is_the_one_that_it_names_and_never_guessed(
+        self, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, answer: str, variable: str | None
+    ) -> None:
+        async with AsyncVoiceService(make_settings()) as service:
+            monkeypatch.setattr(service.get_provider("local"), "validate_config", lambda: (False, answer))
+            with pytest.raises(ProviderNotConfigured, match="'local' is not configured: The trunk is") as caught:
+                await create(service)
+        assert caught.value.variable == variable
+
     async def test_each_has_its_capabilities(self, make_settings: MakeSettings) -> None:
         async with AsyncVoiceService(make_settings()) as service:
             assert service.get_provider(VoiceProvider.LOCAL).get_session_metadata()["transport"] == "websocket"

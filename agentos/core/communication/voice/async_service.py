@@ -63,6 +63,7 @@ from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord
 from machines.heads import Head
 from machines.policy import VoicePolicy
+from machines.problem import field_of
 from machines.recording import RecordingInfo, RecordingState
 from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 from machines.verification import Examination
@@ -655,7 +656,7 @@ class AsyncVoiceService:
         chosen = self._providers[provider]
         valid, problem = chosen.validate_config()
         if not valid:
-            raise ProviderNotConfigured(provider.value, problem.split(" ", 1)[0], problem)
+            raise ProviderNotConfigured(provider.value, field_of(problem), str(problem))
 
     def _started(self, session: VoiceSession) -> None:
         self._providers[session.provider].on_session_created(session.session_id, session.metadata)

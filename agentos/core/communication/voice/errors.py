@@ -44,9 +44,12 @@ def _restored(kind: type[E], message: str, fields: dict[str, Any]) -> E:
 
 
 class InvalidRequest(VoiceError, ValueError):
-    """An argument is of the wrong kind or out of range. Nothing was changed. `field` names the argument."""
+    """An argument is of the wrong kind or out of range. Nothing was changed.
 
-    def __init__(self, message: str, *, field: str) -> None:
+    `field` names the argument; it is None where a host's own policy refused the arguments without naming one.
+    """
+
+    def __init__(self, message: str, *, field: str | None) -> None:
         super().__init__(message)
         self.field = field
 
@@ -223,10 +226,14 @@ class STTUnavailable(VoiceError, ValueError):
 
 
 class ProviderNotConfigured(VoiceError, ValueError):
-    """The voice provider lacks a setting; no session was made. `variable` is the environment variable to set."""
+    """The voice provider can't be used as it is configured; no session was made.
 
-    def __init__(self, provider: str, variable: str, problem: str = "") -> None:
-        super().__init__(f"provider {provider!r} is not configured: {problem or f'set {variable}'}")
+    `variable` is the environment variable to set; it is None where a provider named none.
+    """
+
+    def __init__(self, provider: str, variable: str | None, problem: str = "") -> None:
+        missing = "it does not say why" if variable is None else f"set {variable}"
+        super().__init__(f"provider {provider!r} is not configured: {problem or missing}")
         self.provider = provider
         self.variable = variable
 

@@ -24,7 +24,11 @@ class IVoiceProvider(ABC):
 
     @abstractmethod
     def validate_config(self) -> tuple[bool, str]:
-        """Whether the provider can be used as it is configured, and if not, which setting is missing or wrong."""
+        """Whether the provider can be used as it is configured, and if not, why.
+
+        `machines.problem.FieldProblem(sentence, field="MY_VARIABLE")` names the setting that is missing or wrong; a plain
+        sentence names none.
+        """
 
     def on_session_created(self, session_id: str, metadata: Mapping[str, Any]) -> None:  # noqa: B027 - optional
         """A session of this provider was created, or resumed by this process, and the record of that is durable."""

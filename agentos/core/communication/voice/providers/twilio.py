@@ -6,6 +6,7 @@ from typing import Any
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.settings import VoiceSettings
 from machines.communication import RiskLevel
+from machines.problem import FieldProblem
 
 ACCOUNT_SID = re.compile(r"AC[0-9a-fA-F]{32}")
 REQUIRED = ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TWILIO_TWIML_APP_SID")
@@ -47,10 +48,12 @@ class TwilioProvider(IVoiceProvider):
         return None if ACCOUNT_SID.fullmatch(account) else "TWILIO_ACCOUNT_SID"
 
     def validate_config(self) -> tuple[bool, str]:
-        """Whether account, token and application are set; the message names the variable that is not."""
+        """Whether account, token and application are set; the problem names the variable that is not."""
         variable = self.missing_variable()
         if variable is None:
             return True, "the Twilio provider is configured"
         if self._values[variable]:
-            return False, f"{variable} is not an account SID: 'AC' and 32 hexadecimal digits"
-        return False, f"{variable} is not set"
+            return False, FieldProblem(
+                f"{variable} is not an account SID: 'AC' and 32 hexadecimal digits", field=variable
+            )
+        return False, FieldProblem(f"{variable} is not set", field=variable)

@@ -21,6 +21,7 @@ from agentos.core.time import utc_now_ms
 from machines.audio import AudioFormat
 from machines.frozen import frozen
 from machines.policy import VoicePolicy, mistaken_flags
+from machines.problem import field_of
 from machines.session import STTProvider, VoiceProvider
 
 TOKEN_KEY = "admin_token"  # noqa: S105 - the name of the key, not a token
@@ -70,7 +71,7 @@ def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all name
 ) -> SessionRequest:
     """The request that these arguments make, members of the enums given as such or by their values.
 
-    Raises `InvalidRequest`, naming the field, for any that is not valid.
+    Raises `InvalidRequest`, naming the field, for any that is not valid; a policy of a host's own may name none.
     """
     by: VoiceProvider = member(VoiceProvider, provider)
     heard: STTProvider = member(STTProvider, stt_provider)
@@ -86,7 +87,7 @@ def read_request(  # noqa: PLR0913 - the arguments of `create_session`, all name
     _check_no_token(project_id, "project_id")
     valid, problem = policy.validate_session_params(project_id, by, heard, given)
     if not valid:
-        raise InvalidRequest(problem, field=problem.split("[")[0].split(" ")[0])
+        raise InvalidRequest(str(problem) or "the policy does not take these arguments", field=field_of(problem))
     if len(project_id) > MAX_PROJECT_ID or not project_id.isprintable():
         problem = (
             f"project_id must be at most {MAX_PROJECT_ID} printable characters, got {project_id[:MAX_PROJECT_ID]!a}"
