@@ -65,10 +65,29 @@ def test_a_program_of_the_page_runs(name: str, rate: int, channels: int, home: P
         assert log.verify().ok
 
 
+def anchors(page: Path) -> set[str]:
+    """The names by which links reach the headings of a page, as GitHub and the site make them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
-        assert (page.parent / target).is_file(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        to = page.parent / target if target else page
+        assert to.is_file(), target
+        assert not anchor or anchor in anchors(to), f"{target}#{anchor}"
+
+
+def test_every_page_is_on_the_site_and_in_the_index() -> None:
+    """The index may lead to a page by way of the page on its subject."""
+    site, index = (ROOT / "zensical.toml").read_text(), (DOCS / "index.md").read_text()
+    linked = set(re.findall(r"\]\(([\w-]+\.md)", index))
+    for first in sorted(linked):
+        linked |= set(re.findall(r"\]\(([\w-]+\.md)", (DOCS / first).read_text()))
+    for page in DOCS.glob("*.md"):
+        assert f'"{page.name}"' in site, page.name
+        assert page.name in linked | {"index.md"}, page.name
 
 
 def test_the_exit_codes_are_those_of_the_command_line() -> None:
