@@ -225,7 +225,10 @@ async def test_the_caller_goes_on_and_the_recording_is_bit_for_bit_what_was_said
 ) -> None:
     session_id = die_in_a_call(anyio_backend[0], settled=settled)
     async with AsyncVoiceService() as service:
+        calls = service.calls()
         resumed = await service.resume(session_id)
+        call = await anext(calls)  # the host is told that it goes on
+        assert (call.session_id, call.resumed) == (session_id, True)
         assert (resumed.session.session_id, resumed.session.state) == (session_id, VoiceSessionState.ACTIVE)
         assert resumed.next_frame == 130 if settled else resumed.next_frame <= 130
         assert [one.session_id for one in await service.list_active_sessions()] == [session_id]

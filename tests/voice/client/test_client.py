@@ -140,6 +140,22 @@ async def test_what_a_program_must_not_do(anyio_backend: Any) -> None:
             pytest.fail("it was opened")
 
 
+async def test_a_host_lets_a_stream_in_by_a_ticket_of_its_own(anyio_backend: Any) -> None:
+    async with server(anyio_backend, authentication=True) as at:
+        calls = at.service.calls()
+        session = await at.session()
+        call = await anext(calls)
+        issued = await at.service.create_stream_ticket(call.session_id)
+        with anyio.fail_after(60):
+            async with connect_stream(f"ws://127.0.0.1:{at.port}/v1/stream", ticket=issued.ticket) as stream:
+                assert stream.session_id == session.session_id
+                await stream.send(audio(10))
+                await stream.finish()
+            ended = await call.wait_ended()
+        assert ended.result is not None
+        assert ended.result.frames.accepted == 10
+
+
 # --- refused ---------------------------------------------------------------------------------------------------------
 
 

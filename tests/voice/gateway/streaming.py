@@ -16,9 +16,9 @@ import anyio.abc
 from fastapi import FastAPI
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
-from agentos.core.communication.voice.gateway.access.control import LOCAL
 from agentos.core.communication.voice.gateway.app import voice_app
 from agentos.core.communication.voice.gateway.server import listening, serve
+from agentos.core.communication.voice.sessions.stream_tickets import NO_TOKEN
 from agentos.core.communication.voice.settings import load_settings
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 from machines.stream.messages import HEADER, SUBPROTOCOL, StreamFormat, encode, read_from_server
@@ -185,8 +185,7 @@ class Server(NamedTuple):
         )
 
     def ticket(self, session: VoiceSession) -> str:
-        ticket: str = self.app.state.credentials.ticket(session.session_id, LOCAL)
-        return ticket
+        return self.service.stream_tickets.issue_for(session, NO_TOKEN).ticket
 
     async def stopped(self, session_id: str) -> VoiceSession:
         """The session, when it has stopped."""

@@ -40,6 +40,7 @@ from agentos.core.communication.voice.gateway.access.tickets import StreamCreden
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
+from agentos.core.time import monotonic_ms
 from machines.session import STTProvider, VoiceProvider
 from tests.voice.gateway.asking import Reply, ask
 
@@ -56,7 +57,7 @@ def server(service: AsyncVoiceService) -> FastAPI:
     refusals = Refusals(service.note_evidence)
     app.state.access = AccessControl(service.token_store().whose, refusals)
     keys = IdempotencyKeys(service.voice_store)
-    streams = StreamCredentials(service.voice_store)
+    streams = StreamCredentials(service.voice_store, service.stream_tickets)
 
     @app.post("/v1/sessions")
     async def create(
@@ -82,7 +83,7 @@ def server(service: AsyncVoiceService) -> FastAPI:
     ) -> str:
         found = await service.get_session(session_id)
         access_of(request).session(principal, session_id, found, request)
-        return streams.ticket(session_id, principal)
+        return streams.tickets.issue(session_id, principal.token_id, monotonic_ms())
 
     @app.post("/v1/streams", dependencies=[Depends(checked)])
     async def stream(request: Request, ticket: Annotated[str, Header()]) -> list[str]:

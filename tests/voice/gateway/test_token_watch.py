@@ -11,6 +11,7 @@ from agentos.core.communication.voice.gateway.access.control import LOCAL, Princ
 from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
+from agentos.core.time import monotonic_ms
 from machines.session import VoiceSessionState
 from machines.stream.messages import Hello, StreamCode, Welcome
 from tests.voice.gateway.streaming import PCM, RawSocket, Server, server
@@ -48,7 +49,7 @@ def made(at: Server, name: str) -> tuple[str, Principal]:
 async def opened(at: Server, principal: Principal) -> tuple[RawSocket, Welcome]:
     session = await at.session()
     socket = await RawSocket.open(at.port)
-    ticket = at.app.state.credentials.ticket(session.session_id, principal)
+    ticket = at.service.stream_tickets.issue_for(session, principal.token_id).ticket
     await socket.send(Hello((PCM,), 1, ticket=ticket))
     return socket, await socket.until(Welcome)
 
@@ -59,7 +60,7 @@ async def test_a_stream_of_audio_ends_and_does_not_go_on(anyio_backend: Any, how
         (_, ends), (_, stays) = made(at, "ends"), made(at, "stays")
         socket, welcome = await opened(at, ends)
         other, _ = await opened(at, stays)
-        unused = at.app.state.credentials.ticket(welcome.session_id, ends)
+        unused = at.service.stream_tickets.issue(welcome.session_id, ends.token_id, monotonic_ms())
         await end(how, at, ends.token_id)
         with anyio.fail_after(30):
             closed = await socket.closed()

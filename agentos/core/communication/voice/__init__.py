@@ -20,12 +20,16 @@ if TYPE_CHECKING:
         VoiceSessionState,
     )
     from agentos.core.communication.voice.policy import VoicePolicy
+    from agentos.core.communication.voice.running.blocking_calls import BlockingCall
+    from agentos.core.communication.voice.running.calls import Call
     from agentos.core.communication.voice.service import AsyncVoiceService, VoiceService
 
 _HOMES = {
     "AsyncVoiceService": "service",
     "AudioEncoding": "models",
     "AudioFormat": "models",
+    "BlockingCall": "running.blocking_calls",
+    "Call": "running.calls",
     "STTProvider": "models",
     "VoiceEvent": "models",
     "VoiceEventType": "models",
@@ -40,6 +44,8 @@ __all__ = [
     "AsyncVoiceService",
     "AudioEncoding",
     "AudioFormat",
+    "BlockingCall",
+    "Call",
     "STTProvider",
     "VoiceEvent",
     "VoiceEventType",

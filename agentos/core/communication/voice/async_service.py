@@ -1,7 +1,7 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -37,6 +37,7 @@ from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.recording.port import MediaStatistics
 from agentos.core.communication.voice.running.admission import Admission, Load
 from agentos.core.communication.voice.running.call_traces import CallTraces
+from agentos.core.communication.voice.running.calls import CallHandler, Calls, Host
 from agentos.core.communication.voice.running.cancellation import OwnTask, start
 from agentos.core.communication.voice.running.fates import Fate, fates_of
 from agentos.core.communication.voice.running.inspection import ServicePicture
@@ -44,10 +45,12 @@ from agentos.core.communication.voice.running.request import make_facts, member,
 from agentos.core.communication.voice.running.resources import ServiceResources
 from agentos.core.communication.voice.running.resuming import ResumedSession, Resuming, check_first_frame
 from agentos.core.communication.voice.running.runtime import ServiceRuntime
+from agentos.core.communication.voice.running.session_events import SessionEvents
 from agentos.core.communication.voice.running.session_trace import SessionTrace
+from agentos.core.communication.voice.running.transcripts import Transcript, transcript_of
 from agentos.core.communication.voice.sessions.door import Door, DoorLock
-from agentos.core.communication.voice.sessions.listener import Listener
 from agentos.core.communication.voice.sessions.session_counts import SessionStatistics
+from agentos.core.communication.voice.sessions.stream_tickets import NO_TOKEN, StreamTicket, StreamTickets
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.chain import StoredLink
 from agentos.core.communication.voice.storage.head_notes import HeadStatistics
@@ -59,7 +62,7 @@ from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.communication import PolicyVerdict
 from machines.cross_checks import Disagreements
-from machines.events import VoiceEvent, VoiceEventType
+from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
 from machines.heads import Head
 from machines.policy import VoicePolicy
@@ -99,6 +102,11 @@ class AsyncVoiceService:
     `policy` to the rules of the specification. With an OpenTelemetry `tracer_provider` of the host's (extra `otel`) each call
     makes one trace when it ends. A service runs once.
 
+    `on_call`, a function or a coroutine function, is run with the `Call` for each call that begins, created or resumed, in a
+    task of its own; a plain function must return at once. What it raises is logged, and disturbs neither the call nor the
+    service. A drain waits for it as it does for calls. When the service closes, it has five seconds from the end of the last
+    call, and is cancelled then.
+
     Its methods are for the loop that it runs in. A cancelled call changes nothing that was not asked for: a session whose
     creation is cancelled is stopped again, a stop that is cancelled goes on.
     """
@@ -109,6 +117,7 @@ class AsyncVoiceService:
         *,
         policy: VoicePolicy | None = None,
         tracer_provider: "TracerProvider | None" = None,
+        on_call: CallHandler | None = None,
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
@@ -117,7 +126,9 @@ class AsyncVoiceService:
             VoiceProvider.LOCAL: LocalProvider(),
             VoiceProvider.TWILIO: TwilioProvider(self.settings),
         }
-        self._runtime = ServiceRuntime(self.settings, self.policy, self._started, self._stopped)
+        self.stream_tickets = StreamTickets()
+        self._host = Host(self, on_call)
+        self._runtime = ServiceRuntime(self.settings, self.policy, self._started, self._stopped, self._host)
         self._admission = Admission(self.settings)
         self._door_lock = DoorLock()
         self._stack = AsyncExitStack()
@@ -489,51 +500,44 @@ class AsyncVoiceService:
         ]
         return sorted(sessions, key=lambda session: (session.created_at, session.session_id), reverse=True)
 
-    async def events(self, session_id: str, after: int = 0) -> AsyncIterator[VoiceEvent]:
+    def events(self, session_id: str, after: int = 0) -> SessionEvents:
         """The session's events with a number above `after`, then new ones as they come, until it has stopped.
 
         Partial results and levels are only told to those who listen, so their numbers are missing later on. A listener
-        that is slow misses partial results and levels, never anything else. Raises `SessionNotFound`, and `InvalidRequest`
-        when `after` is no number.
+        that is slow misses partial results and levels, never anything else; `missed` counts them. Its first step raises
+        `SessionNotFound`, and `InvalidRequest` when `after` is no number.
         """
-        resources = self._runtime.resources()
-        if not isinstance(after, int):
-            raise InvalidRequest(f"after must be the number of an event, got {after!r}", field="after")
-        listing = resources.directory.listing(session_id)
-        if listing is None:
-            if await self.get_session(session_id) is None:
-                raise SessionNotFound(session_id)
-            async with aclosing(resources.past.each_event(session_id, after)) as stored:
-                async for event in stored:
-                    yield event
-            return
-        waiting = Listener()
-        listing.listeners.append(waiting)
-        try:
-            known = list(listing.events)
-            first = known[0].number if known else listing.next_number
-            async with aclosing(resources.past.each_event(session_id, after, first)) as stored:
-                async for event in stored:
-                    yield event
-                    after = event.number
-            for event in known:
-                if event.number > after:
-                    yield event
-                    after = event.number
-                    if event.event_type is VoiceEventType.SESSION_STOPPED:
-                        return
-            while (coming := await waiting.next()) is not None:
-                if coming.number > after:
-                    yield coming
-                    if coming.event_type is VoiceEventType.SESSION_STOPPED:
-                        return
-        finally:
-            listing.listeners.remove(waiting)
+        return SessionEvents(self._runtime.resources, session_id, after)
 
     async def kept_events(self, session_id: str, after: int = 0, *, limit: int | None = None) -> list[VoiceEvent]:
         """The events of a session above number `after` that were told until now, without partial results and levels; at most
         `limit`, none for a session that never was. Raises `StoreError` when the store can't be read, `ServiceClosed`."""
         return await self._runtime.resources().past.events(session_id, after, limit)
+
+    async def transcript(self, session_id: str) -> Transcript:
+        """What was said in a session: its finished utterances and their text, so far or, once it has stopped, as its result has
+        it. Raises `SessionNotFound`, `StoreError` when the store can't be read, `ServiceClosed`."""
+        session = await self.get_session(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        return transcript_of(session, await self.kept_events(session_id))
+
+    async def create_stream_ticket(self, session_id: str) -> StreamTicket:
+        """A ticket that opens the browser stream of a session once, within a minute, at any `voice_app` of this service. There
+        may be none yet. No access token is behind it, so none that is revoked ends the stream.
+
+        Raises `SessionNotFound`, `InvalidState` for a session that is ending or has stopped, `Overloaded` when too many tickets
+        wait to be used, `StoreError`, `ServiceClosed`.
+        """
+        session = await self.get_session(session_id)
+        if session is None:
+            raise SessionNotFound(session_id)
+        return self.stream_tickets.issue_for(session, NO_TOKEN)
+
+    def calls(self) -> Calls:
+        """The calls of this service, those that run and then each that begins, created or resumed here: an async iterator of
+        `Call`, which ends when the service has closed and its last call has ended. Raises `ServiceClosed`."""
+        return self._host.calls(self._runtime.resources().directory.listings())
 
     async def evidence(self, session_id: str, after: int = 0, *, limit: int = MOST_LINKS) -> list[StoredLink]:
         """At most `limit` evidence records of a session, or of a refused request, behind place `after` of the chain, in order,

@@ -15,11 +15,13 @@ import weakref
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import anyio
 import anyio.from_thread
+import anyio.to_thread
 import trio
 
 from actors.runtime.mailbox import Ref
@@ -29,9 +31,14 @@ from agentos.core.communication.voice.async_service import AsyncVoiceService, Se
 from agentos.core.communication.voice.errors import ServiceClosed, no_room
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.providers.base import IVoiceProvider
+from agentos.core.communication.voice.running.blocking_calls import BlockingCall, BlockingCallHandler, BlockingCalls
+from agentos.core.communication.voice.running.calls import Call, Calls
 from agentos.core.communication.voice.running.inspection import ServicePicture
 from agentos.core.communication.voice.running.resuming import ResumedSession
 from agentos.core.communication.voice.running.session_trace import SessionTrace
+from agentos.core.communication.voice.running.transcripts import Transcript
+from agentos.core.communication.voice.sessions.listener import has_room
+from agentos.core.communication.voice.sessions.stream_tickets import StreamTicket
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.chain import StoredLink
 from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, SessionKey, SessionPage
@@ -99,6 +106,10 @@ class VoiceService:
 
     In a thread that runs an event loop its methods work, but they block that loop, and a warning says so once. The errors
     that its methods raise are those of `AsyncVoiceService`, and so is `tracer_provider`.
+
+    `on_call` is run with the `BlockingCall` for each call that begins, created or resumed, in a thread of its own. What it
+    raises is logged. A drain waits for it; when the service closes, it has five seconds from the end of the last call, and is
+    not waited for any longer then.
     """
 
     def __init__(
@@ -107,10 +118,13 @@ class VoiceService:
         *,
         policy: VoicePolicy | None = None,
         tracer_provider: "TracerProvider | None" = None,
+        on_call: BlockingCallHandler | None = None,
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
         self._tracer_provider = tracer_provider
+        self._on_call = on_call
+        self._call_threads = anyio.CapacityLimiter(inf)  # one a call, and calls have a limit of their own
         self._lock = threading.RLock()  # a signal handler may close the service in the middle of anything
         self._thread: threading.Thread | None = None
         self._started: _Started | None = None
@@ -289,13 +303,15 @@ class VoiceService:
         return self._call(lambda service: service.list_active_sessions(project_id))
 
     def events(self, session_id: str, after: int = 0) -> Iterator[VoiceEvent]:
-        """The session's events above number `after`, and new ones as they come, until it has stopped."""
+        """The session's events above number `after`, and new ones as they come, until it has stopped. A slow reader misses
+        partial results and levels, which the numbers of the events show, never anything else."""
         events: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
         async def pump(service: AsyncVoiceService) -> None:
             try:
                 async for event in service.events(session_id, after):
-                    events.put(event)
+                    if has_room(event, events.qsize()):
+                        events.put(event)
             except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
                 events.put(error)
             finally:
@@ -314,6 +330,23 @@ class VoiceService:
     def kept_events(self, session_id: str, after: int = 0, *, limit: int | None = None) -> list[VoiceEvent]:
         """The events of a session that were told until now; see `AsyncVoiceService.kept_events`."""
         return self._call(lambda service: service.kept_events(session_id, after, limit=limit))
+
+    def transcript(self, session_id: str) -> Transcript:
+        """What was said in a session; see `AsyncVoiceService.transcript`."""
+        return self._call(lambda service: service.transcript(session_id))
+
+    def create_stream_ticket(self, session_id: str) -> StreamTicket:
+        """A ticket that opens the browser stream of a session; see `AsyncVoiceService.create_stream_ticket`."""
+        return self._call(lambda service: service.create_stream_ticket(session_id))
+
+    def calls(self) -> BlockingCalls:
+        """The calls of this service, those that run and then each that begins: an iterator of `BlockingCall` that waits for the
+        next one, until the service has closed; see `AsyncVoiceService.calls`."""
+
+        async def call(service: AsyncVoiceService) -> Calls:
+            return service.calls()
+
+        return BlockingCalls(self, self._wait_for, self._call(call))
 
     def evidence(self, session_id: str, after: int = 0, *, limit: int = MOST_LINKS) -> list[StoredLink]:
         """Evidence records of a session, in order; see `AsyncVoiceService.evidence`."""
@@ -394,6 +427,9 @@ class VoiceService:
         except CancelledError:
             raise ServiceClosed from None
 
+    def _wait_for(self, awaited: Callable[[], Awaitable[T]]) -> T:
+        return self._call(lambda _: awaited())
+
     def _start(self, call: Callable[[AsyncVoiceService], Awaitable[T]]) -> "Future[T]":
         portal, service = self._running()
         try:
@@ -446,7 +482,12 @@ class VoiceService:
                 started.say(error)
 
     async def _main(self, started: "_Started") -> None:
-        service = _ThreadedService(self.settings, policy=self.policy, tracer_provider=self._tracer_provider)
+        service = _ThreadedService(
+            self.settings,
+            policy=self.policy,
+            tracer_provider=self._tracer_provider,
+            on_call=None if self._on_call is None else self._handle,
+        )
         async with anyio.from_thread.BlockingPortal() as portal:
             try:
                 async with service:
@@ -461,6 +502,11 @@ class VoiceService:
                     raise
                 started.say(error)  # as it is: the portal's task group would wrap it
             await portal.stop(cancel_remaining=True)  # nobody may go on waiting for a session that has ended
+
+    async def _handle(self, call: Call) -> None:
+        assert self._on_call is not None  # noqa: S101 - as `_main` sees to
+        blocking = BlockingCall(self, self._wait_for, call)
+        await anyio.to_thread.run_sync(self._on_call, blocking, abandon_on_cancel=True, limiter=self._call_threads)
 
     def _warn_of_a_loop(self, stacklevel: int) -> None:
         if not self._warned and _runs_a_loop():

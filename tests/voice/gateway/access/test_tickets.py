@@ -15,13 +15,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from agentos.core.communication.voice.errors import InvalidTicket, Overloaded, SessionNotFound
-from agentos.core.communication.voice.gateway.access import tickets as module
-from agentos.core.communication.voice.gateway.access.control import LOCAL, Principal
-from agentos.core.communication.voice.gateway.access.tickets import (
+from agentos.core.communication.voice.gateway.access.tickets import ResumeTokens, StreamCredentials
+from agentos.core.communication.voice.sessions import stream_tickets as module
+from agentos.core.communication.voice.sessions.stream_tickets import (
     LIFETIME_SECONDS,
+    NO_TOKEN,
     OF_A_SESSION,
-    ResumeTokens,
-    StreamCredentials,
     StreamOpener,
     StreamTickets,
 )
@@ -32,7 +31,7 @@ from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, 
 from machines.evidence import EvidenceRecord
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 
-WEB = Principal("tok-web", "web", Role.PROJECT, "shop")
+WEB = "tok-web"
 LIFETIME_MS = LIFETIME_SECONDS * 1000
 
 
@@ -194,7 +193,7 @@ def resumes(store: VoiceStore) -> ResumeTokens:
 
 
 def local(session_id: str) -> StreamOpener:
-    return StreamOpener(session_id, LOCAL)
+    return StreamOpener(session_id, NO_TOKEN)
 
 
 def why(resumes: ResumeTokens, token: str) -> str:
@@ -267,7 +266,7 @@ def test_an_access_token_that_stands_no_longer_ends_what_was_opened_with_it(
     tokens = TokenStore(store)
     tokens.create("web", 3600, role=Role.PROJECT, project="shop")
     [known] = tokens.list()
-    opener = StreamOpener("voice-1", Principal(known.id, known.name, known.role, "shop"))
+    opener = StreamOpener("voice-1", known.id)
     made = resumes.issue(opener)
     assert resumes.opened(made) == ("voice-1", made, known.id, ())
     if how == "revoked":
@@ -299,11 +298,11 @@ def test_tokens_go_with_their_sessions(store: VoiceStore, resumes: ResumeTokens)
 
 @pytest.mark.anyio
 async def test_a_stream_is_opened_by_its_ticket_and_goes_on_by_its_token(store: VoiceStore) -> None:
-    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    opened = await credentials.open(credentials.ticket("voice-1", LOCAL))
+    credentials = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
+    opened = await credentials.open(credentials.tickets.issue("voice-1", NO_TOKEN, 0))
     token = opened.token
-    assert await credentials.resume(token) == opened == ("voice-1", token, LOCAL.token_id, ())
-    spare = credentials.ticket("voice-1", LOCAL)
+    assert await credentials.resume(token) == opened == ("voice-1", token, NO_TOKEN, ())
+    spare = credentials.tickets.issue("voice-1", NO_TOKEN, 0)
     await credentials.forget("voice-1")
     for attempt in (credentials.open(spare), credentials.resume(token)):
         with pytest.raises(InvalidTicket):
@@ -312,8 +311,8 @@ async def test_a_stream_is_opened_by_its_ticket_and_goes_on_by_its_token(store: 
 
 @pytest.mark.anyio
 async def test_of_many_who_use_one_ticket_at_once_one_gets_the_stream(store: VoiceStore) -> None:
-    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    ticket = credentials.ticket("voice-1", LOCAL)
+    credentials = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
+    ticket = credentials.tickets.issue("voice-1", NO_TOKEN, 0)
     outcomes: list[str] = []
 
     async def attempt() -> None:
@@ -341,8 +340,8 @@ async def test_of_two_tickets_used_at_once_the_token_of_the_later_one_stays(
         return real(resumes, opener)
 
     monkeypatch.setattr(ResumeTokens, "issue", slow_at_first)
-    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    first, second = (credentials.ticket("voice-1", LOCAL) for _ in range(2))
+    credentials = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
+    first, second = (credentials.tickets.issue("voice-1", NO_TOKEN, 0) for _ in range(2))
     got: dict[str, str] = {}
 
     async def use(ticket: str) -> None:
@@ -365,8 +364,8 @@ async def test_a_ticket_whose_access_token_was_revoked_meanwhile_opens_nothing(s
     tokens = TokenStore(store)
     tokens.create("web", role=Role.OPERATOR)
     [known] = tokens.list()
-    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    ticket = credentials.ticket("voice-1", Principal(known.id, known.name, known.role))
+    credentials = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
+    ticket = credentials.tickets.issue("voice-1", known.id, 0)
     tokens.revoke(known.id)
     for reason in ("revoked_token", "used_ticket"):
         with pytest.raises(InvalidTicket) as raised:
@@ -377,16 +376,16 @@ async def test_a_ticket_whose_access_token_was_revoked_meanwhile_opens_nothing(s
 @pytest.mark.anyio
 async def test_a_ticket_that_opens_nothing_leaves_the_token_of_its_session_as_it_is(store: VoiceStore) -> None:
     """As at a server where the session does not run: its client goes on elsewhere."""
-    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    live = await credentials.open(credentials.ticket("voice-1", LOCAL))
-    elsewhere = StreamCredentials(lambda: store, clock=lambda: 0)
+    credentials = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
+    live = await credentials.open(credentials.tickets.issue("voice-1", NO_TOKEN, 0))
+    elsewhere = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
     asked: list[str] = []
 
     async def runs_elsewhere(session_id: str) -> None:
         asked.append(session_id)
         raise SessionNotFound(session_id)
 
-    ticket = elsewhere.ticket("voice-1", LOCAL)
+    ticket = elsewhere.tickets.issue("voice-1", NO_TOKEN, 0)
     with pytest.raises(SessionNotFound):
         await elsewhere.open(ticket, runs_elsewhere)
     assert asked == ["voice-1"]
@@ -398,8 +397,8 @@ async def test_a_ticket_that_opens_nothing_leaves_the_token_of_its_session_as_it
 
 @pytest.mark.anyio
 async def test_a_ticket_that_takes_its_time_does_not_replace_a_newer_one(store: VoiceStore) -> None:
-    credentials = StreamCredentials(lambda: store, clock=lambda: 0)
-    first, second = (credentials.ticket("voice-1", LOCAL) for _ in range(2))
+    credentials = StreamCredentials(lambda: store, StreamTickets(), clock=lambda: 0)
+    first, second = (credentials.tickets.issue("voice-1", NO_TOKEN, 0) for _ in range(2))
     go_on, refused = anyio.Event(), list[str]()
 
     async def waits(session_id: str) -> None:

@@ -152,7 +152,7 @@ def voice_app(
         requests=RateLimit(settings.requests_per_second, burst=settings.requests_burst),
     )
     app.state.idempotency_keys = IdempotencyKeys(service.voice_store)
-    app.state.credentials = StreamCredentials(service.voice_store)
+    app.state.credentials = StreamCredentials(service.voice_store, service.stream_tickets)
     app.state.event_streams = ConnectionLimit(
         service.settings.max_event_streams_per_token,
         EVENT_STREAMS,

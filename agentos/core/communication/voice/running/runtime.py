@@ -18,6 +18,7 @@ from agentos.core.communication.voice.errors import (
     StopNotConfirmed,
 )
 from agentos.core.communication.voice.logs import logger, set_level
+from agentos.core.communication.voice.running.calls import Host
 from agentos.core.communication.voice.running.cancellation import close_sheltered, open_files, start
 from agentos.core.communication.voice.running.control.socket import ControlSocket
 from agentos.core.communication.voice.running.end_without_actors import end_at_once, end_without_actors
@@ -41,10 +42,10 @@ CUT_OFF_PROBLEM = "the tasks of the voice service were cancelled"
 
 class ServiceRuntime:
     """Runs the sessions of one service, once. `on_started` and `on_stopped` get the snapshots of sessions that did, and
-    `on_stopped` their events."""
+    `on_stopped` their events. The `host` is told of calls."""
 
     def __init__(
-        self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: EndedHook
+        self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: EndedHook, host: Host
     ) -> None:
         seconds = settings.slow_step_seconds
         self.system = ActorSystem(
@@ -56,6 +57,7 @@ class ServiceRuntime:
         self._policy = policy
         self._on_started = on_started
         self._on_stopped = on_stopped
+        self._host = host
         self._closing: anyio.Event | None = None
         self._closed = False
         self._draining = anyio.Event()
@@ -92,6 +94,7 @@ class ServiceRuntime:
                     self._closing.set()
         finally:
             self._closed = True
+            self._host.end()  # done long ago, too
             try:
                 if resources is not None:
                     resources.close()  # done long ago, unless `_serve` was cancelled before its first step
@@ -123,6 +126,7 @@ class ServiceRuntime:
                     group.start_soon(resources.directory.run)
                     group.start_soon(resources.meter.run)
                     group.start_soon(resources.home.run)
+                    await start(group, self._host.run)
                     ready.set()
                     try:
                         await self._closing.wait()
@@ -130,6 +134,7 @@ class ServiceRuntime:
                         self.close()
                         with anyio.CancelScope(shield=True):
                             await self._end_sessions(resources)
+                        self._host.end()
                         system.cancel()
                         group.cancel_scope.cancel()
             finally:
@@ -192,6 +197,7 @@ class ServiceRuntime:
             empty = anyio.Event()
             directory.when_empty(empty.set)
             await empty.wait()
+            await self._host.idle()
         self.close()
 
     async def wait_closed(self) -> None:
@@ -216,6 +222,8 @@ class ServiceRuntime:
 
     def _started(self, session: VoiceSession) -> None:
         listing = self._resources.directory.listing(session.session_id) if self._resources is not None else None
+        if listing is not None:
+            self._host.began(listing, session)
         if listing is not None and listing.ref is not None and (listing.unwanted or self._closed):
             reason = EndReason.SHUTDOWN if self._closed else EndReason.STOPPED
             self.system.post(listing.ref, Stop(reason, 0))

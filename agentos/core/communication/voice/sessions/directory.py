@@ -71,6 +71,7 @@ class Listing:
         "known",
         "listeners",
         "next_number",
+        "on_over",
         "ref",
         "session",
         "settle",
@@ -92,6 +93,7 @@ class Listing:
         self.next_number = next_number
         self.held: deque[_Held] = deque()
         self.listeners: list[Callable[[VoiceEvent | None], None]] = []
+        self.on_over: list[Callable[[], None]] = []
         self.accounted_below = door.accepted  # so far the session has frames in its account; those of before are in it
 
 
@@ -185,7 +187,7 @@ class Directory:
         if self._listings.get(listing.facts.session_id) is not listing:
             callback()
         else:
-            listing.listeners.append(lambda event: callback() if event is None else None)
+            listing.on_over.append(callback)
 
     def listing(self, session_id: str) -> Listing | None:
         """The running session with this id, if its creation has been told."""
@@ -393,6 +395,8 @@ class Directory:
             listing.settle(False)
         for listener in tuple(listing.listeners):
             listener(None)
+        for callback in tuple(listing.on_over):
+            callback()
         if not self._listings:
             waiting, self._on_empty = self._on_empty, []
             for callback in waiting:

@@ -10,18 +10,27 @@ from machines.events import VoiceEvent
 LISTENER_BOUND = 1000  # passing events that may wait for a slow listener; kept events always wait
 
 
+def has_room(event: VoiceEvent | None, waiting: int) -> bool:
+    """Whether an event is kept for a listener that has `waiting` of them to read; the end, None, always is."""
+    return event is None or waiting < LISTENER_BOUND or event.event_type not in PASSING
+
+
 class Listener:
-    """Takes events as they come and hands them out one by one; one that is slow misses passing events, no others."""
+    """Takes events as they come and hands them out one by one, to one task. A listener that is slow misses passing events,
+    which `missed` counts, and no others."""
 
     def __init__(self) -> None:
+        self.missed = 0
         self._events: deque[VoiceEvent | None] = deque()
         self._changed = anyio.Event()
 
     def __call__(self, event: VoiceEvent | None) -> None:
         """Take an event, in the loop's thread; None says that none will follow."""
-        if event is None or len(self._events) < LISTENER_BOUND or event.event_type not in PASSING:
+        if has_room(event, len(self._events)):
             self._events.append(event)
             self._changed.set()
+        else:
+            self.missed += 1
 
     async def next(self) -> VoiceEvent | None:
         """The next event; waits until there is one. None when none will follow."""

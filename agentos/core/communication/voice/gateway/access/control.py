@@ -39,6 +39,7 @@ from agentos.core.communication.voice.gateway.access.limits import RateLimit, cl
 from agentos.core.communication.voice.gateway.access.proxies import asked_securely, client_address
 from agentos.core.communication.voice.gateway.access.refusals import Refusal, Refusals, redacted
 from agentos.core.communication.voice.secrets_in_text import holds_secret
+from agentos.core.communication.voice.sessions.stream_tickets import NO_TOKEN
 from agentos.core.communication.voice.settings import Network
 from agentos.core.communication.voice.storage.tokens import Role
 from agentos.core.time import monotonic_ms
@@ -94,7 +95,7 @@ class Principal:
         return self.project is None or self.project == project_id
 
 
-LOCAL: Final = Principal("local", "local", Role.ADMIN)
+LOCAL: Final = Principal(NO_TOKEN, "local", Role.ADMIN)
 """Everybody, on a server that asks nobody who they are."""
 
 

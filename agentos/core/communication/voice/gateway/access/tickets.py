@@ -1,12 +1,10 @@
-"""What opens a stream: tickets, and the tokens that streams go on with. Neither is good for anything else.
+"""What opens a stream: the tickets of its service, and the tokens that streams go on with. Neither is good for anything else.
 
-A ticket is for one session, once, for a minute, and lives in this process. It is shown in the first message of a stream, never
-in a URL. With it a stream gets its resume token, which stays the same through all its connections, so that a client that never
-saw the answer to its last one still has the right one. It is in the database, by its hash, so that it outlives the process.
-A new ticket that is used replaces it.
+With a ticket (`sessions/stream_tickets.py`) a stream gets its resume token. That stays the same through all its connections, so
+that a client that never saw the answer to its last one still has the right one. It is in the database, by its hash, so that it
+outlives the process. A new ticket that is used replaces it.
 """
 
-import hashlib
 import hmac
 import secrets
 from collections.abc import Awaitable, Callable
@@ -16,9 +14,15 @@ import anyio
 import anyio.to_thread
 import sqlalchemy as sa
 
-from agentos.core.communication.voice.errors import BadTicket, InvalidTicket, Overloaded
-from agentos.core.communication.voice.gateway.access.control import LOCAL, Principal
-from agentos.core.communication.voice.secrets_in_text import RESUME_PREFIX, TICKET_PREFIX
+from agentos.core.communication.voice.errors import InvalidTicket
+from agentos.core.communication.voice.secrets_in_text import RESUME_PREFIX
+from agentos.core.communication.voice.sessions.stream_tickets import (
+    NO_TOKEN,
+    SECRET_BYTES,
+    StreamOpener,
+    StreamTickets,
+    hash_of,
+)
 from agentos.core.communication.voice.storage.schema import sessions, stream_marks, streams
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
@@ -26,20 +30,8 @@ from agentos.core.time import monotonic_ms, utc_now_ms
 from machines.session import VoiceSessionState
 from machines.stream.media_time import MOST_MARKS, Mark
 
-SECRET_BYTES: Final = 32
-LIFETIME_SECONDS: Final = 60
-OF_A_SESSION: Final = 4  # that can still be used; a newer one takes the place of the oldest
-BOUND: Final = 10_000  # that can still be used; some megabytes
 LOOKUPS: Final = 4  # of resume tokens at once: a flood of bad ones must not take every thread of the loop
-REMEMBERED: Final = 10_000  # that can't any longer, so that evidence can say why
 UNKNOWN_MARKS: Final = sa.delete(stream_marks).where(stream_marks.c.stream.not_in(sa.select(streams.c.hash)))
-
-
-class StreamOpener(NamedTuple):
-    """Which session a stream may be opened to, and by whom."""
-
-    session_id: str
-    principal: Principal
 
 
 class OpenedStream(NamedTuple):
@@ -50,72 +42,6 @@ class OpenedStream(NamedTuple):
     token: str
     token_id: str
     marks: tuple[Mark, ...] = ()
-
-
-class _Ticket(NamedTuple):
-    opener: StreamOpener
-    expires_ms: int
-
-
-class StreamTickets:
-    """The tickets of one process; only their hashes are kept. Times are monotonic milliseconds, handed in."""
-
-    def __init__(self, *, bound: int = BOUND) -> None:
-        self._bound = bound
-        self._usable: dict[bytes, _Ticket] = {}  # oldest first
-        self._of_session: dict[str, list[bytes]] = {}  # the same, oldest first
-        self._over: dict[bytes, BadTicket] = {}  # why the others can't be used, oldest first
-
-    def issue(self, session_id: str, principal: Principal, now_ms: int) -> str:
-        """A new ticket, told this once; good for `LIFETIME_SECONDS`. Raises `Overloaded` when there are too many."""
-        while self._usable:
-            oldest = next(iter(self._usable))
-            if now_ms < self._usable[oldest].expires_ms:
-                break
-            self._end(oldest, "expired_ticket")
-        if len(self._of_session.get(session_id, ())) >= OF_A_SESSION:
-            self._end(self._of_session[session_id][0], "replaced_ticket")
-        if len(self._usable) >= self._bound:
-            raise Overloaded(f"{self._bound:,} stream tickets wait to be used", retry_after_seconds=1)
-        ticket = TICKET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        digest = _digest(ticket)
-        self._usable[digest] = _Ticket(StreamOpener(session_id, principal), now_ms + LIFETIME_SECONDS * 1000)
-        self._of_session.setdefault(session_id, []).append(digest)
-        return ticket
-
-    def redeem(self, ticket: str, now_ms: int) -> StreamOpener:
-        """Use a ticket up; the older ones of its session are void with it. Raises `InvalidTicket`."""
-        digest = _digest(ticket)
-        found = self._usable.get(digest)
-        if found is None:
-            raise InvalidTicket(self._over.get(digest, "unknown_ticket"))
-        if now_ms >= found.expires_ms:
-            self._end(digest, "expired_ticket")
-            raise InvalidTicket("expired_ticket")
-        own = self._of_session[found.opener.session_id]
-        for older in own[: own.index(digest)]:
-            self._end(older, "replaced_ticket")
-        self._end(digest, "used_ticket")
-        return found.opener
-
-    def forget(self, session_id: str) -> None:
-        """The session has ended: none of its tickets opens anything."""
-        for digest in list(self._of_session.get(session_id, ())):
-            self._end(digest, "unknown_ticket")
-
-    def __len__(self) -> int:
-        """How many can still be used, or have expired and nobody noticed yet."""
-        return len(self._usable)
-
-    def _end(self, digest: bytes, why: BadTicket) -> None:
-        session_id = self._usable.pop(digest).opener.session_id
-        own = self._of_session[session_id]
-        own.remove(digest)
-        if not own:
-            del self._of_session[session_id]
-        if len(self._over) >= REMEMBERED:
-            del self._over[next(iter(self._over))]
-        self._over[digest] = why
 
 
 class ResumeTokens:
@@ -133,12 +59,12 @@ class ResumeTokens:
 
         Raises `InvalidTicket` when the access token behind it stands no longer, and `StoreError`.
         """
-        self._check(opener.principal.token_id)
+        self._check(opener.token_id)
         token = RESUME_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
         row = {
             "session_id": opener.session_id,
-            "hash": _digest(token).hex(),
-            "token_id": opener.principal.token_id,
+            "hash": hash_of(token).hex(),
+            "token_id": opener.token_id,
             "created_at_ms": utc_now_ms(),
         }
         ended = sa.select(sessions.c.session_id).where(
@@ -156,7 +82,7 @@ class ResumeTokens:
 
         Raises `InvalidTicket`, also when the access token that the stream was opened with stands no longer, and `StoreError`.
         """
-        digest = _digest(token).hex()
+        digest = hash_of(token).hex()
         query = sa.select(streams).where(streams.c.hash == digest)
         of_stream = sa.select(stream_marks).where(stream_marks.c.stream == digest)
         newest = of_stream.order_by(stream_marks.c.number.desc()).limit(MOST_MARKS)
@@ -176,30 +102,28 @@ class ResumeTokens:
             connection.execute(UNKNOWN_MARKS)
 
     def _check(self, token_id: str) -> None:
-        if token_id != LOCAL.token_id and not self._tokens.standing([token_id]):
+        if token_id != NO_TOKEN and not self._tokens.standing([token_id]):
             raise InvalidTicket("revoked_token")
 
 
 class StreamCredentials:
-    """Tickets and resume tokens of a server, for its event loop. `store` is asked when it is needed, since a service may start
-    after its server; what it raises goes on.
+    """What opens streams at a server, for its event loop: the `tickets` of its service, and resume tokens. `store` is asked
+    when it is needed, since a service may start after its server; what it raises goes on.
 
     A refusal is to be put on record by whoever asked (`AccessControl.refused`).
     """
 
-    def __init__(self, store: Callable[[], VoiceStore], *, clock: Callable[[], int] = monotonic_ms) -> None:
+    def __init__(
+        self, store: Callable[[], VoiceStore], tickets: StreamTickets, *, clock: Callable[[], int] = monotonic_ms
+    ) -> None:
         self._store = store
+        self.tickets = tickets
         self._clock = clock
-        self._tickets = StreamTickets()
         self._opening = anyio.Lock()
         self._newest: dict[
             str, StreamOpener
         ] = {}  # by session: whose ticket was used last, while its stream is being opened
         self._threads = anyio.CapacityLimiter(LOOKUPS)
-
-    def ticket(self, session_id: str, principal: Principal) -> str:
-        """A ticket for a session that the principal may stream to. Raises `Overloaded`."""
-        return self._tickets.issue(session_id, principal, self._clock())
 
     async def open(self, ticket: str, check: Callable[[str], Awaitable[object]] | None = None) -> OpenedStream:
         """Use a ticket: the stream that begins, whose token is the only one of its session from now on.
@@ -207,7 +131,7 @@ class StreamCredentials:
         `check` gets the session's id before that: when it raises, the token that the session had is as good as before. Raises
         `InvalidTicket`, `StoreError`, and what `check` does; the ticket is used up all the same.
         """
-        opener = self._newest_of(self._tickets.redeem(ticket, self._clock()))
+        opener = self._newest_of(self.tickets.redeem(ticket, self._clock()))
         try:
             if check is not None:
                 await check(opener.session_id)
@@ -218,7 +142,7 @@ class StreamCredentials:
         finally:
             if self._newest.get(opener.session_id) is opener:
                 del self._newest[opener.session_id]
-        return OpenedStream(opener.session_id, token, opener.principal.token_id)
+        return OpenedStream(opener.session_id, token, opener.token_id)
 
     def _newest_of(self, opener: StreamOpener) -> StreamOpener:
         self._newest[opener.session_id] = opener
@@ -231,9 +155,5 @@ class StreamCredentials:
 
     async def forget(self, session_id: str) -> None:
         """The session has ended: nothing opens a stream to it any longer. Raises `StoreError`."""
-        self._tickets.forget(session_id)
+        self.tickets.forget(session_id)
         await anyio.to_thread.run_sync(ResumeTokens(self._store()).forget, session_id)
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

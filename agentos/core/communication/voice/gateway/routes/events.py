@@ -22,9 +22,8 @@ from agentos.core.communication.voice.gateway.routes.dependencies import (
     visible_session,
 )
 from agentos.core.communication.voice.gateway.routes.event_stream import EventStream
-from agentos.core.communication.voice.gateway.views import EventPageView, TranscriptView, UtteranceView
-from machines.events import VoiceEventType
-from machines.session import VoiceSession, VoiceSessionState
+from agentos.core.communication.voice.gateway.views import EventPageView, TranscriptView
+from machines.session import VoiceSessionState
 from machines.stream.messages import LAST_NUMBER
 
 PAGE: Final = 100
@@ -106,25 +105,8 @@ async def get_session_transcript(
     session_id: SessionId, request: Request, service: Service, principal: Reader
 ) -> TranscriptView:
     """The finished utterances with their times, and the text: so far, or of the whole session once it has stopped."""
-    session = await visible_session(request, service, principal, session_id)
-    events = await service.kept_events(session_id)
-    utterances = tuple(
-        UtteranceView(number=event.number, **event.payload)
-        for event in events
-        if event.event_type is VoiceEventType.STT_FINAL
-    )
-    return TranscriptView(
-        session_id=session_id,
-        complete=session.result is not None and not session.result.frames.untranscribed,
-        text=_text(session, utterances),
-        utterances=utterances,
-    )
-
-
-def _text(session: VoiceSession, utterances: tuple[UtteranceView, ...]) -> str:
-    if session.result is not None:
-        return session.result.transcript
-    return " ".join(utterance.text for utterance in utterances)
+    await visible_session(request, service, principal, session_id)
+    return TranscriptView.model_validate(await service.transcript(session_id), from_attributes=True)
 
 
 def _number(last_event_id: str) -> int:
@@ -134,7 +116,6 @@ def _number(last_event_id: str) -> int:
 
 
 async def _live(service: AsyncVoiceService, session_id: str, after: int) -> AsyncGenerator[bytes]:
-    events = service.events(session_id, after)
-    async with aclosing(events):  # type: ignore[type-var]  # an async generator behind its interface
+    async with aclosing(service.events(session_id, after)) as events:
         async for event in events:
             yield event_stream.written(event.model_dump_json(), event=event.event_type.value, number=event.number)

@@ -1,13 +1,11 @@
 """Tickets for the browser stream: what a page gets instead of a token."""
 
-from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request
 
 from agentos.core.communication.voice.errors import InvalidState, Overloaded, SessionNotFound
 from agentos.core.communication.voice.gateway.access.control import Permission, Principal, access_of, requires
-from agentos.core.communication.voice.gateway.access.tickets import LIFETIME_SECONDS, StreamCredentials
 from agentos.core.communication.voice.gateway.documentation import refusals
 from agentos.core.communication.voice.gateway.routes.dependencies import (
     Service,
@@ -17,8 +15,6 @@ from agentos.core.communication.voice.gateway.routes.dependencies import (
     visible_session,
 )
 from agentos.core.communication.voice.gateway.views import TicketView
-from agentos.core.time import utc_now
-from machines.session import VoiceSessionState
 
 STREAM_PATH: Final = "/v1/stream"
 
@@ -41,13 +37,10 @@ async def create_stream_ticket(
     """A ticket that opens the stream of this session, once, within a minute. Send it in the first message of the WebSocket,
     never in a URL. It is shown this once."""
     session = await visible_session(request, service, principal, session_id)
-    if session.state in (VoiceSessionState.STOPPING, VoiceSessionState.STOPPED):
-        raise InvalidState(session_id, session.state)
-    credentials: StreamCredentials = request.app.state.credentials
-    ticket = credentials.ticket(session_id, principal)
+    issued = service.stream_tickets.issue_for(session, principal.token_id)
     scheme = "wss" if access_of(request).securely(request) else "ws"
     return TicketView(
-        ticket=ticket,
-        expires_at=utc_now() + timedelta(seconds=LIFETIME_SECONDS),
+        ticket=issued.ticket,
+        expires_at=issued.expires_at,
         url=f"{scheme}://{request.url.netloc}{request.scope.get('root_path', '')}{STREAM_PATH}",
     )

@@ -509,8 +509,7 @@ async def tell_events(
 ) -> str:
     """Send the events of a session with a number above `after`, until it has stopped; why it has."""
     reason = STOPPED
-    events = service.events(session_id, after)
-    async with aclosing(events):  # type: ignore[type-var]  # an async generator behind its interface
+    async with aclosing(service.events(session_id, after)) as events:
         async for event in events:
             if event.event_type is VoiceEventType.SESSION_STOPPED:
                 reason = str(event.payload.get("reason", STOPPED))

@@ -1,0 +1,116 @@
+"""Tickets: each opens the browser stream of one session, once, within a minute.
+
+They live in the service, so that its host and every gateway in front of it, in this process, issue and take the same ones. A
+ticket is shown in the first message of a stream, never in a URL; what a stream goes on with is in `gateway/access/tickets.py`.
+"""
+
+import hashlib
+import secrets
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from agentos.core.communication.voice.errors import BadTicket, InvalidState, InvalidTicket, Overloaded
+from agentos.core.communication.voice.secrets_in_text import TICKET_PREFIX
+from agentos.core.time import monotonic_ms, utc_now
+from machines.session import VoiceSession, VoiceSessionState
+
+SECRET_BYTES: Final = 32
+LIFETIME_SECONDS: Final = 60
+OF_A_SESSION: Final = 4  # that can still be used; a newer one takes the place of the oldest
+BOUND: Final = 10_000  # that can still be used; some megabytes
+REMEMBERED: Final = 10_000  # that can't any longer, so that evidence can say why
+NO_TOKEN: Final = "local"  # noqa: S105 - an id
+"""The id of the access token behind a ticket that the host issued, or a server that asks nobody who they are: there is none."""
+
+
+class StreamOpener(NamedTuple):
+    """Which session a stream may be opened to, and the id of the access token behind that."""
+
+    session_id: str
+    token_id: str
+
+
+class StreamTicket(NamedTuple):
+    """What opens the browser stream of one session, once, until `expires_at` (aware UTC). It is told this once."""
+
+    ticket: str
+    expires_at: datetime
+
+
+class _Ticket(NamedTuple):
+    opener: StreamOpener
+    expires_ms: int
+
+
+class StreamTickets:
+    """The tickets of one service; only their hashes are kept. `now_ms` is monotonic. For the thread of the service's loop."""
+
+    def __init__(self, *, bound: int = BOUND) -> None:
+        self._bound = bound
+        self._usable: dict[bytes, _Ticket] = {}  # oldest first
+        self._of_session: dict[str, list[bytes]] = {}  # the same, oldest first
+        self._over: dict[bytes, BadTicket] = {}  # why the others can't be used, oldest first
+
+    def issue_for(self, session: VoiceSession, token_id: str) -> StreamTicket:
+        """A new ticket for a session that takes audio, under the access token of this id. Raises `InvalidState` for one that
+        is ending or has stopped, `Overloaded` when there are too many."""
+        if session.state in (VoiceSessionState.STOPPING, VoiceSessionState.STOPPED):
+            raise InvalidState(session.session_id, session.state)
+        ticket = self.issue(session.session_id, token_id, monotonic_ms())
+        return StreamTicket(ticket, utc_now() + timedelta(seconds=LIFETIME_SECONDS))
+
+    def issue(self, session_id: str, token_id: str, now_ms: int) -> str:
+        """A new ticket, told this once; good for `LIFETIME_SECONDS`. Raises `Overloaded` when there are too many."""
+        while self._usable:
+            oldest = next(iter(self._usable))
+            if now_ms < self._usable[oldest].expires_ms:
+                break
+            self._end(oldest, "expired_ticket")
+        if len(self._of_session.get(session_id, ())) >= OF_A_SESSION:
+            self._end(self._of_session[session_id][0], "replaced_ticket")
+        if len(self._usable) >= self._bound:
+            raise Overloaded(f"{self._bound:,} stream tickets wait to be used", retry_after_seconds=1)
+        ticket = TICKET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+        digest = hash_of(ticket)
+        self._usable[digest] = _Ticket(StreamOpener(session_id, token_id), now_ms + LIFETIME_SECONDS * 1000)
+        self._of_session.setdefault(session_id, []).append(digest)
+        return ticket
+
+    def redeem(self, ticket: str, now_ms: int) -> StreamOpener:
+        """Use a ticket up; the older ones of its session are void with it. Raises `InvalidTicket`."""
+        digest = hash_of(ticket)
+        found = self._usable.get(digest)
+        if found is None:
+            raise InvalidTicket(self._over.get(digest, "unknown_ticket"))
+        if now_ms >= found.expires_ms:
+            self._end(digest, "expired_ticket")
+            raise InvalidTicket("expired_ticket")
+        own = self._of_session[found.opener.session_id]
+        for older in own[: own.index(digest)]:
+            self._end(older, "replaced_ticket")
+        self._end(digest, "used_ticket")
+        return found.opener
+
+    def forget(self, session_id: str) -> None:
+        """The session has ended: none of its tickets opens anything."""
+        for digest in list(self._of_session.get(session_id, ())):
+            self._end(digest, "unknown_ticket")
+
+    def __len__(self) -> int:
+        """How many can still be used, or have expired and nobody noticed yet."""
+        return len(self._usable)
+
+    def _end(self, digest: bytes, why: BadTicket) -> None:
+        session_id = self._usable.pop(digest).opener.session_id
+        own = self._of_session[session_id]
+        own.remove(digest)
+        if not own:
+            del self._of_session[session_id]
+        if len(self._over) >= REMEMBERED:
+            del self._over[next(iter(self._over))]
+        self._over[digest] = why
+
+
+def hash_of(secret: str) -> bytes:
+    """What is kept of a ticket or a resume token."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
