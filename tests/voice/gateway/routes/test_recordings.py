@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from starlette.datastructures import Headers
 
-from agentos.core.communication.voice.gateway.routes import file_stream, recordings
+from agentos.core.communication.voice.gateway.routes import file_stream
 from agentos.core.communication.voice.gateway.routes.ranges import Span, Unsatisfiable, asked_for
 from agentos.core.communication.voice.recording.recordings import RecordingWriter
 from agentos.core.communication.voice.recording.segments import make_private_folder
+from machines.recording import RecordingInfo
 from tests.voice.gateway.conftest import Run, Running
 from tests.voice.gateway.test_problems import is_problem
 
@@ -218,18 +219,26 @@ class TestTheFile:
             file.mkdir()
             is_problem(await running.client.get(path), 404, "no-recording")
 
-    async def test_no_file_elsewhere_is_given_away(
+    async def test_only_the_file_in_the_folder_of_its_session_is_served(
         self, run: Run, audio: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        secret = tmp_path / "secret.flac"
-        secret.write_bytes(b"secret")
         async with run() as running:
-            path, _ = await self._recorded(running, audio)
-            session = await running.service.get_session(path.split("/")[3])
-            assert session is not None
-            for place in (secret, running.service.settings.recordings / ".." / ".." / "secret.flac"):
-                moved = _with_path(session, str(place))
-                assert recordings._file_of(moved, running.service.settings.recordings) is None
+            path, whole = await self._recorded(running, audio)
+            kept = await running.service.recording(path.split("/")[3])
+            assert kept is not None
+            moved = f"/another/home/recordings/of-another/{Path(kept.path).name}"  # its home was elsewhere then
+            secret = tmp_path / "secret.flac"
+            secret.write_bytes(b"secret")
+            inside = running.service.settings.recordings / ".." / ".." / "secret.flac"
+            for place, status in ((moved, 200), (str(secret), 404), (str(inside), 404), ("..", 404), ("", 404)):
+
+                async def recording(session_id: str, *, wait: bool = True, place: str = place) -> RecordingInfo:
+                    return replace(kept, path=place)
+
+                monkeypatch.setattr(running.service, "recording", recording)
+                reply = await running.client.get(path)
+                assert reply.status_code == status, place
+                assert status == 404 or reply.content == whole.content
 
     async def test_open_files_are_closed_when_the_reader_goes(self, run: Run, audio: Callable[..., bytes]) -> None:
         async with run() as running:
@@ -255,8 +264,3 @@ class TestTheFile:
                 await response({"type": "http"}, receive, send)
             assert opened.closed
             assert (await running.client.get(path)).status_code == 200
-
-
-def _with_path(session: Any, path: str) -> Any:
-    recording = replace(session.result.recording, path=path)
-    return session.model_copy(update={"result": replace(session.result, recording=recording)})

@@ -53,7 +53,7 @@ async def get_session_recording(
     gets the whole file. `If-Range` and `If-None-Match` take its `ETag`."""
     session = await visible_session(request, service, principal, session_id)
     recording = None if session.result is None else await service.recording(session_id, wait=False)
-    path = None if recording is None else _file_of(recording, service.settings.recordings)
+    path = None if recording is None else _file_of(recording, service.settings.recordings / session.session_id)
     if path is None:
         return _no_recording(session, recording, request)
     streams: FileStreams = request.app.state.files
@@ -80,12 +80,13 @@ router.head(
 )(get_session_recording)
 
 
-def _file_of(recording: RecordingInfo, recordings: Path) -> Path | None:
-    """The file of a finished recording, which is one in our own folder."""
+def _file_of(recording: RecordingInfo, folder: Path) -> Path | None:
+    """The file of a finished recording, in the folder of its session: the home may have been moved since the result was
+    written, and no file elsewhere is served."""
     if recording.state is not RecordingState.READY:
         return None
-    path = Path(recording.path)
-    return path if path.suffix in MEDIA_TYPES and path.is_relative_to(recordings) and ".." not in path.parts else None
+    path = folder / Path(recording.path).name
+    return path if path.suffix in MEDIA_TYPES else None
 
 
 def _no_recording(session: VoiceSession, recording: RecordingInfo | None, request: Request) -> Response:
