@@ -15,7 +15,7 @@ import anyio.abc
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
-from agentos.core.communication.voice.client import VoiceClient, VoiceStream, connect_stream
+from agentos.core.communication.voice.client import VoiceClient, VoiceStream, connect_stream, rest
 from agentos.core.communication.voice.client import stream as client_stream
 from agentos.core.communication.voice.errors import RequestRefused, StreamClosed
 from agentos.core.communication.voice.recording.segments import make_private_folder
@@ -138,6 +138,47 @@ async def test_what_a_program_must_not_do(anyio_backend: Any) -> None:
     with pytest.raises(ValueError, match="a ticket, or with a source"):
         async with connect_stream("ws://127.0.0.1:9"):
             pytest.fail("it was opened")
+
+
+async def test_all_that_the_server_knows_of_its_sessions(anyio_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "PAGE", 2)
+    async with server(anyio_backend) as at, VoiceClient(at.url) as client:
+        verdict = await client.evaluate_request("shop", "twilio", metadata={"international_call": True})
+        assert (verdict["allowed"], verdict["risk_level"]) == (False, "high")
+        made = [(await client.create_session("shop", stt_provider="google"))["session_id"] for _ in range(3)]
+        other = (await client.create_session("bank", stt_provider="google"))["session_id"]
+        assert [one["session_id"] for one in await client.list_sessions("shop")] == made[::-1]
+        assert [one["session_id"] for one in await client.list_sessions(state="created")] == [other, *made[::-1]]
+        page = await client.session_page("shop", limit=1)
+        following = await client.session_page("shop", limit=1, below=page["next_cursor"])
+        assert [one["session_id"] for one in (*page["sessions"], *following["sessions"])] == made[:0:-1]
+
+        told: list[dict[str, Any]] = []
+
+        async def follow() -> None:
+            told.extend([event async for event in client.events(made[0])])
+
+        with anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(follow)
+                await at.service.dispatch_audio_chunk(made[0], audio(10))
+                assert (await client.stop_session(made[0]))["durable"]
+        kept = await client.kept_events(made[0])
+        assert [event for event in told if event["event_type"] != "audio_received"] == kept
+        assert kept[-1]["event_type"] == "session_stopped"
+        assert await client.kept_events(made[0], after=kept[0]["number"], limit=3) == kept[1:4]
+        assert [event async for event in client.events(made[0], after=kept[-1]["number"])] == []
+        assert (await client.transcript(made[0]))["utterances"] == []
+        links = await client.evidence(made[0])
+        assert [link["seq"] for link in links] == sorted(link["seq"] for link in links)
+        assert await client.evidence(made[0], after=links[0]["seq"], limit=1) == links[1:2]
+        assert (await client.examine_evidence())["ok"]
+        assert (await client.statistics())["sessions"] == 3
+        with pytest.raises(RequestRefused) as refused:
+            _ = [event async for event in client.events("voice-0")]
+        assert refused.value.name == "session-not-found"
+        assert (await client.begin_drain())["draining"]
+        await at.service.drain()
 
 
 async def test_a_host_lets_a_stream_in_by_a_ticket_of_its_own(anyio_backend: Any) -> None:

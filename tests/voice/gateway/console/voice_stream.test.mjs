@@ -139,7 +139,7 @@ test("a ticket opens the stream, audio of any length goes out in frames, and the
   socket().welcome();
   assert.deepEqual(socket().sent[0], { type: "hello", formats: [FORMAT], attempt: 1, ticket: "avs_1" });
   assert.deepEqual(socket().frames, [0, 1]);
-  const done = stream.end();
+  const done = stream.finish();
   const last = socket().sent.at(-2);
   assert.deepEqual([last.first, last.count, last.last, last.payload.length], [2, 1, true, FRAME_BYTES / 2]);
   assert.deepEqual(socket().sent.at(-1), { type: "end", upto: 3 });
@@ -155,13 +155,13 @@ test("half a sample at the end stays outside", async (t) => {
   await settled();
   socket().welcome();
   stream.send(new Uint8Array(FRAME_BYTES + 3));
-  stream.end();
+  stream.finish();
   assert.deepEqual(socket().sent.filter((message) => message.count).map(({ payload }) => payload.length), [FRAME_BYTES, 2]);
   const alone = begun(t);
   await settled();
   alone.socket().welcome();
   alone.stream.send(new Uint8Array(1));
-  alone.stream.end();
+  alone.stream.finish();
   assert.deepEqual(alone.socket().sent.at(-1), { type: "end", upto: 0 });
 });
 
@@ -173,14 +173,14 @@ test("an address that can't be had fails the stream, and says so", async (t) => 
 });
 
 test("tickets that never come are waited for in bounds", async (t) => {
-  const { stream, clock } = begun(t, { ticket: () => new Promise(() => {}), awaySeconds: 30 });
+  const { stream, clock } = begun(t, { ticket: () => new Promise(() => {}), patienceSeconds: 30 });
   await clock.pass(60_000);
   await assert.rejects(stream.done, /no ticket/);
   assert.ok(clock.idle, "a timer is left");
 });
 
 test("a server that welcomes and goes, again and again, is given up", async (t) => {
-  const { stream, clock, socket } = begun(t, { awaySeconds: 5 });
+  const { stream, clock, socket } = begun(t, { patienceSeconds: 5 });
   for (let turn = 0; turn < 40 && stream.phase !== Phase.FAILED; turn++) {
     await settled();
     socket().welcome();
@@ -337,7 +337,7 @@ test("a server that breaks the protocol is left with the code for it", async (t)
 });
 
 test("who is away for too long has failed", async (t) => {
-  const { stream, clock, socket } = begun(t, { awaySeconds: 5 });
+  const { stream, clock, socket } = begun(t, { patienceSeconds: 5 });
   await settled();
   socket().welcome();
   socket().onclose({ code: StreamCode.LOST, reason: "" });
@@ -389,7 +389,7 @@ test("what was not captured is declared, and told, and takes no room in the ring
   socket().onclose({ code: StreamCode.LOST, reason: "" });
   stream.send(frames(1), 9093);
   assert.deepEqual([stream.progress.captured, stream.progress.waiting], [6, 2], "the frame that was begun is filled up");
-  const done = stream.end({ mediaMs: 12_113 });
+  const done = stream.finish({ mediaMs: 12_113 });
   await clock.pass(250);
   socket().welcome({ expected: 2 });
   const said = socket().sent.slice(1).map(({ type, first, count, reason, upto, mediaMs }) =>
@@ -446,7 +446,7 @@ test("formats that it can't send, and audio after the end, are errors", async (t
   assert.throws(make({ encoding: "pcm_s16le", sample_rate: 11_025 }), RangeError);
   assert.throws(make({ encoding: "pcm_s16le", sample_rate: 96_000 }), RangeError);
   const { stream } = begun(t);
-  stream.end();
+  stream.finish();
   assert.throws(() => stream.send(frames(1)), RangeError);
 });
 

@@ -291,7 +291,7 @@ async def test_pauses_outlive_the_death_of_the_server(anyio_backend: Any, record
             )
             caller, session_id = Caller(int(at.url.rpartition(":")[2])), made["session_id"]
             with anyio.fail_after(60):
-                await caller.open(ticket=await client.ticket(session_id))
+                await caller.open(ticket=(await client.create_stream_ticket(session_id))["ticket"])
                 caller.capture(60)
                 caller.capture(60, pause_ms=3_000)
                 await caller.send(0, 120)

@@ -396,7 +396,7 @@ export class ClientStream {
 // --- the stream ------------------------------------------------------------------------------------------------------
 
 const RING_SECONDS = 60;
-const AWAY_SECONDS = 300; // then nobody waits for us any longer
+const PATIENCE_SECONDS = 300; // then nobody waits for us any longer
 const GREETING_MS = 10_000; // a connection that is not open by then is none
 const FIRST_PAUSE_MS = 250; // doubles with every failure, up to
 const LONGEST_PAUSE_MS = 10_000;
@@ -454,7 +454,7 @@ export class VoiceStream extends EventTarget {
   #connects = 0;
   #failures = 0;
   #awaySince = null;
-  #awaySeconds;
+  #patienceSeconds;
   #timers = { greeting: 0, beat: 0, again: 0, pump: 0 };
   #over = false;
   #settle;
@@ -467,7 +467,7 @@ export class VoiceStream extends EventTarget {
    *   time. When it rejects with a `TypeError`, as `fetch` does without a network, it is asked again later.
    * @param {{encoding: "pcm_s16le"|"mulaw", sample_rate: number, channels?: number}} [options.format] of the session's audio
    * @param {number} [options.ringSeconds] of audio that is kept for sending it (again)
-   * @param {number} [options.awaySeconds] without a connection, then the stream has failed
+   * @param {number} [options.patienceSeconds] without a connection, then the stream has failed
    * @param {(url: string|URL, protocol: string) => WebSocket} [options.newSocket]
    * @param {() => number} [options.random] from 0 to 1, for the pauses between connections
    * @param {object} [options.bookmark] of a stream that another page had, to go on with it; `ticket` is not asked then. What that
@@ -479,7 +479,7 @@ export class VoiceStream extends EventTarget {
     ticket,
     format = { encoding: "pcm_s16le", sample_rate: 16_000, channels: 1 },
     ringSeconds = RING_SECONDS,
-    awaySeconds = AWAY_SECONDS,
+    patienceSeconds = PATIENCE_SECONDS,
     newSocket = (address, protocol) => new WebSocket(address, protocol),
     random = Math.random,
     bookmark = null,
@@ -495,7 +495,7 @@ export class VoiceStream extends EventTarget {
     this.#format = format;
     this.#newSocket = newSocket;
     this.#random = random;
-    this.#awaySeconds = awaySeconds;
+    this.#patienceSeconds = patienceSeconds;
     this.#sampleBytes = sampleBytes * (format.channels ?? 1);
     this.#silence = format.encoding === "mulaw" ? 0xff : 0;
     this.#part = new Uint8Array(samples * this.#sampleBytes);
@@ -554,7 +554,7 @@ export class VoiceStream extends EventTarget {
    */
   send(audio, mediaMs) {
     if (this.#over) return;
-    if (this.#rules.finished) throw new RangeError("the stream was ended: no more audio");
+    if (this.#rules.finished) throw new RangeError("the stream was finished: no more audio");
     const bytes = ArrayBuffer.isView(audio)
       ? new Uint8Array(audio.buffer, audio.byteOffset, audio.byteLength)
       : new Uint8Array(audio);
@@ -577,7 +577,7 @@ export class VoiceStream extends EventTarget {
    * @param {object} [options]
    * @param {number} [options.mediaMs] when it ended, on the clock of `send`: what was not captured before is declared
    */
-  end({ mediaMs } = {}) {
+  finish({ mediaMs } = {}) {
     if (!this.#rules.finished && !this.#over) {
       if (mediaMs !== undefined) this.#catchUp(mediaMs, 0);
       this.#filled -= this.#filled % this.#sampleBytes;
@@ -768,7 +768,7 @@ export class VoiceStream extends EventTarget {
   #later(code, reason) {
     this.#drop(code);
     this.#awaySince ??= Date.now();
-    if (Date.now() - this.#awaySince > this.#awaySeconds * 1000) {
+    if (Date.now() - this.#awaySince > this.#patienceSeconds * 1000) {
       this.#fail(new StreamFailed(code, reason), code, reason);
       return;
     }

@@ -128,7 +128,7 @@ export class Call extends EventTarget {
     const mediaMs = this.microphone.interrupted ? performance.now() : undefined; // up to here nothing was captured
     this.#changed();
     await this.stopMicrophone();
-    this.#stream.end({ mediaMs });
+    this.#stream.finish({ mediaMs });
     this.#changed();
   }
 
