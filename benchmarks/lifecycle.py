@@ -11,6 +11,7 @@ import anyio
 from actors.runtime.actor import Actor, Out
 from actors.runtime.mailbox import Ref
 from actors.runtime.system import ActorSystem, Token
+from actors.voice.call_part import Ports
 from actors.voice.messages import (
     Append,
     Changed,
@@ -30,7 +31,8 @@ from actors.voice.messages import (
     Stop,
     Stored,
 )
-from actors.voice.session import Ports, SessionActor, SessionLimits
+from actors.voice.session import SessionActor, SessionLimits
+from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice.supervisor import Supervisor
 from benchmarks.mailbox import Sink
 from benchmarks.reference import Deadlines, PlainCall
@@ -256,7 +258,11 @@ async def _lives(system: ActorSystem, loop: str, runs: int) -> list[Beside]:
     async def life(rounds: int) -> None:
         for number in range(rounds):
             what = known[number % len(known)]
-            finish(system.spawn(SessionActor(what, VERDICT, LIMITS, ports, routes, Token()), what.session_id))
+            finish(
+                system.spawn(
+                    SessionActor(what, VERDICT, LIMITS, ports, STANDARD_PARTS, routes, Token()), what.session_id
+                )
+            )
 
     async def service_life(rounds: int) -> None:
         for number in range(rounds):

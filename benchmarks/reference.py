@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from actors.voice.call_part import Ports
 from actors.voice.messages import (
     Changed,
     Closed,
@@ -29,7 +30,6 @@ from actors.voice.messages import (
     OpenMedia,
 )
 from actors.voice.quality import quality_of
-from actors.voice.session import Ports
 from agentos.core.communication.voice.recording.port import MediaPort
 from agentos.core.communication.voice.sessions.door import Door, DoorLock
 from agentos.core.time import monotonic_ms

@@ -72,5 +72,17 @@ def clipped(runs: Sequence[Lost], known: int, below: int = MAX_FRAME) -> tuple[L
     )
 
 
+def counted(counts: tuple[tuple[str, int], ...], reason: str, more: int) -> tuple[tuple[str, int], ...]:
+    """Counts by reason with `more` added to one of them, in the order of the reasons' names."""
+    by_reason = dict(counts)
+    by_reason[reason] = by_reason.get(reason, 0) + more
+    return tuple(sorted(by_reason.items()))
+
+
+def total(counts: tuple[tuple[str, int], ...]) -> int:
+    """The sum of these counts, whatever the reason."""
+    return sum([count for _, count in counts]) if counts else 0
+
+
 def _first(run: Lost) -> int:
     return run.first

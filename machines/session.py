@@ -110,6 +110,7 @@ END_TRIGGER = {
 
 
 NO_COUNTS: Final[FrozenDict[int]] = FrozenDict()
+NO_OUTCOMES: Final[FrozenDict[Any]] = FrozenDict()
 
 
 class FrameAccount(Value, frozen=True):
@@ -154,7 +155,9 @@ class AudioMismatch(Value, frozen=True):
 
 
 class SessionResult(Value, frozen=True):
-    """The account of a stopped session. `mismatches` has each kind once; it is empty in results of older versions."""
+    """The account of a stopped session. `mismatches` has each kind once. `parts` has what further parts of the call found, by
+    the part's name. Results of older versions have neither.
+    """
 
     reason: EndReason
     drained: bool = True
@@ -164,6 +167,7 @@ class SessionResult(Value, frozen=True):
     quality: Quality = Quality()
     stopped_at: datetime | None = None
     mismatches: tuple[AudioMismatch, ...] = ()
+    parts: FrozenDict[Any] = NO_OUTCOMES
 
 
 class VoiceSession(BaseModel):

@@ -7,10 +7,12 @@ from msgspec.structs import replace
 
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
-from actors.voice.messages import Assessed, Drain, Frames, Kept, Levels, Measured
+from actors.voice.call_part import CallPart, Hears, PartContext
+from actors.voice.messages import Drain, Frames, Kept, Levels, Metered, PartAnswer, PartReport, Resumption
 from machines.session import Quality
 
 OPEN, DONE = "open", "done"
+UNMEASURED = Levels()
 
 
 class QualityActor(Actor):
@@ -20,25 +22,31 @@ class QualityActor(Actor):
     """
 
     __slots__ = (
+        "before",
         "last_ms",
         "levels",
         "pause_ms",
         "phase",
+        "place",
         "session",
+        "session_id",
     )
-    wiring = ("session",)
+    wiring = ("session", "place", "session_id", "before")
     state = ("phase", "last_ms", "pause_ms", "levels")
     journal = ("phase", "pause_ms", "levels")
     handles = {
         OPEN: {Frames: "frames", Kept: "measured", Drain: "drain"},
-        DONE: {Frames: IGNORE, Kept: IGNORE, Drain: IGNORE},
+        DONE: {Frames: IGNORE, Kept: IGNORE, Drain: "answer_again"},
     }
 
-    def __init__(self, session: Ref) -> None:
+    def __init__(self, session: Ref, place: int, session_id: str, before: Levels = UNMEASURED) -> None:
         self.session = session
+        self.place = place
+        self.session_id = session_id
+        self.before = before
         self.phase = OPEN
         self.last_ms = self.pause_ms = 0
-        self.levels = Levels()
+        self.levels = before
 
     def frames(self, message: Frames, _: Out) -> None:
         """Note the pause before this arrival."""
@@ -57,21 +65,51 @@ class QualityActor(Actor):
             levels.clipped + message.clipped,
             levels.silent + message.silent,
             self.pause_ms,
+            message.upto,
+            message.kept,
+            message.n_bytes,
+            message.digest,
         )
-        out.tell(self.session, Measured(self.levels, message))
+        news = (Metered(self.session_id, message),)
+        out.tell(self.session, PartReport(self.place, self.levels, news, None, message.voiced > 0))
 
     def restarted(self, out: Out) -> None:
-        """What was told last may not have gone out."""
+        """The answer may not have gone out."""
         if self.phase == DONE:
-            self._tell(out)
+            self._answer(out)
 
     def drain(self, _: Drain, out: Out) -> None:
-        """Tell the session how it was."""
+        """Tell the session how all of the audio was."""
         self.phase = DONE
-        self._tell(out)
+        self._answer(out)
 
-    def _tell(self, out: Out) -> None:
-        out.tell(self.session, Assessed(replace(self.levels, pause_ms=self.pause_ms)))
+    def answer_again(self, _: Drain, out: Out) -> None:
+        """The session was restarted and may not have the answer."""
+        self._answer(out)
+
+    def _answer(self, out: Out) -> None:
+        out.tell(self.session, PartAnswer(self.place, replace(self.levels, pause_ms=self.pause_ms)))
+
+
+class QualityPart(CallPart):
+    """The quality of a call's audio. The recorder passes its measures on, so this part drains after the recorder."""
+
+    name = "quality"
+    kind = QualityActor
+    after = ("recorder",)
+    hears = Hears.VOICE
+
+    def begins_with(self, resumption: Resumption | None) -> Levels:
+        """No levels: what the process that died had measured is not known."""
+        return UNMEASURED if resumption is None else Levels(upto=resumption.account.upto)
+
+    def actor(self, context: PartContext) -> QualityActor:
+        """The quality actor."""
+        return QualityActor(context.session, context.place, context.facts.session_id, context.account)
+
+    def upto(self, account: Levels) -> int:
+        """The frame below which everything was measured, or is known to be lost."""
+        return account.upto
 
 
 def quality_of(levels: Levels) -> Quality:

@@ -17,11 +17,11 @@ from msgspec.structs import replace
 
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
+from actors.voice.call_part import CallPart, PartContext, hole_before
 from actors.voice.messages import (
     Account,
     AudioLost,
     CloseMedia,
-    Counted,
     Drain,
     Facts,
     Frames,
@@ -31,12 +31,15 @@ from actors.voice.messages import (
     MediaLost,
     MediaSilent,
     OpenMedia,
+    PartAnswer,
+    PartRecord,
+    PartReport,
     PortFailed,
-    Recorded,
+    Resumption,
 )
-from machines.losses import Lost
-from machines.reasons import LOST_ON_THE_WAY, MEDIA_SILENT
-from machines.recording import RecordingInfo
+from machines.losses import counted, total
+from machines.operations import AUDIO_ACCOUNTED
+from machines.reasons import MEDIA_SILENT
 
 OPEN, DRAINING, CLOSED = "open", "draining", "closed"
 NOTHING_YET = Account(upto=0, kept=0, n_bytes=0, digest="", lost=())
@@ -60,13 +63,13 @@ class RecorderActor(Actor):
         "last_run",
         "media",
         "phase",
+        "place",
         "quality",
-        "recording",
         "session",
         "told_upto",
     )
-    wiring = ("session", "quality", "media", "facts", "account_frames", "before")
-    state = ("phase", "expected", "last_run", "account", "told_upto", "recording")
+    wiring = ("session", "place", "quality", "media", "facts", "account_frames", "before")
+    state = ("phase", "expected", "last_run", "account", "told_upto")
     journal = state
     handles = {
         OPEN: {
@@ -87,7 +90,7 @@ class RecorderActor(Actor):
         },
         CLOSED: {
             Frames: IGNORE,
-            Drain: IGNORE,
+            Drain: "answer_again",
             Kept: IGNORE,
             MediaLost: IGNORE,
             MediaClosed: IGNORE,
@@ -98,6 +101,7 @@ class RecorderActor(Actor):
     def __init__(
         self,
         session: Ref,
+        place: int,
         quality: Ref,
         media: Any,
         facts: Facts,
@@ -105,6 +109,7 @@ class RecorderActor(Actor):
         before: Account = NOTHING_YET,
     ) -> None:
         self.session = session
+        self.place = place
         self.quality = quality
         self.media = media
         self.facts = facts
@@ -113,7 +118,6 @@ class RecorderActor(Actor):
         self.phase = OPEN
         self.expected = self.last_run = self.told_upto = before.upto
         self.account = before
-        self.recording: RecordingInfo | None = None
 
     def start(self, out: Out) -> None:
         """Open the session's account at the port; a second opening of the same session changes nothing there."""
@@ -133,9 +137,9 @@ class RecorderActor(Actor):
         if self.phase == DRAINING:
             out.port(self.media, CloseMedia(self.facts.session_id))
         if self.phase == CLOSED:
-            out.tell(self.session, Recorded(self.account, self.recording))
+            self._answer(out)
         else:
-            out.tell(self.session, Counted(self.account, due=False))
+            out.tell(self.session, PartReport(self.place, self.account))
         if self.phase != OPEN:
             return  # an opening now could only come after the close
         self.start(out)
@@ -150,7 +154,7 @@ class RecorderActor(Actor):
             losses = hole_before(message, self.expected)
             for _, count, reason in losses:
                 self._lose(reason, count)
-            out.tell(self.session, Counted(self.account, due=False))
+            out.tell(self.session, PartReport(self.place, self.account))
             for first, count, reason in losses:
                 out.tell(self.session, AudioLost(PORT, first, count, reason))
         self.last_run = message.first
@@ -165,17 +169,18 @@ class RecorderActor(Actor):
     def kept_some(self, message: Kept, out: Out) -> None:
         """The port dealt with more frames: count them, tell the session, and pass the measures on. What the session says of
         these to those who listen comes behind its account."""
-        self.account = Account(message.upto, message.kept, message.n_bytes, message.digest, self.account.lost)
-        due = message.upto - self.told_upto >= self.account_frames
-        if due:
+        account = self.account = Account(message.upto, message.kept, message.n_bytes, message.digest, self.account.lost)
+        record = None
+        if message.upto - self.told_upto >= self.account_frames:
             self.told_upto = message.upto
-        out.tell(self.session, Counted(self.account, due))
+            record = PartRecord(AUDIO_ACCOUNTED, account.detail(), interim=True)
+        out.tell(self.session, PartReport(self.place, account, (), record))
         out.tell(self.quality, message)
 
     def media_lost(self, message: MediaLost, out: Out) -> None:
         """The port could not keep some frames."""
         self._lose(message.reason, message.count)
-        out.tell(self.session, Counted(self.account, due=False))
+        out.tell(self.session, PartReport(self.place, self.account))
         out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
 
     def port_silent(self, _: MediaSilent, out: Out) -> None:
@@ -185,9 +190,8 @@ class RecorderActor(Actor):
     def closed(self, message: MediaClosed, out: Out) -> None:
         """The recording is closed: tell the session the final account."""
         self.phase = CLOSED
-        self.account = replace(self.account, digest=message.digest)
-        self.recording = message.recording
-        out.tell(self.session, Recorded(self.account, message.recording))
+        self.account = replace(self.account, digest=message.digest, recording=message.recording)
+        self._answer(out)
 
     def given_up(self, _: MediaSilent, out: Out) -> None:
         """The port does not answer: what it has not dealt with is lost, though the disk may have it yet."""
@@ -196,33 +200,46 @@ class RecorderActor(Actor):
         if missing:
             self._lose(MEDIA_SILENT, missing)
         out.tell(self.session, PortFailed(PORT, MEDIA_SILENT))
-        out.tell(self.session, Recorded(self.account, None))
+        self._answer(out)
+
+    def answer_again(self, _: Drain, out: Out) -> None:
+        """The session was restarted and may not have the answer."""
+        self._answer(out)
+
+    def _answer(self, out: Out) -> None:
+        out.tell(self.session, PartAnswer(self.place, self.account))
 
     def _lose(self, reason: str, frames: int) -> None:
         self.account = replace(self.account, lost=counted(self.account.lost, reason, frames))
 
 
-def hole_before(message: Frames, expected: int) -> tuple[Lost, ...]:
-    """The frames between the expected one and the first of these, by reason: those that were skipped stand right before it,
-    and what else is missing was lost inside."""
-    losses, upto = [], message.first
-    for reason, count in reversed(message.skipped):
-        first = max(expected, upto - count)
-        if first < upto:
-            losses.append(Lost(first, upto - first, reason))
-        upto = first
-    if expected < upto:
-        losses.append(Lost(expected, upto - expected, LOST_ON_THE_WAY))
-    return tuple(reversed(losses))
+class RecorderPart(CallPart):
+    """The recorder of a call: every call has one, also where no recording was asked for."""
 
+    name = "recorder"
+    kind = RecorderActor
+    port = PORT
 
-def counted(counts: tuple[tuple[str, int], ...], reason: str, more: int) -> tuple[tuple[str, int], ...]:
-    """Counts by reason with `more` added to one of them, in the order of the reasons' names."""
-    by_reason = dict(counts)
-    by_reason[reason] = by_reason.get(reason, 0) + more
-    return tuple(sorted(by_reason.items()))
+    def begins_with(self, resumption: Resumption | None) -> Account:
+        """Nothing, or the account of the process that died."""
+        return NOTHING_YET if resumption is None else resumption.account
 
+    def actor(self, context: PartContext) -> RecorderActor:
+        """The recorder, which passes its measures on to the quality part."""
+        return RecorderActor(
+            context.session,
+            context.place,
+            context.other("quality"),
+            context.port,
+            context.facts,
+            context.account_frames,
+            context.account,
+        )
 
-def total(counts: tuple[tuple[str, int], ...]) -> int:
-    """All that was counted, whatever the reason."""
-    return sum([count for _, count in counts]) if counts else 0
+    def upto(self, account: Account) -> int:
+        """The frame below which the media port has dealt with everything."""
+        return account.upto
+
+    def release(self, facts: Facts) -> CloseMedia:
+        """The port is to close the recording."""
+        return CloseMedia(facts.session_id)

@@ -2,25 +2,25 @@
 
 Its phases are the states of `machines.session.SESSION`, and every move is fired there. What each phase does:
 
-    CREATED    its creation is made durable, then whoever asked is told. The first audio spawns recorder, transcriber and
-               quality. Without evidence of its creation it ends as if it had never been.
-               One that another process left when it died goes on in ACTIVE, when the record of that is durable; without
-               it, it is left as it was found.
-    ACTIVE     frames are passed on to the three as they come. A part that crashes is restarted within its intensity.
+    CREATED    the session makes its creation durable and then answers the request. The first audio spawns the parts of the
+               call. A session without evidence of its creation ends as if it had never been.
+               A session that a dead process left goes on in ACTIVE once the record of its resumption is durable; without
+               that record it stays as it was.
+    ACTIVE     the session passes frames on to its parts as they come. It restarts a part that crashes, within the intensity.
     STOPPING   frames accepted before the stop are still passed on, later ones are declared late. When all have come, or
                half the time is over, the parts drain. A timer ends this state whether or not they do.
-    STOPPED    the final record is made durable, or spilled when the store does not take it in time; then all who asked
-               for the stop are told, and the actor is gone.
+    STOPPED    the final record is made durable, or spilled when the store does not take it in time; then every stop request
+               is answered, and the actor leaves.
 
-A restart tells anew where the session stands and sends again what was not acknowledged: so a crash halfway through the
-effects of a step, which loses the rest of them, loses nothing that matters. Its deadlines count from their beginning, whatever
-crashes; only a silence begins anew.
+A restarted session tells again where it stands, and sends again what was not acknowledged: so a crash halfway through the
+effects of a step, which loses the rest of them, loses nothing that matters. The deadlines of a session count from their
+beginning, whatever crashes; only a silence begins anew.
 
-Recorder, transcriber and quality tell their accounts as they grow, and with them the news for those who listen: these are told
-by the session, behind the account, so that its result says at least what they heard, however it ends.
+The parts tell their accounts as these grow, and with them the news for listeners (`actors.voice.call_part`). The session passes
+the news on behind the account, so that its result says at least what the listeners heard, however the call ends.
 
-Everything a frame changes is `accepted`; the rest of the state is kept in a few values that change rarely, so that
-committing the journal with each step stays cheap.
+A frame changes only `accepted`; the rest of the state is kept in a few values that change rarely, so that committing the
+journal with each step stays cheap.
 """
 
 from typing import Any
@@ -30,15 +30,18 @@ from msgspec.structs import replace
 
 from actors.runtime.actor import IGNORE, PORT, REPLY, Actor, Effect, Exited, Out
 from actors.runtime.mailbox import Ref
+from actors.voice.account import (
+    Uncounted,
+    accounts_of,
+    final_record,
+    frame_account,
+    session_result,
+)
+from actors.voice.call_part import CallPart, Hears, PartContext, Ports
 from actors.voice.messages import (
-    Abandon,
-    Account,
-    Assessed,
     AudioLost,
     Changed,
     Closed,
-    CloseMedia,
-    Counted,
     Draft,
     Drain,
     Durable,
@@ -47,55 +50,41 @@ from actors.voice.messages import (
     Facts,
     Fail,
     Frames,
-    Levels,
-    Measured,
-    Metered,
     Mismatched,
     NotDurable,
     Opened,
+    PartAnswer,
+    PartReport,
     PortFailed,
-    Recorded,
     Resumption,
     Routes,
-    Settled,
     Spill,
     Spilled,
-    Spoken,
     Stop,
-    Transcribed,
     Unevidenced,
 )
 from actors.voice.outbox import NO_RECORDS, Outbox
-from actors.voice.quality import QualityActor, quality_of
-from actors.voice.recorder import NOTHING_YET, RecorderActor, counted, total
-from actors.voice.transcriber import NOTHING_HEARD, TranscriberActor
-from actors.voice.transcriber import PORT as SPEECH
+from actors.voice.running_parts import RunningParts
 from machines import reasons
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.events import VoiceEventType
-from machines.frozen import FrozenDict
 from machines.operations import (
-    AUDIO_ACCOUNTED,
     AUDIO_LOST,
     AUDIO_MISMATCHED,
     PORT_FAILED,
     SESSION_ACTIVE,
     SESSION_CREATED,
     SESSION_RESUMED,
-    SESSION_STOPPED,
     SESSION_STOPPING,
 )
-from machines.reasons import LOST_ON_THE_WAY, NO_ENGINE, PROCESS_DIED, SESSION_FAILED
-from machines.recording import RecordingInfo
+from machines.reasons import LOST_ON_THE_WAY, PROCESS_DIED, SESSION_FAILED
 from machines.recovery import RESUME
-from machines.restart import CrashLog, Intensity
+from machines.restart import Intensity
 from machines.session import (
     END_TRIGGER,
-    NO_COUNTS,
     SESSION,
     AudioMismatch,
     EndReason,
-    FrameAccount,
     SessionResult,
     VoiceSessionState,
 )
@@ -110,7 +99,6 @@ ERROR = VoiceEventType.ERROR
 SUCCEEDED, NOT_SUCCEEDED = RequestStatus.SUCCESS, RequestStatus.FAILED
 REASON_FIELD = {reason: ("reason", reason.value) for reason in EndReason}
 DRAIN_EXPIRED = SESSION.deadlines[STOPPING]
-UNMEASURED = Levels()
 
 
 class SessionLimits(Struct, frozen=True):
@@ -124,51 +112,13 @@ class SessionLimits(Struct, frozen=True):
     restarts: Intensity
 
 
-class Ports(Struct, frozen=True):
-    """The ports that the voice actors hand work to."""
-
-    directory: Any
-    media: Any
-    speech: Any
-    store: Any
-
-
-class Loss(Struct, frozen=True):
-    """A run of losses at one port for one reason: `frames` from frame `first` on, below `upto`, perhaps with others between
-    them that got through. `grew` is set when it became longer since the last account; a run that did not is over."""
-
-    port: str
-    reason: str
-    first: int
-    upto: int
-    frames: int
-    grew: bool = True
-
-
-class Parts(Struct, frozen=True):
-    """The children of a session, when each crashed, the ports that are on record as failed, the `mismatches` of audio and clock
-    that are, and the losses that are not yet; what was `heard` so far, and the audio's `levels`: frames below `measured` are in
-    these, or lost."""
-
-    recorder: Ref
-    transcriber: Ref | None
-    quality: Ref
-    crashes: tuple[tuple[Ref, CrashLog], ...] = ()
-    failed_ports: tuple[str, ...] = ()
-    mismatches: tuple[AudioMismatch, ...] = ()
-    losses: tuple[Loss, ...] = ()
-    heard: Transcribed = NOTHING_HEARD
-    levels: Levels = UNMEASURED
-    measured: int = 0
-
-
 class Ending(Struct, frozen=True):
     """How the end is going.
 
     Frames below `upto` still belong to the session, and so do the `skipped` ones behind it that never come, by reason; `late`
-    came behind those. `tokens` are those who wait for the end.
-    `told_drain` is set once the parts know that no more follow; the next three are what they answered. `result` is there
-    once the session is STOPPED, and `spilling` set once its last records were given to be spilled.
+    frames came behind those. `tokens` answer the requests that wait for the end. `told_drain` is set once the parts know that
+    no more frames follow. `result` is there once the session is STOPPED, and `spilling` set once the session asked for its
+    last records to be spilled.
     """
 
     reason: EndReason
@@ -177,9 +127,6 @@ class Ending(Struct, frozen=True):
     skipped: tuple[tuple[str, int], ...] = ()
     late: int = 0
     told_drain: bool = False
-    recorded: Recorded | None = None
-    transcribed: Transcribed | None = None
-    assessed: Levels | None = None
     error: str = ""
     result: SessionResult | None = None
     spilling: bool = False
@@ -188,14 +135,16 @@ class Ending(Struct, frozen=True):
 class SessionActor(Actor):
     """One session; see the module.
 
-    `opened` is set once its creation is durable and told; `account` is the recorder's latest; `idle_mark` is the frame
-    number at which the idle timer was armed; `listening` says how it is listened to, where silence ends it. With `resumption`
-    it goes on with what another process left.
+    `call_parts` are the parts that this call has, and `accounts` their latest accounts, in the same order. `opened` is set
+    once the creation is durable and told. `idle_mark` is the frame number at which the idle timer was armed. `listening` says
+    how the session notices speech, where silence ends the call. With a `resumption` the session goes on with what a dead
+    process left.
     """
 
     __slots__ = (
         "accepted",
-        "account",
+        "accounts",
+        "call_parts",
         "ending",
         "facts",
         "first_routes",
@@ -212,8 +161,8 @@ class SessionActor(Actor):
         "token",
         "verdict",
     )
-    wiring = ("facts", "verdict", "limits", "ports", "first_routes", "token", "resumption")
-    state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "account", "idle_mark", "listening", "opened")
+    wiring = ("facts", "verdict", "limits", "ports", "call_parts", "first_routes", "token", "resumption")
+    state = ("phase", "accepted", "outbox", "routes", "parts", "ending", "accounts", "idle_mark", "listening", "opened")
     journal = state
     lasting = ("opening", "idle", "overrun", "missing", "drain", "evidence", "spill")
     handles = {
@@ -226,15 +175,10 @@ class SessionActor(Actor):
             NotDurable: "not_durable",
             Spilled: IGNORE,
             Routes: "reroute",
-            Counted: IGNORE,
-            Settled: IGNORE,
-            Spoken: IGNORE,
-            Measured: IGNORE,
+            PartReport: IGNORE,
+            PartAnswer: IGNORE,
             AudioLost: IGNORE,
             PortFailed: IGNORE,
-            Recorded: IGNORE,
-            Transcribed: IGNORE,
-            Assessed: IGNORE,
             Exited: IGNORE,
         },
         ACTIVE: {
@@ -246,15 +190,10 @@ class SessionActor(Actor):
             NotDurable: "not_durable",
             Spilled: IGNORE,
             Routes: "reroute",
-            Counted: "counted",
-            Settled: "settled",
-            Spoken: "spoken",
-            Measured: "measured",
+            PartReport: "part_report",
+            PartAnswer: IGNORE,
             AudioLost: "audio_lost",
             PortFailed: "port_failed",
-            Recorded: IGNORE,
-            Transcribed: IGNORE,
-            Assessed: IGNORE,
             Exited: "part_exited",
         },
         STOPPING: {
@@ -266,15 +205,10 @@ class SessionActor(Actor):
             NotDurable: "refused_at_end",
             Spilled: IGNORE,
             Routes: "reroute",
-            Counted: "counted_at_end",
-            Settled: "settled",
-            Spoken: IGNORE,
-            Measured: "measured",
+            PartReport: "part_report",
+            PartAnswer: "part_answer",
             AudioLost: "audio_lost",
             PortFailed: "port_failed",
-            Recorded: "recorded",
-            Transcribed: "transcribed",
-            Assessed: "assessed",
             Exited: "part_exited",
         },
         STOPPED: {
@@ -286,15 +220,10 @@ class SessionActor(Actor):
             NotDurable: "final_not_durable",
             Spilled: "spilled",
             Routes: "reroute",
-            Counted: IGNORE,
-            Settled: IGNORE,
-            Spoken: IGNORE,
-            Measured: IGNORE,
+            PartReport: IGNORE,
+            PartAnswer: IGNORE,
             AudioLost: IGNORE,
             PortFailed: IGNORE,
-            Recorded: IGNORE,
-            Transcribed: IGNORE,
-            Assessed: IGNORE,
             Exited: IGNORE,
         },
     }
@@ -305,6 +234,7 @@ class SessionActor(Actor):
         verdict: PolicyVerdict,
         limits: SessionLimits,
         ports: Ports,
+        call_parts: tuple[CallPart, ...],
         first_routes: Routes,
         token: Any,
         resumption: Resumption | None = None,
@@ -313,15 +243,16 @@ class SessionActor(Actor):
         self.verdict = verdict
         self.limits = limits
         self.ports = ports
+        self.call_parts = call_parts
         self.first_routes = first_routes
         self.token = token
         self.resumption = resumption
         self.phase = CREATED if resumption is None else resumption.state
-        self.account = NOTHING_YET if resumption is None else resumption.account
-        self.accepted = self.idle_mark = self.account.upto
+        self.accounts = tuple([part.begins_with(resumption) for part in call_parts])
+        self.accepted = self.idle_mark = 0 if resumption is None else resumption.account.upto
         self.outbox = NO_RECORDS if resumption is None else Outbox((), resumption.number)
         self.routes = first_routes
-        self.parts: Parts | None = None
+        self.parts: RunningParts | None = None
         self.ending: Ending | None = None
         self.opened = False
         self.listening = None if facts.silence_seconds is None else Listening(by_ear=facts.stt_engine is not None)
@@ -366,10 +297,9 @@ class SessionActor(Actor):
 
     def _restart_parts(self, out: Out) -> None:
         if self.parts is not None:
-            for part in (self.parts.quality, self.parts.recorder, self.parts.transcriber):
-                if part is not None:
-                    out.adopt(part)
-                    out.restart(part)
+            for part in self.parts.live:
+                out.adopt(part)
+                out.restart(part)
 
     def durable(self, message: Durable, out: Out) -> None:
         """A record is in the store: release what waited for it."""
@@ -437,53 +367,34 @@ class SessionActor(Actor):
         if message.first < self.accepted or not message.count:
             return
         self.accepted = message.first + message.count
-        parts = self.parts
-        out.tell(parts.recorder, message)  # type: ignore[union-attr]
-        out.tell(parts.quality, message)  # type: ignore[union-attr]
-        if parts.transcriber is not None:  # type: ignore[union-attr]
-            out.tell(parts.transcriber, message)  # type: ignore[union-attr]
+        for part in self.parts.live:  # type: ignore[union-attr]
+            out.tell(part, message)
 
-    def counted(self, message: Counted, out: Out) -> None:
-        """The recorder's account so far, now and then into evidence."""
-        account = message.account
-        self._note(account)
-        if not message.due:
-            return
-        detail = (
-            ("upto_frame", account.upto),
-            ("accounted", account.kept),
-            ("bytes", account.n_bytes),
-            ("digest", account.digest),
-            ("dropped", FrozenDict(account.lost)),
-        )
-        self._commit(out, AUDIO_ACCOUNTED, ACTIVE, detail=detail)
-        self._record_losses(out)
+    def part_report(self, message: PartReport, out: Out) -> None:
+        """A part told its account so far: keep the account first, then tell the news that come with it."""
+        self._keep_account(message.place, message.account)
+        if self.listening is not None:
+            self._listened(self.call_parts[message.place], message, out)
+        record = message.record
+        if record is not None and not (record.interim and self.ending is not None):
+            self._commit(out, record.operation, self.phase, detail=record.detail, failed=record.failed)
+            if record.interim:
+                self._record_losses(out)
+        for news in message.news:
+            out.port(self.ports.directory, news)
 
-    def settled(self, message: Settled, out: Out) -> None:
-        """What the transcriber has settled so far: noted first, told then."""
-        if self.parts is not None:
-            self.parts = replace(self.parts, heard=message.transcribed)
-            if message.transcribed.unheard:
+    def _keep_account(self, place: int, account: Any) -> None:
+        self.accounts = (*self.accounts[:place], account, *self.accounts[place + 1 :])
+
+    def _listened(self, part: CallPart, report: PartReport, out: Out) -> None:
+        """Let a silence begin anew where this part heard a speaker."""
+        if part.hears is Hears.WORDS:
+            if part.has_gaps(report.account):
                 self._no_longer_by_ear(out)
-            if message.spoken:
+            if report.spoken:
                 self._heard_words(out)
-            if message.news is not None:
-                out.port(self.ports.directory, message.news)
-
-    def measured(self, message: Measured, out: Out) -> None:
-        """How the audio was so far: noted first, told then; with its account, should the word of that have been set aside."""
-        if self.parts is not None:
-            kept = message.measure
-            if kept.upto > self.account.upto:
-                self._note(Account(kept.upto, kept.kept, kept.n_bytes, kept.digest, self.account.lost))
-            self.parts = replace(self.parts, levels=message.levels, measured=kept.upto)
-            if message.measure.voiced and self.listening is not None and not self.listening.by_ear:
-                self._listen(out, by_ear=False)
-            out.port(self.ports.directory, Metered(self.facts.session_id, message.measure))
-
-    def spoken(self, _: Spoken, out: Out) -> None:
-        """There are words in an utterance that goes on."""
-        self._heard_words(out)
+        elif part.hears is Hears.VOICE and report.spoken and self.listening is not None and not self.listening.by_ear:
+            self._listen(out, by_ear=False)
 
     def _heard_words(self, out: Out) -> None:
         """A silence begins anew."""
@@ -503,36 +414,16 @@ class SessionActor(Actor):
             out.set_timer("silence", seconds)
 
     def audio_lost(self, message: AudioLost, _: Out) -> None:
-        """A part tells of lost audio, which it has in its account: one record is made of all that belongs together."""
-        parts = self.parts
-        if parts is None:
-            return
-        first, upto, frames = message.first, message.first + message.count, message.count
-        others = []
-        for loss in parts.losses:
-            if (loss.port, loss.reason) == (message.port, message.reason):
-                first, upto, frames = min(first, loss.first), max(upto, loss.upto), frames + loss.frames
-            else:
-                others.append(loss)
-        self.parts = replace(parts, losses=(*others, Loss(message.port, message.reason, first, upto, frames)))
+        """A part lost audio, which its account says as well: one record is made of all losses that belong together."""
+        if self.parts is not None:
+            self.parts = self.parts.with_loss(message)
 
     def _record_losses(self, out: Out, *, last: bool = False) -> None:
-        """Put losses into evidence that have gone on for no longer, or, at the end, all: a run of many is one record."""
-        parts = self.parts
-        if parts is None or not parts.losses:
-            return
-        going_on = tuple(replace(loss, grew=False) for loss in parts.losses if loss.grew and not last)
-        for loss in parts.losses:
-            if last or not loss.grew:
-                detail = (
-                    ("port", loss.port),
-                    ("reason", loss.reason),
-                    ("first_frame", loss.first),
-                    ("upto_frame", loss.upto),
-                    ("frames", loss.frames),
-                )
-                self._commit(out, AUDIO_LOST, self.phase, detail=detail, failed=True)
-        self.parts = replace(parts, losses=going_on)
+        """Put the losses that are over into evidence; at the end, all losses."""
+        if self.parts is not None and self.parts.losses:
+            self.parts, over = self.parts.losses_to_record(last=last)
+            for loss in over:
+                self._commit(out, AUDIO_LOST, self.phase, detail=loss.detail(), failed=True)
 
     def port_failed(self, message: PortFailed, out: Out) -> None:
         """A port stopped answering: on record, once for each port in a call, and told to those who listen."""
@@ -540,7 +431,7 @@ class SessionActor(Actor):
         if parts is None or message.port in parts.failed_ports:
             return
         self.parts = replace(parts, failed_ports=(*parts.failed_ports, message.port))
-        if message.port == SPEECH:
+        if any(part.port == message.port and part.hears is Hears.WORDS for part in self.call_parts):
             self._no_longer_by_ear(out)
         detail = (("port", message.port), ("reason", message.reason))
         self._commit(out, PORT_FAILED, self.phase, detail=detail, failed=True)
@@ -559,20 +450,30 @@ class SessionActor(Actor):
         self._emit(out, ERROR, ("part", "stream"), *detail)
 
     def part_exited(self, message: Exited, out: Out) -> None:
-        """A part crashed: restart it, or end the call when it crashes too often. One that ended by itself is done."""
-        parts = self.parts
-        if parts is None or message.error is None:
+        """A part crashed: restart it. A part that crashes too often ends the call if it is essential, and is given up if not.
+        News of a part that ended by itself, or was given up, change nothing."""
+        if self.parts is None or message.error is None or message.ref not in self.parts.live:
             return
-        name = self._part_name(message.ref)
-        logs = dict(parts.crashes)
-        log, allowed = logs.get(message.ref, CrashLog()).after_crash(message.at, self.limits.restarts)
-        logs[message.ref] = log
-        self.parts = replace(parts, crashes=tuple(logs.items()))
+        place = self.parts.refs.index(message.ref)
+        part = self.call_parts[place]
+        self.parts, allowed = self.parts.after_crash(place, message.at, self.limits.restarts)
         if allowed:
             out.restart(message.ref)
+        elif not part.essential:
+            self._give_up(place, out)
         elif self.phase is ACTIVE:
-            self._end(FAILED, self.accepted, (), out, error=f"the {name} failed: {message.error}")
-        self._emit(out, ERROR, ("part", name), ("error", message.error), ("restarted", allowed))
+            self._end(FAILED, self.accepted, (), out, error=f"the {part.name} failed: {message.error}")
+        self._emit(out, ERROR, ("part", part.name), ("error", message.error), ("restarted", allowed))
+
+    def _give_up(self, place: int, out: Out) -> None:
+        """Go on without the part at `place`."""
+        if self.parts is not None:
+            out.stop(self.parts.refs[place])
+            self._release_port(place, out)
+            owed = place not in self.parts.answered
+            self.parts = self.parts.without(place)
+            if owed and self.ending is not None and self.ending.told_drain:
+                self._answered(out)
 
     def last_words(self, mail: tuple[Any, ...]) -> tuple[Effect, ...]:
         """Its end, with the result that can still be given; who asked for this session hears that it never opened, and who
@@ -619,15 +520,18 @@ class SessionActor(Actor):
             self._spill(out)
 
     def _silence_run_out(self, out: Out) -> None:
-        heard, listening = self._heard(), self.listening
-        if listening is not None:
-            dealt_with = heard.heard + total(heard.unheard)
-            measured = self.accepted if self.parts is None else self.parts.measured
-            self.listening = listening.run_out(self.accepted, heard=dealt_with, measured=measured)
+        if self.listening is not None:
+            heard, measured = self._upto(Hears.WORDS), self._upto(Hears.VOICE)
+            self.listening = self.listening.run_out(self.accepted, heard=heard, measured=measured)
         if self.listening is None:
             self._end(SILENCE, self.accepted, (), out)
         else:
             out.set_timer("silence", HEARING_SECONDS)
+
+    def _upto(self, hears: Hears) -> int:
+        """The frame below which every part that notices speech in this way has dealt with everything."""
+        parts = zip(self.call_parts, self.accounts, strict=True)
+        return min([self.accepted, *[part.upto(account) for part, account in parts if part.hears is hears]])
 
     # --- STOPPING --------------------------------------------------------------------------------------------------
 
@@ -716,51 +620,27 @@ class SessionActor(Actor):
 
     def _drain_parts(self, out: Out) -> None:
         if self.parts is not None:
-            out.tell(self.parts.recorder, Drain())
-            if self._ending().recorded is not None:
-                out.tell(self.parts.quality, Drain())  # asked before, in a step that crashed halfway
-            if self.parts.transcriber is not None:
-                out.tell(self.parts.transcriber, Drain())
-
-    def counted_at_end(self, message: Counted, _: Out) -> None:
-        """A last interim account; the final record will carry the whole."""
-        self._note(message.account)
-
-    def _note(self, account: Account) -> None:
-        self.account = account
+            for part in self.parts.due(self.call_parts):
+                out.tell(part, Drain())
 
     def refused_at_end(self, message: NotDurable, out: Out) -> None:
         """A record that can't be written holds up no end; a store that is down is waited for."""
         if message.refused and self.outbox.is_under_way(message.number):
             self._refused(message, out)
 
-    def recorded(self, message: Recorded, out: Out) -> None:
-        """The recorder has drained; quality has all measures now."""
-        self.account = message.account
-        if self.ending is not None:
-            self._answered(replace(self.ending, recorded=message), out)
-        if self.parts is not None:
-            out.tell(self.parts.quality, Drain())
+    def part_answer(self, message: PartAnswer, out: Out) -> None:
+        """A part has drained."""
+        self._keep_account(message.place, message.account)
+        if self.parts is not None and message.place not in self.parts.answered:
+            self.parts = self.parts.with_answer(message.place)
+            self._answered(out)
 
-    def transcribed(self, message: Transcribed, out: Out) -> None:
-        """The transcriber has drained."""
-        if self.ending is not None:
-            self._answered(replace(self.ending, transcribed=message), out)
-
-    def assessed(self, message: Assessed, out: Out) -> None:
-        """Quality has answered."""
-        if self.ending is not None:
-            self._answered(replace(self.ending, assessed=message.levels), out)
-
-    def _answered(self, ending: Ending, out: Out) -> None:
-        parts = self.parts
-        if parts is None:
-            return
-        self.ending = ending
-        if ending.recorded is None or ending.assessed is None:
-            return
-        if ending.transcribed is not None or parts.transcriber is None:
+    def _answered(self, out: Out) -> None:
+        """One part fewer owes an answer: end, or let those drain that came after it."""
+        if self.parts is not None and self.parts.done:
             self._stopped(out, "drained")
+        else:
+            self._drain_parts(out)
 
     # --- STOPPED ---------------------------------------------------------------------------------------------------
 
@@ -774,17 +654,24 @@ class SessionActor(Actor):
         drained = trigger == "drained"
         result = self._result(drained=drained, missing_reason=LOST_ON_THE_WAY if drained else reasons.DRAIN_EXPIRED)
         self.ending = replace(self._ending(), result=result)
-        self._commit(out, SESSION_STOPPED, STOPPED, result=result, then=self._news(out, STOPPED, result))
+        draft = final_record(self.facts, self.outbox.next_number, self.verdict, result, failed=self._has_failed())
+        self.outbox = self.outbox.commit(out, self.routes.evidence, draft, self._news(out, STOPPED, result))
         out.set_timer("evidence", self.limits.evidence_seconds)
         if trigger != "drained":
-            self._abandon_audio(out)
+            self._release_ports(out)
         out.port(self.ports.directory, Closed(self.facts.session_id))
 
-    def _abandon_audio(self, out: Out) -> None:
+    def _release_ports(self, out: Out) -> None:
         """A part that did not answer may not have ended its port's work either."""
         if self.parts is not None:
-            out.port(self.ports.media, CloseMedia(self.facts.session_id))
-            out.port(self.ports.speech, Abandon(self.facts.session_id))
+            for place in range(len(self.call_parts)):
+                self._release_port(place, out)
+
+    def _release_port(self, place: int, out: Out) -> None:
+        part = self.call_parts[place]
+        work = part.release(self.facts)
+        if work is not None:
+            out.port(self.ports.of(part.port), work)
 
     def _stopped_again(self, out: Out) -> None:
         """After a crash: go on with the last record, or, when that is durable, with what follows it."""
@@ -795,7 +682,7 @@ class SessionActor(Actor):
             else:
                 out.keep_timer("evidence", self.limits.evidence_seconds)
             if result is not None and not result.drained:
-                self._abandon_audio(out)
+                self._release_ports(out)
             out.port(self.ports.directory, Closed(self.facts.session_id))
             return
         if self.opened and result is not None:
@@ -868,27 +755,20 @@ class SessionActor(Actor):
         out.keep_timer("overrun", seconds)
 
     def _spawn_parts(self, out: Out) -> None:
-        facts, ports = self.facts, self.ports
-        quality = out.spawn(QualityActor(out.me), "quality")
-        account, heard = NOTHING_YET, self._heard()
-        if self.resumption is not None:
-            account = self.resumption.account
-        account_frames = self.limits.account_frames
-        recorder = out.spawn(RecorderActor(out.me, quality, ports.media, facts, account_frames, account), "recorder")
-        transcriber = None
-        if facts.stt_engine is not None:
-            transcriber = out.spawn(
-                TranscriberActor(out.me, ports.speech, ports.directory, facts, heard), "transcriber"
+        refs: dict[str, Ref] = {}
+        for place, part in enumerate(self.call_parts):
+            context = PartContext(
+                session=out.me,
+                place=place,
+                facts=self.facts,
+                port=self.ports.of(part.port),
+                directory=self.ports.directory,
+                account=self.accounts[place],
+                others=tuple(refs.items()),
+                account_frames=self.limits.account_frames,
             )
-        self.parts = Parts(
-            recorder, transcriber, quality, heard=heard, mismatches=self._mismatches(), measured=account.upto
-        )
-
-    def _part_name(self, ref: Ref) -> str:
-        parts = self.parts
-        if parts is None or ref is parts.quality:
-            return "quality"
-        return "recorder" if ref is parts.recorder else "transcriber"
+            refs[part.name] = out.spawn(part.actor(context), part.name)
+        self.parts = RunningParts.spawned(tuple(refs.values()), self._mismatches())
 
     def _commit(
         self,
@@ -897,17 +777,16 @@ class SessionActor(Actor):
         state: VoiceSessionState,
         *,
         detail: tuple[tuple[str, Any], ...] = (),
-        result: SessionResult | None = None,
         then: tuple[Effect, ...] = (),
         failed: bool = False,
     ) -> None:
-        status = NOT_SUCCEEDED if failed else SUCCEEDED
-        ending = self.ending
-        if ending is not None and (ending.reason is FAILED or ending.reason is UNEVIDENCED):
-            status = NOT_SUCCEEDED
-        number = self.outbox.next_number
-        draft = Draft(self.facts, number, operation, status, self.verdict, state, detail, result)
+        status = NOT_SUCCEEDED if failed or self._has_failed() else SUCCEEDED
+        draft = Draft(self.facts, self.outbox.next_number, operation, status, self.verdict, state, detail)
         self.outbox = self.outbox.commit(out, self.routes.evidence, draft, then)
+
+    def _has_failed(self) -> bool:
+        ending = self.ending
+        return ending is not None and (ending.reason is FAILED or ending.reason is UNEVIDENCED)
 
     def _news(self, out: Out, state: VoiceSessionState, result: SessionResult | None = None) -> tuple[Effect, ...]:
         """What tells the outside of a state that the session is in; told again after a crash, it is the same news."""
@@ -917,57 +796,20 @@ class SessionActor(Actor):
         out.port(self.ports.directory, Emit(self.facts.session_id, kind, payload))
 
     def _result(self, *, drained: bool, missing_reason: str, upto: int = 0) -> SessionResult:
-        """The whole account, of a part that did not answer as far as it had told it. What nobody answered for is declared, so
-        that the sums always hold."""
-        ending = self._ending()
-        accepted = max(self.accepted, ending.upto, upto)
-        lost = self.account.lost
-        missing = accepted - self.account.kept - total(lost)
-        if missing:
-            lost = counted(lost, missing_reason, missing)
-        transcribed = self._heard()
-        heard, unheard = transcribed.heard, transcribed.unheard
-        missing = accepted - heard - total(unheard)
-        no_engine = self.facts.stt_engine is None
-        if missing:
-            unheard = counted(unheard, NO_ENGINE if no_engine else missing_reason, missing)
-        for reason, count in ending.skipped:
-            lost = counted(lost, reason, count)
-            unheard = counted(unheard, NO_ENGINE if no_engine else reason, count)
-        if ending.late:
-            lost = counted(lost, "late", ending.late)
-            unheard = counted(unheard, "late", ending.late)
-        levels = ending.assessed or (UNMEASURED if self.parts is None else self.parts.levels)
-        recording: RecordingInfo | None = ending.recorded.recording if ending.recorded is not None else None
-        return SessionResult(
-            reason=ending.reason,
-            drained=drained,
-            frames=FrameAccount(
-                accepted=accepted + total(ending.skipped) + ending.late,
-                accounted=self.account.kept,
-                recorded=self.account.kept if self.facts.recording and recording is not None else 0,
-                transcribed=heard,
-                dropped=FrozenDict(lost) if lost else NO_COUNTS,
-                untranscribed=FrozenDict(unheard) if unheard else NO_COUNTS,
-                bytes=self.account.n_bytes,
-                digest=self.account.digest,
-            ),
-            transcript=transcribed.text,
-            recording=recording,
-            quality=quality_of(levels),
-            mismatches=self._mismatches(),
+        """The whole account, of a part that did not answer as far as the part had told it."""
+        ending, told = self._ending(), accounts_of(self.call_parts, self.accounts)
+        frames = frame_account(
+            told,
+            max(self.accepted, ending.upto, upto),
+            missing_reason,
+            recorded=self.facts.recording and told.recorder.recording is not None,
+            transcribed=self.facts.stt_engine is not None,
+            uncounted=Uncounted(ending.skipped, ending.late),
         )
+        return session_result(ending.reason, told, frames, drained=drained, mismatches=self._mismatches())
 
     def _mismatches(self) -> tuple[AudioMismatch, ...]:
-        """Those of audio and clock that are on record."""
+        """The mismatches of audio and clock that are on record."""
         if self.parts is not None:
             return self.parts.mismatches
         return () if self.resumption is None else self.resumption.mismatches
-
-    def _heard(self) -> Transcribed:
-        """What was heard, as far as it is known here."""
-        if self.ending is not None and self.ending.transcribed is not None:
-            return self.ending.transcribed
-        if self.parts is not None:
-            return self.parts.heard
-        return NOTHING_HEARD if self.resumption is None else self.resumption.heard

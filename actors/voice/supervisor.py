@@ -20,12 +20,12 @@ from msgspec.structs import replace
 
 from actors.runtime.actor import PORT, REPLY, Actor, Effect, Exited, Gone, Out
 from actors.runtime.mailbox import CONTROL_BOUND, Ref
+from actors.voice.account import NOTHING_TOLD, final_record, frame_account, session_result
+from actors.voice.call_part import CallPart, Ports, check_parts, parts_of
 from actors.voice.evidence import EvidenceActor
 from actors.voice.messages import (
-    Abandon,
     Changed,
     Closed,
-    CloseMedia,
     Denied,
     Draft,
     Durable,
@@ -45,13 +45,15 @@ from actors.voice.messages import (
 )
 from actors.voice.outbox import Outbox
 from actors.voice.policy import PolicyActor
-from actors.voice.session import Ports, SessionActor, SessionLimits
+from actors.voice.session import SessionActor, SessionLimits
+from actors.voice.standard_parts import STANDARD_PARTS
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.frozen import FrozenMap
-from machines.operations import SESSION_DENIED, SESSION_STOPPED
+from machines.operations import SESSION_DENIED
 from machines.policy import VoicePolicy
+from machines.reasons import SESSION_FAILED
 from machines.restart import CrashLog
-from machines.session import EndReason, SessionResult, VoiceSessionState
+from machines.session import EndReason
 
 V = TypeVar("V")
 
@@ -87,6 +89,7 @@ class Supervisor(Actor):
 
     __slots__ = (
         "asked",
+        "call_parts",
         "crashes",
         "judge",
         "limits",
@@ -98,7 +101,7 @@ class Supervisor(Actor):
         "routes",
         "sessions",
     )
-    wiring = ("judge", "limits", "ports", "probe_seconds")
+    wiring = ("judge", "limits", "ports", "probe_seconds", "call_parts")
     state = ("asked", "crashes", "outbox", "owners", "released", "routes", "sessions")
     journal = state
     handles = {
@@ -113,11 +116,20 @@ class Supervisor(Actor):
         Gone: "gone",
     }
 
-    def __init__(self, judge: VoicePolicy, limits: SessionLimits, ports: Ports, probe_seconds: float) -> None:
+    def __init__(
+        self,
+        judge: VoicePolicy,
+        limits: SessionLimits,
+        ports: Ports,
+        probe_seconds: float,
+        call_parts: tuple[CallPart, ...] = STANDARD_PARTS,
+    ) -> None:
+        check_parts(call_parts)
         self.judge = judge
         self.limits = limits
         self.ports = ports
         self.probe_seconds = probe_seconds
+        self.call_parts = call_parts
         self.asked: FrozenMap[str, OpenSession] = FrozenMap()
         self.sessions: FrozenMap[str, Entry] = FrozenMap()
         self.owners: FrozenMap[Ref, str] = FrozenMap()
@@ -188,7 +200,8 @@ class Supervisor(Actor):
 
     def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
         facts = asked.facts
-        actor = SessionActor(facts, verdict, self.limits, self.ports, self._routes(), asked.token)
+        parts = parts_of(self.call_parts, facts)
+        actor = SessionActor(facts, verdict, self.limits, self.ports, parts, self._routes(), asked.token)
         self._enter(facts, verdict, out.spawn(actor, facts.session_id))
 
     def resume_session(self, message: ResumeSession, out: Out) -> None:
@@ -197,8 +210,8 @@ class Supervisor(Actor):
         if facts.session_id in self.sessions:
             out.reply(message.token, Unevidenced("it is being resumed already"))
             return
-        routes = self._routes()
-        actor = SessionActor(facts, verdict, self.limits, self.ports, routes, message.token, message.resumption)
+        parts, routes = parts_of(self.call_parts, facts), self._routes()
+        actor = SessionActor(facts, verdict, self.limits, self.ports, parts, routes, message.token, message.resumption)
         self._enter(facts, verdict, out.spawn(actor, facts.session_id))
 
     def unawaited(self, message: Unawaited, out: Out) -> None:
@@ -309,17 +322,12 @@ class Supervisor(Actor):
         self.sessions = self.sessions.without(session_id)
         self.owners = self.owners.without(entry.ref)
         last_news = [work for _, _, work in last_words if isinstance(work, Changed)]
-        result = last_news[0].result if last_news else SessionResult(reason=EndReason.FAILED, drained=False)
-        draft = Draft(
-            entry.facts,
-            self.outbox.next_number,
-            SESSION_STOPPED,
-            RequestStatus.FAILED,
-            entry.verdict,
-            VoiceSessionState.STOPPED,
-            (("error", entry.error),),
-            result,
-        )
+        result = last_news[0].result if last_news else None
+        if result is None:  # not even its last words could be had
+            frames = frame_account(NOTHING_TOLD, 0, SESSION_FAILED, recorded=False, transcribed=False)
+            result = session_result(EndReason.FAILED, NOTHING_TOLD, frames, drained=False)
+        number = self.outbox.next_number
+        draft = final_record(entry.facts, number, entry.verdict, result, error=entry.error, failed=True)
         closed = Closed(session_id)
         ended = Ended(session_id, durable=True, spilled=False)
         told = [token for _, token, _ in last_words]
@@ -330,8 +338,9 @@ class Supervisor(Actor):
         )
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
         out.port(directory, Closed(session_id, gone=True))
-        out.port(self.ports.media, CloseMedia(session_id))
-        out.port(self.ports.speech, Abandon(session_id))
+        for part in parts_of(self.call_parts, entry.facts):
+            if (work := part.release(entry.facts)) is not None:
+                out.port(self.ports.of(part.port), work)
 
     def _routes(self) -> Routes:
         if self.routes is None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
+from actors.voice.call_part import CallPart, Hears, PartContext, hole_before
 from actors.voice.messages import (
     Abandon,
     AudioLost,
@@ -30,17 +31,18 @@ from actors.voice.messages import (
     Hear,
     Heard,
     Listen,
+    PartAnswer,
     Partial,
+    PartReport,
     PortFailed,
-    Settled,
+    Resumption,
     SpeechSilent,
-    Spoken,
     Transcribed,
     Unheard,
     Utterance,
 )
-from actors.voice.recorder import counted, hole_before, total
 from machines.events import VoiceEventType
+from machines.losses import counted, total
 
 OPEN, DRAINING, DONE = "open", "draining", "done"
 PORT = "speech"
@@ -63,12 +65,13 @@ class TranscriberActor(Actor):
         "heard",
         "last_run",
         "phase",
+        "place",
         "session",
         "speech",
         "texts",
         "unheard",
     )
-    wiring = ("session", "speech", "directory", "facts", "before")
+    wiring = ("session", "place", "speech", "directory", "facts", "before")
     state = ("phase", "expected", "last_run", "heard", "unheard", "texts")
     journal = state
     handles = {
@@ -94,7 +97,7 @@ class TranscriberActor(Actor):
         },
         DONE: {
             Frames: IGNORE,
-            Drain: "tell_again",
+            Drain: "answer_again",
             Heard: IGNORE,
             Partial: IGNORE,
             Utterance: IGNORE,
@@ -105,9 +108,16 @@ class TranscriberActor(Actor):
     }
 
     def __init__(
-        self, session: Ref, speech: Any, directory: Any, facts: Facts, before: Transcribed = NOTHING_HEARD
+        self,
+        session: Ref,
+        place: int,
+        speech: Any,
+        directory: Any,
+        facts: Facts,
+        before: Transcribed = NOTHING_HEARD,
     ) -> None:
         self.session = session
+        self.place = place
         self.speech = speech
         self.directory = directory
         self.facts = facts
@@ -129,7 +139,7 @@ class TranscriberActor(Actor):
         if self.phase == DRAINING:
             out.port(self.speech, Finish(self.facts.session_id))
         if self.phase == DONE:
-            self._tell(out)
+            self._answer(out)
         else:
             self._tell_so_far(out)
         if self.phase != OPEN:
@@ -164,7 +174,7 @@ class TranscriberActor(Actor):
     def partial(self, message: Partial, out: Out) -> None:
         """A preview for those who listen."""
         if self.facts.silence_seconds is not None and message.text.strip():
-            out.tell(self.session, Spoken())
+            self._tell_so_far(out, spoken=True)
         out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.STT_PARTIAL, (("text", message.text),)))
 
     def utterance(self, message: Utterance, out: Out) -> None:
@@ -199,7 +209,7 @@ class TranscriberActor(Actor):
     def finished(self, _: Finished, out: Out) -> None:
         """Everything handed over was heard or declared: tell the session the whole text."""
         self.phase = DONE
-        self._tell(out)
+        self._answer(out)
 
     def given_up(self, message: SpeechSilent, out: Out) -> None:
         """The port does not answer: what was not heard is declared, and nobody wants to know any more what the engine says."""
@@ -209,17 +219,53 @@ class TranscriberActor(Actor):
             self.unheard = counted(self.unheard, message.reason, missing)
         out.port(self.speech, Abandon(self.facts.session_id))
         out.tell(self.session, PortFailed(PORT, message.reason))
-        self._tell(out)
+        self._answer(out)
 
-    def tell_again(self, _: Drain, out: Out) -> None:
-        """The session began again: it may not have the text."""
-        self._tell(out)
+    def answer_again(self, _: Drain, out: Out) -> None:
+        """The session was restarted and may not have the answer."""
+        self._answer(out)
 
-    def _tell(self, out: Out) -> None:
-        out.tell(self.session, self._account(self.expected - total(self.unheard)))
+    def _answer(self, out: Out) -> None:
+        out.tell(self.session, PartAnswer(self.place, self._account(self.expected - total(self.unheard))))
 
     def _tell_so_far(self, out: Out, news: Emit | None = None, *, spoken: bool = False) -> None:
-        out.tell(self.session, Settled(self._account(self.heard), news, spoken))
+        told = () if news is None else (news,)
+        out.tell(self.session, PartReport(self.place, self._account(self.heard), told, None, spoken))
 
     def _account(self, heard: int) -> Transcribed:
         return Transcribed(" ".join(filter(None, self.texts)), heard, self.unheard)
+
+
+class TranscriberPart(CallPart):
+    """The transcriber of a call that has an engine."""
+
+    name = "transcriber"
+    kind = TranscriberActor
+    port = PORT
+    hears = Hears.WORDS
+
+    def takes(self, facts: Facts) -> bool:
+        """Whether the call has an engine."""
+        return facts.stt_engine is not None
+
+    def begins_with(self, resumption: Resumption | None) -> Transcribed:
+        """Nothing, or what the process that died had heard."""
+        return NOTHING_HEARD if resumption is None else resumption.heard
+
+    def actor(self, context: PartContext) -> TranscriberActor:
+        """The transcriber."""
+        return TranscriberActor(
+            context.session, context.place, context.port, context.directory, context.facts, context.account
+        )
+
+    def upto(self, account: Transcribed) -> int:
+        """The number of frames that were heard or given up."""
+        return account.heard + total(account.unheard)
+
+    def has_gaps(self, account: Transcribed) -> bool:
+        """Whether some frames were not heard."""
+        return bool(account.unheard)
+
+    def release(self, facts: Facts) -> Abandon:
+        """The port is to forget the call."""
+        return Abandon(facts.session_id)

@@ -1,14 +1,15 @@
 """The voice service as a model: its own actors, between callers and ports that do whatever real ones may do."""
 
 from actors.model.actor_model import ActorModel, Scene, Schedule, Timers
-from actors.model.parts import Faults
+from actors.model.parts import Faults, Part
 from actors.voice import messages as m
-from actors.voice.session import Ports
+from actors.voice.call_part import CallPart, Ports, parts_of
+from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice.supervisor import ChildFailed, Supervisor
 from actors.voice_lab.parts import LIMITS, SILENCE_SECONDS, Callers, Media, Speech, Store
-from actors.voice_lab.promises import PARTS, promise
+from actors.voice_lab.promises import promise
 from machines.audio import AudioFormat
-from machines.frozen import frozen
+from machines.frozen import FrozenDict, frozen
 from machines.policy import VoicePolicy
 from machines.session import (
     STTProvider,
@@ -52,11 +53,13 @@ def voice_model(  # noqa: PLR0913 - each is a choice of its own
     faults: Faults | None = None,
     schedule: Schedule = Schedule.TURNS,
     timers: Timers = Timers.DEADLINE,
+    call_parts: tuple[CallPart, ...] = STANDARD_PARTS,
+    more_ports: tuple[Part, ...] = (),
 ) -> ActorModel:
     """`sessions` calls of at most `frames` frames and `stops` stops each, the last `refused` of them against the policy;
     with the promises P1 to P7 and P10 as its properties, which hold whatever the `faults` (P8). With `in_turn` nobody asks for
     a call while another one runs; with `silence` calls end when nobody speaks in them, to an engine where they are
-    `transcribed`."""
+    `transcribed`. `call_parts` are the parts of every call; `more_ports` are the ports of further ones, by their names."""
     asked = tuple(
         [
             facts(
@@ -75,26 +78,30 @@ def voice_model(  # noqa: PLR0913 - each is a choice of its own
         media, speech = Media("media", speaks=lambda _: None), Speech("speech", speaks=lambda _: None)
 
     def setup(scene: Scene) -> None:
-        ports = Ports(*[scene.port(part) for part in (callers, media, speech, store)])
-        callers.supervisor = scene.spawn(Supervisor(VoicePolicy(), LIMITS, ports, PROBE_SECONDS), "supervisor")
+        others = FrozenDict({part.name: scene.port(part) for part in more_ports})
+        directory, keeping, hearing, storing = [scene.port(part) for part in (callers, media, speech, store)]
+        ports = Ports(directory=directory, media=keeping, speech=hearing, store=storing, others=others)
+        supervisor = Supervisor(VoicePolicy(), LIMITS, ports, PROBE_SECONDS, call_parts)
+        callers.supervisor = scene.spawn(supervisor, "supervisor")
 
     model = ActorModel(
         f"voice, {sessions} sessions, {frames} frames",
         setup,
-        parts=[callers, store, media, speech],
+        parts=[callers, store, media, speech, *more_ports],
         schedule=schedule,
         timers=timers,
         faults=faults,
         errors=(ChildFailed,),
         remember_turns=sessions > 1,
     )
-    promise(model, asked)
+    promise(model, asked, call_parts)
     for number, one in enumerate(asked, 1):
         path = f"supervisor/{one.session_id}"
         if number > sessions - refused:
             model.may_be_unborn(path)
         if not frames or number > sessions - refused:  # they come with the first audio
-            model.may_be_unborn(*[f"{path}/{name}" for name in PARTS])
-        elif not transcribed:
-            model.may_be_unborn(f"{path}/transcriber")
+            model.may_be_unborn(*[f"{path}/{part.name}" for part in call_parts])
+        else:
+            there = parts_of(call_parts, one)
+            model.may_be_unborn(*[f"{path}/{part.name}" for part in call_parts if part not in there])
     return model

@@ -8,7 +8,9 @@ from actors.model.actor_model import ActorModel, Aspect
 from actors.model.parts import CRASH, CUT, LATE, POISON, Faults
 from actors.runtime.actor import Exited
 from actors.voice import messages as m
+from actors.voice.call_part import CallPart
 from actors.voice.evidence import DOWN, UP
+from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice_lab.conditions import (
     OF_PORTS,
     RANK,
@@ -35,11 +37,11 @@ from machines.session import (
     VoiceSessionState,
 )
 
-PARTS = ("recorder", "transcriber", "quality")
 
-
-def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
-    """Claim P1 to P7 and P10 of the model; and P8 as far as it says more than that they hold with faults."""
+def promise(model: ActorModel, asked: tuple[m.Facts, ...], call_parts: tuple[CallPart, ...] = STANDARD_PARTS) -> None:
+    """Claim P1 to P7 and P10 of the model, whose calls have these parts; and P8 as far as it says more than that they hold with
+    faults."""
+    names = [part.name for part in call_parts]
     paths = [f"supervisor/{one.session_id}" for one in asked]
     _promise_moves_and_ends(model, asked, paths)
     _promise_records(model, asked, paths)
@@ -74,7 +76,7 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
                 Aspect("media", tracks_ended(one.session_id)),
                 Aspect("speech", tracks_ended(one.session_id)),
                 Aspect(path, _stopped),
-                *(Aspect(f"{path}/{name}", _alive) for name in PARTS),
+                *(Aspect(f"{path}/{name}", _alive) for name in names),
             ],
         )
         model.always(
@@ -84,7 +86,7 @@ def promise(model: ActorModel, asked: tuple[m.Facts, ...]) -> None:
         )
     model.always("P10 a result says at least what its listeners were told", told_no_less, of=["callers"])
     model.always("P10 nothing is called durable that was not kept", called_durable, of=["callers", "media"])
-    _promise_recovery(model, paths)
+    _promise_recovery(model, paths, call_parts)
     if any(one.silence_seconds is not None for one in asked):
         _promise_silence(model, transcribed=transcribed)
         if not transcribed:
@@ -232,10 +234,12 @@ def _promise_records(model: ActorModel, asked: tuple[m.Facts, ...], paths: list[
     )
 
 
-def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
+def _promise_recovery(model: ActorModel, paths: list[str], call_parts: tuple[CallPart, ...]) -> None:
     """What holds of the faults that are healed: P8 says that all else holds too."""
     kinds = _kinds(model.faults)
     crashing = model.faults.actors
+    parts = {part.name for part in call_parts}
+    essential = {part.name for part in call_parts if part.essential}
     if model.faults.total <= 1:
         model.always(
             "P8 one fault fails no call",
@@ -264,9 +268,9 @@ def _promise_recovery(model: ActorModel, paths: list[str]) -> None:
             lambda callers, whole: not whole or all(call.answer != "unevidenced" for call in callers),
             of=["callers", whole],
         )
-        if crashing is not None and crashing <= {*PARTS}:
+        if crashing is not None and crashing <= parts:
             model.always("P8 a part that crashes loses no audio", nothing_lost(0), of=["callers", "@faults"])
-    if crashing is not None and len(crashing) == 1 and crashing <= {*PARTS} and kinds == {CRASH}:
+    if crashing is not None and len(crashing) == 1 and crashing <= essential and kinds == {CRASH}:
         for path in paths:
             model.always(
                 f"P8 a part that crashes again and again ends its call{_whose(path, paths)}",

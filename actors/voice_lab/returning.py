@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 from actors.simulation.plan import Chance
 from actors.voice import messages as m
-from actors.voice.recorder import counted, total
 from actors.voice_lab.journal import Left
 from actors.voice_lab.parts import FRAME_BYTES, Track
 from machines.communication import PolicyVerdict, RequestStatus
+from machines.losses import counted, total
 from machines.reasons import PROCESS_DIED
 
 APPROVED: Final = PolicyVerdict(status=RequestStatus.APPROVED, reason_code="OK", metadata={"risk_level": "low"})
@@ -50,11 +50,4 @@ def resumption(left: Left, found: OnDisk | None, first: int, age_ms: int) -> m.R
         lost = counted(lost, PROCESS_DIED, missing)
     account = m.Account(accepted, kept, kept * FRAME_BYTES, f"sha of {kept}", lost)
     heard = m.Transcribed("", 0, ((PROCESS_DIED, accepted),) if accepted else ())
-    detail = (
-        ("upto_frame", accepted),
-        ("accounted", kept),
-        ("bytes", account.n_bytes),
-        ("digest", account.digest),
-        ("dropped", dict(lost)),
-    )
-    return m.Resumption(left.state, left.number, account, heard, age_ms / 1000, detail)
+    return m.Resumption(left.state, left.number, account, heard, age_ms / 1000, account.detail())

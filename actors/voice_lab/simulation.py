@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from actors.simulation.plan import SECOND_MS, FaultKind
 from actors.simulation.runner import Simulation
 from actors.simulation.world import CRASH, DUPLICATE, HANG, JUMP, KILL, POISON, POWER, REORDER, SLOW, World
-from actors.voice.session import Ports
+from actors.voice.call_part import Ports
 from actors.voice.supervisor import Supervisor
 from actors.voice_lab.callers import OF_CALLERS, AudioPort, VoiceCallers
 from actors.voice_lab.day import drawn_calls

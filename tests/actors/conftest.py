@@ -7,7 +7,7 @@ is their tasks; a test decides what the store, the encoder and the engine do.
 # ruff: noqa: RUF012 - a table on an actor class is never changed
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,16 +17,18 @@ from actors.runtime.actor import Actor, Exited, Gone, Out
 from actors.runtime.mailbox import CONTROL, CONTROL_BOUND, Ref
 from actors.runtime.system import ActorSystem, Token
 from actors.voice import messages as m
+from actors.voice.call_part import NO_PORTS, CallPart, Ports
 from actors.voice.evidence import EvidenceActor
 from actors.voice.policy import PolicyActor
 from actors.voice.quality import QualityActor
 from actors.voice.recorder import RecorderActor
-from actors.voice.session import Ports, SessionActor, SessionLimits
+from actors.voice.session import SessionActor, SessionLimits
+from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice.supervisor import Supervisor
 from actors.voice.transcriber import TranscriberActor
 from machines.audio import AudioFormat
 from machines.events import VoiceEventType
-from machines.frozen import frozen
+from machines.frozen import FrozenDict, frozen
 from machines.policy import VoicePolicy
 from machines.recording import RecordingInfo
 from machines.restart import Intensity
@@ -111,6 +113,8 @@ class World:
         break_at: frozenset[int] = frozenset(),
         inline: bool = True,
         control_bound: int = CONTROL_BOUND,
+        call_parts: tuple[CallPart, ...] = STANDARD_PARTS,
+        more_ports: Mapping[str, Any] = NO_PORTS,
     ) -> None:
         self.now = 0.0
         self.system = ActorSystem(clock=lambda: self.now, control_bound=control_bound)
@@ -128,8 +132,9 @@ class World:
         self.sent: dict[str, int] = {}
         names = ("directory", "media", "speech", "store")
         self.directory, self.media, self.speech, self.store_port = (ScriptedPort(self, name) for name in names)
-        self.ports = Ports(self.directory, self.media, self.speech, self.store_port)
-        self.supervisor = self.system.spawn(Supervisor(policy or VoicePolicy(), limits, self.ports, 1.0), "supervisor")
+        self.ports = Ports(self.directory, self.media, self.speech, self.store_port, FrozenDict(more_ports))
+        supervisor = Supervisor(policy or VoicePolicy(), limits, self.ports, 1.0, call_parts)
+        self.supervisor = self.system.spawn(supervisor, "supervisor")
         self.settle()
 
     # --- what a test does ------------------------------------------------------------------------------------------

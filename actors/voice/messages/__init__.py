@@ -3,23 +3,11 @@
 Every message is frozen and names the lane it travels in. Audio bytes are never in a message: frames are named by number
 and count, and the ports find the bytes. A run of frames travels as one message.
 
-Each module here has those of one subject, and this package all of them.
+Each module has the messages of one subject; this package has all messages.
 """
 
-from actors.voice.messages.accounts import (
-    Account,
-    Assessed,
-    AudioLost,
-    Counted,
-    Levels,
-    Measured,
-    PortFailed,
-    Recorded,
-    Settled,
-    Spoken,
-    Transcribed,
-)
-from actors.voice.messages.audio import Drain, Frames, Mismatched
+from actors.voice.messages.accounts import Account, Levels, Transcribed
+from actors.voice.messages.audio import Frames, Mismatched
 from actors.voice.messages.directory import Changed, Closed, Metered
 from actors.voice.messages.events import Emit
 from actors.voice.messages.evidence import (
@@ -40,6 +28,7 @@ from actors.voice.messages.evidence import (
     Ticket,
 )
 from actors.voice.messages.media import CloseMedia, Keep, Kept, MediaClosed, MediaLost, MediaSilent, OpenMedia
+from actors.voice.messages.parts import AudioLost, Drain, PartAnswer, PartRecord, PartReport, PortFailed
 from actors.voice.messages.sessions import (
     Denied,
     Ended,
@@ -74,13 +63,11 @@ __all__ = [
     "Abandon",
     "Account",
     "Append",
-    "Assessed",
     "AudioLost",
     "Changed",
     "CloseMedia",
     "Closed",
     "Commit",
-    "Counted",
     "Denied",
     "Draft",
     "Drain",
@@ -101,7 +88,6 @@ __all__ = [
     "Kept",
     "Levels",
     "Listen",
-    "Measured",
     "MediaClosed",
     "MediaLost",
     "MediaSilent",
@@ -112,21 +98,21 @@ __all__ = [
     "OpenMedia",
     "OpenSession",
     "Opened",
+    "PartAnswer",
+    "PartRecord",
+    "PartReport",
     "Partial",
     "PortFailed",
     "Probe",
     "Probed",
-    "Recorded",
     "ResumeSession",
     "Resumption",
     "Routes",
-    "Settled",
     "SpeechSilent",
     "Spill",
     "SpillDone",
     "SpillWork",
     "Spilled",
-    "Spoken",
     "Stop",
     "Stored",
     "Ticket",

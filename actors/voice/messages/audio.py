@@ -30,9 +30,3 @@ class Mismatched(Struct, frozen=True, gc=False):
     reason: str
     audio_ms: int
     media_ms: int
-
-
-class Drain(Struct, frozen=True, gc=False):
-    """No more frames follow: finish what was handed over, then say so. It travels behind the audio."""
-
-    lane: ClassVar[int] = AUDIO

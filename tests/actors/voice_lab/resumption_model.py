@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from actors.model.actor_model import ActorModel, Scene
 from actors.model.parts import Faults
 from actors.voice import messages as m
-from actors.voice.recorder import counted
-from actors.voice.session import Ports
+from actors.voice.call_part import Ports
 from actors.voice.supervisor import ChildFailed, Supervisor
 from actors.voice_lab.conditions import RANK
 from actors.voice_lab.model import PROBE_SECONDS, facts
@@ -19,6 +18,7 @@ from actors.voice_lab.parts import FRAME_BYTES, LIMITS, Call, Callers, Media, Re
 from actors.voice_lab.promises import promise
 from machines.checker import check
 from machines.communication import PolicyVerdict, RequestStatus
+from machines.losses import counted
 from machines.policy import VoicePolicy
 from machines.reasons import PROCESS_DIED
 from machines.recovery import ms_to_resume

@@ -209,10 +209,8 @@ class Owner(Actor):
     handles = {
         m.Frames: "frames",
         m.Drain: "drain",
-        m.Counted: IGNORE,
-        m.Measured: IGNORE,
-        m.Recorded: "told_recorded",
-        m.Assessed: "told_assessed",
+        m.PartReport: IGNORE,
+        m.PartAnswer: "told",
         Exited: "part_exited",
     }
 
@@ -223,9 +221,9 @@ class Owner(Actor):
         self.asked = self.recorded = self.assessed = False
 
     def start(self, out: Out) -> None:
-        self.quality = out.spawn(QualityActor(out.me), "quality")
+        self.quality = out.spawn(QualityActor(out.me, 0, "voice-1"), "quality")
         one = facts(1, recording=True, refused=False)
-        self.recorder = out.spawn(RecorderActor(out.me, self.quality, self.media, one, 1), "recorder")
+        self.recorder = out.spawn(RecorderActor(out.me, 1, self.quality, self.media, one, 1), "recorder")
 
     def frames(self, message: m.Frames, out: Out) -> None:
         assert self.recorder is not None
@@ -238,13 +236,13 @@ class Owner(Actor):
         self.asked = True
         out.tell(self.recorder, message)
 
-    def told_recorded(self, _: m.Recorded, out: Out) -> None:
+    def told(self, message: m.PartAnswer, out: Out) -> None:
         assert self.quality is not None
-        self.recorded = True
-        out.tell(self.quality, m.Drain())
-
-    def told_assessed(self, _: m.Assessed, __: Out) -> None:
-        self.assessed = True
+        if message.place == 0:
+            self.assessed = True
+        else:
+            self.recorded = True
+            out.tell(self.quality, m.Drain())
 
     def part_exited(self, message: Exited, out: Out) -> None:
         out.restart(message.ref)

@@ -247,7 +247,7 @@ async def test_no_secret_is_in_the_picture_or_the_trace(make_settings: MakeSetti
     assert ended is not None
     assert ended.result is not None
     assert ended.result.transcript == "go forward ten meters"  # there was something to tell
-    assert {line.message for line in lines} >= {"Utterance", "Transcribed", "Frames"}
+    assert {line.message for line in lines} >= {"Utterance", "PartAnswer", "Frames"}
     for word in words:
         assert word
         assert not any(word in text for text in told), word

@@ -1,7 +1,9 @@
 """Who tells whom what, read from the source of the actors and of the ports.
 
 What an actor takes is its `handles` table. What it sends is found in its syntax tree: `out.tell(to, Message(...))`, `out.port`,
-`out.reply`, and the same effects kept as tuples until they may go out. A port's facts go back to those who gave it work.
+`out.reply`, and the same effects kept as tuples until they may go out. A port's facts go back to those who gave it work. What a
+session does with whatever part of a call (spawning it, passing on its news, releasing its port) is read from the standard parts
+and the fields of `PartReport`.
 """
 
 import ast
@@ -11,19 +13,20 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 from actors.runtime.actor import IGNORE, Actor, Exited, Gone
 from actors.voice.evidence import EvidenceActor
-from actors.voice.messages import accounts, audio, directory, events, evidence, media, sessions, speech
+from actors.voice.messages import audio, directory, events, evidence, media, parts, sessions, speech
 from actors.voice.policy import PolicyActor
 from actors.voice.quality import QualityActor
 from actors.voice.recorder import RecorderActor
 from actors.voice.session import SessionActor
+from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice.supervisor import Supervisor
 from actors.voice.transcriber import TranscriberActor
 
-_MESSAGES: Final = (audio, media, speech, accounts, sessions, evidence, directory, events)
+_MESSAGES: Final = (audio, media, speech, parts, sessions, evidence, directory, events)
 ACTORS: Final[tuple[type[Actor], ...]] = (
     Supervisor,
     PolicyActor,
@@ -110,6 +113,18 @@ def _between_actors() -> Iterator[Flow]:
                 yield Flow(sent.what, name_of(actor), (sent.target,), Kind.WORK)
             elif sent.effect == "REPLY":
                 yield Flow(sent.what, name_of(actor), (SERVICE,), Kind.REPLY)
+    yield from _for_parts()
+
+
+def _for_parts() -> Iterator[Flow]:
+    """What a session hands to ports for its parts, and its supervisor once the session can't any more."""
+    for news in get_args(get_args(get_type_hints(parts.PartReport)["news"])[0]):
+        yield Flow(news.__name__, name_of(SessionActor), (DIRECTORY,), Kind.WORK)
+    for part in STANDARD_PARTS:
+        if part.port:
+            work = get_type_hints(type(part).release)["return"].__name__
+            for actor in (SessionActor, Supervisor):
+                yield Flow(work, name_of(actor), (part.port,), Kind.WORK)
 
 
 def _from_ports() -> Iterator[Flow]:
@@ -154,6 +169,8 @@ def _messages() -> list[str]:
 
 
 def _spawns(parent: type[Actor], child: type[Actor]) -> bool:
+    if parent is SessionActor:
+        return any(part.kind is child for part in STANDARD_PARTS)
     return any(sent.effect == "SPAWN" and sent.what == child.__name__ for sent in _sent_by(parent))
 
 

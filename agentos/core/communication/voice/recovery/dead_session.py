@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
+from actors.voice.account import NOTHING_TOLD, PartAccounts, frame_account, session_result
+from actors.voice.messages import Account, Transcribed
 from agentos.core.communication.voice.recording.segments import sounding
 from agentos.core.communication.voice.storage.store import Entry
 from agentos.core.time import utc_now, utc_now_ms
@@ -18,9 +22,8 @@ from machines.audio import FRAME_MS, AudioEncoding, AudioFormat
 from machines.communication import ConnectorType, RequestStatus
 from machines.events import VoiceEvent, VoiceEventType
 from machines.evidence import EvidenceRecord, record_id, secret_of
-from machines.frozen import FrozenDict
 from machines.operations import AUDIO_ACCOUNTED, AUDIO_MISMATCHED, SESSION_RESUMED
-from machines.reasons import NO_ENGINE, PROCESS_DIED
+from machines.reasons import PROCESS_DIED
 from machines.recording import RecordingInfo
 from machines.recovery import EndMove, end_of_dead_session
 from machines.session import (
@@ -158,15 +161,13 @@ class DeadSession:
         )
 
     def _result(self, recording: RecordingOnDisk) -> SessionResult:
-        return SessionResult(
-            reason=_REASON,
-            drained=False,
-            frames=frames_of(self.session, self.account or {}, recording, self.spoken, self.heard_upto),
-            transcript=self.transcript,
-            recording=recording.info,
-            stopped_at=utc_now(),
-            mismatches=self.mismatches,
+        frames = frames_of(self.session, self.account or {}, recording, self.spoken, self.heard_upto)
+        told = PartAccounts(
+            recorder=replace(NOTHING_TOLD.recorder, recording=recording.info),
+            transcriber=replace(NOTHING_TOLD.transcriber, text=self.transcript),
         )
+        result = session_result(_REASON, told, frames, drained=False, mismatches=self.mismatches)
+        return replace(result, stopped_at=utc_now())
 
 
 _ACCOUNTS: Final = (AUDIO_ACCOUNTED, SESSION_RESUMED)
@@ -251,22 +252,12 @@ def frames_of(
             a_sample, a_frame = session.audio_format.sample_bytes, session.audio_format.frame_bytes
             n_bytes = samples * a_sample if exact else recorded * a_frame
         accounted = recorded
-    missing = accepted - accounted - sum(dropped.values())
-    if missing:
-        dropped[PROCESS_DIED] = dropped.get(PROCESS_DIED, 0) + missing
-    why = NO_ENGINE if session.stt_engine == "none" else PROCESS_DIED
-    transcribed = min(spoken, accepted)
-    untold = accepted - transcribed
-    return FrameAccount(
-        accepted=accepted,
-        accounted=accounted,
-        recorded=recorded,
-        dropped=FrozenDict(dropped),
-        transcribed=transcribed,
-        untranscribed=FrozenDict({why: untold} if untold else {}),
-        bytes=n_bytes,
-        digest=digest,
+    told = PartAccounts(
+        recorder=Account(accepted, accounted, n_bytes, digest, tuple(sorted(dropped.items()))),
+        transcriber=Transcribed("", min(spoken, accepted), ()),
     )
+    on_disk, transcribed = bool(recorded), session.stt_engine != "none"
+    return frame_account(told, accepted, PROCESS_DIED, recorded=on_disk, transcribed=transcribed)
 
 
 def _on_disk(audio_format: AudioFormat, info: RecordingInfo | None) -> tuple[int, int, int]:

@@ -93,11 +93,7 @@ def restored_steps(
                 }
             ),
         ),
-        ("upto_frame", known.upto),
-        ("accounted", known.kept),
-        ("bytes", known.n_bytes),
-        ("digest", known.digest),
-        ("dropped", FrozenDict(known.lost)),
+        *known.detail(),
     )
     return Restored(
         _facts(session, dead),

@@ -11,24 +11,21 @@ from collections.abc import Callable
 import anyio.to_thread
 
 from actors.runtime.actor import as_committed
-from actors.voice.messages import Changed, Closed, Draft, Emit, Facts
+from actors.voice.account import NOTHING_TOLD, final_record, frame_account, session_result
+from actors.voice.messages import Changed, Closed, Emit, Facts
 from actors.voice.session import SessionActor
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.running.resources import ServiceResources
 from agentos.core.communication.voice.sessions.directory import Listing
-from machines.communication import PolicyVerdict, RequestStatus
+from machines.communication import PolicyVerdict
 from machines.events import VoiceEventType
-from machines.frozen import FrozenDict
-from machines.operations import SESSION_STOPPED
 from machines.reasons import CUT_OFF, SESSION_FAILED
-from machines.session import NO_COUNTS, EndReason, FrameAccount, SessionResult, VoiceSession, VoiceSessionState
+from machines.session import EndReason, SessionResult, VoiceSession, VoiceSessionState
 
 log = logger(__name__)
 
 AFTER_ALL_OTHERS = 0  # the number of a record that no session counted; its id is that of the final one
-
-_STATUS = {EndReason.FAILED: RequestStatus.FAILED, EndReason.SHUTDOWN: RequestStatus.SUCCESS}
 
 
 async def end_without_actors(resources: ServiceResources, problem: str, timeout_seconds: float) -> None:
@@ -121,23 +118,16 @@ class _Ending:
                 return actor.result_without_it(self._reason, why, accepted)
         except Exception:  # whatever made it fail; it ends all the same
             log.exception("a session's account can't be had", session_id=listing.facts.session_id)
-        lost = FrozenDict({why: accepted}) if accepted else NO_COUNTS
-        frames = FrameAccount(accepted=accepted, dropped=lost, untranscribed=lost)
-        return SessionResult(reason=self._reason, drained=False, frames=frames)
+        frames = frame_account(
+            NOTHING_TOLD, accepted, why, recorded=False, transcribed=listing.facts.stt_engine is not None
+        )
+        return session_result(self._reason, NOTHING_TOLD, frames, drained=False)
 
     def _put_last(self, listing: Listing, verdict: PolicyVerdict) -> None:
         facts, directory = listing.facts, self._resources.directory
         result = self._result(listing)
-        draft = Draft(
-            facts,
-            AFTER_ALL_OTHERS,
-            SESSION_STOPPED,
-            _STATUS[self._reason],
-            verdict,
-            VoiceSessionState.STOPPED,
-            (("error", self._problem),),
-            result,
-        )
+        failed = self._reason is EndReason.FAILED
+        draft = final_record(facts, AFTER_ALL_OTHERS, verdict, result, error=self._problem, failed=failed)
         self._resources.store_port.put_last(draft)
         if listing.session is not None:
             stopped = Emit(facts.session_id, VoiceEventType.SESSION_STOPPED, (("reason", result.reason.value),))

@@ -11,7 +11,8 @@ from threading import Lock
 from actors.runtime.health import HealthWatch
 from actors.runtime.mailbox import Ref
 from actors.runtime.system import ActorSystem
-from actors.voice.session import Ports, SessionLimits
+from actors.voice.call_part import Ports
+from actors.voice.session import SessionLimits
 from actors.voice.supervisor import Supervisor
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.recording.finishing import Finishing, RecordingFinisher

@@ -22,7 +22,6 @@ from actors.runtime.loop import thread_waker
 from actors.runtime.mailbox import Ref
 from actors.voice.messages import Changed, Closed, Emit, Facts, Metered
 from actors.voice.quality import level_fields
-from actors.voice.recorder import counted
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.measuring.looks import Look
 from agentos.core.communication.voice.sessions.door import OPEN_STATES, Door
@@ -31,6 +30,7 @@ from agentos.core.time import from_ms, monotonic_ms, utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.frozen import FrozenDict, frozen
+from machines.losses import counted
 from machines.reasons import LATE, NO_ENGINE, SESSION_FAILED
 from machines.session import EndReason, FrameAccount, SessionResult, VoiceSession, VoiceSessionState
 

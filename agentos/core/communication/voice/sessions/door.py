@@ -12,11 +12,10 @@ from threading import Condition, RLock
 from typing import Any
 
 from actors.voice.messages import Frames, Mismatched
-from actors.voice.recorder import counted
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
 from agentos.core.time import monotonic_ms
 from machines.audio import AudioFormat
-from machines.losses import Losses
+from machines.losses import Losses, counted
 from machines.reasons import LOST_ON_THE_WAY
 from machines.session import VoiceSessionState
 
