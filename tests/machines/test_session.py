@@ -130,8 +130,9 @@ def test_string_enums_have_the_values_of_the_specification() -> None:
     assert [state.value for state in State] == ["created", "active", "stopping", "stopped"]
 
 
-def test_a_result_of_a_version_that_noted_no_mismatches_is_read() -> None:
+def test_a_result_of_a_version_that_noted_neither_mismatches_nor_further_parts_is_read() -> None:
     dumped = SessionResult(reason=EndReason.STOPPED).model_dump(mode="json")
     assert dumped.pop("mismatches") == []
+    assert dumped.pop("parts") == {}
     read = TypeAdapter(SessionResult).validate_python(dumped)
     assert read == SessionResult(reason=EndReason.STOPPED)

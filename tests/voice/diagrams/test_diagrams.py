@@ -18,7 +18,7 @@ from machines.session import SESSION
 
 ROOT = Path(__file__).parents[3]
 SVG = "{http://www.w3.org/2000/svg}"
-VALUES = {"Account", "Facts", "Draft", "Levels", "Resumption", "Word"}  # parts of messages
+VALUES = {"Account", "Facts", "Draft", "Levels", "Resumption", "Word", "PartRecord", "Transcribed"}  # parts of messages
 
 LOOP: Lifecycle[str] = Lifecycle(
     "loop",

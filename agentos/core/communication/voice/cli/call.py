@@ -160,6 +160,7 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
         "frames": result.frames.model_dump(mode="json"),
         "quality": result.quality.model_dump(mode="json"),
         "mismatches": [mismatch.model_dump(mode="json") for mismatch in result.mismatches],
+        "parts": result.parts,
         "evidence": evidence.as_json(),
         "audit_trace_id": session.audit_trace_id,
     }

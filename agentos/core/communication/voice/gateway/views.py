@@ -83,6 +83,7 @@ _RESULT: Final = {
         "longest_pause_ms": 24,
     },
     "mismatches": [],
+    "parts": {},
 }
 _SESSION: Final = {
     "session_id": _ID,
@@ -228,6 +229,7 @@ class ResultView(BaseModel):
     mismatches: tuple[AudioMismatch, ...] = Field(
         description="Far more or less audio than its media time has room for: most likely it has another sample rate."
     )
+    parts: dict[str, Any] = Field(description="What further parts of the call found, by the name of the part.")
 
     @classmethod
     def of(cls, result: SessionResult) -> Self:
@@ -241,6 +243,7 @@ class ResultView(BaseModel):
             recording=None if result.recording is None else RecordingView.of(result.recording),
             quality=result.quality,
             mismatches=result.mismatches,
+            parts=result.parts,
         )
 
 
