@@ -1,6 +1,6 @@
 """Who may open a voice session: risk factors give a tier, the tier gives a verdict.
 
-    start       LOCAL is LOW, TWILIO is MEDIUM
+    start       LOCAL is LOW, TWILIO is MEDIUM, a registered provider what it says of itself
     + 1 each    sensitive_data, international_call, recording_enabled
     at least    requires_data_access makes it HIGH
 
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
+from machines.names import EngineName, ProviderName, text_of
 from machines.problem import FieldProblem
 from machines.session import STTProvider, VoiceProvider
 
@@ -50,7 +51,7 @@ class VoicePolicy:
     """Risk assessment and authorization of session requests. Pure: the same request gets the same verdict."""
 
     DEFAULT_RISK_TIER = RiskLevel.LOW
-    PROVIDER_RISK_TIERS: Mapping[VoiceProvider, RiskLevel] = {
+    PROVIDER_RISK_TIERS: Mapping[VoiceProvider | str, RiskLevel] = {
         VoiceProvider.LOCAL: RiskLevel.LOW,
         VoiceProvider.TWILIO: RiskLevel.MEDIUM,
     }
@@ -59,8 +60,8 @@ class VoicePolicy:
     def evaluate_session_request(
         self,
         project_id: str,
-        provider: VoiceProvider,
-        stt_provider: STTProvider,
+        provider: VoiceProvider | str,
+        stt_provider: STTProvider | str,
         metadata: Mapping[str, Any] | None = None,
         *,
         admin_token_valid: bool | None = None,
@@ -80,9 +81,11 @@ class VoicePolicy:
         factors = tuple(name for name in FLAGS if asked.get(name))
         return _verdict(provider, stt_provider, tier, factors, self.require_admin_token(tier), admin_token_valid)
 
-    def assess_risk_level(self, provider: VoiceProvider, metadata: Mapping[str, Any]) -> RiskLevel:
-        """The risk tier of a request; the module says which factors count."""
-        base = self.PROVIDER_RISK_TIERS.get(provider, self.DEFAULT_RISK_TIER)
+    def assess_risk_level(self, provider: VoiceProvider | str, metadata: Mapping[str, Any]) -> RiskLevel:
+        """The risk tier of a request; the module says which factors count. A provider that `PROVIDER_RISK_TIERS` does not have
+        starts from its own `risk_tier`."""
+        own = provider.risk_tier if isinstance(provider, ProviderName) else self.DEFAULT_RISK_TIER
+        base = self.PROVIDER_RISK_TIERS.get(provider, own)
         tier = base.raised(sum(1 for name in RAISING_FACTORS if metadata.get(name)))
         return max(tier, RiskLevel.HIGH) if metadata.get("requires_data_access") else tier
 
@@ -93,8 +96,8 @@ class VoicePolicy:
     def validate_session_params(
         self,
         project_id: str,
-        provider: VoiceProvider,
-        stt_provider: STTProvider,
+        provider: VoiceProvider | str,
+        stt_provider: STTProvider | str,
         metadata: Mapping[str, Any] | None = None,
     ) -> tuple[bool, str]:
         """Whether the parameters are of the right kind, and if not, why: a `FieldProblem` that names the wrong one.
@@ -103,12 +106,12 @@ class VoicePolicy:
         """
         if not isinstance(project_id, str) or not project_id.strip():
             return False, FieldProblem(f"project_id must be a non-empty string, got {project_id!r}", field="project_id")
-        if not isinstance(provider, VoiceProvider):
-            return False, FieldProblem(f"provider must be a VoiceProvider, got {provider!r}", field="provider")
-        if not isinstance(stt_provider, STTProvider):
-            return False, FieldProblem(
-                f"stt_provider must be an STTProvider, got {stt_provider!r}", field="stt_provider"
-            )
+        if not isinstance(provider, VoiceProvider | ProviderName):
+            problem = f"provider must be a VoiceProvider, or registered, got {provider!r}"
+            return False, FieldProblem(problem, field="provider")
+        if not isinstance(stt_provider, STTProvider | EngineName):
+            problem = f"stt_provider must be an STTProvider, or registered, got {stt_provider!r}"
+            return False, FieldProblem(problem, field="stt_provider")
         for name in FLAGS:
             value = (metadata or {}).get(name, False)
             if not isinstance(value, bool):
@@ -121,8 +124,8 @@ class VoicePolicy:
 
 @cache
 def _verdict(
-    provider: VoiceProvider,
-    stt_provider: STTProvider,
+    provider: VoiceProvider | str,
+    stt_provider: STTProvider | str,
     tier: RiskLevel,
     factors: tuple[str, ...],
     required: bool,  # noqa: FBT001 - a key of the cache
@@ -132,8 +135,8 @@ def _verdict(
     facts = {
         "risk_level": tier.value,
         "factors": factors,
-        "provider": provider.value,
-        "stt_provider": stt_provider.value,
+        "provider": text_of(provider),
+        "stt_provider": text_of(stt_provider),
         "admin_token_required": required,
         "admin_token_valid": token_valid is True,
     }
@@ -143,7 +146,7 @@ def _verdict(
         return PolicyVerdict(
             status=RequestStatus.REQUIRE_ADMIN,
             reason_code="ADMIN_TOKEN_REQUIRED",
-            hint=f"risk tier {tier.value} (from provider {provider.value}{raised}) needs a valid admin token{invalid}; "
+            hint=f"risk tier {tier.value} (from provider {text_of(provider)}{raised}) needs a valid admin token{invalid}; "
             "create one with `agentos-voice token create NAME --role admin`",
             metadata=facts,
         )

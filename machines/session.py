@@ -15,7 +15,7 @@ anyone speaks. The sequence is enforced here and nowhere else.
 
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -174,7 +174,9 @@ class VoiceSession(BaseModel):
     """A frozen snapshot of one voice session.
 
     `created_at` and `last_activity_at` are aware UTC. `stt_provider` is the engine that was asked for, `stt_engine` the one
-    that runs ("none" when the session only records). `resumable` says that its caller comes back when the process dies.
+    that runs ("none" when the session only records), `stt_options` what it is asked for. Provider and engine are members of
+    their enums, or names that somebody registered, perhaps no longer. `resumable` says that its caller comes back when the
+    process dies.
     `silence_timeout_seconds` is how long nobody may speak before it ends, None when that ends it never.
     `result` is there once the session is STOPPED.
     """
@@ -183,8 +185,8 @@ class VoiceSession(BaseModel):
 
     session_id: str
     project_id: str
-    provider: VoiceProvider
-    stt_provider: STTProvider
+    provider: Annotated[VoiceProvider | str, Field(union_mode="left_to_right")]
+    stt_provider: Annotated[STTProvider | str, Field(union_mode="left_to_right")]
     state: VoiceSessionState
     created_at: datetime
     last_activity_at: datetime
@@ -193,14 +195,15 @@ class VoiceSession(BaseModel):
     audit_trace_id: str
     metadata: dict[str, Any] = Field(default_factory=FrozenDict)
     stt_engine: str = "none"
+    stt_options: dict[str, Any] = Field(default_factory=FrozenDict)
     audio_format: AudioFormat = AudioFormat()
     recording_enabled: bool = False
     resumable: bool = False
     silence_timeout_seconds: float | None = None
     result: SessionResult | None = None
 
-    @field_validator("metadata", mode="after")
+    @field_validator("metadata", "stt_options", mode="after")
     @classmethod
-    def _read_only(cls, metadata: dict[str, Any]) -> dict[str, Any]:
-        copy: dict[str, Any] = frozen(metadata)
+    def _read_only(cls, given: dict[str, Any]) -> dict[str, Any]:
+        copy: dict[str, Any] = frozen(given)
         return copy

@@ -132,7 +132,8 @@ class TranscriberActor(Actor):
         """Open a stream at the engine; a second opening of the same session changes nothing there."""
         facts = self.facts
         if facts.stt_engine is not None:
-            out.port(self.speech, Listen(facts.session_id, facts.stt_engine, facts.audio_format, out.me))
+            listen = Listen(facts.session_id, facts.stt_engine, facts.audio_format, out.me, facts.stt_options)
+            out.port(self.speech, listen)
 
     def restarted(self, out: Out) -> None:
         """Go on where the journal stands; a run or an end that may not have gone out is handed over again."""

@@ -106,10 +106,15 @@ async def main():
 anyio.run(main, backend=loop)
 """
 ENGINE = """
-from agentos.core.communication.voice.stt.base import FinalText
+from agentos.core.communication.voice.stt.base import FinalText, SpeechEngine
+
+counting = SpeechEngine(name="google", factory="counting_engine:Counting")
 
 class Counting:
     settled_ms = 0
+
+    def __init__(self, configuration, options):
+        pass
 
     def start(self, session):
         self.fed = self.settled_ms = 0
@@ -344,7 +349,7 @@ def counting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     folder = tmp_path / "plugin"
     (folder / "counting-1.dist-info").mkdir(parents=True)
     (folder / "counting-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: counting\nVersion: 1\n")
-    points = "[agentos_voice.stt]\ngoogle = counting_engine:Counting\n"
+    points = "[agentos_voice.stt]\ngoogle = counting_engine:counting\n"
     (folder / "counting-1.dist-info" / "entry_points.txt").write_text(points)
     (folder / "counting_engine.py").write_text(ENGINE)
     monkeypatch.syspath_prepend(str(folder))

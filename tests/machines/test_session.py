@@ -117,11 +117,21 @@ def test_a_session_survives_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("state", "paused"), ("provider", "carrier pigeon"), ("risk_tier", "none"), ("extra", 1)]
+    ("field", "value"), [("state", "paused"), ("provider", 7), ("risk_tier", "none"), ("extra", 1)]
 )
 def test_a_session_of_wrong_values_is_refused_by_field(field: str, value: object) -> None:
     with pytest.raises(ValidationError, match=field):
         session(**{field: value})
+
+
+def test_a_name_is_the_member_that_has_it_and_any_other_can_still_be_read() -> None:
+    for provider, engine in (("local", "google"), (VoiceProvider.LOCAL, STTProvider.GOOGLE)):
+        known = session(provider=provider, stt_provider=engine)
+        assert (known.provider, known.stt_provider) == (VoiceProvider.LOCAL, STTProvider.GOOGLE)
+        assert isinstance(known.provider, VoiceProvider)
+        assert isinstance(known.stt_provider, STTProvider)
+    gone = VoiceSession.model_validate_json(session(provider="sip", stt_provider="scribe").model_dump_json())
+    assert (gone.provider, gone.stt_provider) == ("sip", "scribe")
 
 
 def test_string_enums_have_the_values_of_the_specification() -> None:

@@ -19,8 +19,8 @@ from agentos.core.communication.voice.doctor import Check, Level, examine
 from agentos.core.communication.voice.samples import SAMPLE_TEXT
 from agentos.core.communication.voice.storage.schema import HEAD
 from agentos.core.communication.voice.storage.store import VoiceStore
-from agentos.core.communication.voice.stt import base
-from machines.session import STTProvider
+from agentos.core.communication.voice.stt import pocketsphinx, registry
+from machines.names import text_of
 from tests.voice.recording.test_finishing import ended, finishing
 from tests.voice.recovery.test_recovery import Home, session, sound
 
@@ -297,10 +297,8 @@ def test_heads_are_held_against_the_chain_and_belong_elsewhere(
 
 
 def test_a_missing_embedded_engine_fails_and_the_other_checks_are_still_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(provider: STTProvider) -> str:
-        return f"{provider.value} is away"
-
-    monkeypatch.setattr(base, "missing", missing)
+    monkeypatch.setattr(registry.Engines, "missing", lambda _, name: f"{text_of(name)} is away")
+    monkeypatch.setattr(pocketsphinx, "PocketsphinxEngine", None)
     checks = examine()
     assert found(checks, "speech to text") == Check(
         "speech to text", Level.FAIL, "pocketsphinx is away", "install it again: pip install pocketsphinx"

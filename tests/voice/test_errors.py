@@ -41,6 +41,7 @@ from agentos.core.communication.voice.errors import (
     Unauthenticated,
     Unrecordable,
     UnsafeExposure,
+    UnusableExtension,
     VoiceError,
 )
 from machines.communication import PolicyVerdict, RequestStatus
@@ -144,6 +145,12 @@ ERRORS: list[tuple[VoiceError, type[Exception], dict[str, object], str]] = [
             "session 'voice-1' has stopped, but its final evidence is not stored yet: it is in memory only and is lost if "
             "this process ends before the store is back"
         ),
+    ),
+    (
+        UnusableExtension("agentos_voice.providers", "sip", "it can't be loaded", distribution="sip-for-voice"),
+        ValueError,
+        {"group": "agentos_voice.providers", "name": "sip", "distribution": "sip-for-voice"},
+        "'sip' (agentos_voice.providers), of the distribution sip-for-voice, can't be used: it can't be loaded",
     ),
     (STTUnavailable("google is not installed"), ValueError, {}, "google is not installed"),
     (

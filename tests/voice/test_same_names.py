@@ -50,6 +50,8 @@ NOT_IN_A_CLIENT = {
     "evidence_disagreements": "part of what `examine_evidence` answers over HTTP",
     "note_evidence": "evidence comes from the service and its host alone",
     "get_provider": "an object of the service's process",
+    "provider_names": "what the server's host chose to offer; `agentos-voice doctor` lists what is installed",
+    "engine_names": "what the server's host chose to offer; `agentos-voice doctor` lists what is installed",
     "inspect": "for an operator: GET /v1/inspection, and `agentos-voice top`",
     "trace": "for an operator: `agentos-voice trace`",
 }

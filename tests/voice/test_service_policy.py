@@ -1,7 +1,6 @@
 """Policy at the door of the service: denied is denied, with evidence first; tokens leave no trace."""
 
 import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from agentos.core.communication.voice import AsyncVoiceService, STTProvider, Voi
 from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied, ProviderNotConfigured, Unrecordable
 from agentos.core.communication.voice.gateway.app import voice_app
 from agentos.core.communication.voice.policy import FieldProblem
-from agentos.core.communication.voice.running import request
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
+from agentos.core.communication.voice.stt.registry import Engines
 from tests.loops import ASYNCIO, TRIO, loops
 
 anyio_backend = loops(ASYNCIO, TRIO)
@@ -123,9 +122,8 @@ async def test_a_request_that_can_not_be_recorded_is_told_apart_from_a_store_tha
 ) -> None:
     async with AsyncVoiceService(make_settings()) as service:
         with monkeypatch.context() as broken:
-            broken.setattr(
-                request, "missing", lambda _: "it says \ud800"
-            )  # an engine's reason, which UTF-8 can't write
+            # an engine's reason, which UTF-8 can't write
+            broken.setattr(Engines, "missing", lambda *_: "it says \ud800")
             with pytest.raises(Unrecordable, match="surrogates") as caught:
                 await create(service)
             assert isinstance(caught.value, ValueError)
@@ -187,9 +185,9 @@ async def test_a_field_is_the_one_that_the_host_s_policy_names_and_never_guessed
             return False, answer
 
     async with AsyncVoiceService(make_settings(), policy=AllowList()) as service:
-        with pytest.raises(InvalidRequest, match=re.escape(answer)) as caught:
+        with pytest.raises(InvalidRequest) as caught:
             await create(service)
-        assert str(caught.value)
+        assert str(caught.value) == (answer or "the policy does not take these arguments")
         assert caught.value.field == field
         transport = httpx2.ASGITransport(app=voice_app(service, authentication=False))
         async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:

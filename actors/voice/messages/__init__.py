@@ -46,6 +46,7 @@ from actors.voice.messages.sessions import (
     Unevidenced,
 )
 from actors.voice.messages.speech import (
+    NO_OPTIONS,
     Abandon,
     Finish,
     Finished,
@@ -60,6 +61,7 @@ from actors.voice.messages.speech import (
 )
 
 __all__ = [
+    "NO_OPTIONS",
     "Abandon",
     "Account",
     "Append",

@@ -6,8 +6,10 @@ from msgspec import Struct
 
 from actors.runtime.mailbox import CONTROL, SYSTEM
 from actors.voice.messages.accounts import Account, Transcribed
+from actors.voice.messages.speech import NO_OPTIONS
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict
+from machines.frozen import FrozenDict
 from machines.session import AudioMismatch, EndReason, STTProvider, VoiceProvider, VoiceSessionState
 
 
@@ -17,14 +19,15 @@ class Facts(Struct, frozen=True):
     `can_be_slowed` is False where audio comes in real time whatever we do.
     `secret` is the unguessable part of its evidence ids; `stt_engine` is what will run (None: record only) and
     `fallback` says so when that is not what was asked. `metadata` is a frozen JSON object without any token.
+    `stt_options` are what the engine that runs is asked for, a frozen JSON object.
     `silence_seconds` is how long nobody may speak before it ends; None: for ever.
     """
 
     session_id: str
     project_id: str
-    provider: VoiceProvider
-    stt_provider: STTProvider
-    stt_engine: STTProvider | None
+    provider: VoiceProvider | str
+    stt_provider: STTProvider | str
+    stt_engine: STTProvider | str | None
     fallback: str
     audio_format: AudioFormat
     recording: bool
@@ -36,6 +39,7 @@ class Facts(Struct, frozen=True):
     can_be_slowed: bool = True
     resumable: bool = False
     silence_seconds: float | None = None
+    stt_options: FrozenDict[Any] = NO_OPTIONS
 
 
 class Resumption(Struct, frozen=True):

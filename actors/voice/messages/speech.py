@@ -1,12 +1,15 @@
 """Messages between a transcriber and the speech port."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
 from actors.runtime.mailbox import CONTROL
 from machines.audio import AudioFormat
+from machines.frozen import FrozenDict
 from machines.session import STTProvider
+
+NO_OPTIONS: Final[FrozenDict[Any]] = FrozenDict()
 
 
 class Word(Struct, frozen=True):
@@ -19,12 +22,13 @@ class Word(Struct, frozen=True):
 
 
 class Listen(Struct, frozen=True):
-    """Port work: begin to transcribe a session with `engine`."""
+    """Port work: begin to transcribe a session with `engine`, which it asks for `options`, a frozen JSON object."""
 
     session_id: str
-    engine: STTProvider
+    engine: STTProvider | str
     audio_format: AudioFormat
     reply_to: Any
+    options: FrozenDict[Any] = NO_OPTIONS
 
 
 class Hear(Struct, frozen=True, gc=False):

@@ -107,7 +107,7 @@ class TestTheApi:
 
     async def test_a_body_of_another_form_names_every_field(self, run: Run) -> None:
         async with run() as running:
-            body = {"project_id": "", "provider": "smoke", "surprise": 1, "admin_token": "avt_secret"}
+            body = {"project_id": "", "provider": 1, "surprise": 1, "admin_token": "avt_secret"}
             reply = await running.client.post("/v1/sessions", json=body)
             problem = is_problem(reply, 422, "invalid-request")
             assert problem.errors is not None

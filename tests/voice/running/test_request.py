@@ -11,7 +11,9 @@ import pytest
 from agentos.core.communication.voice.errors import InvalidRequest, STTUnavailable
 from agentos.core.communication.voice.running.request import SessionRequest, choose_engine, make_facts, read_request
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import AudioEncoding, AudioFormat
+from machines.names import EngineName
 from machines.policy import VoicePolicy
 from machines.session import STTProvider, VoiceProvider
 
@@ -28,6 +30,11 @@ def read(settings: VoiceSettings | None = None, **changed: Any) -> SessionReques
         "admin_token": None,
     }
     return read_request(VoicePolicy(), settings or load_settings(), **{**arguments, **changed})
+
+
+def choose(asked: STTProvider, **changed: Any) -> tuple[STTProvider | EngineName | None, str]:
+    settings = load_settings(**changed)
+    return choose_engine(asked, settings, Engines(settings))
 
 
 def refused(**changed: Any) -> InvalidRequest:
@@ -162,7 +169,7 @@ class TestToken:
     @pytest.mark.parametrize("way", [{"admin_token": TOKEN}, {"metadata": {"admin_token": TOKEN, "user": "u"}}])
     def test_a_token_is_kept_apart(self, way: Mapping[str, Any]) -> None:
         request = read(**way)
-        facts = make_facts(request, load_settings(), admin_token_valid=True)
+        facts = make_facts(request, load_settings(), Engines(load_settings()), admin_token_valid=True)
         assert "admin_token" not in request.metadata
         assert TOKEN not in repr(request)
         assert TOKEN not in str(request)
@@ -189,24 +196,24 @@ class TestToken:
 
 class TestEngine:
     def test_the_engine_asked_for_runs_when_it_is_there(self) -> None:
-        assert choose_engine(STTProvider.POCKETSPHINX, load_settings()) == (STTProvider.POCKETSPHINX, "")
+        assert choose(STTProvider.POCKETSPHINX) == (STTProvider.POCKETSPHINX, "")
 
     @pytest.mark.parametrize("asked", [STTProvider.WHISPER, STTProvider.GOOGLE, STTProvider.AZURE, STTProvider.AWS])
     def test_one_that_is_missing_is_replaced_by_the_embedded_one_and_the_reason_is_said(
         self, asked: STTProvider
     ) -> None:
-        engine, reason = choose_engine(asked, load_settings(on_stt_unavailable="fallback"))
+        engine, reason = choose(asked, on_stt_unavailable="fallback")
         assert engine is STTProvider.POCKETSPHINX
         assert asked.value in reason
 
     def test_or_the_session_only_records(self) -> None:
-        engine, reason = choose_engine(STTProvider.AWS, load_settings(on_stt_unavailable="record_only"))
+        engine, reason = choose(STTProvider.AWS, on_stt_unavailable="record_only")
         assert engine is None
         assert "aws" in reason
 
     def test_or_it_is_refused(self) -> None:
         with pytest.raises(STTUnavailable, match="google"):
-            choose_engine(STTProvider.GOOGLE, load_settings(on_stt_unavailable="refuse"))
+            choose(STTProvider.GOOGLE, on_stt_unavailable="refuse")
 
 
 @pytest.mark.parametrize("value", [0, -1, -0.5, math.nan, math.inf, 86_401, True, "30", [30]], ids=repr)
@@ -222,11 +229,11 @@ def test_the_silence_timeout_is_the_settings_unless_the_call_has_its_own() -> No
     assert read(setting).silence_timeout_seconds == 40
     own = read(setting, silence_timeout_seconds=7)
     assert own.silence_timeout_seconds == 7
-    assert make_facts(own, setting, admin_token_valid=None).silence_seconds == 7
+    assert make_facts(own, setting, Engines(setting), admin_token_valid=None).silence_seconds == 7
 
 
 def test_ids_have_their_form_and_are_fresh() -> None:
-    made = [make_facts(read(), load_settings(), admin_token_valid=False) for _ in range(100)]
+    made = [make_facts(read(), load_settings(), Engines(load_settings()), admin_token_valid=False) for _ in range(100)]
     assert all(re.fullmatch(r"voice-[0-9a-f]{24}", facts.session_id) for facts in made)
     assert all(re.fullmatch(r"audit-[0-9a-f]{16}", facts.audit_trace_id) for facts in made)
     assert len({facts.session_id for facts in made} | {facts.audit_trace_id for facts in made}) == 200
@@ -234,8 +241,10 @@ def test_ids_have_their_form_and_are_fresh() -> None:
 
 def test_recording_is_off_unless_it_is_asked_for() -> None:
     settings = load_settings()
-    assert not make_facts(read(), settings, admin_token_valid=False).recording
-    assert make_facts(read(metadata={"recording_enabled": True}), settings, admin_token_valid=False).recording
+    assert not make_facts(read(), settings, Engines(settings), admin_token_valid=False).recording
+    assert make_facts(
+        read(metadata={"recording_enabled": True}), settings, Engines(settings), admin_token_valid=False
+    ).recording
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from agentos.core.communication.voice.sessions import directory as directory_mod
 from agentos.core.communication.voice.sessions.directory import Directory
 from agentos.core.communication.voice.sessions.door import Door, DoorLock
 from agentos.core.communication.voice.settings import load_settings
+from agentos.core.communication.voice.stt.registry import Engines
 from agentos.core.time import utc_now_ms
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
@@ -62,7 +63,7 @@ class World:
             audio_format=None,
             admin_token=None,
         )
-        self.facts: Facts = make_facts(request, load_settings(), admin_token_valid=False)
+        self.facts: Facts = make_facts(request, load_settings(), Engines(load_settings()), admin_token_valid=False)
         self.id = self.facts.session_id
         self.door = Door(
             self.id,

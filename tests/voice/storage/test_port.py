@@ -14,6 +14,7 @@ from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.storage.port import StorePort
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.stt.registry import Engines
 from machines.communication import RequestStatus
 from machines.policy import VoicePolicy
 from machines.session import STTProvider, VoiceProvider
@@ -36,7 +37,7 @@ def facts(fallback: str = "") -> Facts:
         audio_format=None,
         admin_token=None,
     )
-    made = make_facts(request, settings, admin_token_valid=False)
+    made = make_facts(request, settings, Engines(load_settings()), admin_token_valid=False)
     return type(made)(**{**{name: getattr(made, name) for name in made.__struct_fields__}, "fallback": fallback})
 
 

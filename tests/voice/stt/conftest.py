@@ -14,8 +14,10 @@ import anyio
 import pytest
 
 from actors.voice.messages import Finished, Hear, Heard, Listen, Unheard, Utterance
-from agentos.core.communication.voice.stt import base
+from agentos.core.communication.voice import extensions
+from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import AudioFormat
 from machines.session import STTProvider
 
@@ -129,7 +131,10 @@ class Desk:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.calls: dict[str, Call] = {}
-        self.port = SttPort(take=self._take, tell=self._tell, post=self._tell, room=self._room, **settings)
+        engines = Engines(load_settings())
+        self.port = SttPort(
+            take=self._take, tell=self._tell, post=self._tell, room=self._room, engines=engines, **settings
+        )
 
     def call(self, session_id: str = "voice-1") -> Call:
         self.calls[session_id] = Call(self.port, session_id)
@@ -172,15 +177,20 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "scripted-1.dist-info").mkdir(parents=True)
     (folder / "scripted-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: scripted\nVersion: 1\n")
     (folder / "scripted-1.dist-info" / "entry_points.txt").write_text(
-        "[agentos_voice.stt]\ngoogle = scripted_engine:Scripted\n"
+        "[agentos_voice.stt]\ngoogle = scripted_engine:scripted\n"
     )
     source = f"""
         import os, time
         from pathlib import Path
-        from agentos.core.communication.voice.stt.base import FinalText
+        from agentos.core.communication.voice.stt.base import FinalText, SpeechEngine
+
+        scripted = SpeechEngine(name="google", factory="scripted_engine:Scripted")
 
         class Scripted:
             settled_ms = 0
+
+            def __init__(self, configuration, options):
+                pass
 
             def start(self, session):
                 self.session, self.fed, self.settled_ms = session, 0, 0
@@ -214,6 +224,6 @@ def scripted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         """
     (folder / "scripted_engine.py").write_text(textwrap.dedent(source))
     monkeypatch.syspath_prepend(str(folder))
-    base._registered.cache_clear()  # a running program looks its plug-ins up once
+    extensions._installed.cache_clear()  # a running program looks its plug-ins up once
     yield folder
-    base._registered.cache_clear()
+    extensions._installed.cache_clear()

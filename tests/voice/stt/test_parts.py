@@ -1,6 +1,5 @@
 """The parts that need no process: packets, the account of a stream, media time, the pause after a crash."""
 
-import textwrap
 from pathlib import Path
 
 import pytest
@@ -8,8 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.voice.messages import Listen, Word
-from agentos.core.communication.voice.stt import base
-from agentos.core.communication.voice.stt.base import EngineUnavailable, make_engine, missing
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.process import search_path
 from agentos.core.communication.voice.stt.protocol import (
@@ -35,7 +32,7 @@ from machines.restart import Intensity
 from machines.session import STTProvider
 
 REQUESTS = [
-    Open(1, "voice-1", STTProvider.POCKETSPHINX, AudioEncoding.MULAW, 8_000, 2),
+    Open(1, "voice-1", "module:Engine", {"model": "small"}, {"hints": ["yes"]}, AudioEncoding.MULAW, 8_000, 2),
     Feed(1, 0, 2, b"\x00\xff" * 320),
     End(1),
     Drop(2),
@@ -199,30 +196,6 @@ def test_pauses_grow_until_it_counts_as_failed_and_a_window_forgives() -> None:
     assert not breaker.failed(162.0)
     breaker.crashed(163.0)
     assert not breaker.failed(163.0)
-
-
-def test_the_embedded_engine_is_there_and_others_say_why_not() -> None:
-    assert missing(STTProvider.POCKETSPHINX) is None
-    assert missing(STTProvider.AWS) == "no engine for 'aws' is installed"
-    with pytest.raises(EngineUnavailable, match="no engine for 'aws'"):
-        make_engine(STTProvider.AWS)
-
-
-def test_an_installed_plug_in_is_found_and_a_broken_one_is_named(
-    scripted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert missing(STTProvider.GOOGLE) is None
-    broken = tmp_path / "other" / "broken-1.dist-info"
-    broken.mkdir(parents=True)
-    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    text = """
-        [agentos_voice.stt]
-        aws = no_such_module:Engine
-        """
-    (broken / "entry_points.txt").write_text(textwrap.dedent(text))
-    monkeypatch.syspath_prepend(str(tmp_path / "other"))
-    base._registered.cache_clear()
-    assert "'no_such_module' is not installed" in str(missing(STTProvider.AWS))
 
 
 def test_a_worker_looks_for_modules_where_its_parent_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from actors.runtime.health import Beat, Heartbeat
 from actors.voice.messages import Abandon, Finish, Finished, Hear, Heard, Listen, Partial, Unheard, Utterance
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.resample import Resampler
+from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import STTProvider
 from tests.loops import ASYNCIO, TRIO, UVLOOP
@@ -212,6 +214,7 @@ def test_work_of_another_kind_is_refused() -> None:
         tell=lambda *_: None,
         post=lambda *_: None,
         room=lambda *_: None,
+        engines=Engines(load_settings()),
         workers=1,
         start_timeout_seconds=1,
         hang_timeout_seconds=1,

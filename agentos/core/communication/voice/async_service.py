@@ -1,6 +1,6 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -32,8 +32,7 @@ from agentos.core.communication.voice.errors import (
     no_room,
 )
 from agentos.core.communication.voice.providers.base import IVoiceProvider
-from agentos.core.communication.voice.providers.local import LocalProvider
-from agentos.core.communication.voice.providers.twilio import TwilioProvider
+from agentos.core.communication.voice.providers.registry import Providers
 from agentos.core.communication.voice.recording.port import MediaStatistics
 from agentos.core.communication.voice.running.admission import Admission, Load
 from agentos.core.communication.voice.running.call_traces import CallTraces
@@ -58,6 +57,8 @@ from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, S
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.storage.writer import WriterStatistics
+from agentos.core.communication.voice.stt.base import SpeechEngine
+from agentos.core.communication.voice.stt.registry import Engines
 from agentos.core.communication.voice.stt.statistics import SttStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.communication import PolicyVerdict
@@ -65,6 +66,7 @@ from machines.cross_checks import Disagreements
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
 from machines.heads import Head
+from machines.names import text_of
 from machines.policy import VoicePolicy
 from machines.problem import field_of
 from machines.recording import RecordingInfo, RecordingState
@@ -100,7 +102,8 @@ class AsyncVoiceService:
     Either `async with AsyncVoiceService() as service:`, or, in a task group of the host's own,
     `await task_group.start(service.run)` and `await service.aclose()` at the end. `settings` default to the environment;
     `policy` to the rules of the specification. With an OpenTelemetry `tracer_provider` of the host's (extra `otel`) each call
-    makes one trace when it ends. A service runs once.
+    makes one trace when it ends. `providers` and `engines` can be asked for by their names, beside those of this package and of
+    installed distributions; `UnusableExtension` is raised for one whose name is taken. A service runs once.
 
     `on_call`, a function or a coroutine function, is run with the `Call` for each call that begins, created or resumed, in a
     task of its own; a plain function must return at once. What it raises is logged, and disturbs neither the call nor the
@@ -117,18 +120,20 @@ class AsyncVoiceService:
         *,
         policy: VoicePolicy | None = None,
         tracer_provider: "TracerProvider | None" = None,
+        providers: Iterable[IVoiceProvider] = (),
+        engines: Iterable[SpeechEngine] = (),
         on_call: CallHandler | None = None,
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
         self._traces = None if tracer_provider is None else CallTraces(tracer_provider)
-        self._providers: dict[VoiceProvider, IVoiceProvider] = {
-            VoiceProvider.LOCAL: LocalProvider(),
-            VoiceProvider.TWILIO: TwilioProvider(self.settings),
-        }
+        self._providers = Providers(self.settings, providers)
+        self._engines = Engines(self.settings, engines)
         self.stream_tickets = StreamTickets()
         self._host = Host(self, on_call)
-        self._runtime = ServiceRuntime(self.settings, self.policy, self._started, self._stopped, self._host)
+        self._runtime = ServiceRuntime(
+            self.settings, self.policy, self._engines, self._started, self._stopped, self._host
+        )
         self._admission = Admission(self.settings)
         self._door_lock = DoorLock()
         self._stack = AsyncExitStack()
@@ -224,7 +229,7 @@ class AsyncVoiceService:
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
-    async def create_session(
+    async def create_session(  # noqa: PLR0913 - what a session can be asked for with, all named
         self,
         project_id: str,
         provider: VoiceProvider | str,
@@ -235,10 +240,13 @@ class AsyncVoiceService:
         admin_token: str | None = None,
         resumable: bool = False,
         silence_timeout_seconds: float | None = None,
+        stt_options: Mapping[str, Any] | None = None,
     ) -> VoiceSession:
         """Open a session; it is there when its creation is durable in evidence.
 
-        The provider and the engine are members of their enums, or their values, as in HTTP (`"local"`, `"whisper_local"`).
+        The provider and the engine are members of their enums, or their values, as in HTTP (`"local"`, `"whisper_local"`), or
+        names that were handed over to the service or registered by an installed distribution. `stt_options` is what is asked of
+        the engine, a JSON object; each engine says which options it takes.
 
         `metadata` is a JSON object; the keys `sensitive_data`, `international_call`, `recording_enabled`,
         `requires_data_access` (booleans), `from_number` and `admin_token` mean something to the policy. Recording is off
@@ -247,9 +255,10 @@ class AsyncVoiceService:
         in which nobody speaks for `silence_timeout_seconds` ends, with the reason `silence`; None means what the settings say.
 
         Raises `InvalidRequest` (a `ValueError`) naming the field, `ProviderNotConfigured` (a `ValueError`) naming the
-        variable, `STTUnavailable` (a `ValueError`), `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded`
-        when there is no room, `Draining` when the service is about to end, `EvidenceUnavailable` (an `OSError`) when the record
-        can't be made durable, `Unrecordable` (a `ValueError`) when something in it can't be recorded at all, `ServiceClosed`.
+        variable, `UnusableExtension` (a `ValueError`) naming the distribution, `STTUnavailable` (a `ValueError`),
+        `PolicyDenied` (a `PermissionError`) with the verdict, `Overloaded` when there is no room, `Draining` when the service
+        is about to end, `EvidenceUnavailable` (an `OSError`) when the record can't be made durable, `Unrecordable` (a
+        `ValueError`) when something in it can't be recorded at all, `ServiceClosed`.
         """
         self._runtime.resources_for_a_call()
         settings = self.settings
@@ -257,18 +266,19 @@ class AsyncVoiceService:
             self.policy,
             settings,
             project_id=project_id,
-            provider=provider,
-            stt_provider=stt_provider,
+            provider=self._providers.named(provider),
+            stt_provider=self._engines.named(stt_provider),
             metadata=metadata,
             audio_format=audio_format,
             admin_token=admin_token,
             resumable=resumable,
             silence_timeout_seconds=silence_timeout_seconds,
+            stt_options=stt_options,
         )
         self._check_provider(request.provider)
         token_valid = None if request.admin_token is None else await self._token_valid(request.admin_token)
-        slow = self._providers[request.provider].can_be_slowed
-        facts = make_facts(request, settings, admin_token_valid=token_valid, can_be_slowed=slow)
+        slow = self._providers.provider(request.provider).can_be_slowed
+        facts = make_facts(request, settings, self._engines, admin_token_valid=token_valid, can_be_slowed=slow)
         resources = self._runtime.resources_for_a_call()
         if facts.stt_engine is not None and (behind := self._does_without_transcript(resources)):
             facts = replace(facts, stt_engine=None, fallback=behind)
@@ -317,8 +327,8 @@ class AsyncVoiceService:
             self.policy,
             self.settings,
             project_id=project_id,
-            provider=provider,
-            stt_provider=stt_provider,
+            provider=self._providers.named(provider),
+            stt_provider=self._engines.named(stt_provider),
             metadata=metadata,
             audio_format=None,
             admin_token=admin_token,
@@ -349,8 +359,11 @@ class AsyncVoiceService:
         waiting = resources.recovery.orphans.session(session_id)
         slow = True
         if waiting is not None:
+            if not self._providers.has(text_of(waiting.provider)):
+                problem = f"its provider {waiting.provider!r} is not registered here"
+                raise NotResumable(session_id, waiting.state, problem)
             self._check_provider(waiting.provider)
-            slow = self._providers[waiting.provider].can_be_slowed
+            slow = self._providers.provider(waiting.provider).can_be_slowed
             needed = ports_of(transcribed=waiting.stt_engine != "none")
             self._admission.check(len(resources.directory), resources.meter.load, needed)
             _check_home(resources)
@@ -560,12 +573,17 @@ class AsyncVoiceService:
         self._runtime.resources().store_port.note(record)
 
     def get_provider(self, provider_type: VoiceProvider | str) -> IVoiceProvider:
-        """The provider of this type. Raises `InvalidRequest` (a `ValueError`) when there is none."""
-        provider_type = member(VoiceProvider, provider_type)
-        provider = self._providers.get(provider_type) if isinstance(provider_type, VoiceProvider) else None
-        if provider is None:
-            raise InvalidRequest(f"provider must be a VoiceProvider, got {provider_type!r}", field="provider")
-        return provider
+        """The provider of this type, or of this registered name. Raises `InvalidRequest` (a `ValueError`) when there is none,
+        `UnusableExtension` (a `ValueError`) for one that is installed and broken."""
+        return self._providers.provider(provider_type)
+
+    def provider_names(self) -> tuple[str, ...]:
+        """What can be asked for as `provider`: this package's own, those handed over, those of installed distributions."""
+        return self._providers.names()
+
+    def engine_names(self) -> tuple[str, ...]:
+        """What can be asked for as `stt_provider`, whether or not it is installed: the members, and what was registered."""
+        return self._engines.names()
 
     def statistics(self) -> ServiceStatistics:
         """How the service is at this moment."""
@@ -656,18 +674,17 @@ class AsyncVoiceService:
         """How frames get into a session's mailbox."""
         return self._runtime.system.tell
 
-    def _check_provider(self, provider: VoiceProvider) -> None:
-        chosen = self._providers[provider]
-        valid, problem = chosen.validate_config()
+    def _check_provider(self, name: VoiceProvider | str) -> None:
+        valid, problem = self._providers.provider(name).validate_config()
         if not valid:
-            raise ProviderNotConfigured(provider.value, field_of(problem), str(problem))
+            raise ProviderNotConfigured(text_of(name), field_of(problem), str(problem))
 
     def _started(self, session: VoiceSession) -> None:
-        self._providers[session.provider].on_session_created(session.session_id, session.metadata)
+        self._providers.provider(session.provider).on_session_created(session.session_id, session.metadata)
 
     def _stopped(self, session: VoiceSession, events: Sequence[VoiceEvent]) -> None:
         try:
-            self._providers[session.provider].on_session_stopped(session.session_id)
+            self._providers.provider(session.provider).on_session_stopped(session.session_id)
         finally:
             if self._traces is not None:
                 self._traces.ended(session, events)

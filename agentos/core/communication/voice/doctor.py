@@ -13,11 +13,14 @@ import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from agentos.core.communication.voice.errors import UnusableExtension
 
 DISTRIBUTION: Final = "agentos-voice"
 OWN_PACKAGES: Final = ("actors", "machines")
@@ -62,7 +65,8 @@ def examine(home: Path | None = None) -> list[Check]:
         ("database", lambda: _database(home)),
         ("recordings", lambda: _recordings(home)),
         ("heads", lambda: _heads(home)),
-        ("speech to text", _engines),
+        ("providers", lambda: _ways_in(home)),
+        ("speech to text", lambda: _engines(home)),
         ("sample", _sample),
     ]
     return [found for name, check in checks for found in _made(name, check)]
@@ -390,30 +394,76 @@ def _heads(home: Path | None) -> Iterator[Check]:
         yield Check("heads", Level.OK, text)
 
 
-def _engines() -> Iterator[Check]:
-    from agentos.core.communication.voice.running.request import EMBEDDED  # noqa: PLC0415 - as above
-    from agentos.core.communication.voice.stt.base import missing  # noqa: PLC0415
-    from machines.session import STTProvider  # noqa: PLC0415
+def _ways_in(home: Path | None) -> Iterator[Check]:
+    from agentos.core.communication.voice.errors import UnusableExtension  # noqa: PLC0415 - as below
+    from agentos.core.communication.voice.providers.registry import Providers  # noqa: PLC0415
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
+    from machines.session import VoiceProvider  # noqa: PLC0415
 
-    absent = {provider: reason for provider in STTProvider if (reason := missing(provider)) is not None}
-    ready = [provider.value for provider in STTProvider if provider not in absent]
-    if EMBEDDED in absent:
-        yield Check("speech to text", Level.FAIL, absent[EMBEDDED], "install it again: pip install pocketsphinx")
-    else:
+    providers = Providers(load_settings() if home is None else load_settings(home=home))
+    own = {member.value for member in VoiceProvider}
+    ready, others = [], []
+    for name in providers.names():
+        try:
+            valid, problem = providers.provider(name).validate_config()
+        except UnusableExtension as error:
+            others.append(_unusable(f"provider {name}", error))
+            continue
+        if valid:
+            ready.append(name)
+        elif name in own:
+            others.append(Check(f"provider {name}", Level.OK, f"{problem} (optional)"))
+        else:
+            others.append(Check(f"provider {name}", Level.WARN, str(problem), "set what it says is missing"))
+    yield Check("providers", Level.OK, f"ready: {', '.join(ready)}")
+    yield from others
+    yield from _left_aside("provider", providers.taken())
+
+
+def _engines(home: Path | None) -> Iterator[Check]:
+    from agentos.core.communication.voice.errors import UnusableExtension  # noqa: PLC0415 - as above
+    from agentos.core.communication.voice.running.request import EMBEDDED  # noqa: PLC0415
+    from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
+    from agentos.core.communication.voice.stt.registry import Engines, EngineUnavailable  # noqa: PLC0415
+
+    engines = Engines(load_settings() if home is None else load_settings(home=home))
+    ready, others = [], []
+    for name in engines.names():
+        reason = engines.missing(name)
+        if reason is None:
+            ready.append(name)
+        elif name != EMBEDDED.value:
+            try:
+                engines.engine(name)
+                others.append(Check(f"engine {name}", Level.WARN, reason, "install or set what it says is missing"))
+            except EngineUnavailable:
+                others.append(Check(f"engine {name}", Level.OK, f"{reason} (optional)"))
+            except UnusableExtension as error:
+                others.append(_unusable(f"engine {name}", error))
+    if EMBEDDED.value in ready:
         yield Check("speech to text", Level.OK, f"ready: {', '.join(ready)}")
-    others = {provider: reason for provider, reason in absent.items() if provider is not EMBEDDED}
-    for provider, reason in others.items():
-        broken = "registered" in reason
-        advice = "install that module" if broken else ""
-        found = reason if broken else f"{reason} (optional)"
-        yield Check(f"engine {provider.value}", Level.WARN if broken else Level.OK, found, advice)
+    else:
+        reason = engines.missing(EMBEDDED) or ""
+        yield Check("speech to text", Level.FAIL, reason, "install it again: pip install pocketsphinx")
+    yield from others
+    yield from _left_aside("engine", engines.taken())
+
+
+def _unusable(name: str, error: "UnusableExtension") -> Check:
+    return Check(name, Level.WARN, str(error), f"repair or uninstall {error.distribution}")
+
+
+def _left_aside(kind: str, taken: Mapping[str, str]) -> Iterator[Check]:
+    for name, distribution in taken.items():
+        found = f"{distribution} offers one, which is left aside: the name is this package's own"
+        yield Check(f"{kind} {name}", Level.WARN, found, f"uninstall {distribution}, or have its name changed")
 
 
 def _sample() -> Iterator[Check]:
     from agentos.core.communication.voice.audio.files import AudioFileError, SoundFile  # noqa: PLC0415 - as above
-    from agentos.core.communication.voice.running.request import EMBEDDED  # noqa: PLC0415
     from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT  # noqa: PLC0415
     from agentos.core.communication.voice.stt.base import FinalText, make_engine  # noqa: PLC0415
+    from agentos.core.communication.voice.stt.registry import OWN  # noqa: PLC0415
     from machines.audio import FRAMES_PER_SECOND, AudioFormat  # noqa: PLC0415
 
     try:
@@ -421,7 +471,8 @@ def _sample() -> Iterator[Check]:
     except AudioFileError as error:
         yield Check("sample", Level.FAIL, str(error), "install agentos-voice again")
         return
-    engine = make_engine(EMBEDDED)
+    (embedded,) = OWN
+    engine = make_engine(embedded.factory, embedded.configuration, {})
     engine.start("doctor")
     results = [result for block in blocks for result in engine.feed(block)] + engine.finish()
     heard = " ".join(result.text for result in results if isinstance(result, FinalText))

@@ -238,6 +238,21 @@ class ProviderNotConfigured(VoiceError, ValueError):
         self.variable = variable
 
 
+class UnusableExtension(VoiceError, ValueError):
+    """A provider or an engine that somebody brought along can't be used as it is; nothing was done.
+
+    `group` is what it was brought along as ("agentos_voice.providers" or "agentos_voice.stt"), `name` what it is called,
+    `distribution` the installed distribution that offers it, None for what the host handed over.
+    """
+
+    def __init__(self, group: str, name: str, problem: str, *, distribution: str | None = None) -> None:
+        whose = "handed over to the service" if distribution is None else f"of the distribution {distribution}"
+        super().__init__(f"{name!r} ({group}), {whose}, can't be used: {problem}")
+        self.group = group
+        self.name = name
+        self.distribution = distribution
+
+
 class StopNotConfirmed(VoiceError, TimeoutError):
     """The session did not say that it has stopped, within all its deadlines; it may still be stopping. `session_id` is the
     session. This is a fault of ours: the session's parts and their supervisor failed together."""

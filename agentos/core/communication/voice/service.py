@@ -12,7 +12,7 @@ import queue
 import threading
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from math import inf
@@ -42,6 +42,7 @@ from agentos.core.communication.voice.sessions.stream_tickets import StreamTicke
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.chain import StoredLink
 from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, SessionKey, SessionPage
+from agentos.core.communication.voice.stt.base import SpeechEngine
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict
 from machines.cross_checks import Disagreements
@@ -105,7 +106,7 @@ class VoiceService:
     then: sessions are stopped, evidence and recordings are flushed.
 
     In a thread that runs an event loop its methods work, but they block that loop, and a warning says so once. The errors
-    that its methods raise are those of `AsyncVoiceService`, and so is `tracer_provider`.
+    that its methods raise are those of `AsyncVoiceService`, and so are `tracer_provider`, `providers` and `engines`.
 
     `on_call` is run with the `BlockingCall` for each call that begins, created or resumed, in a thread of its own. What it
     raises is logged. A drain waits for it; when the service closes, it has five seconds from the end of the last call, and is
@@ -118,11 +119,14 @@ class VoiceService:
         *,
         policy: VoicePolicy | None = None,
         tracer_provider: "TracerProvider | None" = None,
+        providers: Iterable[IVoiceProvider] = (),
+        engines: Iterable[SpeechEngine] = (),
         on_call: BlockingCallHandler | None = None,
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
         self._tracer_provider = tracer_provider
+        self._providers, self._engines = tuple(providers), tuple(engines)
         self._on_call = on_call
         self._call_threads = anyio.CapacityLimiter(inf)  # one a call, and calls have a limit of their own
         self._lock = threading.RLock()  # a signal handler may close the service in the middle of anything
@@ -203,7 +207,7 @@ class VoiceService:
 
     # --- sessions --------------------------------------------------------------------------------------------------
 
-    def create_session(
+    def create_session(  # noqa: PLR0913 - as above
         self,
         project_id: str,
         provider: VoiceProvider | str,
@@ -214,6 +218,7 @@ class VoiceService:
         admin_token: str | None = None,
         resumable: bool = False,
         silence_timeout_seconds: float | None = None,
+        stt_options: Mapping[str, Any] | None = None,
     ) -> VoiceSession:
         """Open a session; see `AsyncVoiceService.create_session`."""
 
@@ -227,6 +232,7 @@ class VoiceService:
                 admin_token=admin_token,
                 resumable=resumable,
                 silence_timeout_seconds=silence_timeout_seconds,
+                stt_options=stt_options,
             )
 
         return self._call(call)
@@ -376,6 +382,22 @@ class VoiceService:
 
         return self._call(call)
 
+    def provider_names(self) -> tuple[str, ...]:
+        """What can be asked for as `provider`; see `AsyncVoiceService.provider_names`."""
+
+        async def call(service: AsyncVoiceService) -> tuple[str, ...]:
+            return service.provider_names()
+
+        return self._call(call)
+
+    def engine_names(self) -> tuple[str, ...]:
+        """What can be asked for as `stt_provider`; see `AsyncVoiceService.engine_names`."""
+
+        async def call(service: AsyncVoiceService) -> tuple[str, ...]:
+            return service.engine_names()
+
+        return self._call(call)
+
     def statistics(self) -> ServiceStatistics:
         """How the service is at this moment."""
 
@@ -486,6 +508,8 @@ class VoiceService:
             self.settings,
             policy=self.policy,
             tracer_provider=self._tracer_provider,
+            providers=self._providers,
+            engines=self._engines,
             on_call=None if self._on_call is None else self._handle,
         )
         async with anyio.from_thread.BlockingPortal() as portal:

@@ -32,11 +32,10 @@ from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import TOKEN_VARIABLE, VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.audio import AudioFormat
+from machines.names import text_of
 from machines.recording import RecordingState
-from machines.session import EndReason, FrameAccount, Quality, SessionResult, STTProvider
+from machines.session import EndReason, FrameAccount, Quality, SessionResult
 from machines.strict_json import read_strictly
-
-EngineName = Literal["pocketsphinx", "whisper_local", "google", "azure", "aws"]
 
 
 def call(  # noqa: PLR0913 - each is an option of the command
@@ -49,7 +48,10 @@ def call(  # noqa: PLR0913 - each is an option of the command
         bool, Parameter(negative=(), help="Play as fast as the session takes it, not in real time.")
     ] = False,
     record: Annotated[bool, Parameter(negative="--no-record", help="Record the call.")] = True,
-    stt: Annotated[EngineName, Parameter(help="The speech-to-text engine to ask for.")] = "pocketsphinx",
+    stt: Annotated[
+        str, Parameter(help="The speech-to-text engine to ask for; `agentos-voice doctor` says which there are.")
+    ] = "pocketsphinx",
+    stt_options: Annotated[str, Parameter(help="What to ask of the engine, a JSON object.")] = "{}",
     project: Annotated[str, Parameter(help="The project that the session belongs to.")] = "command-line",
     metadata: Annotated[str, Parameter(help="The session's metadata, a JSON object.")] = "{}",
     admin_token: Annotated[
@@ -71,11 +73,12 @@ def call(  # noqa: PLR0913 - each is an option of the command
     settings = load_settings(**({} if home is None else {"home": home}))
     configure_logging(settings.log_level)
     given = _metadata(metadata, record=record)
+    options = _object(stt_options, "--stt-options")
     audio_format = AudioFormat()
     path = SAMPLE if file is None else file
     sound = SoundFile(path, audio_format)
     notice = sound.check()
-    plan = CallPlan(sound, audio_format, project, STTProvider(stt), given, admin_token, fast, silence_timeout)
+    plan = CallPlan(sound, audio_format, project, stt, options, given, admin_token, fast, silence_timeout)
     if sys.stdout.isatty() and not json_output:
         with LiveView(terminal(), seconds=sound.duration_seconds) as view:
             played = _run(plan, settings, view, loop or settings.loop)
@@ -90,15 +93,20 @@ def _run(plan: CallPlan, settings: VoiceSettings, view: View, loop: Literal["asy
 
 def _metadata(text: str, *, record: bool) -> dict[str, Any]:
     """The metadata asked for; recording is asked for unless it, or `--no-record`, says otherwise."""
-    try:
-        given = read_strictly(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"--metadata must be a JSON object, and it is no JSON: {error}") from None
-    if not isinstance(given, dict):
-        raise InputError(f"--metadata must be a JSON object like '{{\"key\": 1}}', got {text!r}")
+    given = _object(text, "--metadata")
     if not record:
         return {**given, "recording_enabled": False}
     return {"recording_enabled": True, **given}
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    try:
+        given = read_strictly(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{option} must be a JSON object, and it is no JSON: {error}") from None
+    if not isinstance(given, dict):
+        raise InputError(f"{option} must be a JSON object like '{{\"key\": 1}}', got {text!r}")
+    return given
 
 
 class _Evidence(NamedTuple):
@@ -151,7 +159,7 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
         "seconds": seconds,
         "took_seconds": played.took_seconds,
         "risk_tier": session.risk_tier.value,
-        "stt_provider": session.stt_provider.value,
+        "stt_provider": text_of(session.stt_provider),
         "stt_engine": session.stt_engine,
         "stt_fallback": played.fallback,
         "transcript": result.transcript,

@@ -66,6 +66,7 @@ def exit_code(error: BaseException) -> int:
     codes: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
         ((InputError, AudioFileError, ModelError, errors.SessionNotFound), USAGE),
         ((errors.InvalidRequest, errors.Unrecordable, errors.SettingsError, errors.ProviderNotConfigured), USAGE),
+        ((errors.UnusableExtension,), USAGE),
         ((errors.PolicyDenied,), DENIED),
         ((errors.EvidenceNotDurable, errors.EvidenceUnavailable), EVIDENCE),
         ((errors.Overloaded, errors.Draining, errors.STTUnavailable), UNAVAILABLE),

@@ -27,7 +27,7 @@ from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.time import monotonic_ms
 from machines.audio import FRAME_MS, FRAMES_PER_SECOND, AudioFormat
 from machines.events import VoiceEvent, VoiceEventType
-from machines.session import STTProvider, VoiceProvider, VoiceSession
+from machines.session import VoiceProvider, VoiceSession
 
 FRAMES_AT_ONCE: Final = 10  # with `fast`: large enough to be quick, small enough for the loop to go on in between
 RECORDING_SECONDS: Final = 60.0  # for a recording of ten hours
@@ -60,7 +60,8 @@ class CallPlan:
     sound: SoundFile
     audio_format: AudioFormat
     project_id: str
-    stt_provider: STTProvider
+    stt_provider: str
+    stt_options: Mapping[str, Any]
     metadata: Mapping[str, Any]
     admin_token: str | None = field(repr=False)
     fast: bool
@@ -141,6 +142,7 @@ class _Playback:
                     audio_format=plan.audio_format,
                     admin_token=plan.admin_token,
                     silence_timeout_seconds=plan.silence_timeout_seconds,
+                    stt_options=plan.stt_options,
                 )
                 listeners.start_soon(self._listen, service, session.session_id)
                 problem = await self._play(service, session.session_id)

@@ -70,14 +70,18 @@ class VoiceClient:
         admin_token: str | None = None,
         resumable: bool = False,
         silence_timeout_seconds: float | None = None,
+        stt_options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> JSON:
         """Open a session. With an `idempotency_key` it can be asked for again and is made once.
 
-        It ends when nobody speaks for `silence_timeout_seconds`; None leaves that to the server's settings.
+        It ends when nobody speaks for `silence_timeout_seconds`; None leaves that to the server's settings. `stt_options` is
+        what is asked of the engine.
         """
         body = _request(project_id, provider, stt_provider, metadata, admin_token)
         body["resumable"] = resumable
+        if stt_options:
+            body["stt_options"] = dict(stt_options)
         if silence_timeout_seconds is not None:
             body["silence_timeout_seconds"] = silence_timeout_seconds
         if audio_format is not None:

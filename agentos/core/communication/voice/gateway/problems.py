@@ -72,6 +72,12 @@ KINDS: Final[Mapping[type[VoiceError], Kind]] = MappingProxyType(
         errors.EvidenceNotDurable: Kind(202, "evidence-not-durable", "Stopped, and its final record is not stored yet"),
         errors.STTUnavailable: Kind(422, "stt-unavailable", "The speech-to-text engine can't be had"),
         errors.ProviderNotConfigured: Kind(422, "provider-not-configured", "The provider is not configured"),
+        errors.UnusableExtension: Kind(
+            503,
+            "unusable-extension",
+            "A provider or an engine can't be used",
+            "what is registered under this name can't be used on this server; its log says why",
+        ),
         errors.StopNotConfirmed: Kind(504, "stop-not-confirmed", "The session did not confirm that it stopped"),
         errors.Draining: Kind(503, "draining", "The service takes no new calls"),
         errors.ServiceClosed: Kind(503, "service-closed", "The service has ended"),

@@ -18,6 +18,7 @@ from machines.cross_checks import Disagreements
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
 from machines.heads import HeadState
+from machines.names import MAX_NAME, text_of
 from machines.recording import RecordingInfo, RecordingState
 from machines.session import (
     AudioMismatch,
@@ -91,6 +92,7 @@ _SESSION: Final = {
     "provider": "local",
     "stt_provider": "pocketsphinx",
     "stt_engine": "pocketsphinx",
+    "stt_options": {},
     "state": "stopped",
     "created_at": _AT,
     "last_activity_at": "2026-03-01T12:00:03.125Z",
@@ -144,8 +146,17 @@ class PolicyQuestion(BaseModel):
     model_config = _like({"project_id": "demo", "provider": "local", "metadata": {"recording_enabled": True}})
 
     project_id: str = Field(min_length=1, max_length=MAX_PROJECT_ID, description="Whose session it is.")
-    provider: VoiceProvider = Field(default=VoiceProvider.LOCAL, description="How the call reaches the service.")
-    stt_provider: STTProvider = Field(default=STTProvider.POCKETSPHINX, description="The speech-to-text engine.")
+    provider: str = Field(
+        default=VoiceProvider.LOCAL.value,
+        max_length=MAX_NAME,
+        description="How the call reaches the service: `local`, `twilio`, or a provider that is registered on the server.",
+    )
+    stt_provider: str = Field(
+        default=STTProvider.POCKETSPHINX.value,
+        max_length=MAX_NAME,
+        description="The speech-to-text engine: `pocketsphinx`, `whisper_local`, `google`, `azure`, `aws`, or one that is "
+        "registered on the server.",
+    )
     metadata: dict[str, Any] = Field(
         default_factory=dict,
         description="Anything, kept with the session. `sensitive_data`, `international_call`, `recording_enabled` and "
@@ -163,6 +174,9 @@ class NewSession(PolicyQuestion):
 
     audio_format: AudioFormat | None = Field(
         default=None, description="What the audio will be; 16 kHz mono, 16 bit, if not given."
+    )
+    stt_options: dict[str, Any] = Field(
+        default_factory=dict, description="What is asked of the engine; each engine says which options it takes."
     )
     resumable: bool = Field(default=False, description="Whether its caller comes back when the process dies.")
     silence_timeout_seconds: float | None = Field(
@@ -254,9 +268,10 @@ class SessionView(BaseModel):
 
     session_id: str
     project_id: str
-    provider: VoiceProvider
-    stt_provider: STTProvider = Field(description="The engine that was asked for.")
+    provider: str = Field(description="`local`, `twilio`, or a provider that is, or was, registered on the server.")
+    stt_provider: str = Field(description="The engine that was asked for.")
     stt_engine: str = Field(description='The engine that runs; "none" when the session only records.')
+    stt_options: dict[str, Any] = Field(description="What that engine is asked for, with its defaults.")
     state: VoiceSessionState
     created_at: datetime
     last_activity_at: datetime
@@ -274,8 +289,17 @@ class SessionView(BaseModel):
     @classmethod
     def of(cls, session: VoiceSession) -> Self:
         """The view of a session."""
-        same = {name: getattr(session, name) for name in cls.model_fields if name != "result"}
-        return cls(**same, result=None if session.result is None else ResultView.of(session.result))
+        same: dict[str, Any] = {
+            name: getattr(session, name)
+            for name in cls.model_fields
+            if name not in {"provider", "stt_provider", "result"}
+        }
+        return cls(
+            **same,
+            provider=text_of(session.provider),
+            stt_provider=text_of(session.stt_provider),
+            result=None if session.result is None else ResultView.of(session.result),
+        )
 
 
 class SessionPageView(BaseModel):

@@ -4,13 +4,30 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from machines.communication import RiskLevel
+
 
 class IVoiceProvider(ABC):
-    """A way for calls to reach the service.
+    """A way for calls to reach the service: four methods, of which two hooks are optional, and what has a default.
 
-    The two hooks are optional. They are called in the thread of the service's loop, must return quickly, and must not call
-    the service; what they raise is logged and does not disturb the call.
+    The hooks are called in the thread of the service's loop, must return quickly, and must not call the service; what they
+    raise is logged and does not disturb the call.
     """
+
+    @property
+    def name(self) -> str:
+        """What sessions call it: a lower-case letter, then letters, digits, `_` and `-`. As `get_session_metadata` says under
+        `provider`, unless a class says otherwise. An entry point gives its own name."""
+        return str(self.get_session_metadata().get("provider", ""))
+
+    @property
+    def risk_tier(self) -> RiskLevel:
+        """The tier that its calls start from, where the policy does not know it: as `get_session_metadata` says under
+        `risk_level`, MEDIUM if it says nothing that is a tier. Read once, when the service first looks at the provider."""
+        try:
+            return RiskLevel(self.get_session_metadata().get("risk_level"))
+        except ValueError:
+            return RiskLevel.MEDIUM
 
     @property
     def can_be_slowed(self) -> bool:

@@ -26,8 +26,9 @@ from machines.communication import PolicyVerdict
 from machines.events import VoiceEvent
 from machines.frozen import FrozenDict
 from machines.losses import Losses, Lost
+from machines.names import engine_named
 from machines.reasons import PROCESS_DIED
-from machines.session import FrameAccount, STTProvider, VoiceSession
+from machines.session import FrameAccount, VoiceSession
 
 
 class Restored(NamedTuple):
@@ -157,7 +158,7 @@ def _facts(session: VoiceSession, dead: DeadSession) -> Facts:
         project_id=session.project_id,
         provider=session.provider,
         stt_provider=session.stt_provider,
-        stt_engine=None if session.stt_engine == "none" else STTProvider(session.stt_engine),
+        stt_engine=None if session.stt_engine == "none" else engine_named(session.stt_engine),
         fallback=str(fallback),
         audio_format=session.audio_format,
         recording=session.recording_enabled,
@@ -168,4 +169,5 @@ def _facts(session: VoiceSession, dead: DeadSession) -> Facts:
         created_at_ms=round(session.created_at.timestamp() * 1000),
         resumable=True,
         silence_seconds=session.silence_timeout_seconds,
+        stt_options=FrozenDict(session.stt_options),
     )

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from machines.events import VoiceEvent, VoiceEventType
+from machines.names import text_of
 from machines.session import EndReason, VoiceSession, VoiceSessionState
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _facts(session: VoiceSession) -> dict[str, Any]:
         "voice.session_id": session.session_id,
         "voice.project_id": session.project_id,
         "voice.audit_trace_id": session.audit_trace_id,
-        "voice.provider": session.provider.value,
+        "voice.provider": text_of(session.provider),
         "voice.stt_engine": session.stt_engine,
         "voice.risk_tier": session.risk_tier.value,
     }

@@ -33,6 +33,7 @@ from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import FRAMES_PER_SECOND
 from machines.events import VoiceEvent
 from machines.policy import VoicePolicy
@@ -60,6 +61,7 @@ class ServiceResources:
         files: Files,
         settings: VoiceSettings,
         system: ActorSystem,
+        engines: Engines,
         on_started: SessionHook,
         on_stopped: EndedHook,
     ) -> None:
@@ -103,6 +105,7 @@ class ServiceResources:
             room=partial(self.directory.room, SPEECH),
             tell=system.tell,
             post=system.post,
+            engines=engines,
             workers=settings.stt_workers,
             start_timeout_seconds=settings.stt_start_timeout_seconds,
             hang_timeout_seconds=settings.stt_hang_timeout_seconds,

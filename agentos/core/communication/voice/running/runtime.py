@@ -31,6 +31,7 @@ from agentos.core.communication.voice.running.resources import (
 )
 from agentos.core.communication.voice.sessions.directory import Directory, Listing
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.stt.registry import Engines
 from agentos.core.time import monotonic_seconds
 from machines.policy import VoicePolicy
 from machines.session import EndReason, VoiceSession, VoiceSessionState
@@ -45,7 +46,13 @@ class ServiceRuntime:
     `on_stopped` their events. The `host` is told of calls."""
 
     def __init__(
-        self, settings: VoiceSettings, policy: VoicePolicy, on_started: SessionHook, on_stopped: EndedHook, host: Host
+        self,
+        settings: VoiceSettings,
+        policy: VoicePolicy,
+        engines: Engines,
+        on_started: SessionHook,
+        on_stopped: EndedHook,
+        host: Host,
     ) -> None:
         seconds = settings.slow_step_seconds
         self.system = ActorSystem(
@@ -55,6 +62,7 @@ class ServiceRuntime:
         self.supervisor: Ref
         self._settings = settings
         self._policy = policy
+        self._engines = engines
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._host = host
@@ -81,7 +89,9 @@ class ServiceRuntime:
         resources: ServiceResources | None = None
         try:
             files = await open_files(self._settings)
-            resources = ServiceResources(files, self._settings, self.system, self._started, self._on_stopped)
+            resources = ServiceResources(
+                files, self._settings, self.system, self._engines, self._started, self._on_stopped
+            )
             ready = anyio.Event()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._serve, resources, ready)

@@ -31,6 +31,7 @@ from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
 from machines.frozen import FrozenDict, frozen
 from machines.losses import counted
+from machines.names import text_of
 from machines.reasons import LATE, NO_ENGINE, SESSION_FAILED
 from machines.session import EndReason, FrameAccount, SessionResult, VoiceSession, VoiceSessionState
 
@@ -225,7 +226,7 @@ class Directory:
         """What became of the sessions so far."""
         listings = tuple(self._listings.values())
         return self._counts.statistics(
-            ("opening" if one.session is None else one.session.state.value, one.facts.provider.value)
+            ("opening" if one.session is None else one.session.state.value, text_of(one.facts.provider))
             for one in listings
         )
 
@@ -341,7 +342,8 @@ class Directory:
             policy_verdict=known,
             audit_trace_id=facts.audit_trace_id,
             metadata=facts.metadata,
-            stt_engine="none" if facts.stt_engine is None else facts.stt_engine.value,
+            stt_engine="none" if facts.stt_engine is None else text_of(facts.stt_engine),
+            stt_options=facts.stt_options,
             audio_format=facts.audio_format,
             recording_enabled=facts.recording,
             resumable=facts.resumable,
@@ -474,10 +476,10 @@ def _events_of(work: Changed, before: VoiceSessionState | None) -> list[_News]:
         ]
     if before is not None:
         return [(VoiceEventType.STATE_CHANGED, (("state", state.value),))]
-    runs = "none" if facts.stt_engine is None else facts.stt_engine.value
+    runs = "none" if facts.stt_engine is None else text_of(facts.stt_engine)
     events: list[_News] = [(VoiceEventType.SESSION_STARTED, (("state", state.value), ("stt_engine", runs)))]
     if facts.fallback:
-        why = (("asked", facts.stt_provider.value), ("runs", runs), ("reason", facts.fallback))
+        why = (("asked", text_of(facts.stt_provider)), ("runs", runs), ("reason", facts.fallback))
         events.append((VoiceEventType.STT_FALLBACK, why))
     return events
 

@@ -21,6 +21,7 @@ from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RiskLevel
 from machines.events import VoiceEvent
 from machines.evidence import EvidenceRecord
+from machines.names import text_of
 from machines.operations import AUDIO_ACCOUNTED, SESSION_RESUMED
 from machines.session import EndReason, VoiceSessionState
 
@@ -216,14 +217,15 @@ class StorePort:
             request_summary={
                 "session_id": facts.session_id,
                 "project_id": facts.project_id,
-                "provider": facts.provider.value,
-                "stt_provider": facts.stt_provider.value,
-                "stt_engine": "none" if facts.stt_engine is None else facts.stt_engine.value,
+                "provider": text_of(facts.provider),
+                "stt_provider": text_of(facts.stt_provider),
+                "stt_engine": "none" if facts.stt_engine is None else text_of(facts.stt_engine),
                 "stt_fallback": facts.fallback,
                 "audio_format": str(facts.audio_format),
                 "recording_enabled": facts.recording,
                 "silence_timeout_seconds": facts.silence_seconds,
                 "metadata": facts.metadata,
+                **({"stt_options": facts.stt_options} if facts.stt_options else {}),
             },
             response_summary={
                 "state": None if draft.state is None else draft.state.value,

@@ -1,29 +1,22 @@
-"""What a speech-to-text engine is, and which engines there are.
+"""What a speech-to-text engine is, for the service that offers it and for the worker process that runs it.
 
-An engine runs in a worker process, so it may block, hold the interpreter lock, or crash without harm to the calls. Besides
-the embedded one, any installed distribution can bring an engine: an entry point in the group `agentos_voice.stt`, named
-with the value of an `STTProvider`, pointing at a class that is an `Engine` and is made without arguments.
+An engine runs in a worker process, so it may block, hold the interpreter lock, or crash without harm to the calls. The service
+knows its `SpeechEngine`: a name, where the engine is imported from, its configuration, and what a session may ask of it. The
+worker imports it, makes an `Engine` of configuration and options, and feeds it. `registry` says which engines there are.
 """
 
 import sys
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+
+from pydantic import BaseModel, ConfigDict
 
 from actors.voice.messages import Word
-from machines.session import STTProvider
 
 SAMPLE_RATE: Final = 16_000
-ENTRY_POINT_GROUP: Final = "agentos_voice.stt"
-
-ENGINES: Final = MappingProxyType(
-    {STTProvider.POCKETSPHINX: "agentos.core.communication.voice.stt.pocketsphinx:PocketsphinxEngine"}
-)
-_NEEDS: Final = MappingProxyType({STTProvider.POCKETSPHINX: "pocketsphinx"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +42,8 @@ Result = PartialText | FinalText
 class Engine(Protocol):
     """One stream at a time of mono signed 16 bit little-endian samples at 16 kHz, turned into text.
 
-    After `finish` or `abort` the engine is used again for another session with `start`: nothing that it learned from one
-    may show in the next. What a method raises ends the stream; the engine is then thrown away.
+    After `finish` or `abort` the engine is used again, with `start`, for another session with the same options: nothing that it
+    learned from one may show in the next. What a method raises ends the stream; the engine is then thrown away.
     """
 
     @property
@@ -79,48 +72,47 @@ class Engine(Protocol):
         ...
 
 
-class EngineUnavailable(Exception):
-    """The engine can't be had; the text says why."""
+class NoOptions(BaseModel):
+    """Of an engine that leaves a session nothing to choose."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def missing(provider: STTProvider) -> str | None:
-    """Why `provider` can't be had, or None when it is installed. Imports no engine, so it is cheap.
+@dataclass(frozen=True, kw_only=True)
+class SpeechEngine:
+    """What a service knows of an engine; nothing of the engine itself is imported for it.
 
-    An installed engine may still fail to start, for a model file that is not there; the port then tells so.
+    `name` is what sessions call it, and what an entry point has to be called: the value of an `STTProvider` that this package
+    has no engine for, or a name of its own. `factory` is `"module:attribute"`, imported in worker processes alone and called as
+    `factory(configuration, options)`, which gives an `Engine`. `configuration` is JSON and the same for all sessions, such as
+    model, region or key; it is in no evidence and no log. `options` is the pydantic model of what a session may ask for in
+    `stt_options`: a field is a capability, and what it does not have is refused by name. `needs` are packages to be imported.
     """
-    if provider in ENGINES:
-        needed = _NEEDS[provider]
-        return None if _is_installed(needed) else f"the engine {provider.value!r} needs the package {needed!r}"
-    points = _registered().select(name=provider.value)
-    if not points:
-        return f"no engine for {provider.value!r} is installed"
-    module = next(iter(points)).module
-    if not _is_installed(module.partition(".")[0]):
-        return f"the engine for {provider.value!r} is registered, but its module {module!r} is not installed"
-    return None
+
+    name: str
+    factory: str
+    configuration: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: type[BaseModel] = NoOptions
+    needs: tuple[str, ...] = ()
+
+    def missing(self) -> str | None:
+        """Why it can't run, None when all that it needs is installed and set. Called for each session that asks for it, in the
+        loop's thread: it must be quick and import no engine. One that does not find its model tells so when it is made."""
+        for package in (self.factory.partition(":")[0].partition(".")[0], *self.needs):
+            if not is_installed(package):
+                return f"the engine {self.name!r} needs the package {package!r}"
+        return None
 
 
-def make_engine(provider: STTProvider) -> Engine:
-    """A new engine for `provider`; imports it. Raises `EngineUnavailable` when it is missing, or what its making raises."""
-    problem = missing(provider)
-    if problem is not None:
-        raise EngineUnavailable(problem)
-    if provider in ENGINES:
-        module, _, name = ENGINES[provider].partition(":")
-        factory = getattr(import_module(module), name)
-    else:
-        factory = next(iter(_registered().select(name=provider.value))).load()
-    engine: Engine = factory()
-    return engine
+def make_engine(factory: str, configuration: Mapping[str, Any], options: Mapping[str, Any]) -> Engine:
+    """A new engine, made where it is to run. Raises whatever its import and its making do."""
+    module, _, attribute = factory.partition(":")
+    made: Engine = getattr(import_module(module), attribute)(configuration, options)
+    return made
 
 
-@cache
-def _registered() -> EntryPoints:
-    """The engines of other distributions. Looked up once: it reads the metadata of everything that is installed."""
-    return entry_points(group=ENTRY_POINT_GROUP)
-
-
-def _is_installed(package: str) -> bool:
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported here; it is not."""
     try:
         return package in sys.modules or find_spec(package) is not None
     except (ImportError, ValueError):

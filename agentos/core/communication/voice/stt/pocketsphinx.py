@@ -12,7 +12,8 @@ forgotten before the next.
 
 import re
 from collections import deque
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pocketsphinx import Decoder, Endpointer, Vad  # type: ignore[import-untyped]
 
@@ -31,9 +32,10 @@ _PRONUNCIATION: Final = re.compile(r"\(\d+\)$")
 
 
 class PocketsphinxEngine:
-    """An `Engine` on one pocketsphinx decoder."""
+    """An `Engine` on one pocketsphinx decoder. There is nothing to configure, and nothing that a session may choose."""
 
-    def __init__(self) -> None:
+    def __init__(self, configuration: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+        del configuration, options
         self._decoder = Decoder(samprate=float(SAMPLE_RATE), ds=2, maxwpf=5, maxhmmpf=3000, loglevel="FATAL")
         self._searching = False
         self._reset()

@@ -30,10 +30,12 @@ from actors.voice.messages import (
     Unheard,
     Utterance,
 )
+from agentos.core.communication.voice.errors import UnusableExtension
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.measuring.backlog_age import BacklogAge
 from agentos.core.communication.voice.measuring.durations import Durations
 from agentos.core.communication.voice.sessions.door import GivenUp
+from agentos.core.communication.voice.stt.base import SpeechEngine
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.pace import Pace
 from agentos.core.communication.voice.stt.process import WorkerProcess
@@ -47,6 +49,7 @@ from agentos.core.communication.voice.stt.protocol import (
     Opened,
     Progress,
 )
+from agentos.core.communication.voice.stt.registry import Engines, EngineUnavailable
 from agentos.core.communication.voice.stt.statistics import SttStatistics
 from agentos.core.communication.voice.stt.stream import Audio, Run, Stream
 from agentos.core.communication.voice.stt.worker_account import SUSPECT_SECONDS, WorkerAccount
@@ -64,7 +67,6 @@ from machines.reasons import (
     WORKER_SILENT,
 )
 from machines.restart import Intensity
-from machines.session import STTProvider
 
 log = logger(__name__)
 
@@ -104,7 +106,8 @@ class SttPort:
     live, within `silent_after_seconds`. Those that work have deadlines of their own; but a session that ends need not wait so
     long: `SpeechSilent` (reason `worker_silent`) is told when its worker has owed an answer for `silent_after_seconds`.
 
-    `executable` is the Python that runs the workers. All calls are for the loop's thread.
+    `engines` says where workers import an engine from, `executable` is the Python that runs them. All calls are for the loop's
+    thread.
     """
 
     def __init__(  # noqa: PLR0913 - settings of their own, all named
@@ -114,6 +117,7 @@ class SttPort:
         tell: Callable[[Any, object], None],
         post: Callable[[Any, object], None],
         room: Callable[[str, int], None],
+        engines: Engines,
         workers: int,
         start_timeout_seconds: float,
         hang_timeout_seconds: float,
@@ -132,6 +136,7 @@ class SttPort:
         self._tell = tell
         self._post_fact = post
         self._room = room
+        self._registry = engines
         self._limit = workers
         self._start_timeout = start_timeout_seconds
         self._hang_timeout = hang_timeout_seconds
@@ -152,7 +157,7 @@ class SttPort:
         self._touched: dict[str, Stream] = {}  # those that may have something to send or to tell
         self._homeless: dict[str, Stream] = {}  # those without a worker
         self._workers: list[WorkerAccount] = []
-        self._engines: dict[STTProvider, Breaker] = {}
+        self._engines: dict[str, Breaker] = {}
         self._last_number = 0
         self._heard = 0
         self._unheard: Counter[str] = Counter()
@@ -292,8 +297,8 @@ class SttPort:
         if stream is not None:  # its transcriber was restarted: only where the facts go has changed
             stream.reply_to = work.reply_to
             return
-        self._engines.setdefault(work.engine, Breaker(self._intensity))
         stream = Stream(work, Breaker(self._intensity))
+        self._engines.setdefault(stream.engine, Breaker(self._intensity))
         self._streams[work.session_id] = self._homeless[work.session_id] = stream
 
     def _hear(self, work: Hear, handed: _Handed) -> None:
@@ -358,12 +363,14 @@ class SttPort:
         elif isinstance(answer, Progress):
             self._progress(worker, stream, answer, worked)
         elif isinstance(answer, Broken):
-            log.warning(
-                "stt_engine_failed", session_id=stream.session_id, engine=stream.engine.value, error=answer.error
-            )
-            stream.breaker.crashed(_now())
+            self._engine_failed(stream, answer.error)
             del worker.streams[stream.number]
             self._lost_worker(stream, ENGINE_FAILED)
+
+    @staticmethod
+    def _engine_failed(stream: Stream, error: str) -> None:
+        log.warning("stt_engine_failed", session_id=stream.session_id, engine=stream.engine, error=error)
+        stream.breaker.crashed(_now())
 
     def _progress(self, worker: WorkerAccount, stream: Stream, answer: Progress, worked: float | None) -> None:
         decoded = stream.taken(answer.taken)
@@ -444,16 +451,15 @@ class SttPort:
 
     def _house(self, stream: Stream, now: float) -> None:
         """Find a worker for a stream, start one, or give its audio up."""
+        engine = self._engine(stream, now)
         hopeless = self._hopeless(stream, now)
         if hopeless is not None:
             if stream.finishing or stream.queued >= _GIVE_UP_FRAMES:
                 self._give_up_queue(stream, hopeless, keep=0)
                 self._touched[stream.session_id] = stream
             return
-        if stream.finishing and not stream.queued:
-            return  # nothing that a worker could do
-        if now < max(stream.breaker.not_before, self._engines[stream.engine].not_before):
-            return
+        if engine is None or (stream.finishing and not stream.queued):
+            return  # nothing that a worker could do, now
         worker = self._free_worker(now)
         if worker is None:
             return
@@ -464,9 +470,27 @@ class SttPort:
         worker.streams[stream.number] = stream
         worker.opening.add(stream.number)
         form = stream.audio_format
-        worker.send(
-            Open(stream.number, stream.session_id, stream.engine, form.encoding, form.sample_rate, form.channels), now
+        opened = Open(
+            stream.number,
+            stream.session_id,
+            engine.factory,
+            engine.configuration,
+            stream.options,
+            form.encoding,
+            form.sample_rate,
+            form.channels,
         )
+        worker.send(opened, now)
+
+    def _engine(self, stream: Stream, now: float) -> SpeechEngine | None:
+        """The engine of a stream, None when it is not to be tried now."""
+        if now < max(stream.breaker.not_before, self._engines[stream.engine].not_before):
+            return None
+        try:
+            return self._registry.engine(stream.engine)
+        except (EngineUnavailable, UnusableExtension) as error:  # of a session that another process began
+            self._engine_failed(stream, str(error))
+            return None
 
     def _hopeless(self, stream: Stream, now: float) -> str | None:
         if not self._limit:

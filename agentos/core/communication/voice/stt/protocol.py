@@ -4,15 +4,14 @@ A stream is known by a number that is never used twice, so that an answer to a s
 Frame numbers are those of the session; audio is in the session's own format.
 """
 
-from collections.abc import Iterator
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from actors.voice.messages import Word
 from machines.audio import AudioEncoding
-from machines.session import STTProvider
 
 MAX_PACKET_BYTES: Final = 1 << 26
 _LENGTH_BYTES: Final = 4
@@ -21,11 +20,14 @@ T = TypeVar("T")
 
 
 class Open(Struct, frozen=True, tag="open"):
-    """To the worker: begin a stream for a session. Answered by `Opened` or `Broken`."""
+    """To the worker: begin a stream for a session, with the engine that `factory` makes of `configuration` and `options`.
+    Answered by `Opened` or `Broken`."""
 
     stream: int
     session_id: str
-    engine: STTProvider
+    factory: str
+    configuration: Mapping[str, Any]
+    options: Mapping[str, Any]
     encoding: AudioEncoding
     sample_rate: int
     channels: int

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from actors.voice.messages import Listen
 from agentos.core.communication.voice.stt.breaker import Breaker
+from machines.names import text_of
 
 _FEED_FRAMES: Final = 25  # in one packet; half a second, decoded in a tenth of one
 _WINDOW_FRAMES: Final = 2 * _FEED_FRAMES  # sent ahead of the worker's answers, so that it never waits
@@ -48,6 +49,7 @@ class Stream:
         "frame_bytes",
         "number",
         "opened",
+        "options",
         "queued",
         "reply_to",
         "session_id",
@@ -60,7 +62,8 @@ class Stream:
 
     def __init__(self, work: Listen, breaker: Breaker) -> None:
         self.session_id = work.session_id
-        self.engine = work.engine
+        self.engine = text_of(work.engine)
+        self.options = work.options
         self.audio_format = work.audio_format
         self.frame_bytes = work.audio_format.frame_bytes
         self.reply_to: Any = work.reply_to

@@ -2,7 +2,8 @@
 
 Requests come on standard input, answers go out on what was standard output; whatever else writes to standard output goes to
 standard error. The process ends when its input ends, so it never outlives its parent; Ctrl-C at the terminal is the
-parent's affair. Streams are served in the order of their requests, each with an engine of its own, kept for reuse.
+parent's affair. Streams are served in the order of their requests, each with an engine of its own, kept for sessions that ask
+for the same.
 """
 
 import os
@@ -11,6 +12,8 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from actors.voice.messages import Word
 from agentos.core.communication.voice.audio.convert import Converter
@@ -33,10 +36,10 @@ from agentos.core.communication.voice.stt.protocol import (
     packet,
 )
 from machines.audio import FRAME_MS, AudioFormat
-from machines.session import STTProvider
 
 _READ_BYTES: Final = 1 << 16
 _IDLE_ENGINES: Final = 4  # of one kind; an engine is tens of megabytes and half a second to load
+_IDLE_KINDS: Final = 4  # sessions may differ in their options
 
 
 class MediaTime:
@@ -87,7 +90,7 @@ class _Stream:
 
     def __init__(self, request: Open, engine: Engine) -> None:
         self.number = request.stream
-        self.provider = request.engine
+        self.kind = _kind(request)
         self.engine = engine
         audio_format = AudioFormat(
             encoding=request.encoding, sample_rate=request.sample_rate, channels=request.channels
@@ -127,7 +130,7 @@ class Worker:
     def __init__(self, answer: Callable[[Answer], None]) -> None:
         self._answer = answer
         self._streams: dict[int, _Stream] = {}
-        self._idle: dict[STTProvider, list[Engine]] = {}
+        self._idle: dict[bytes, list[Engine]] = {}  # by kind, the one that was used last at the end
 
     def do(self, request: Request) -> None:
         """Carry out one request and answer it. What is asked of a stream that is not there means nothing."""
@@ -144,8 +147,8 @@ class Worker:
             self._answer(Broken(request.stream, f"{type(error).__name__}: {error}"))
 
     def _open(self, request: Open) -> None:
-        idle = self._idle.get(request.engine)
-        engine = idle.pop() if idle else make_engine(request.engine)
+        idle = self._idle.get(_kind(request))
+        engine = idle.pop() if idle else make_engine(request.factory, request.configuration, request.options)
         self._streams[request.stream] = _Stream(request, engine)
         self._answer(Opened(request.stream))
 
@@ -163,9 +166,17 @@ class Worker:
 
     def _release(self, stream: _Stream) -> None:
         del self._streams[stream.number]
-        idle = self._idle.setdefault(stream.provider, [])
+        idle = self._idle.pop(stream.kind, [])
         if len(idle) < _IDLE_ENGINES:
             idle.append(stream.engine)
+        self._idle[stream.kind] = idle
+        if len(self._idle) > _IDLE_KINDS:
+            del self._idle[next(iter(self._idle))]
+
+
+def _kind(request: Open) -> bytes:
+    """The same for sessions that may use each other's engines."""
+    return msgspec.json.encode((request.factory, request.configuration, request.options), order="deterministic")
 
 
 def _own_stdout() -> int:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from agentos.core.communication.voice.gateway.access.control import access_of, checked
 from agentos.core.communication.voice.gateway.routes.dependencies import Service
 from machines.lifecycle import Lifecycle
-from machines.session import SESSION, STTProvider
+from machines.session import SESSION
 
 FOLDER: Final = Path(__file__).parents[1] / "console"
 PAGE: Final = "index.html"
@@ -88,7 +88,7 @@ async def about(request: Request, service: Service) -> dict[str, Any]:
         "version": request.app.version,
         "authentication": access_of(request).authentication,
         "resumable": service.settings.resume_window_seconds > 0,
-        "stt_providers": [provider.value for provider in STTProvider],
+        "stt_providers": service.engine_names(),
         "machine": machine(SESSION),
     }
 

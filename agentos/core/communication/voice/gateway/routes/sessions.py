@@ -80,6 +80,7 @@ async def create_session(
             admin_token=None if body.admin_token is None else body.admin_token.get_secret_value(),
             resumable=body.resumable,
             silence_timeout_seconds=body.silence_timeout_seconds,
+            stt_options=body.stt_options,
         )
         location = f"{request.scope.get('root_path', '')}{router.prefix}/{session.session_id}"
         return _response(SessionView.of(session), 201, {"Location": location})
