@@ -14,7 +14,7 @@ class VoiceEventType(str, Enum):
     SESSION_STARTED and SESSION_STOPPED frame a session; STATE_CHANGED tells each move between them. AUDIO_RECEIVED sums up
     audio since the last one, with its level. STT_PARTIAL is a preview that may change, STT_FINAL a finished utterance,
     TRANSCRIPT_READY the whole transcript, once, before SESSION_STOPPED. ERROR is a part that failed or audio that was lost;
-    STT_FALLBACK says that another engine runs than the one asked for.
+    STT_FALLBACK says that another engine runs than the one asked for. PART_REPORTED is what a further part of the call found.
     """
 
     SESSION_STARTED = "session_started"
@@ -26,6 +26,7 @@ class VoiceEventType(str, Enum):
     STT_PARTIAL = "stt_partial"
     STT_FINAL = "stt_final"
     STT_FALLBACK = "stt_fallback"
+    PART_REPORTED = "part_reported"
 
 
 class VoiceEvent(BaseModel):

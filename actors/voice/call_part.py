@@ -13,13 +13,14 @@ The session is STOPPED when every part has answered, or at its drain deadline.
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from msgspec import Struct
 
 from actors.runtime.actor import Actor, ActorDeclarationError
 from actors.runtime.mailbox import Ref
-from actors.voice.messages import Drain, Facts, Frames, Resumption
+from actors.voice.messages import Drain, Emit, Facts, Frames, Resumption
+from machines.events import VoiceEventType
 from machines.frozen import FrozenDict
 from machines.losses import Lost
 from machines.reasons import LOST_ON_THE_WAY
@@ -41,6 +42,30 @@ class Ports(Struct, frozen=True):
         return self.media if name == "media" else self.speech if name == "speech" else self.others.get(name)
 
 
+class CallAudio(Protocol):
+    """What a port of a part gets: the audio of running calls, and the way to the parts' actors. Safe from any thread."""
+
+    def take(self, session_id: str, first: int) -> bytes:
+        """The bytes of the run of frames that begins with `first`, as a `Frames` message named it, in the call's audio format.
+
+        A run can be taken once. A slow port holds no caller up: once more than `backlog_seconds` of audio wait for the port,
+        the oldest run is given up. Raises `KeyError` for a run that was given up or taken, and for a call that is over.
+        """
+
+    def tell(self, ref: Ref, message: object) -> None:
+        """Put `message` into the mailbox of the actor at `ref`, which must handle it."""
+
+
+class PartPort(Protocol):
+    """The port of a part: it does outside of the actors what takes time, reads files, or asks the network."""
+
+    def submit(self, work: Any) -> None:
+        """Take a piece of work that an actor handed over with `out.port`. It must not block: the actors wait for it."""
+
+    def close(self, seconds: float) -> bool:
+        """End the port's threads and files; whether that was done within so many seconds."""
+
+
 class Hears(str, Enum):
     """By what a part notices that somebody speaks: words that an engine understood, or voice in the sound."""
 
@@ -49,11 +74,12 @@ class Hears(str, Enum):
 
 
 class PartContext(Struct, frozen=True):
-    """What a part's actor is made with: its session and its `place` among the parts there, the facts of the call, the part's
-    port and the directory's, the account that it goes on with, the addresses of the parts before it by name, and how many
-    frames lie between two interim records."""
+    """What a part's actor is made with: its session, its `name` and its `place` among the parts there, the facts of the call,
+    the part's port and the directory's, the account that it goes on with, the addresses of the parts before it by name, and how
+    many frames lie between two interim records."""
 
     session: Ref
+    name: str
     place: int
     facts: Facts
     port: Any
@@ -61,6 +87,11 @@ class PartContext(Struct, frozen=True):
     account: Any
     others: tuple[tuple[str, Ref], ...]
     account_frames: int
+
+    def event(self, **payload: Any) -> Emit:
+        """A `part_reported` event of this part for the listeners of the call, as news for a `PartReport`."""
+        told = (("part", self.name), *payload.items())
+        return Emit(self.facts.session_id, VoiceEventType.PART_REPORTED, told)
 
     def other(self, name: str) -> Ref:
         """The address of the part with this name, which must stand before this one. Raises `KeyError`."""
@@ -70,10 +101,10 @@ class PartContext(Struct, frozen=True):
 class CallPart:
     """One kind of part, the same for every call: a subclass names its actor and says how to read its account.
 
-    `name` is the actor's name below its session. `port` is the port that it works with, "" for none. `after` names the parts
-    that must have answered before this one drains. `hears` is set when it notices speech, so that silence can end a call. A
-    call ends as failed when an `essential` part crashes more often than its intensity allows; without any other part the call
-    goes on. Values of this class have no fields, so all of one class are equal.
+    `name` is the actor's name below its session. `port` is the port that it works with, "" for none; see `open_port`. `after`
+    names the parts that must have answered before this one drains. `hears` is set when it notices speech, so that silence can
+    end a call. A call ends as failed when an `essential` part crashes more often than its intensity allows; without any other
+    part the call goes on. Values of this class have no fields, so all of one class are equal.
     """
 
     name: ClassVar[str]
@@ -106,15 +137,20 @@ class CallPart:
         return True
 
     def begins_with(self, resumption: Resumption | None) -> Any:
-        """The account before the first frame; with a `resumption`, of what another process had done."""
-        raise NotImplementedError
+        """The account before the first frame; with a `resumption`, of what another process had done. None unless overridden."""
+        del resumption
+        return None
 
     def actor(self, context: PartContext) -> Actor:
         """A new actor for one call."""
         raise NotImplementedError
 
+    def open_port(self, audio: CallAudio) -> PartPort:
+        """Open the port that `port` names; called once, when the service starts, unless another part has opened it."""
+        raise NotImplementedError
+
     def upto(self, account: Any) -> int:
-        """The frame below which the part has dealt with everything."""
+        """The frame below which the part has dealt with everything; asked of parts that notice speech."""
         raise NotImplementedError
 
     def has_gaps(self, account: Any) -> bool:

@@ -759,6 +759,7 @@ class SessionActor(Actor):
         for place, part in enumerate(self.call_parts):
             context = PartContext(
                 session=out.me,
+                name=part.name,
                 place=place,
                 facts=self.facts,
                 port=self.ports.of(part.port),

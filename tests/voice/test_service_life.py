@@ -35,6 +35,7 @@ from agentos.core.communication.voice.errors import (
 )
 from agentos.core.communication.voice.models import EndReason
 from agentos.core.communication.voice.running import runtime
+from agentos.core.communication.voice.running.resources import ServiceResources
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 
 pytestmark = pytest.mark.anyio
@@ -725,3 +726,19 @@ async def test_nothing_is_left_behind(make_settings: MakeSettings, anyio_backend
     assert left == set()
     assert threads == []
     assert {name for name in open_files() - files if "voice" in name or "recording" in name or "pipe" in name} == set()
+
+
+async def test_a_start_that_fails_half_way_leaves_nothing_running(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no watch")
+
+    settings = make_settings()
+    wrapped = pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="no watch"), flatten_subgroups=True)
+    with monkeypatch.context() as patch, wrapped:
+        patch.setattr(ServiceResources, "spawn_health_watch", fail)
+        async with AsyncVoiceService(settings):
+            pass
+    async with AsyncVoiceService(settings) as service:
+        assert service.ready

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from agentos.core.communication.voice.policy import VoicePolicy
     from agentos.core.communication.voice.running.blocking_calls import BlockingCall
     from agentos.core.communication.voice.running.calls import Call
+    from agentos.core.communication.voice.running.part_ports import ThreadPort
     from agentos.core.communication.voice.service import AsyncVoiceService, VoiceService
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "BlockingCall": "running.blocking_calls",
     "Call": "running.calls",
     "STTProvider": "models",
+    "ThreadPort": "running.part_ports",
     "VoiceEvent": "models",
     "VoiceEventType": "models",
     "VoicePolicy": "policy",
@@ -47,6 +49,7 @@ __all__ = [
     "BlockingCall",
     "Call",
     "STTProvider",
+    "ThreadPort",
     "VoiceEvent",
     "VoiceEventType",
     "VoicePolicy",

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from actors.runtime.loop import thread_waker
 from actors.runtime.mailbox import Ref
 from actors.runtime.system import AskTimeout, SystemStatistics
+from actors.voice.call_part import CallPart
 from actors.voice.messages import Denied, Facts, Frames, Mismatched, Opened, OpenSession
 from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
@@ -40,6 +41,7 @@ from agentos.core.communication.voice.running.calls import CallHandler, Calls, H
 from agentos.core.communication.voice.running.cancellation import OwnTask, start
 from agentos.core.communication.voice.running.fates import Fate, fates_of
 from agentos.core.communication.voice.running.inspection import ServicePicture
+from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.request import make_facts, member, ports_of, read_request
 from agentos.core.communication.voice.running.resources import ServiceResources
 from agentos.core.communication.voice.running.resuming import ResumedSession, Resuming, check_first_frame
@@ -110,6 +112,8 @@ class AsyncVoiceService:
     service. A drain waits for it as it does for calls. When the service closes, it has five seconds from the end of the last
     call, and is cancelled then.
 
+    Each call has the further `parts`, beside its recorder, transcriber and quality part.
+
     Its methods are for the loop that it runs in. A cancelled call changes nothing that was not asked for: a session whose
     creation is cancelled is stopped again, a stop that is cancelled goes on.
     """
@@ -123,6 +127,7 @@ class AsyncVoiceService:
         providers: Iterable[IVoiceProvider] = (),
         engines: Iterable[SpeechEngine] = (),
         on_call: CallHandler | None = None,
+        parts: Iterable[CallPart] = (),
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
@@ -131,8 +136,9 @@ class AsyncVoiceService:
         self._engines = Engines(self.settings, engines)
         self.stream_tickets = StreamTickets()
         self._host = Host(self, on_call)
+        self._parts = PartPorts(parts)
         self._runtime = ServiceRuntime(
-            self.settings, self.policy, self._engines, self._started, self._stopped, self._host
+            self.settings, self.policy, self._engines, self._started, self._stopped, self._host, self._parts
         )
         self._admission = Admission(self.settings)
         self._door_lock = DoorLock()
@@ -668,6 +674,7 @@ class AsyncVoiceService:
             deliver=self._deliver(),
             lock=self._door_lock,
             first=first,
+            taps=self._parts.taps(facts),
         )
 
     def _deliver(self) -> Callable[[Ref, Frames | Mismatched], None]:

@@ -26,6 +26,7 @@ import trio
 
 from actors.runtime.mailbox import Ref
 from actors.runtime.tracing import TraceLine
+from actors.voice.call_part import CallPart
 from actors.voice.messages import Frames, Mismatched
 from agentos.core.communication.voice.async_service import AsyncVoiceService, ServiceStatistics
 from agentos.core.communication.voice.errors import ServiceClosed, no_room
@@ -106,7 +107,7 @@ class VoiceService:
     then: sessions are stopped, evidence and recordings are flushed.
 
     In a thread that runs an event loop its methods work, but they block that loop, and a warning says so once. The errors
-    that its methods raise are those of `AsyncVoiceService`, and so are `tracer_provider`, `providers` and `engines`.
+    that its methods raise are those of `AsyncVoiceService`, and so are `tracer_provider`, `providers`, `engines` and `parts`.
 
     `on_call` is run with the `BlockingCall` for each call that begins, created or resumed, in a thread of its own. What it
     raises is logged. A drain waits for it; when the service closes, it has five seconds from the end of the last call, and is
@@ -122,12 +123,14 @@ class VoiceService:
         providers: Iterable[IVoiceProvider] = (),
         engines: Iterable[SpeechEngine] = (),
         on_call: BlockingCallHandler | None = None,
+        parts: Iterable[CallPart] = (),
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
         self._tracer_provider = tracer_provider
         self._providers, self._engines = tuple(providers), tuple(engines)
         self._on_call = on_call
+        self._parts = tuple(parts)
         self._call_threads = anyio.CapacityLimiter(inf)  # one a call, and calls have a limit of their own
         self._lock = threading.RLock()  # a signal handler may close the service in the middle of anything
         self._thread: threading.Thread | None = None
@@ -511,6 +514,7 @@ class VoiceService:
             providers=self._providers,
             engines=self._engines,
             on_call=None if self._on_call is None else self._handle,
+            parts=self._parts,
         )
         async with anyio.from_thread.BlockingPortal() as portal:
             try:

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from actors.runtime.health import HealthWatch
 from actors.runtime.mailbox import Ref
 from actors.runtime.system import ActorSystem
-from actors.voice.call_part import Ports
+from actors.voice.call_part import NO_PORTS, Ports
 from actors.voice.session import SessionLimits
 from actors.voice.supervisor import Supervisor
 from agentos.core.communication.voice.logs import logger
@@ -21,6 +22,7 @@ from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.communication.voice.recovery.recurring import RecurringRecovery
 from agentos.core.communication.voice.running.admission import Meter, Progress
 from agentos.core.communication.voice.running.home_watch import HomeWatch
+from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.port_health import PortHealth
 from agentos.core.communication.voice.sessions.directory import Directory
 from agentos.core.communication.voice.settings import VoiceSettings
@@ -36,6 +38,7 @@ from agentos.core.communication.voice.stt.port import SttPort
 from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import FRAMES_PER_SECOND
 from machines.events import VoiceEvent
+from machines.frozen import FrozenDict
 from machines.policy import VoicePolicy
 from machines.restart import Intensity
 from machines.session import VoiceSession
@@ -64,6 +67,7 @@ class ServiceResources:
         engines: Engines,
         on_started: SessionHook,
         on_stopped: EndedHook,
+        part_ports: PartPorts,
     ) -> None:
         self._ownership, self.store, spill = files
         self.tokens = TokenStore(self.store)
@@ -112,6 +116,8 @@ class ServiceResources:
             silent_after_seconds=settings.heartbeat_timeout_seconds if settings.heartbeat_seconds else float("inf"),
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
         )
+        self._part_ports = part_ports
+        self._other_ports: FrozenDict[Any] = NO_PORTS
         self.health = PortHealth({"media": self.media.take_news, "speech": self.speech.take_news})
         self.meter = Meter(
             lambda: Progress(*system.progress()),
@@ -163,6 +169,10 @@ class ServiceResources:
             undo.pop_all()
             return ownership, store, spill
 
+    def open_part_ports(self, system: ActorSystem) -> None:
+        """Open the ports of further parts. Raises what they raise."""
+        self._other_ports = self._part_ports.open(self.directory, system.post)
+
     def spawn_supervisor(self, system: ActorSystem, policy: VoicePolicy) -> Ref:
         """Spawn the supervisor with the settings' limits; its address."""
         settings = self._settings
@@ -174,8 +184,9 @@ class ServiceResources:
             account_frames=max(1, int(settings.account_seconds * FRAMES_PER_SECOND)),
             restarts=Intensity(settings.restart_limit, settings.restart_window_seconds),
         )
-        ports = Ports(directory=self.directory, media=self.media, speech=self.speech, store=self.store_port)
-        return system.spawn(Supervisor(policy, limits, ports, PROBE_SECONDS), "supervisor")
+        ports = Ports(self.directory, self.media, self.speech, self.store_port, self._other_ports)
+        supervisor = Supervisor(policy, limits, ports, PROBE_SECONDS, self._part_ports.call_parts)
+        return system.spawn(supervisor, "supervisor")
 
     def spawn_health_watch(self, system: ActorSystem) -> None:
         """Have the ports watched that work in a thread or a task of their own, beside the supervisor: it has nothing to decide
@@ -199,7 +210,7 @@ class ServiceResources:
         return Progress(media.frames, media.queued_frames)
 
     def close(self) -> None:
-        """End the threads and close the files; blocks, up to `CLOSING_GRACE_SECONDS` for each of the four, and then leaves a
+        """End the threads and close the files; blocks, up to `CLOSING_GRACE_SECONDS` for each, and then leaves a
         thread alone that hangs, which the log says. Once more, from any thread, it waits until that is done."""
         with self._closing:
             if not self._closed:
@@ -207,6 +218,7 @@ class ServiceResources:
                     "recovery": self._recurring.close(CLOSING_GRACE_SECONDS),
                     "recordings": self.finisher.close(CLOSING_GRACE_SECONDS),
                     "media": self.media.close(CLOSING_GRACE_SECONDS),
+                    **self._part_ports.close(CLOSING_GRACE_SECONDS),
                     "store": self.store_port.close(CLOSING_GRACE_SECONDS, then=self._close_store),
                 }
                 for name, in_time in ended.items():

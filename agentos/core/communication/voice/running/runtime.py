@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import anyio
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from actors.runtime.mailbox import Ref
 from actors.runtime.system import ActorSystem, AskTimeout, SlowStep, SlowSteps, SystemFailed, Token
@@ -23,6 +23,7 @@ from agentos.core.communication.voice.running.cancellation import close_sheltere
 from agentos.core.communication.voice.running.control.socket import ControlSocket
 from agentos.core.communication.voice.running.end_without_actors import end_at_once, end_without_actors
 from agentos.core.communication.voice.running.inspection import ServiceInspector
+from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.resources import (
     CLOSING_GRACE_SECONDS,
     EndedHook,
@@ -53,6 +54,7 @@ class ServiceRuntime:
         on_started: SessionHook,
         on_stopped: EndedHook,
         host: Host,
+        part_ports: PartPorts,
     ) -> None:
         seconds = settings.slow_step_seconds
         self.system = ActorSystem(
@@ -66,6 +68,7 @@ class ServiceRuntime:
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._host = host
+        self._part_ports = part_ports
         self._closing: anyio.Event | None = None
         self._closed = False
         self._draining = anyio.Event()
@@ -90,8 +93,9 @@ class ServiceRuntime:
         try:
             files = await open_files(self._settings)
             resources = ServiceResources(
-                files, self._settings, self.system, self._engines, self._started, self._on_stopped
+                files, self._settings, self.system, self._engines, self._started, self._on_stopped, self._part_ports
             )
+            resources.open_part_ports(self.system)
             ready = anyio.Event()
             async with anyio.create_task_group() as group:
                 group.start_soon(self._serve, resources, ready)
@@ -123,22 +127,9 @@ class ServiceRuntime:
             try:
                 async with anyio.create_task_group() as group:
                     system = anyio.CancelScope(shield=True)
-                    await start(group, self._drive, system)
-                    await start(group, resources.speech.run)
-                    self.supervisor = resources.spawn_supervisor(self.system, self._policy)
-                    resources.spawn_health_watch(self.system)
-                    self._resources = resources
-                    self._inspector = ServiceInspector(self.system, resources, lambda: not self.ready)
-                    group.start_soon(self._inspector.run)
-                    if self._settings.control_socket == "on":
-                        await start(group, ControlSocket(self._inspector, self._settings.home).run)
-                    group.start_soon(self._close_when_drained, resources.directory)
-                    group.start_soon(resources.directory.run)
-                    group.start_soon(resources.meter.run)
-                    group.start_soon(resources.home.run)
-                    await start(group, self._host.run)
-                    ready.set()
                     try:
+                        await self._begin(group, system, resources)
+                        ready.set()
                         await self._closing.wait()
                     finally:
                         self.close()
@@ -150,6 +141,23 @@ class ServiceRuntime:
             finally:
                 with anyio.CancelScope(shield=True):
                     await close_sheltered(resources)
+
+    async def _begin(self, group: TaskGroup, system: anyio.CancelScope, resources: ServiceResources) -> None:
+        """Start everything that runs beside the sessions; the actors run until `system` is cancelled."""
+        await start(group, self._drive, system)
+        await start(group, resources.speech.run)
+        self.supervisor = resources.spawn_supervisor(self.system, self._policy)
+        resources.spawn_health_watch(self.system)
+        self._resources = resources
+        self._inspector = ServiceInspector(self.system, resources, lambda: not self.ready)
+        group.start_soon(self._inspector.run)
+        if self._settings.control_socket == "on":
+            await start(group, ControlSocket(self._inspector, self._settings.home).run)
+        group.start_soon(self._close_when_drained, resources.directory)
+        group.start_soon(resources.directory.run)
+        group.start_soon(resources.meter.run)
+        group.start_soon(resources.home.run)
+        await start(group, self._host.run)
 
     async def _end_sessions(self, resources: ServiceResources) -> None:
         patience = self._settings.evidence_timeout_seconds

@@ -264,6 +264,10 @@ class Directory:
         """The bytes of a run of frames, for `port`. Raises `KeyError` when they are gone."""
         return self._listings[session_id].door.take(port, first)
 
+    def take_tap(self, tap: str, session_id: str, first: int) -> bytes:
+        """The bytes of a run of frames, for the port called `tap`. Raises `KeyError` when they are gone. From any thread."""
+        return self._listings[session_id].door.take_tap(tap, first)
+
     def accounted_below(self, session_id: str) -> int:
         """The frames of a running session below this number are in its account: no end of it declares more of them as lost.
 

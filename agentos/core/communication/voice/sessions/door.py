@@ -104,7 +104,7 @@ class Door:
     `limit` is the number of frames that may wait inside, in the slower of the ports, of which there are `ports`, each known
     by its number. `deliver` puts a message into the mailbox at `ref`, and is called in the order of the frames; `ref` is set
     when the session is there. All doors of a service share one `lock`. The first frame gets the number `first`: those below
-    came in through a door of another process.
+    came in through a door of another process. `taps` are further ports, by name, that hold nobody up.
 
     A session that can't be slowed (`can_be_slowed` is False) always has room. Of what its ports have not fetched the oldest
     runs go first, as soon as more than `limit` frames wait; a port that asks for them learns that they were given up. What a
@@ -128,6 +128,7 @@ class Door:
         "_sample_bytes",
         "_shelves",
         "_skipped",
+        "_taps",
         "_waiters",
         "_waiting",
         "last_ms",
@@ -148,6 +149,7 @@ class Door:
         lock: DoorLock,
         can_be_slowed: bool = True,
         first: int = 0,
+        taps: tuple[str, ...] = (),
     ) -> None:
         self.session_id = session_id
         self.state = VoiceSessionState.CREATED
@@ -164,6 +166,7 @@ class Door:
         self._can_be_slowed = can_be_slowed
         self._known_room = first + limit if can_be_slowed else maxsize  # frames below this number surely have room
         self._shelves = tuple(_Shelf(first) for _ in range(ports))
+        self._taps = {name: _Shelf(first) for name in taps}
         self._lock = lock
         self._waiting = 0
         self._waiters: tuple[Callable[[], None], ...] = ()
@@ -282,6 +285,8 @@ class Door:
                 self.state = VoiceSessionState.STOPPING
             for shelf in self._shelves:
                 shelf.clear()
+            for tap in self._taps.values():
+                tap.clear()
             self._wake()
 
     def take(self, port: int, first: int) -> bytes:
@@ -300,6 +305,11 @@ class Door:
             return data
         finally:
             mutex.release()
+
+    def take_tap(self, tap: str, first: int) -> bytes:
+        """The bytes of the run that begins with frame `first`, for the port called `tap`. Raises as `take` does."""
+        with self._lock.mutex:
+            return self._taps[tap].take(first)
 
     def astray(self, port: int) -> Losses:
         """The frames that came in and that `port` never asked for, though it asked for later ones. Those that wait are none of
@@ -328,9 +338,20 @@ class Door:
                 shelf.put_behind(first, count, data)
                 if not self._can_be_slowed:
                     shelf.give_up_oldest(self._next - self._limit)
+        if self._taps:
+            self._let_tap(first, count, data)
         self.last_ms = now = monotonic_ms()
         skipped, self._skipped = self._skipped, ()
         self._deliver(self.ref, Frames(first, count, len(data), now, skipped))
+
+    def _let_tap(self, first: int, count: int, data: bytes) -> None:
+        """Keep a run for the ports that hold nobody up: of each, the oldest runs go once more than the limit wait."""
+        for tap in self._taps.values():
+            if tap.data is None:
+                tap.first, tap.count, tap.data = first, count, data
+            else:
+                tap.put_behind(first, count, data)
+                tap.give_up_oldest(self._next - self._limit)
 
     def _has_room(self, count: int) -> bool:
         """Look how far the ports have come. A chunk larger than the limit has room when nothing else waits."""
