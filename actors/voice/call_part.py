@@ -19,25 +19,26 @@ from msgspec import Struct
 
 from actors.runtime.actor import Actor, ActorDeclarationError
 from actors.runtime.mailbox import Ref
+from actors.runtime.system import Port
 from actors.voice.messages import Drain, Emit, Facts, Frames, Resumption
 from machines.events import VoiceEventType
 from machines.frozen import FrozenDict
 from machines.losses import Lost
 from machines.reasons import LOST_ON_THE_WAY
 
-NO_PORTS: FrozenDict[Any] = FrozenDict()
+NO_PORTS: FrozenDict[Port] = FrozenDict()
 
 
 class Ports(Struct, frozen=True):
     """The ports that the voice actors hand work to. `others` are those of further parts, by name."""
 
-    directory: Any
-    media: Any
-    speech: Any
-    store: Any
-    others: FrozenDict[Any] = NO_PORTS
+    directory: Port
+    media: Port
+    speech: Port
+    store: Port
+    others: FrozenDict[Port] = NO_PORTS
 
-    def of(self, name: str) -> Any:
+    def of(self, name: str) -> Port | None:
         """The port with this name, as evidence and metrics call it; None where there is none."""
         return self.media if name == "media" else self.speech if name == "speech" else self.others.get(name)
 
@@ -82,8 +83,8 @@ class PartContext(Struct, frozen=True):
     name: str
     place: int
     facts: Facts
-    port: Any
-    directory: Any
+    port: Port | None
+    directory: Port
     account: Any
     others: tuple[tuple[str, Ref], ...]
     account_frames: int

@@ -7,10 +7,9 @@ While UP, a record that is not answered within the timeout means that the store 
 it answers, the supervisor is told, whose sessions then send what they still have.
 """
 
-from typing import Any
-
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
+from actors.runtime.system import Port
 from actors.voice.messages import (
     Append,
     Commit,
@@ -60,7 +59,7 @@ class EvidenceActor(Actor):
         },
     }
 
-    def __init__(self, supervisor: Ref, store: Any, timeout_seconds: float, probe_seconds: float) -> None:
+    def __init__(self, supervisor: Ref, store: Port, timeout_seconds: float, probe_seconds: float) -> None:
         self.supervisor = supervisor
         self.store = store
         self.timeout_seconds = timeout_seconds

@@ -1,14 +1,13 @@
 """The quality of one session's audio: levels from the media port's measures, pauses from the frames' arrival."""
 
 import math
-from typing import Any
 
 from msgspec.structs import replace
 
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
 from actors.voice.call_part import CallPart, Hears, PartContext
-from actors.voice.messages import Drain, Frames, Kept, Levels, Metered, PartAnswer, PartReport, Resumption
+from actors.voice.messages import Drain, Fields, Frames, Kept, Levels, Metered, PartAnswer, PartReport, Resumption
 from machines.session import Quality
 
 OPEN, DONE = "open", "done"
@@ -124,7 +123,7 @@ def quality_of(levels: Levels) -> Quality:
     )
 
 
-def level_fields(measure: Kept) -> tuple[tuple[str, Any], ...]:
+def level_fields(measure: Kept) -> Fields:
     """What an AUDIO_RECEIVED event says of a measure."""
     return (
         ("frames", measure.frames),

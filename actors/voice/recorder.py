@@ -11,12 +11,11 @@ back when too many do. But who wants the end of a call need not wait out the dra
 as failed, declares what it has not dealt with as lost, and answers.
 """
 
-from typing import Any
-
 from msgspec.structs import replace
 
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
+from actors.runtime.system import Port
 from actors.voice.call_part import CallPart, PartContext, hole_before
 from actors.voice.messages import (
     Account,
@@ -103,7 +102,7 @@ class RecorderActor(Actor):
         session: Ref,
         place: int,
         quality: Ref,
-        media: Any,
+        media: Port | None,
         facts: Facts,
         account_frames: int,
         before: Account = NOTHING_YET,

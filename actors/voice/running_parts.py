@@ -1,13 +1,11 @@
 """The parts of one session as they run: their addresses, crashes and answers, and what they told that is not on record yet."""
 
-from typing import Any
-
 from msgspec import Struct
 from msgspec.structs import replace
 
 from actors.runtime.mailbox import Ref
 from actors.voice.call_part import CallPart
-from actors.voice.messages import AudioLost
+from actors.voice.messages import AudioLost, Fields
 from machines.restart import CrashLog, Intensity
 from machines.session import AudioMismatch
 
@@ -23,7 +21,7 @@ class Loss(Struct, frozen=True):
     frames: int
     grew: bool = True
 
-    def detail(self) -> tuple[tuple[str, Any], ...]:
+    def detail(self) -> Fields:
         """The run as an evidence record has it."""
         return (
             ("port", self.port),

@@ -49,6 +49,7 @@ from actors.voice.messages import (
     Ended,
     Facts,
     Fail,
+    Fields,
     Frames,
     Mismatched,
     NotDurable,
@@ -123,7 +124,7 @@ class Ending(Struct, frozen=True):
 
     reason: EndReason
     upto: int
-    tokens: tuple[Any, ...] = ()
+    tokens: tuple[object, ...] = ()
     skipped: tuple[tuple[str, int], ...] = ()
     late: int = 0
     told_drain: bool = False
@@ -236,7 +237,7 @@ class SessionActor(Actor):
         ports: Ports,
         call_parts: tuple[CallPart, ...],
         first_routes: Routes,
-        token: Any,
+        token: object,
         resumption: Resumption | None = None,
     ) -> None:
         self.facts = facts
@@ -475,7 +476,7 @@ class SessionActor(Actor):
             if owed and self.ending is not None and self.ending.told_drain:
                 self._answered(out)
 
-    def last_words(self, mail: tuple[Any, ...]) -> tuple[Effect, ...]:
+    def last_words(self, mail: tuple[object, ...]) -> tuple[Effect, ...]:
         """Its end, with the result that can still be given; who asked for this session hears that it never opened, and who
         waits for its end, that it has come."""
         stops = [message.token for message in mail if isinstance(message, Stop) and message.token is not None]
@@ -558,7 +559,7 @@ class SessionActor(Actor):
         """It has stopped already; those who asked wait for its last record too."""
         self._wait_for_the_end(message.tokens)
 
-    def _wait_for_the_end(self, tokens: tuple[Any, ...]) -> None:
+    def _wait_for_the_end(self, tokens: tuple[object, ...]) -> None:
         ending = self._ending()
         new = tuple([token for token in tokens if token not in ending.tokens])
         if new:
@@ -568,7 +569,7 @@ class SessionActor(Actor):
         self,
         reason: EndReason,
         upto: int,
-        tokens: tuple[Any, ...],
+        tokens: tuple[object, ...],
         out: Out,
         error: str = "",
         skipped: tuple[tuple[str, int], ...] = (),
@@ -777,7 +778,7 @@ class SessionActor(Actor):
         operation: str,
         state: VoiceSessionState,
         *,
-        detail: tuple[tuple[str, Any], ...] = (),
+        detail: Fields = (),
         then: tuple[Effect, ...] = (),
         failed: bool = False,
     ) -> None:

@@ -13,7 +13,7 @@ It gives each session its routes when it spawns it, and new ones when evidence w
 follow a route without passing through here.
 """
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -74,7 +74,7 @@ class Entry(Struct, frozen=True):
     ref: Ref
     crashes: CrashLog = CrashLog()
     failing: int = 0
-    tokens: tuple[Any, ...] = ()  # of stops that it crashed on
+    tokens: tuple[object, ...] = ()  # of stops that it crashed on
     error: str = ""  # that it is told to fail with
 
 
@@ -348,7 +348,7 @@ class Supervisor(Actor):
         return self.routes
 
 
-def _tokens(message: Stop | Fail) -> tuple[Any, ...]:
+def _tokens(message: Stop | Fail) -> tuple[object, ...]:
     """Those who wait for what this message asks for."""
     if isinstance(message, Fail):
         return message.tokens

@@ -14,10 +14,9 @@ call need not wait out the drain deadline for it: the transcriber declares what 
 it has.
 """
 
-from typing import Any
-
 from actors.runtime.actor import IGNORE, Actor, Out
 from actors.runtime.mailbox import Ref
+from actors.runtime.system import Port
 from actors.voice.call_part import CallPart, Hears, PartContext, hole_before
 from actors.voice.messages import (
     Abandon,
@@ -111,8 +110,8 @@ class TranscriberActor(Actor):
         self,
         session: Ref,
         place: int,
-        speech: Any,
-        directory: Any,
+        speech: Port | None,
+        directory: Port,
         facts: Facts,
         before: Transcribed = NOTHING_HEARD,
     ) -> None:

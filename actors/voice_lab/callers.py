@@ -184,7 +184,8 @@ class VoiceCallers(SimulatedPort):
         frames = m.Frames(call.sent, count, count * FRAME_BYTES, world.now_ms)
         call = call._replace(sent=call.sent + count)
         self._set(session_id, caller._replace(call=call, runs=caller.runs + (not caller.again), again=0))
-        world.carry(call.route, frames)
+        if call.route is not None:
+            world.carry(call.route, frames)
         world.later(plan.gap_ms, lambda: self._speak(session_id))
 
     def _finish(self, session_id: str) -> None:
@@ -204,7 +205,8 @@ class VoiceCallers(SimulatedPort):
     def _stop(self, session_id: str, reason: EndReason, *, answered: bool = True, cancels: int = 0) -> None:
         caller, world = self.callers[session_id], self.world
         call = caller.call
-        if call.route is None or call.told[-1:] == (VoiceSessionState.STOPPED,) or caller.left:
+        route = call.route
+        if route is None or call.told[-1:] == (VoiceSessionState.STOPPED,) or caller.left:
             return
         token = self._token("stop", session_id, call.stops) if answered else None
         owed = call.owed if caller.stopped_ms else call.sent
@@ -213,7 +215,7 @@ class VoiceCallers(SimulatedPort):
             call = call._replace(vanished=call.vanished + 1)
         stopped_ms, hung_up = caller.stopped_ms or world.now_ms, caller.hung_up or not answered
         self._set(session_id, caller._replace(call=call, stopped_ms=stopped_ms, hung_up=hung_up))
-        world.tell(call.route, m.Stop(reason, call.sent, token))
+        world.tell(route, m.Stop(reason, call.sent, token))
 
     def _token(self, *key: Any) -> SimulatedToken:
         process = self.world.processes

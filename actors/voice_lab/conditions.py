@@ -1,6 +1,7 @@
 """What must hold of callers, ports and records at any time: the checker's promises and the simulator's watch ask the same."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from actors.voice import messages as m
 from actors.voice.quality import dbfs
@@ -33,6 +34,9 @@ OF_PORTS = {
 }
 """What is on record of frames that a port did not take, by the reason in the account."""
 ORDER = (SESSION_CREATED, SESSION_ACTIVE, SESSION_STOPPING, SESSION_STOPPED)
+
+Condition = Callable[..., bool]
+"""Whether something holds of the values that it is asked of."""
 
 
 def told_forward(callers: tuple[Call, ...]) -> bool:
@@ -139,7 +143,7 @@ def recording_told(callers: tuple[Call, ...], media: tuple[Track, ...], silent: 
     )
 
 
-def nothing_lost(total: int) -> Any:
+def nothing_lost(total: int) -> Condition:
     """While all of the budget of faults is left, every frame that was let in is kept and heard, or declared late."""
 
     def holds(callers: tuple[Call, ...], left: int) -> bool:
@@ -159,7 +163,7 @@ class Safe(NamedTuple):
     """What a store keeps: each session's states on record, the sessions with a final record, in the store and anywhere, those
     whose last records it was given up to keep, and those that were denied."""
 
-    states: frozenset[tuple[str, Any]]
+    states: frozenset[tuple[str, VoiceSessionState | None]]
     final: frozenset[str]
     kept: frozenset[str]
     given_up: frozenset[str]
@@ -184,7 +188,7 @@ def denied_in(store: Records) -> frozenset[str]:
     return frozenset([record.session_id for record in store.durable if record.operation == SESSION_DENIED])
 
 
-def evidence_first(total: int) -> Any:
+def evidence_first(total: int) -> Condition:
     """When not even the spill file takes the last records, the end is told all the same, and as lost. One fault can do that
     only at the spill file; of several, one may take away the word that the records should go there."""
 
@@ -219,7 +223,7 @@ def in_order(store: Records) -> bool:
     return len(set(ids)) == len(ids)
 
 
-def denied_stays_out(asked: tuple[m.Facts, ...]) -> Any:
+def denied_stays_out(asked: tuple[m.Facts, ...]) -> Condition:
     """Who may not have a session has none, whatever else is there."""
     unauthorized = {one.session_id for one in asked if one.metadata.get("requires_data_access")}
 
@@ -258,6 +262,6 @@ def _is_own(transcript: str, sent: int) -> bool:
     return transcript == told and below == sorted({*below}) and all(0 < upto <= sent for upto in below)
 
 
-def tracks_ended(session_id: str) -> Any:
+def tracks_ended(session_id: str) -> Condition:
     """Whether an audio port knows that a session is over."""
     return lambda tracks: all(track.ending or track.over for track in tracks if track.session_id == session_id)

@@ -6,7 +6,7 @@ over.
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from actors.simulation.disk import SimulatedDisk
@@ -158,7 +158,7 @@ class Journal:
             yield ChainRow(head.seq + 1, record.id, record.request_id, text, head.hash, digest), end
             head = Head(head.seq + 1, digest)
 
-    def _reads(self, name: str) -> Any:
+    def _reads(self, name: str) -> Callable[[int, int], bytes]:
         return lambda n, at: self._disk.read(name, n, at)
 
 

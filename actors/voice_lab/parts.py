@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from actors.model.parts import Answer, Choice, Part
+from actors.runtime.mailbox import Ref
 from actors.voice import messages as m
 from actors.voice.session import SessionLimits
 from machines.events import VoiceEventType
@@ -70,6 +71,9 @@ class Listened(NamedTuple):
         return self
 
 
+Told = Answer | m.Changed | m.Closed
+"""What informs of a call: an answer to an ask, a state that the call is in, or the word to close its door."""
+
 NOTHING_TOLD = Listened()
 
 
@@ -88,7 +92,7 @@ class Call(NamedTuple):
     asked: bool = False
     answer: str = ""
     told: tuple[VoiceSessionState, ...] = ()
-    route: Any = None
+    route: Ref | None = None
     open: bool = False
     closed: bool = False
     sent: int = 0
@@ -121,13 +125,13 @@ class Callers(Part):
         self.frames = frames
         self.stops = stops
         self.in_turn = in_turn
-        self.supervisor: Any = None
+        self.supervisor: Ref | None = None
 
-    def initial(self) -> Any:
+    def initial(self) -> tuple[Call, ...]:
         """Nobody has asked yet."""
         return tuple([Call(facts.session_id) for facts in self.calls])
 
-    def submit(self, state: Any, work: Any) -> Any:
+    def submit(self, state: tuple[Call, ...], work: Told | m.Emit | m.Metered) -> tuple[Call, ...]:
         """News for the directory, or the answer to an ask."""
         if isinstance(work, m.Emit | m.Metered):
             call = call_of(state, work.session_id)
@@ -139,7 +143,7 @@ class Callers(Part):
             session_id = work.session_id if isinstance(work, m.Closed) else work.facts.session_id
         return _changed(state, session_id, informed(call_of(state, session_id), work))
 
-    def choices(self, state: Any) -> Iterable[Choice]:
+    def choices(self, state: tuple[Call, ...]) -> Iterable[Choice]:
         """Ask, speak, stop; the host may cancel, once and again. In turn, nobody asks while another call runs."""
         earlier: list[Call] = []
         for call, facts in zip(state, self.calls, strict=True):
@@ -154,7 +158,7 @@ class Callers(Part):
                 text = f"{label} ({call.session_id})" if len(state) > 1 else label
                 yield Choice(text, _changed(state, call.session_id, after), (tells,), fault=fault, fair=False)
 
-    def _next(self, call: Call, facts: m.Facts) -> Iterator[tuple[str, Call, tuple[Any, Any], str]]:
+    def _next(self, call: Call, facts: m.Facts) -> Iterator[tuple[str, Call, tuple[Ref | None, object], str]]:
         session_id = call.session_id
         if not call.asked:
             message = m.OpenSession(self.token(("open", session_id)), facts)
@@ -181,7 +185,7 @@ class Callers(Part):
             yield ("is cancelled again" if call.cancels else "is cancelled"), after, (call.route, stop), "cancel"
 
 
-def informed(call: Call, work: Any) -> Call:
+def informed(call: Call, work: Told) -> Call:
     """The call after news of it: an answer to an ask, the word to close its door, or a state that it is in."""
     if isinstance(work, Answer):
         if work.key[0] == "stop":
@@ -237,15 +241,15 @@ class Store(Part):
 
     faults = ("store", "spill", "record")
 
-    def initial(self) -> Any:
+    def initial(self) -> Records:
         """Empty, and up."""
         return Records()
 
-    def submit(self, state: Any, work: Any) -> Any:
+    def submit(self, state: Records, work: m.Append | m.SpillWork | m.Probe) -> Records:
         """Behind what waits."""
         return state._replace(waiting=(*state.waiting, work))
 
-    def choices(self, state: Any) -> Iterable[Choice]:
+    def choices(self, state: Records) -> Iterable[Choice]:
         """Answer the oldest piece of work, or fail."""
         if state.condition != "up":
             yield Choice("is back", state._replace(condition="up"), fair=False)
@@ -326,7 +330,7 @@ class Track(NamedTuple):
     still to be said to who `asks` for the end."""
 
     session_id: str
-    reply_to: Any
+    reply_to: Ref | None
     upto: int = 0
     got: int = 0
     told: int = 0
@@ -342,7 +346,7 @@ class Track(NamedTuple):
 class _AudioPort(Part):
     """What the media and the speech-to-text port have in common: a track for each session, frames known by number."""
 
-    def initial(self) -> Any:
+    def initial(self) -> tuple[Track, ...]:
         """No tracks."""
         return ()
 
@@ -353,7 +357,7 @@ class _AudioPort(Part):
     def _track(self, state: tuple[Track, ...], session_id: str) -> Track | None:
         return next((track for track in state if track.session_id == session_id), None)
 
-    def _taken(self, state: tuple[Track, ...], work: Any) -> tuple[Track, ...]:
+    def _taken(self, state: tuple[Track, ...], work: m.Keep | m.Hear) -> tuple[Track, ...]:
         track = self._track(state, work.session_id)
         if track is None or track.ending:
             return state
@@ -361,11 +365,11 @@ class _AudioPort(Part):
         new = upto - max(track.upto, work.first)
         return self._with(state, track._replace(upto=upto, got=track.got + new)) if new > 0 else state
 
-    def _opened(self, state: tuple[Track, ...], work: Any, *, recording: bool) -> tuple[Track, ...]:
+    def _opened(self, state: tuple[Track, ...], work: m.OpenMedia | m.Listen, *, recording: bool) -> tuple[Track, ...]:
         track = self._track(state, work.session_id) or Track(work.session_id, None, recording=recording)
         return state if track.over else self._with(state, track._replace(reply_to=work.reply_to))
 
-    def _silences(self, state: Any, track: Track, news: Any) -> Iterator[Choice]:
+    def _silences(self, state: tuple[Track, ...], track: Track, news: object) -> Iterator[Choice]:
         """How the port falls silent, what the health watch has it say then, and its return."""
         fault = self.name
         if not track.silent:
@@ -380,7 +384,9 @@ class _AudioPort(Part):
             back = self._with(state, track._replace(silent=False, noticed=False, asks=False))
             yield Choice("answers again", back, fair=False)
 
-    def _choice(self, label: str, state: Any, track: Track, facts: tuple[Any, ...], fault: str = "") -> Choice:
+    def _choice(
+        self, label: str, state: tuple[Track, ...], track: Track, facts: tuple[object, ...], fault: str = ""
+    ) -> Choice:
         text = f"{label} ({track.session_id})" if len(state) > 1 else label
         tells = tuple([(track.reply_to, fact) for fact in facts])
         return Choice(text, self._with(state, track), tells, fault=fault, prompt=not fault)
@@ -398,7 +404,7 @@ class Media(_AudioPort):
         super().__init__(name)
         self.speaks = speaks
 
-    def submit(self, state: Any, work: Any) -> Any:
+    def submit(self, state: tuple[Track, ...], work: m.OpenMedia | m.Keep | m.CloseMedia) -> tuple[Track, ...]:
         """As `MediaPort`: a second opening only changes where facts go, frames are kept once, an end comes once."""
         if isinstance(work, m.OpenMedia):
             return self._opened(state, work, recording=work.recording)
@@ -409,7 +415,7 @@ class Media(_AudioPort):
             state if track is None or track.over else self._with(state, track._replace(ending=True, asks=track.noticed))
         )
 
-    def choices(self, state: Any) -> Iterable[Choice]:
+    def choices(self, state: tuple[Track, ...]) -> Iterable[Choice]:
         """Tell what was kept, and the end; or lose it; or say nothing any more."""
         for track in state:
             if track.over:
@@ -458,7 +464,7 @@ class Speech(_AudioPort):
         super().__init__(name)
         self.speaks = speaks
 
-    def submit(self, state: Any, work: Any) -> Any:
+    def submit(self, state: tuple[Track, ...], work: m.Listen | m.Hear | m.Finish | m.Abandon) -> tuple[Track, ...]:
         """As `SttPort`: a second listening only changes where facts go, frames are heard once, abandoned ones never."""
         if isinstance(work, m.Listen):
             return self._opened(state, work, recording=False)
@@ -469,7 +475,7 @@ class Speech(_AudioPort):
             return state
         return self._with(state, track._replace(ending=True, asks=track.noticed, over=isinstance(work, m.Abandon)))
 
-    def choices(self, state: Any) -> Iterable[Choice]:
+    def choices(self, state: tuple[Track, ...]) -> Iterable[Choice]:
         """Tell what was heard, and the end; or lose it; or say nothing any more."""
         for track in state:
             if track.over:
@@ -486,7 +492,7 @@ class Speech(_AudioPort):
             # Some of it is no speech, so that both kinds of news come.
             speaks = self.speaks(track.session_id)
             wordless = track.told % 2 or speaks is False
-            news: tuple[Any, ...] = (heard,) if wordless else (m.Partial("wor"), words)
+            news: tuple[object, ...] = (heard,) if wordless else (m.Partial("wor"), words)
             if track.ending:
                 facts = (*news, m.Finished()) if count else (m.Finished(),)
                 yield self._choice("finishes", state, told._replace(over=True), facts)

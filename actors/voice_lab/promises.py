@@ -14,6 +14,7 @@ from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice_lab.conditions import (
     OF_PORTS,
     RANK,
+    Condition,
     all_own,
     apart,
     called_durable,
@@ -378,7 +379,7 @@ def _unknown(call: Call, known: frozenset[str] | None, aside: frozenset[str]) ->
     )
 
 
-def _unknown_to_supervisor(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+def _unknown_to_supervisor(aside: tuple[tuple[str, object], ...]) -> frozenset[str]:
     """The sessions of whose request, or of whose crash on a stop, the supervisor set the news aside."""
     found = []
     for path, message in aside:
@@ -389,7 +390,7 @@ def _unknown_to_supervisor(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]
     return frozenset(found)
 
 
-def _stops_set_aside(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+def _stops_set_aside(aside: tuple[tuple[str, object], ...]) -> frozenset[str]:
     """The sessions that set a stop aside."""
     return frozenset([path.rpartition("/")[2] for path, message in aside if isinstance(message, m.Stop)])
 
@@ -399,7 +400,7 @@ def _spills_unheard(early: tuple[tuple[str, str], ...]) -> frozenset[str]:
     return frozenset([path.rpartition("/")[2] for path, key in early if key == "spill"])
 
 
-def _losses_set_aside(aside: tuple[tuple[str, Any], ...]) -> frozenset[str]:
+def _losses_set_aside(aside: tuple[tuple[str, object], ...]) -> frozenset[str]:
     """The sessions whose transcriber set aside the word that audio was not heard."""
     return frozenset([path.split("/")[1] for path, message in aside if isinstance(message, m.Unheard)])
 
@@ -467,7 +468,7 @@ def _is_asked_by(work: Any, path: str) -> bool:
     return not isinstance(work, m.Probe) and bool(work.owner.path == path)
 
 
-def _end_on_record(session_id: str) -> Any:
+def _end_on_record(session_id: str) -> Condition:
     """Whether a session that is gone may be, by what the store has of it."""
 
     def holds(store: Records) -> bool:
@@ -483,7 +484,7 @@ def _end_on_record(session_id: str) -> Any:
     return holds
 
 
-def _refusals_traced(session_id: str, faults: int) -> Any:
+def _refusals_traced(session_id: str, faults: int) -> Condition:
     """Whether each record that the store could not write has one that says so, or its own id after all; unless nothing else of
     its session is on record, or other faults than this one may have kept it away. Who can't resume a session leaves none."""
 
@@ -498,9 +499,9 @@ def _refusals_traced(session_id: str, faults: int) -> Any:
     return holds
 
 
-def _timers_of(path: str) -> Any:
+def _timers_of(path: str) -> Condition:
     return lambda timers: any(owner == path or owner.startswith(f"{path}/") for owner, _ in timers)
 
 
-def _lists(session_id: str) -> Any:
+def _lists(session_id: str) -> Condition:
     return lambda supervisor: _settled(supervisor) and session_id in supervisor.sessions

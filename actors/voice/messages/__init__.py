@@ -9,7 +9,7 @@ Each module has the messages of one subject; this package has all messages.
 from actors.voice.messages.accounts import Account, Levels, Transcribed
 from actors.voice.messages.audio import Frames, Mismatched
 from actors.voice.messages.directory import Changed, Closed, Metered
-from actors.voice.messages.events import Emit
+from actors.voice.messages.events import Emit, Fields
 from actors.voice.messages.evidence import (
     Append,
     Commit,
@@ -80,6 +80,7 @@ __all__ = [
     "EvidenceBack",
     "Facts",
     "Fail",
+    "Fields",
     "Finish",
     "Finished",
     "Frames",

@@ -1,9 +1,8 @@
 """The accounts of the parts of every call: how far a part is, and what it found."""
 
-from typing import Any
-
 from msgspec import Struct
 
+from actors.voice.messages.events import Fields
 from machines.frozen import FrozenDict
 from machines.recording import RecordingInfo
 
@@ -19,7 +18,7 @@ class Account(Struct, frozen=True):
     lost: tuple[tuple[str, int], ...]
     recording: RecordingInfo | None = None
 
-    def detail(self) -> tuple[tuple[str, Any], ...]:
+    def detail(self) -> Fields:
         """The account as an evidence record has it, from which another process can go on."""
         return (
             ("upto_frame", self.upto),

@@ -1,9 +1,8 @@
 """Messages to the directory, which tells them to those outside."""
 
-from typing import Any
-
 from msgspec import Struct
 
+from actors.runtime.mailbox import Ref
 from actors.voice.messages.media import Kept
 from actors.voice.messages.sessions import Facts
 from machines.communication import PolicyVerdict
@@ -19,7 +18,7 @@ class Changed(Struct, frozen=True):
 
     facts: Facts
     state: VoiceSessionState
-    route: Any
+    route: Ref | None
     verdict: PolicyVerdict | None = None
     result: SessionResult | None = None
 

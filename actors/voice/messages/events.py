@@ -6,10 +6,13 @@ from msgspec import Struct
 
 from machines.events import VoiceEventType
 
+Fields = tuple[tuple[str, Any], ...]
+"""Names with their JSON values, in order: the payload of an event, or the detail of a record."""
+
 
 class Emit(Struct, frozen=True):
     """Directory work: a `VoiceEvent` of this type for those who listen."""
 
     session_id: str
     event_type: VoiceEventType
-    payload: tuple[tuple[str, Any], ...] = ()
+    payload: Fields = ()

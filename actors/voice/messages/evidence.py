@@ -4,7 +4,8 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
-from actors.runtime.mailbox import CONTROL
+from actors.runtime.mailbox import CONTROL, Ref
+from actors.voice.messages.events import Fields
 from actors.voice.messages.sessions import Facts
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.evidence import record_id
@@ -28,7 +29,7 @@ class Draft(Struct, frozen=True):
     status: RequestStatus
     verdict: PolicyVerdict | None = None
     state: VoiceSessionState | None = None
-    detail: tuple[tuple[str, Any], ...] = ()
+    detail: Fields = ()
     result: SessionResult | None = None
     refusal: str = ""
 
@@ -42,7 +43,7 @@ class Commit(Struct, frozen=True):
     """To the evidence actor: store this record and tell `owner` `Durable` or `NotDurable`."""
 
     lane: ClassVar[int] = CONTROL
-    owner: Any
+    owner: Ref
     draft: Draft
 
 
@@ -68,7 +69,7 @@ class Spill(Struct, frozen=True):
     """To the evidence actor: put these records into the spill file; tell `owner` `Spilled`."""
 
     lane: ClassVar[int] = CONTROL
-    owner: Any
+    owner: Ref
     drafts: tuple[Draft, ...]
 
 
@@ -104,10 +105,10 @@ class SpillWork(Struct, frozen=True):
 class Probe(Struct, frozen=True):
     """Port work: try whether the store can be written; tell `Probed`."""
 
-    reply_to: Any
+    reply_to: Ref
 
 
-Ticket = tuple[Any, int]
+Ticket = tuple[Ref, int]
 
 
 class Stored(Struct, frozen=True):
@@ -130,7 +131,7 @@ class SpillDone(Struct, frozen=True):
     """Port fact: the records of `owner` are spilled, or not."""
 
     lane: ClassVar[int] = CONTROL
-    owner: Any
+    owner: Ref
     ok: bool
 
 

@@ -1,10 +1,10 @@
 """Messages between a recorder and the media port."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from msgspec import Struct
 
-from actors.runtime.mailbox import CONTROL
+from actors.runtime.mailbox import CONTROL, Ref
 from machines.audio import AudioFormat
 from machines.recording import RecordingInfo
 
@@ -16,7 +16,7 @@ class OpenMedia(Struct, frozen=True):
     session_id: str
     audio_format: AudioFormat
     recording: bool
-    reply_to: Any
+    reply_to: Ref
     can_be_slowed: bool = True
     voices: bool = False
 

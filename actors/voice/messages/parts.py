@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from actors.runtime.mailbox import AUDIO, CONTROL
 from actors.voice.messages.directory import Metered
-from actors.voice.messages.events import Emit
+from actors.voice.messages.events import Emit, Fields
 
 
 class Drain(Struct, frozen=True, gc=False):
@@ -23,7 +23,7 @@ class PartRecord(Struct, frozen=True):
     """
 
     operation: str
-    detail: tuple[tuple[str, Any], ...]
+    detail: Fields
     failed: bool = False
     interim: bool = False
 

@@ -4,8 +4,9 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
-from actors.runtime.mailbox import CONTROL, SYSTEM
+from actors.runtime.mailbox import CONTROL, SYSTEM, Ref
 from actors.voice.messages.accounts import Account, Transcribed
+from actors.voice.messages.events import Fields
 from actors.voice.messages.speech import NO_OPTIONS
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict
@@ -55,7 +56,7 @@ class Resumption(Struct, frozen=True):
     account: Account
     heard: Transcribed
     age_seconds: float
-    detail: tuple[tuple[str, Any], ...] = ()
+    detail: Fields = ()
     mismatches: tuple[AudioMismatch, ...] = ()
 
 
@@ -63,7 +64,7 @@ class OpenSession(Struct, frozen=True):
     """To the supervisor: open this session, and reply `Opened`, `Denied` or `Unevidenced` to `token`."""
 
     lane: ClassVar[int] = CONTROL
-    token: Any
+    token: object
     facts: Facts
 
 
@@ -71,7 +72,7 @@ class ResumeSession(Struct, frozen=True):
     """To the supervisor: go on with this session, which has its verdict, and reply `Opened` or `Unevidenced` to `token`."""
 
     lane: ClassVar[int] = CONTROL
-    token: Any
+    token: object
     facts: Facts
     verdict: PolicyVerdict
     resumption: Resumption
@@ -90,7 +91,7 @@ class Evaluate(Struct, frozen=True):
 
     lane: ClassVar[int] = CONTROL
     facts: Facts
-    reply_to: Any
+    reply_to: Ref
 
 
 class Judged(Struct, frozen=True):
@@ -124,8 +125,8 @@ class Routes(Struct, frozen=True):
 
     lane: ClassVar[int] = CONTROL
     epoch: int
-    policy: Any
-    evidence: Any
+    policy: Ref
+    evidence: Ref
 
 
 class Stop(Struct, frozen=True):
@@ -138,7 +139,7 @@ class Stop(Struct, frozen=True):
     lane: ClassVar[int] = SYSTEM
     reason: EndReason
     upto: int
-    token: Any = None
+    token: object = None
     skipped: tuple[tuple[str, int], ...] = ()
 
 
@@ -147,7 +148,7 @@ class Fail(Struct, frozen=True):
 
     lane: ClassVar[int] = SYSTEM
     error: str
-    tokens: tuple[Any, ...] = ()
+    tokens: tuple[object, ...] = ()
 
 
 class Ended(Struct, frozen=True, gc=False):

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
-from actors.runtime.mailbox import CONTROL
+from actors.runtime.mailbox import CONTROL, Ref
 from machines.audio import AudioFormat
 from machines.frozen import FrozenDict
 from machines.session import STTProvider
@@ -27,7 +27,7 @@ class Listen(Struct, frozen=True):
     session_id: str
     engine: STTProvider | str
     audio_format: AudioFormat
-    reply_to: Any
+    reply_to: Ref
     options: FrozenDict[Any] = NO_OPTIONS
 
 
