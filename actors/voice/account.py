@@ -1,8 +1,8 @@
-"""The account of a call and its final record: composed here, whoever ends the call.
+"""The account of a call and its final record, composed for all four that end a call.
 
-The session ends it, or its supervisor for a session that crashes on its own end, or the service when the actors have failed, or
-another process after the death of the first one. Each of them knows the frames that were accepted and what the parts told of
-them. Frames of which no part told are declared, so that the sums of a `FrameAccount` always hold.
+A session ends its own call. Its supervisor ends the call of a session that crashes on its own end. The service ends all calls
+when the actors have failed. Another process ends the calls of a dead process. Each of them knows how many frames were accepted
+and which frames the parts told of. Frames that no part told of are declared, so that the sums of a `FrameAccount` always hold.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ from machines.session import (
 
 
 class PartAccounts(Struct, frozen=True):
-    """What the parts of a call told: the recorder, the transcriber, the quality part, and the `outcomes` of further parts by
+    """The accounts that the parts of a call told: recorder, transcriber, quality part, and the `outcomes` of further parts by
     name."""
 
     recorder: Account = NOTHING_YET
@@ -142,7 +142,7 @@ def final_record(
     error: str = "",
     failed: bool,
 ) -> Draft:
-    """The record that ends a session: nothing of it is stored behind this one, and there is only one (see `Draft`)."""
+    """The last record of a session; each session has one, and no record of the session is stored behind it (see `Draft`)."""
     return Draft(
         facts,
         number,

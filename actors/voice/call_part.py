@@ -44,7 +44,7 @@ class Ports(Struct, frozen=True):
 
 
 class CallAudio(Protocol):
-    """What a port of a part gets: the audio of running calls, and the way to the parts' actors. Safe from any thread."""
+    """The audio of running calls, and the way to the parts' actors, for the port of a part. Safe from any thread."""
 
     def take(self, session_id: str, first: int) -> bytes:
         """The bytes of the run of frames that begins with `first`, as a `Frames` message named it, in the call's audio format.
@@ -58,7 +58,7 @@ class CallAudio(Protocol):
 
 
 class PartPort(Protocol):
-    """The port of a part: it does outside of the actors what takes time, reads files, or asks the network."""
+    """The port of a part. Work that takes time, reads files or asks the network is done here, outside of the actors."""
 
     def submit(self, work: Any) -> None:
         """Take a piece of work that an actor handed over with `out.port`. It must not block: the actors wait for it."""
@@ -68,16 +68,19 @@ class PartPort(Protocol):
 
 
 class Hears(str, Enum):
-    """By what a part notices that somebody speaks: words that an engine understood, or voice in the sound."""
+    """The sign by which a part notices speech: words that an engine understood, or voice in the sound."""
 
     WORDS = "words"
     VOICE = "voice"
 
 
 class PartContext(Struct, frozen=True):
-    """What a part's actor is made with: its session, its `name` and its `place` among the parts there, the facts of the call,
-    the part's port and the directory's, the account that it goes on with, the addresses of the parts before it by name, and how
-    many frames lie between two interim records."""
+    """Everything that the actor of a part is made with.
+
+    `session` is the session's address, `name` the part's name, and `place` the part's index among the parts of the call.
+    `port` is the part's port, `directory` the directory's. `account` is the account to go on with. `others` has the
+    addresses of the parts before this one, by name. An interim record is due every `account_frames` frames.
+    """
 
     session: Ref
     name: str
@@ -138,7 +141,7 @@ class CallPart:
         return True
 
     def begins_with(self, resumption: Resumption | None) -> Any:
-        """The account before the first frame; with a `resumption`, of what another process had done. None unless overridden."""
+        """The account before the first frame; with a `resumption`, the account of the dead process. None unless overridden."""
         del resumption
         return None
 
@@ -160,13 +163,13 @@ class CallPart:
         return False
 
     def release(self, facts: Facts) -> object | None:
-        """The work that ends what the port still does for the call of a part that has not answered; None for nothing."""
+        """The work that has the port stop working for a call whose part has not answered; None where the port need not know."""
         del facts
         return None
 
     def outcome(self, account: Any) -> Mapping[str, Any] | None:
-        """What the session's result says of this part under its name, as JSON values; None for nothing. The parts of every
-        call have fields of their own in the result (`actors.voice.account`)."""
+        """The entry of this part in `SessionResult.parts`, as JSON values; None for no entry. Recorder, transcriber and quality
+        have fields of their own in the result (`actors.voice.account`)."""
         del account
         return None
 

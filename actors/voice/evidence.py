@@ -1,4 +1,4 @@
-"""The evidence actor: one for the service, between those who have records and the store that makes them durable.
+"""The evidence actor: one for the service, between the owners of records and the store that makes the records durable.
 
     UP     records go to the store at once; the store groups them into commits
     DOWN   the store failed or does not answer: records are refused at once, only final ones are spilled
@@ -88,8 +88,8 @@ class EvidenceActor(Actor):
         self._up(out)
 
     def not_stored(self, message: NotStored, out: Out) -> None:
-        """Tell the owners; if it is the store that failed, take nothing more until it answers a probe. A record that can't be
-        written will not turn up later, unlike one whose store failed over it."""
+        """Tell the owners of these records. If the store failed, take no more records until it answers a probe; these records may
+        still turn up in it, unlike a record that can't be written."""
         down = message.store_down
         for owner, number in message.tickets:
             if self.waiting.get(owner) == number:

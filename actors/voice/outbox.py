@@ -1,12 +1,12 @@
-"""Evidence first: records wait here until they are durable, and what depends on them waits with them.
+"""Evidence first: records wait here until they are durable, and the effects that depend on them wait with them.
 
 An outbox is an immutable value in an actor's journal. Records go out one at a time, each when the one before is durable, so
-that the store has them in order; what a record gates (replies, news, anything) is kept beside it as effects and released
-with its acknowledgement. After a crash, or when the store is back, the first unacknowledged record is sent again; the
+that the store has them in order. The effects that depend on a record (replies, news) are kept beside it and released with its
+acknowledgement. After a crash, or when the store is back, the first unacknowledged record is sent again; the
 store knows it by its id.
 
-A record that can never be written, for what is in it, must not hold up those behind it. Another one goes in its place, which
-says so; its number is left out, so that a late answer about it is known to be old.
+A record whose content can never be written must not hold up the records behind it. A record of the refusal goes in its place.
+The refused record's number is left out, so that a late answer about it is known to be old.
 """
 
 from msgspec import Struct
@@ -61,10 +61,10 @@ class Outbox(Struct, frozen=True):
         return Outbox(rest, self.next_number)
 
     def refused(self, problem: str, out: Out, evidence: Ref) -> "Outbox":
-        """This outbox after the store could not write the record under way: one that says so is sent in its place, with the
-        same effects behind it. If that can't be written either, nothing stands in its place, and its effects are dropped.
+        """This outbox after the store could not write the record under way. A record of the refusal is sent in its place, with
+        the same effects behind it. A refusal that can't be written either is dropped with its effects.
 
-        Those behind it were never sent, and move on by one number.
+        The records behind were never sent, and move on by one number.
         """
         draft = self.waiting[0].draft
         if draft.refusal:
@@ -84,7 +84,7 @@ class Outbox(Struct, frozen=True):
         return Outbox(moved, self.next_number + 1)
 
     def silenced(self, *, but_last: bool = False) -> "Outbox":
-        """This outbox with the same records, and nothing that waits for them; `but_last` keeps what waits for the last."""
+        """This outbox with the same records and without the effects that wait for them; `but_last` keeps those of the last one."""
         kept = self.waiting[-1:] if but_last else ()
         silent = self.waiting[:-1] if but_last else self.waiting
         return Outbox((*(Waiting(one.draft, ()) for one in silent), *kept), self.next_number)

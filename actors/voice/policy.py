@@ -18,7 +18,7 @@ class PolicyActor(Actor):
         self.policy = policy
 
     def evaluate(self, message: Evaluate, out: Out) -> None:
-        """Tell the verdict on this request. One that the policy can't read is denied, and so is one it fails on."""
+        """Tell the verdict on this request. A request that the policy can't read, or fails on, is denied."""
         facts = message.facts
         try:
             verdict = self.policy.evaluate_session_request(
@@ -37,7 +37,7 @@ class PolicyActor(Actor):
 
 
 def _usable(verdict: object) -> PolicyVerdict:
-    """The verdict, if it is one that can be put on record; else a denial that says what is wrong with it."""
+    """The verdict, if it can be put on record; otherwise a denial that says why it can't."""
     if not isinstance(verdict, PolicyVerdict):
         return _failed(f"it gave {type(verdict).__name__}, not a PolicyVerdict")
     try:

@@ -15,9 +15,9 @@ UNMEASURED = Levels()
 
 
 class QualityActor(Actor):
-    """Sums up how the audio was, and tells its session as the sums grow, with the level for those who listen.
+    """Sums up the levels and pauses of a call's audio, and tells the session the sums as they grow.
 
-    After a crash the pauses before it are still known, but not when the last frame came.
+    A restart keeps the longest pause, and forgets when the last frame came.
     """
 
     __slots__ = (
@@ -99,7 +99,7 @@ class QualityPart(CallPart):
     hears = Hears.VOICE
 
     def begins_with(self, resumption: Resumption | None) -> Levels:
-        """No levels: what the process that died had measured is not known."""
+        """No levels: those that the dead process had measured are not known."""
         return UNMEASURED if resumption is None else Levels(upto=resumption.account.upto)
 
     def actor(self, context: PartContext) -> QualityActor:
@@ -112,7 +112,7 @@ class QualityPart(CallPart):
 
 
 def quality_of(levels: Levels) -> Quality:
-    """What a result says of these sums."""
+    """These sums as the `quality` of a result."""
     frames = levels.frames
     return Quality(
         level_dbfs=dbfs(levels.energy / frames) if frames else None,
@@ -124,7 +124,7 @@ def quality_of(levels: Levels) -> Quality:
 
 
 def level_fields(measure: Kept) -> Fields:
-    """What an AUDIO_RECEIVED event says of a measure."""
+    """A measure as the payload of an AUDIO_RECEIVED event."""
     return (
         ("frames", measure.frames),
         ("upto_frame", measure.upto),

@@ -1,4 +1,4 @@
-"""The recorder of one session: every frame is handed to the media port, and the account of what became of it is kept.
+"""The recorder of one session: it hands every frame to the media port, and keeps the account of every frame.
 
     OPEN       frames are handed over
     DRAINING   the session said that no more follow; the port is closing the recording, unless it falls silent
@@ -6,9 +6,9 @@
 
 The port knows frames by their numbers, so that handing a run over again after a crash keeps it once.
 
-A port that falls silent, on a disk that hangs, ends no call: nothing is lost while frames wait, and the door holds the caller
-back when too many do. But who wants the end of a call need not wait out the drain deadline for it: the recorder counts the port
-as failed, declares what it has not dealt with as lost, and answers.
+A port that falls silent, on a disk that hangs, ends no call: no audio is lost while frames wait, and the door holds the caller
+back when too many wait. An ending call must not wait out its drain deadline for a silent port: the recorder tells that the port
+failed, declares the frames that the port has not dealt with as lost, and answers.
 """
 
 from msgspec.structs import replace
@@ -48,9 +48,9 @@ PORT = "media"
 class RecorderActor(Actor):
     """Hands frames to the media port and counts.
 
-    `expected` is the next frame number, `last_run` the first one of the run handed over last; `account` is what became of
-    the frames so far, and `told_upto` where the last one ended that is to go into evidence. `before` is the account of the
-    frames that another process had, which died.
+    `expected` is the next frame number, `last_run` the first one of the run handed over last; `account` is
+    the account so far. `told_upto` is the `upto` of the last account that went into evidence. `before` is the account that a
+    dead process left.
     """
 
     __slots__ = (
@@ -166,8 +166,7 @@ class RecorderActor(Actor):
         out.port(self.media, CloseMedia(self.facts.session_id))
 
     def kept_some(self, message: Kept, out: Out) -> None:
-        """The port dealt with more frames: count them, tell the session, and pass the measures on. What the session says of
-        these to those who listen comes behind its account."""
+        """The port dealt with more frames: count them, tell the session the account, and then pass the measures on."""
         account = self.account = Account(message.upto, message.kept, message.n_bytes, message.digest, self.account.lost)
         record = None
         if message.upto - self.told_upto >= self.account_frames:
@@ -183,7 +182,7 @@ class RecorderActor(Actor):
         out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
 
     def port_silent(self, _: MediaSilent, out: Out) -> None:
-        """The port does not answer, and nothing is lost by that as long as frames can wait: it is noted."""
+        """The port does not answer. Frames can wait, so no audio is lost: tell the session that the port failed."""
         out.tell(self.session, PortFailed(PORT, MEDIA_SILENT))
 
     def closed(self, message: MediaClosed, out: Out) -> None:
@@ -193,7 +192,7 @@ class RecorderActor(Actor):
         self._answer(out)
 
     def given_up(self, _: MediaSilent, out: Out) -> None:
-        """The port does not answer: what it has not dealt with is lost, though the disk may have it yet."""
+        """The port does not answer: declare the frames that it has not dealt with as lost, though the disk may have them."""
         self.phase = CLOSED
         missing = self.expected - self.account.kept - total(self.account.lost)
         if missing:

@@ -1,4 +1,4 @@
-"""The parts of one session as they run: their addresses, crashes and answers, and what they told that is not on record yet."""
+"""The parts of one session as they run: their addresses, crashes and answers, and the losses that are not on record yet."""
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -74,7 +74,7 @@ class RunningParts(Struct, frozen=True):
         return replace(self, answered=tuple(sorted((*self.answered, place))))
 
     def without(self, place: int) -> "RunningParts":
-        """These parts after the one at `place` was given up: it gets no frames any more and owes no answer."""
+        """These parts after the one at `place` was given up: that part gets no more frames and owes no answer."""
         live = tuple([ref for ref in self.live if ref is not self.refs[place]])
         return replace(self, live=live, answered=tuple(sorted({*self.answered, place})))
 

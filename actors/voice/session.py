@@ -1,6 +1,6 @@
 """One call: the actor that carries a session from CREATED to STOPPED, whatever fails on the way.
 
-Its phases are the states of `machines.session.SESSION`, and every move is fired there. What each phase does:
+Its phases are the states of `machines.session.SESSION`, and every move is fired there:
 
     CREATED    the session makes its creation durable and then answers the request. The first audio spawns the parts of the
                call. A session without evidence of its creation ends as if it had never been.
@@ -114,10 +114,10 @@ class SessionLimits(Struct, frozen=True):
 
 
 class Ending(Struct, frozen=True):
-    """How the end is going.
+    """The progress of a session's end.
 
-    Frames below `upto` still belong to the session, and so do the `skipped` ones behind it that never come, by reason; `late`
-    frames came behind those. `tokens` answer the requests that wait for the end. `told_drain` is set once the parts know that
+    Frames below `upto` still belong to the session. So do the `skipped` frames behind them, which never come, counted by reason.
+    `late` frames came behind those. `tokens` answer the requests that wait for the end. `told_drain` is set once the parts know that
     no more frames follow. `result` is there once the session is STOPPED, and `spilling` set once the session asked for its
     last records to be spilled.
     """
@@ -261,7 +261,7 @@ class SessionActor(Actor):
     # --- CREATED ---------------------------------------------------------------------------------------------------
 
     def start(self, out: Out) -> None:
-        """Make the creation durable, or that it goes on; only then is anybody told of the session."""
+        """Make the creation, or the resumption, durable; the session is told of only after that."""
         if self.resumption is None:
             self._commit(out, SESSION_CREATED, CREATED, then=self._news(out, CREATED))
         else:
@@ -303,7 +303,7 @@ class SessionActor(Actor):
                 out.restart(part)
 
     def durable(self, message: Durable, out: Out) -> None:
-        """A record is in the store: release what waited for it."""
+        """A record is in the store: release the effects that waited for it."""
         first = not self.opened and self.outbox.is_under_way(message.number)
         self.outbox = self.outbox.acknowledged(message.number, out, self.routes.evidence)
         if not first:
@@ -319,8 +319,8 @@ class SessionActor(Actor):
             out.reply(self.token, Opened(self.facts.session_id))
 
     def not_durable(self, message: NotDurable, out: Out) -> None:
-        """The creation could not be made durable: there is no session, or nobody goes on with it here. A later record waits for
-        the store, unless it is the record itself that can't be written."""
+        """A record could not be made durable. Without its first record the session is not opened, or not resumed here. A later
+        record waits for the store, unless the record itself can't be written."""
         if not self.outbox.is_under_way(message.number):
             return
         if not self.opened:
@@ -329,7 +329,7 @@ class SessionActor(Actor):
             self._refused(message, out)
 
     def _refused(self, message: NotDurable, out: Out) -> None:
-        """A record can't be written as it is: what stands in its place says so, and those who listen are told."""
+        """A record can't be written as it is: a record of the refusal goes in its place, and the listeners are told."""
         operation = self.outbox.waiting[0].draft.operation
         self.outbox = self.outbox.refused(message.error, out, self.routes.evidence)
         self._emit(out, ERROR, ("part", "evidence"), ("operation", operation), ("reason", message.error))
@@ -403,12 +403,12 @@ class SessionActor(Actor):
             self._listen(out, by_ear=self.listening.by_ear)
 
     def _no_longer_by_ear(self, out: Out) -> None:
-        """Some of the call was not heard, and somebody may have spoken there: voice counts from now on."""
+        """The engine missed some of the call, where words may have been: from now on voice counts as speech."""
         if self.listening is not None and self.listening.by_ear:
             self._listen(out, by_ear=False)
 
     def _listen(self, out: Out, *, by_ear: bool) -> None:
-        """Let a silence begin now, where it ends the call."""
+        """Let a silence begin now, where silence ends the call."""
         seconds = self.facts.silence_seconds
         if seconds is not None and self.ending is None:
             self.listening = Listening(by_ear)
@@ -427,7 +427,7 @@ class SessionActor(Actor):
                 self._commit(out, AUDIO_LOST, self.phase, detail=loss.detail(), failed=True)
 
     def port_failed(self, message: PortFailed, out: Out) -> None:
-        """A port stopped answering: on record, once for each port in a call, and told to those who listen."""
+        """A port stopped answering: put that on record, once for each port in a call, and tell the listeners."""
         parts = self.parts
         if parts is None or message.port in parts.failed_ports:
             return
@@ -439,8 +439,8 @@ class SessionActor(Actor):
         self._emit(out, ERROR, ("part", message.port), ("reason", message.reason))
 
     def mismatched(self, message: Mismatched, out: Out) -> None:
-        """Far more or less audio came than there was time for: on record, once for each in a call, and told to those who
-        listen. The call goes on."""
+        """Far more or less audio came than there was time for: put that on record, once of each kind in a call, and tell the
+        listeners. The call goes on."""
         parts = self.parts
         if parts is None or any(one.reason == message.reason for one in parts.mismatches):
             return
@@ -477,8 +477,8 @@ class SessionActor(Actor):
                 self._answered(out)
 
     def last_words(self, mail: tuple[object, ...]) -> tuple[Effect, ...]:
-        """Its end, with the result that can still be given; who asked for this session hears that it never opened, and who
-        waits for its end, that it has come."""
+        """The effects that tell of this session's end, with the result that can still be given. They answer the request for the
+        session, if it never opened, and every request that waits for the end."""
         stops = [message.token for message in mail if isinstance(message, Stop) and message.token is not None]
         fails = [token for message in mail if isinstance(message, Fail) for token in message.tokens]
         accepted = self.ending.tokens if self.ending is not None else ()
@@ -490,8 +490,8 @@ class SessionActor(Actor):
         return (news, *never, *((REPLY, token, ended) for token in (*accepted, *stops, *fails)))
 
     def result_without_it(self, reason: EndReason, missing_reason: str, upto: int) -> SessionResult:
-        """The result of a session that somebody else ends, by its journal: frames below `upto` were accepted, and what it has
-        no account of is declared for `missing_reason`."""
+        """The result by this session's journal, for an end without its actor: frames below `upto` were accepted, and frames
+        without an account are declared for `missing_reason`."""
         ending = self._ending()
         if ending.result is not None:
             return ending.result
@@ -542,7 +542,7 @@ class SessionActor(Actor):
         self._end(message.reason, message.upto, tokens, out, skipped=message.skipped)
 
     def stop_again(self, message: Stop, out: Out) -> None:
-        """The end is under way: this one waits for it too."""
+        """The end is under way: this request waits for it too."""
         if message.token is not None and self.ending is not None:
             self.ending = replace(self.ending, tokens=(*self.ending.tokens, message.token))
 
@@ -556,7 +556,7 @@ class SessionActor(Actor):
         self._stopped(out, DRAIN_EXPIRED)
 
     def fail_stopped(self, message: Fail, _: Out) -> None:
-        """It has stopped already; those who asked wait for its last record too."""
+        """The session has stopped already: these requests wait for its last record too."""
         self._wait_for_the_end(message.tokens)
 
     def _wait_for_the_end(self, tokens: tuple[object, ...]) -> None:
@@ -596,7 +596,7 @@ class SessionActor(Actor):
             self._emit(out, ERROR, ("part", "session"), ("error", error), ("restarted", False))
 
     def last_frames(self, message: Frames, out: Out) -> None:
-        """Audio that was accepted before the stop is passed on; what came behind it is late."""
+        """Pass on audio that was accepted before the stop; count audio that came behind it as late."""
         ending = self.ending
         if ending is None or message.first < self.accepted or not message.count:
             return
@@ -675,7 +675,7 @@ class SessionActor(Actor):
             out.port(self.ports.of(part.port), work)
 
     def _stopped_again(self, out: Out) -> None:
-        """After a crash: go on with the last record, or, when that is durable, with what follows it."""
+        """After a crash: go on with the last record, or, when that record is durable, with telling of the end."""
         result = self._ending().result
         if self.outbox.waiting:
             if self._ending().spilling:
@@ -699,8 +699,8 @@ class SessionActor(Actor):
             self._gone(out, durable=True, spilled=False)
 
     def final_not_durable(self, message: NotDurable, out: Out) -> None:
-        """The store is down: the records that are left are spilled, at once. So is the last one when it could not be written
-        twice; whoever spills it leaves out what can't be. What is being spilled already goes there as it is."""
+        """The store is down: spill the records that are left, at once. Spill the last record too when the store refused it twice;
+        the store port leaves out the fields that can't be written. Records that are being spilled already stay as they are."""
         if not self.outbox.is_under_way(message.number):
             return
         if message.refused and self._ending().spilling:
@@ -738,7 +738,7 @@ class SessionActor(Actor):
     # --- what several phases use -----------------------------------------------------------------------------------
 
     def reroute(self, message: Routes, out: Out) -> None:
-        """Policy or evidence moved, or the store is back: send what waits there again."""
+        """Policy or evidence moved, or the store is back: send the waiting record again."""
         if message.epoch > self.routes.epoch:
             self.routes = message
             self.outbox.send_again(out, message.evidence)
@@ -791,7 +791,7 @@ class SessionActor(Actor):
         return ending is not None and (ending.reason is FAILED or ending.reason is UNEVIDENCED)
 
     def _news(self, out: Out, state: VoiceSessionState, result: SessionResult | None = None) -> tuple[Effect, ...]:
-        """What tells the outside of a state that the session is in; told again after a crash, it is the same news."""
+        """The effect that tells the directory the session's state; telling it again after a crash changes nothing."""
         return ((PORT, self.ports.directory, Changed(self.facts, state, out.me, self.verdict, result)),)
 
     def _emit(self, out: Out, kind: VoiceEventType, *payload: tuple[str, Any]) -> None:

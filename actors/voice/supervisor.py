@@ -61,13 +61,13 @@ GIVEN_CHANCES = 2  # crashes while ending as failed, after which the supervisor 
 
 
 def control_bound(sessions: int, restarts: int) -> int:
-    """How many control messages may wait at one actor of a service with so many sessions: of each a request or a record, which
-    is sent again whenever the store is back or evidence begins again, and a spill. They come all at once when it does."""
+    """How many control messages may wait at one actor of a service with so many sessions. Each session has a request or a
+    record there, sent again for each restart of evidence and each return of the store, and a spill; all may come at once."""
     return CONTROL_BOUND + sessions * (3 + restarts)
 
 
 class Entry(Struct, frozen=True):
-    """One row of the routing table: a session, where it is, and its crashes."""
+    """One row of the routing table: a session, its address, and its crashes."""
 
     facts: Facts
     verdict: PolicyVerdict
@@ -82,8 +82,8 @@ class Supervisor(Actor):
     """The top of the voice service; see the module.
 
     `sessions` is the routing table; `owners` finds a session by its address; `asked` are requests that policy has not
-    judged yet; `outbox` holds the records of refusals and of sessions ended here, and `released` what the last
-    one of them let go or was refused with, which is done again after a crash. `crashes` are those of
+    judged yet; `outbox` holds the records of refusals and of sessions ended here; `released` are the effects of the last record
+    that was stored or refused, which are asked for again after a crash. `crashes` are those of
     policy and evidence, whose addresses are in `routes`.
     """
 
@@ -172,7 +172,7 @@ class Supervisor(Actor):
         out.tell(self._routes().policy, Evaluate(message.facts, out.me))
 
     def _ask_again(self, out: Out) -> None:
-        """Ask policy for the verdicts that it may have died on; one that comes twice is judged once."""
+        """Ask policy again for the verdicts that are missing, since it may have died on them; a second verdict is ignored."""
         for asked in _in_order(self.asked):
             out.tell(self._routes().policy, Evaluate(asked.facts, out.me))
 
@@ -205,7 +205,7 @@ class Supervisor(Actor):
         self._enter(facts, verdict, out.spawn(actor, facts.session_id))
 
     def resume_session(self, message: ResumeSession, out: Out) -> None:
-        """Spawn a session that another process left; it was judged there. There is at most one of it."""
+        """Spawn a session that a dead process left, with the verdict of that process, unless the session runs here already."""
         facts, verdict = message.facts, message.verdict
         if facts.session_id in self.sessions:
             out.reply(message.token, Unevidenced("it is being resumed already"))
@@ -215,7 +215,7 @@ class Supervisor(Actor):
         self._enter(facts, verdict, out.spawn(actor, facts.session_id))
 
     def unawaited(self, message: Unawaited, out: Out) -> None:
-        """Who asked has gone. A request that was set aside would keep its room for ever; any other one is told of as always."""
+        """The request was given up. A request that was set aside would keep its place in the directory for ever: close it."""
         session_id = message.session_id
         refused = any(waiting.draft.facts.session_id == session_id for waiting in self.outbox.waiting)
         if session_id not in self.asked and session_id not in self.sessions and not refused:
@@ -234,13 +234,13 @@ class Supervisor(Actor):
     # --- evidence of its own ---------------------------------------------------------------------------------------
 
     def durable(self, message: Durable, out: Out) -> None:
-        """A refusal is in the store: now it can be told."""
+        """A record is in the store: release its effects."""
         if self.outbox.is_under_way(message.number):
             self.released = self.outbox.waiting[0].then
         self.outbox = self.outbox.acknowledged(message.number, out, self._routes().evidence)
 
     def not_durable(self, message: NotDurable, out: Out) -> None:
-        """A refusal that can't be made durable is a refusal all the same; who asked learns why it is not on record."""
+        """A record can't be made durable. A refused request stays refused, and its answer says why the refusal is not on record."""
         if not self.outbox.is_under_way(message.number):
             return
         waiting = self.outbox.waiting[0]
@@ -258,7 +258,7 @@ class Supervisor(Actor):
         self.outbox = self.outbox.dropped(out, self._routes().evidence)
 
     def evidence_back(self, _: EvidenceBack, out: Out) -> None:
-        """The store takes records again: everybody sends what is left."""
+        """The store takes records again: every session sends its waiting record again."""
         self._reroute(out)
 
     def _reroute(self, out: Out) -> None:
@@ -316,7 +316,7 @@ class Supervisor(Actor):
         out.restart(entry.ref)
 
     def _end_for(self, entry: Entry, last_words: tuple[Effect, ...], out: Out) -> None:
-        """End a session that can't end itself: release what it held, write its final record, and say what it can't say."""
+        """End a session that can't end itself: release its ports, write its final record, and answer its requests."""
         session_id, directory = entry.facts.session_id, self.ports.directory
         out.stop(entry.ref)
         self.sessions = self.sessions.without(session_id)
@@ -349,14 +349,14 @@ class Supervisor(Actor):
 
 
 def _tokens(message: Stop | Fail) -> tuple[object, ...]:
-    """Those who wait for what this message asks for."""
+    """The tokens of the requests behind this message."""
     if isinstance(message, Fail):
         return message.tokens
     return () if message.token is None else (message.token,)
 
 
 def _unevidenced(effect: Effect) -> Effect:
-    """What is told of an end when nothing can put it on record: that it came, and that it is not durable."""
+    """This effect, with the end that it tells of as not durable, since its record can't be written."""
     kind, to, what = effect
     return (kind, to, replace(what, durable=False)) if isinstance(what, Ended) else effect
 

@@ -1,4 +1,4 @@
-"""The transcriber of one session: every frame is handed to the speech-to-text port, and what it hears is told.
+"""The transcriber of one session: it hands every frame to the speech port, and tells the session the words that come back.
 
     OPEN       frames are handed over
     DRAINING   the session said that no more follow; the engine tells its last words
@@ -6,12 +6,11 @@
 
 The port knows frames by their numbers, so that handing a run over again after a crash transcribes it once.
 
-What is settled is told to the session as it grows, with the news of it for those who listen: however the call ends, its result
-says what they were told.
+The transcriber tells the session its account as it grows, with the news for listeners: however the call ends, its result has
+the words that the listeners were told.
 
-A port that falls silent, or a worker that does, ends no call: nothing is lost while frames wait. But who wants the end of a
-call need not wait out the drain deadline for it: the transcriber declares what was not heard, and answers with the text that
-it has.
+A port or a worker that falls silent ends no call: no audio is lost while frames wait. An ending call must not wait out its drain
+deadline for it: the transcriber declares the frames that were not heard, and answers with the text that it has.
 """
 
 from actors.runtime.actor import IGNORE, Actor, Out
@@ -51,9 +50,9 @@ NOTHING_HEARD = Transcribed(text="", heard=0, unheard=())
 class TranscriberActor(Actor):
     """Hands frames to the engine and collects what it hears.
 
-    `expected` is the next frame number, `last_run` the first one of the run handed over last; `heard` are the frames that the
-    port told of as heard, `unheard` counts those it told of as lost, by reason; `texts` are the finished utterances in order.
-    `before` is what another process had heard, which died.
+    `expected` is the next frame number, `last_run` the first one of the run handed over last; `heard` counts the frames that
+    the port heard, `unheard` the frames that the port gave up, by reason; `texts` are the finished utterances in order.
+    `before` is the account that a dead process left.
     """
 
     __slots__ = (
@@ -172,13 +171,13 @@ class TranscriberActor(Actor):
         self._tell_so_far(out)
 
     def partial(self, message: Partial, out: Out) -> None:
-        """A preview for those who listen."""
+        """Tell the listeners a preview."""
         if self.facts.silence_seconds is not None and message.text.strip():
             self._tell_so_far(out, spoken=True)
         out.port(self.directory, Emit(self.facts.session_id, VoiceEventType.STT_PARTIAL, (("text", message.text),)))
 
     def utterance(self, message: Utterance, out: Out) -> None:
-        """A finished utterance: keep it, and have those told who listen."""
+        """Keep a finished utterance, and tell the session and its listeners."""
         self.texts = (*self.texts, message.text)
         if message.heard is not None:
             self.heard += message.heard.frames
@@ -203,7 +202,7 @@ class TranscriberActor(Actor):
         out.tell(self.session, AudioLost(PORT, message.first, message.count, message.reason))
 
     def port_silent(self, message: SpeechSilent, out: Out) -> None:
-        """The port does not answer, and nothing is lost by that as long as frames can wait: it is noted."""
+        """The port does not answer. Frames can wait, so no audio is lost: tell the session that the port failed."""
         out.tell(self.session, PortFailed(PORT, message.reason))
 
     def finished(self, _: Finished, out: Out) -> None:
@@ -212,7 +211,7 @@ class TranscriberActor(Actor):
         self._answer(out)
 
     def given_up(self, message: SpeechSilent, out: Out) -> None:
-        """The port does not answer: what was not heard is declared, and nobody wants to know any more what the engine says."""
+        """The port does not answer: declare the frames that were not heard, and give up the engine's further words."""
         self.phase = DONE
         missing = self.expected - self.heard - total(self.unheard)
         if missing:
@@ -249,7 +248,7 @@ class TranscriberPart(CallPart):
         return facts.stt_engine is not None
 
     def begins_with(self, resumption: Resumption | None) -> Transcribed:
-        """Nothing, or what the process that died had heard."""
+        """Nothing, or the account of the dead process."""
         return NOTHING_HEARD if resumption is None else resumption.heard
 
     def actor(self, context: PartContext) -> TranscriberActor:

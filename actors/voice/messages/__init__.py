@@ -1,4 +1,4 @@
-"""What the voice actors say to each other, and to and from their ports.
+"""The messages between the voice actors, and between them and their ports.
 
 Every message is frozen and names the lane it travels in. Audio bytes are never in a message: frames are named by number
 and count, and the ports find the bytes. A run of frames travels as one message.

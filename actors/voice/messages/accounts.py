@@ -1,4 +1,4 @@
-"""The accounts of the parts of every call: how far a part is, and what it found."""
+"""The accounts of recorder, transcriber and quality: how far each part is, and what the part found."""
 
 from msgspec import Struct
 

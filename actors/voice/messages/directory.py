@@ -10,10 +10,10 @@ from machines.session import SessionResult, VoiceSessionState
 
 
 class Changed(Struct, frozen=True):
-    """Directory work: the session is in `state` now, and the record of that is durable; the end is told even when it can't be.
-    After a crash halfway through telling it, it is told again.
+    """Directory work: the session is in `state` now, and the record of that state is durable. The end is told even where its
+    record can't be durable. A session that crashed halfway through telling tells again.
 
-    `verdict` is the policy's, `result` comes with the last one. `route` is the session's address.
+    `verdict` is the policy's. STOPPED comes with the `result`. `route` is the session's address.
     """
 
     facts: Facts
@@ -24,8 +24,8 @@ class Changed(Struct, frozen=True):
 
 
 class Closed(Struct, frozen=True, gc=False):
-    """Directory work: the session takes no more audio; its door is closed. With `gone` it has no address any more either: its
-    supervisor ends it, and who wants to stop it has only to wait for that."""
+    """Directory work: the session takes no more audio, so its door is to be closed. With `gone` the session has no address any
+    more either: its supervisor ends it, and a stop request has only to wait for that end."""
 
     session_id: str
     gone: bool = False
@@ -33,7 +33,7 @@ class Closed(Struct, frozen=True, gc=False):
 
 class Metered(Struct, frozen=True, gc=False):
     """Directory work: audio was measured, and the session has it in its account: frames below the measure's `upto` may be
-    called durable where they are on the disk, or declared lost. It is an AUDIO_RECEIVED event when somebody listens."""
+    called durable where they are on the disk, or declared lost. Listeners get it as an AUDIO_RECEIVED event."""
 
     session_id: str
     measure: Kept

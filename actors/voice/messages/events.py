@@ -1,4 +1,4 @@
-"""A message of an actor for those who listen to a session."""
+"""News of an actor for the listeners of a session."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ Fields = tuple[tuple[str, Any], ...]
 
 
 class Emit(Struct, frozen=True):
-    """Directory work: a `VoiceEvent` of this type for those who listen."""
+    """Directory work: tell the listeners of a session a `VoiceEvent` of this type."""
 
     session_id: str
     event_type: VoiceEventType

@@ -13,14 +13,14 @@ from machines.session import SessionResult, VoiceSessionState
 
 
 class Draft(Struct, frozen=True):
-    """An evidence record before it is stamped: whoever stores it adds the time.
+    """An evidence record without its time, which the store port adds.
 
     `number` counts the records of one session from 1 and makes the record's id, so that sending it twice stores it once.
     The final record of a session has its own name instead, so that there can only be one. `state` is where the session
-    stands with this record (None: no session was made), `detail` what came of the operation.
+    stands with this record (None: no session was made), `detail` the outcome of the operation.
 
-    With a `refusal` it stands for a record that the store could not write, which says why: what can't be written in this
-    one is left out.
+    A draft with a `refusal` stands in the place of a record that the store could not write, for that reason.
+    The store leaves out the fields of this draft that can't be written either.
     """
 
     facts: Facts

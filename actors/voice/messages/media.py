@@ -72,6 +72,7 @@ class MediaClosed(Struct, frozen=True):
 
 
 class MediaSilent(Struct, frozen=True, gc=False):
-    """Port fact: the port gives no sign of life. Who closes need not wait for it; who goes on may: no audio is lost yet."""
+    """Port fact: the port gives no sign of life. Closing sessions must not wait for this port; running sessions may, since no
+    audio is lost yet."""
 
     lane: ClassVar[int] = CONTROL

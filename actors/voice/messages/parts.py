@@ -16,7 +16,7 @@ class Drain(Struct, frozen=True, gc=False):
 
 
 class PartRecord(Struct, frozen=True):
-    """An evidence record that a part asks its session to write: the operation, and what came of it as (name, value) pairs.
+    """An evidence record that a part asks its session to write: the operation, and its outcome as (name, value) pairs.
 
     `failed` gives the record the status of a failure. An `interim` record says what the final record of the session will say
     as well, so the session leaves it out once it is ending.

@@ -15,11 +15,11 @@ from machines.session import AudioMismatch, EndReason, STTProvider, VoiceProvide
 
 
 class Facts(Struct, frozen=True):
-    """What is fixed about a session when it is asked for. Ids and chance are made by whoever asks.
+    """Everything about a session that is fixed when the session is requested. The service makes the ids and the secret.
 
-    `can_be_slowed` is False where audio comes in real time whatever we do.
-    `secret` is the unguessable part of its evidence ids; `stt_engine` is what will run (None: record only) and
-    `fallback` says so when that is not what was asked. `metadata` is a frozen JSON object without any token.
+    `can_be_slowed` is False where the provider's audio comes in real time and can't be held back.
+    `secret` is the unguessable part of the session's evidence ids. `stt_engine` is the engine that will run (None: record only);
+    `fallback` gives the reason where this is not the engine of the request. `metadata` is a frozen JSON object without a token.
     `stt_options` are what the engine that runs is asked for, a frozen JSON object.
     `silence_seconds` is how long nobody may speak before it ends; None: for ever.
     """
@@ -44,11 +44,11 @@ class Facts(Struct, frozen=True):
 
 
 class Resumption(Struct, frozen=True):
-    """What is durable of a session whose process died, and what another process goes on with.
+    """The durable state of a session whose process died, with which another process goes on.
 
-    `state` is where evidence has it, `number` that of its next record. `account` says what became of its frames: those below
-    `upto` are not expected again. `heard` is its transcript so far. `age_seconds` is the time since it was asked for. `detail`
-    goes into the record of its resumption. `mismatches` of audio and clock are on record.
+    `state` is the session's state in evidence, `number` the number of its next record. `account` covers the frames below
+    `account.upto`, which the caller need not send again. `heard` is the transcript so far. `age_seconds` is the time since the
+    session was requested. `detail` goes into the record of the resumption. `mismatches` of audio and clock are on record.
     """
 
     state: VoiceSessionState
@@ -79,8 +79,8 @@ class ResumeSession(Struct, frozen=True):
 
 
 class Unawaited(Struct, frozen=True, gc=False):
-    """To the supervisor: nobody waits for the answer about this session any more. If nothing is known of it, because its
-    request was set aside as a dead letter, the directory is told `Closed`."""
+    """To the supervisor: the request for this session was given up. If the supervisor does not know the session, because its
+    request was set aside as a dead letter, the supervisor tells the directory `Closed`."""
 
     lane: ClassVar[int] = CONTROL
     session_id: str
@@ -130,10 +130,10 @@ class Routes(Struct, frozen=True):
 
 
 class Stop(Struct, frozen=True):
-    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to it; so do the `skipped` ones
-    behind them, of which it is known, by reason, that they never come.
+    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to the session. So do the `skipped`
+    frames behind them, which never come, counted by reason.
 
-    `token`, where given, gets `Ended` when the session is STOPPED.
+    The session answers `token`, where given, with `Ended` once it is STOPPED.
     """
 
     lane: ClassVar[int] = SYSTEM
@@ -144,7 +144,7 @@ class Stop(Struct, frozen=True):
 
 
 class Fail(Struct, frozen=True):
-    """Supervisor to session: it crashed too often, or on being stopped; end as failed. `tokens` wait for the end."""
+    """Supervisor to session: end as failed, since you crashed too often, or on a stop. `tokens` answer the stop requests."""
 
     lane: ClassVar[int] = SYSTEM
     error: str
@@ -153,7 +153,7 @@ class Fail(Struct, frozen=True):
 
 class Ended(Struct, frozen=True, gc=False):
     """Reply: the session is STOPPED. `durable` is False when its final record is not in the store; `spilled` tells whether
-    it is safe in the spill file."""
+    the final record is safe in the spill file."""
 
     session_id: str
     durable: bool

@@ -22,7 +22,7 @@ class Word(Struct, frozen=True):
 
 
 class Listen(Struct, frozen=True):
-    """Port work: begin to transcribe a session with `engine`, which it asks for `options`, a frozen JSON object."""
+    """Port work: begin to transcribe a session with `engine`, made with the session's `options`, a frozen JSON object."""
 
     session_id: str
     engine: STTProvider | str
@@ -61,15 +61,15 @@ class Heard(Struct, frozen=True, gc=False):
 
 
 class Partial(Struct, frozen=True, gc=False):
-    """Port fact: what the current utterance looks like so far. It may still change."""
+    """Port fact: the text of the current utterance so far, which may still change."""
 
     lane: ClassVar[int] = CONTROL
     text: str
 
 
 class Utterance(Struct, frozen=True):
-    """Port fact: a finished utterance, with word times where the engine has them; and what is `heard` with it, so that no
-    account has words without their frames."""
+    """Port fact: a finished utterance, with word times where the engine has them. `heard` counts the frames that were heard with
+    it, so that no account has words without their frames."""
 
     lane: ClassVar[int] = CONTROL
     text: str
@@ -95,8 +95,8 @@ class Finished(Struct, frozen=True, gc=False):
 
 
 class SpeechSilent(Struct, frozen=True, gc=False):
-    """Port fact: the port, or the worker that has this session, gives no sign of life (`reason` says which). Who finishes need
-    not wait for it; who goes on may: no audio is lost yet."""
+    """Port fact: the port, or the worker that has this session, gives no sign of life (`reason` says which). Sessions
+    that finish must not wait for it; running sessions may, since no audio is lost yet."""
 
     lane: ClassVar[int] = CONTROL
     reason: str
