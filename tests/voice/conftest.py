@@ -2,19 +2,38 @@
 
 import contextlib
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agentos.core.communication.voice.sessions.directory import Directory, Listing
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.store import VoiceStore
+from machines.events import VoiceEvent
+from tests.voice.payloads import is_defined
 
 MakeSettings = Callable[..., VoiceSettings]
 Records = Callable[..., list[dict[str, Any]]]
 
 SMALL_DISK_BYTES = 2 << 20
+
+
+@pytest.fixture(autouse=True)
+def events_are_as_defined(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every event that a service in this process tells has the fields of its definition."""
+    others: list[VoiceEvent] = []
+    hand_out = Directory._hand_out
+
+    def look(self: Directory, listing: Listing, event: VoiceEvent) -> None:
+        if not is_defined(event):
+            others.append(event)
+        hand_out(self, listing, event)
+
+    monkeypatch.setattr(Directory, "_hand_out", look)
+    yield
+    assert others == []
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ anyio_backend = loops(ASYNCIO, TRIO)
 
 pytestmark = pytest.mark.anyio
 PATIENCE = 30
+ERROR = (("part", "recorder"), ("error", "OSError"), ("restarted", True))
 KINDS = ["session_started", "stt_fallback", "state_changed", "state_changed", "transcript_ready", "session_stopped"]
 
 MakeSettings = Callable[..., VoiceSettings]
@@ -183,10 +184,8 @@ async def test_more_events_than_are_held_in_memory_come_from_the_store(make_sett
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         assert service._runtime._resources is not None
-        for number in range(KEPT_EVENTS + 50):
-            service._runtime._resources.directory.submit(
-                Emit(session.session_id, VoiceEventType.ERROR, (("number", number),))
-            )
+        for _ in range(KEPT_EVENTS + 50):
+            service._runtime._resources.directory.submit(Emit(session.session_id, VoiceEventType.ERROR, ERROR))
         live: list[VoiceEvent] = []
 
         async def listen() -> None:
@@ -215,8 +214,8 @@ async def test_stored_events_are_read_a_part_at_a_time(
     async with AsyncVoiceService(make_settings()) as service:
         session = await create(service)
         directory = service._runtime.resources().directory
-        for number in range(KEPT_EVENTS + 2 * EVENTS_AT_ONCE):
-            directory.submit(Emit(session.session_id, VoiceEventType.ERROR, (("number", number),)))
+        for _ in range(KEPT_EVENTS + 2 * EVENTS_AT_ONCE):
+            directory.submit(Emit(session.session_id, VoiceEventType.ERROR, ERROR))
         monkeypatch.setattr(VoiceStore, "events", events)
         for running in (True, False):
             if not running:

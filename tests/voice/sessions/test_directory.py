@@ -39,6 +39,11 @@ REF = Ref(PolicyActor(VoicePolicy()), "session", None)
 PATIENCE = 0.05
 
 
+@pytest.fixture(autouse=True)
+def events_are_as_defined() -> None:
+    """These are made up."""
+
+
 class World:
     """A directory with one expected session, and what it told."""
 
