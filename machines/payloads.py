@@ -170,6 +170,7 @@ RESULT: Final = (
     Field("quality", OBJECT, "how the audio was, below"),
     Field("stopped_at", TEXT_OR_NULL, "when the session stopped, ISO 8601"),
     Field("mismatches", LIST, "audio that did not fit its clock: `reason`, `audio_ms`, `media_ms`"),
+    Field("parts", OBJECT, "what further parts of the call found, by the name of each"),
 )
 """The fields of a result, as in the final record of a session."""
 

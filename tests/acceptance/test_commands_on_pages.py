@@ -66,6 +66,7 @@ STANDS_FOR = {
         ),
         "voice-…": "$(agentos-voice sessions --json | grep -o 'voice-[0-9a-z]*' | tail -n 1)",
     },
+    "inspection.md": {'"silence_timeout_seconds": 9': '"silence_timeout_seconds": 25'},  # `trace` starts within it
 }
 """What a reader puts in the place of a word."""
 
