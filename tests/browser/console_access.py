@@ -81,7 +81,7 @@ def test_a_call_of_a_high_risk_tier_is_opened_with_an_admins_token(visit: Visiti
     page = there.open()
     sign_in(page, guarded.token("--role", "operator"))
     page.get_by_role("link", name="New call").first.click()
-    page.get_by_label("Sensitive data may be said").check()
+    page.get_by_label("Callers may mention sensitive data").check()
     page.get_by_label("The call gives access to data").check()
     expect(page.locator(".notice")).to_contain_text("Refused, risk high")
     admin = guarded.token("--role", "admin")

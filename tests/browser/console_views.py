@@ -61,7 +61,7 @@ def test_new_call(visit: Visiting, server: str, screen: dict[str, Any]) -> None:
     page = there.open("#/new")
     expect(page.locator(".notice.good")).to_contain_text("Allowed, risk medium")
     there.look("new-call")
-    page.get_by_label("Sensitive data may be said").check()
+    page.get_by_label("Callers may mention sensitive data").check()
     page.get_by_label("The call gives access to data").check()
     expect(page.locator(".notice.bad")).to_contain_text("Refused")
     page.get_by_role("button", name="Open the call").click()

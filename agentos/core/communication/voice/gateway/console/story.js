@@ -43,7 +43,7 @@ export class Story {
         this.heard = payload;
         break;
       case "stt_fallback":
-        this.trouble("Another speech-to-text engine runs than the one that was asked for.", timestamp_ms);
+        this.trouble("The requested speech-to-text engine is not available; another one transcribes the call.", timestamp_ms);
         break;
       case "error":
         this.trouble(troubleOf(payload), timestamp_ms);

@@ -131,8 +131,8 @@ export async function callView(shared) {
       facts([
         ["Captured", duration(captured / 50)],
         ["Waiting to be sent", duration(waiting / 50)],
-        ["Taken by the session", duration(received / 50)],
-        ["Safe there", call.over || durable === null ? null : duration(durable / 50)],
+        ["Received by the session", duration(received / 50)],
+        ["Stored", call.over || durable === null ? null : duration(durable / 50)],
         ["Reconnects", number(Math.max(0, connected - 1))],
         ["Gaps", call.gaps.length === 0 ? "none" : `${call.gaps.length}, ${duration(missing / 50)} missing`],
         ["Level received", story.heard === null ? "not yet" : decibels(story.heard.level_dbfs)],
@@ -223,7 +223,7 @@ async function leftView({ api, setCall, show }) {
       element(
         "div",
         { class: "buttons" },
-        element("button", { type: "button", class: "primary", onclick: takeUp }, "Take it up again"),
+        element("button", { type: "button", class: "primary", onclick: takeUp }, "Resume the call"),
         element("button", { type: "button", onclick: end }, "End the call"),
       ),
     ],

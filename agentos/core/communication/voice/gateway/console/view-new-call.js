@@ -22,9 +22,9 @@ export function newCallView(shared) {
   const rate = choice({ id: "rate" }, RATES.map((hertz) => [hertz, `${hertz / 1000} kHz`]));
   rate.value = 16_000;
   const recording = tick("Record the call", { id: "recording", checked: true });
-  const sensitive = tick("Sensitive data may be said", { id: "sensitive" });
+  const sensitive = tick("Callers may mention sensitive data", { id: "sensitive" });
   const access = tick("The call gives access to data", { id: "access" });
-  const resumable = tick("Go on if the server is restarted", { id: "resumable" });
+  const resumable = tick("Resume the call after a restart of the server", { id: "resumable" });
   const silence = element("input", { type: "number", id: "silence", min: 1, max: 86_400, autocomplete: "off" });
   const admin = element("input", { type: "password", id: "admin", autocomplete: "off", spellcheck: false });
   const explained = element("div", { "aria-live": "polite" });
@@ -97,15 +97,15 @@ export function newCallView(shared) {
         element(
           "fieldset",
           {},
-          element("legend", {}, "What the call may hold"),
+          element("legend", {}, "Options"),
           recording,
           sensitive,
           access,
           about.resumable ? resumable : null,
         ),
-        field("Seconds of silence that end it", silence, "When nobody speaks for so long. Empty: as the server is set."),
+        field("Silence timeout, in seconds", silence, "The call ends when nobody speaks for so long. Empty: the setting of the server."),
         field("Admin token", admin, "Only for calls of a high risk tier; sent with this request and not kept."),
-        element("h2", { class: "small" }, "What the policy says"),
+        element("h2", { class: "small" }, "Policy verdict"),
         explained,
         told,
         button,

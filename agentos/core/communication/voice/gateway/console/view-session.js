@@ -25,7 +25,7 @@ export async function sessionView(shared, id) {
   const story = new Story(session.state);
   const diagram = stateDiagram(about.machine);
   const words = wordsPanel(session.result === null ? "Words appear here as they are understood." : "No words were understood.");
-  const events = table("Events", ["Number", "Time", "Event", "What it says"]);
+  const events = table("Events", ["Number", "Time", "Event", "Payload"]);
   const chip = element("span", {});
   const told = element("div", { class: "told" });
   const announced = element("p", { class: "unseen", role: "status" });
@@ -68,7 +68,7 @@ export async function sessionView(shared, id) {
 
   async function stop(event) {
     const question = "What was said so far is transcribed and recorded first. A stopped session can't go on.";
-    if (!(await confirmed(question, { title: "Stop this session?", yes: "Stop it" }))) return;
+    if (!(await confirmed(question, { title: "Stop this session?", yes: "Stop the session" }))) return;
     event.target.disabled = true;
     try {
       await api.post(`${path}/stop`, undefined, { "Idempotency-Key": onceKey() });
@@ -134,8 +134,8 @@ function aboutCard(session) {
     facts([
       ["Created", dateOf(session.created_at)],
       ["Stopped", result?.stopped_at ? dateOf(result.stopped_at) : null],
-      ["Ended because", result === null ? null : spelled(result.reason)],
-      ["Comes by", session.provider],
+      ["End reason", result === null ? null : spelled(result.reason)],
+      ["Transport", session.provider],
       ["Speech to text", session.stt_engine],
       ["Sound", sound(session.audio_format)],
       ["Recorded", session.recording_enabled ? "yes" : "no"],

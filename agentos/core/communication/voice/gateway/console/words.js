@@ -5,7 +5,7 @@ import { duration } from "./format.js";
 
 /** @returns {{content: HTMLElement, show: (story: object) => void}} */
 export function wordsPanel(waiting = "Words appear here while you speak.") {
-  const list = element("div", { class: "words", role: "log", "aria-live": "polite", "aria-label": "What was said" });
+  const list = element("div", { class: "words", role: "log", "aria-live": "polite", "aria-label": "Transcript" });
   const partial = element("p", { class: "partial", "aria-hidden": "true" });
   const empty = element("p", { class: "hint" }, waiting);
   const content = element("div", { class: "words-box", tabIndex: 0, role: "group", "aria-label": "Words, scrollable" }, list, partial, empty);
