@@ -30,10 +30,11 @@ class Field(NamedTuple):
 
 
 class Payload(NamedTuple):
-    """When an event is told, and its fields."""
+    """When an event is told, and its fields; with `more` it has further ones, by whoever tells it."""
 
     when: str
     fields: tuple[Field, ...]
+    more: bool = False
 
 
 _REASON: Final = Field("reason", TEXT, "why: one of the [reasons](evidence.md#why-audio-was-lost-or-not-transcribed)")
@@ -88,6 +89,11 @@ EVENTS: Final[Mapping[VoiceEventType, Payload]] = {
             ),
         ),
     ),
+    VoiceEventType.PART_REPORTED: Payload(
+        "when a further part of the call, which a host brings, found something",
+        (Field("part", TEXT, "the name of the part; the other fields are its own"),),
+        more=True,
+    ),
     VoiceEventType.TRANSCRIPT_READY: Payload(
         "once, before `session_stopped`, when the final record is durable or spilled",
         (Field("text", TEXT, "the whole transcript"),),
@@ -118,11 +124,14 @@ END_REASONS: Final[Mapping[EndReason, str]] = {
 
 _CRASH: Final = (
     Field("error", TEXT, "the type of the exception, or what happened"),
-    Field("restarted", FLAG, "whether the part goes on; if not, the session ends as `failed`"),
+    Field("restarted", FLAG, "whether the part goes on; if not, the call goes on without it, or ends as `failed`"),
 )
 
-OF_A_PART: Final = Payload("a part of the call, by its name (`recorder`, `transcriber`, `quality`, …), crashed", _CRASH)
-"""The error of a part of the call."""
+OF_A_PART: Final = (
+    Payload("a part of the call, by its name (`recorder`, `transcriber`, `quality`, …), crashed", _CRASH),
+    Payload("the port of a further part, by its name, hung", (_REASON,)),
+)
+"""The errors of a part of the call."""
 
 ERRORS: Final[Mapping[str, tuple[Payload, ...]]] = {
     "session": (Payload("the session itself fails", _CRASH),),

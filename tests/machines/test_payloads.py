@@ -49,7 +49,7 @@ def test_the_page_has_each_type_with_its_fields_and_no_others(kind: VoiceEventTy
     ("part", "payload"),
     [
         *((f"`{part}`", payload) for part, payloads in ERRORS.items() for payload in payloads),
-        ("another name", OF_A_PART),
+        *(("another name", payload) for payload in OF_A_PART),
     ],
 )
 def test_the_page_has_each_error_with_its_fields(part: str, payload: Payload) -> None:

@@ -30,19 +30,21 @@ KINDS: Mapping[str, Callable[[Any], bool]] = {
 }
 
 
-def fits(value: Mapping[str, Any], fields: Sequence[Field]) -> bool:
-    """Whether an object has these fields, each of its type, and no other."""
+def fits(value: Mapping[str, Any], fields: Sequence[Field], *, more: bool = False) -> bool:
+    """Whether an object has these fields, each of its type, and no other, unless it may have `more`."""
     names = {field.name for field in fields}
     needed = {field.name for field in fields if field.always}
-    return needed <= set(value) <= names and all(
-        KINDS[field.kind](value[field.name]) for field in fields if field.name in value
+    return (
+        needed <= set(value)
+        and (more or set(value) <= names)
+        and all(KINDS[field.kind](value[field.name]) for field in fields if field.name in value)
     )
 
 
 def is_defined(event: VoiceEvent) -> bool:
     """Whether an event has the fields that its definition gives it."""
-    fields = EVENTS[event.event_type].fields
+    _, fields, more = EVENTS[event.event_type]
     if event.event_type is not VoiceEventType.ERROR:
-        return fits(event.payload, fields)
-    variants = ERRORS.get(str(event.payload.get("part")), (OF_A_PART,))
+        return fits(event.payload, fields, more=more)
+    variants = ERRORS.get(str(event.payload.get("part")), OF_A_PART)
     return any(fits(event.payload, (*fields, *variant.fields)) for variant in variants)
