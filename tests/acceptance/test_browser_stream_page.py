@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from machines.stream.messages import COME_BACK, HEADER, StreamCode, read_from_client, read_from_server
 from tests.voice.gateway.serving import PATIENCE, ROOT, serving
@@ -55,7 +55,7 @@ def test_the_layout_is_that_of_the_code() -> None:
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_call_by_hand_with_curl_and_the_client_of_websockets(backend: str, home: Path) -> None:
     (commands,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         token = TokenStore(store).create("demo")
     with serving("--backend", backend) as server:
         with subprocess.Popen(

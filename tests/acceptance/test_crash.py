@@ -20,7 +20,7 @@ from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceSe
 from agentos.core.communication.voice.recording.packing import finished_steps
 from agentos.core.communication.voice.recording.steps import taken
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from agentos.core.time import monotonic_ms
 
 PATIENCE = 30
@@ -90,7 +90,7 @@ def records(home: Path) -> list[dict[str, Any]]:
 
 
 def verify(home: Path) -> int:
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         found = store.verify()
         assert store.cross_check() == []
     assert found.ok, found

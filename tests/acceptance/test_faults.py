@@ -28,6 +28,7 @@ from agentos.core.communication.voice.errors import EvidenceNotDurable, Evidence
 from agentos.core.communication.voice.models import SessionResult
 from agentos.core.communication.voice.running import runtime as module
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.storage.opening import open_to_read
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 
 pytestmark = pytest.mark.anyio
@@ -154,7 +155,7 @@ def records(fault: Fault, session_id: str | None = None) -> list[dict[str, Any]]
 
 
 def verify(fault: Fault) -> None:
-    with VoiceStore.open_read_only(fault.home / "voice.db") as store:
+    with open_to_read(fault.home / "voice.db") as store:
         found = store.verify()
         assert store.cross_check() == []
     assert found.ok, found

@@ -11,7 +11,7 @@ import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.voice import client
 from agentos.core.communication.voice.samples import SAMPLE
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from tests.voice.gateway.serving import ROOT, serving
 
@@ -31,7 +31,7 @@ def test_a_program_of_the_page_runs(name: str, backend: str, home: Path, tmp_pat
     script, speech = tmp_path / name, tmp_path / "speech.wav"
     script.write_text(PROGRAMS[name])
     soundfile.write(speech, *soundfile.read(SAMPLE, dtype="int16"), subtype="PCM_16")
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         token = TokenStore(store).create("speaker", role=Role.PROJECT, project="demo")
     with serving("--backend", backend) as server:
         done = subprocess.run(

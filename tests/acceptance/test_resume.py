@@ -45,8 +45,8 @@ from agentos.core.communication.voice.errors import (
 )
 from agentos.core.communication.voice.recording.finishing import Finishing
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.ownership import owners
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from machines.session import EndReason, SessionResult
 from tests.forking import Forking, forking
 
@@ -187,18 +187,18 @@ def moves(home: Path, session_id: str) -> list[str]:
 
 def check_home(home: Path) -> None:
     """The chain holds, and nothing is left of anybody who ran."""
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         found = store.verify()
         assert store.cross_check() == []
     assert found.ok, found
-    assert owners(home) == []
+    assert FileLocks(home).names() == []
 
 
 def heard(result: SessionResult) -> bytes:
     """The samples of a recording, which is packed when nobody else has done it."""
     assert result.recording is not None
     home = Path(result.recording.path).parents[2]
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=20) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=20) as store:
         while not Path(result.recording.path).exists():  # another process may be at it
             Finishing(store, home / "recordings", "flac").run()
     sound, rate = soundfile.read(result.recording.path, dtype="int16")
@@ -433,7 +433,7 @@ async def test_the_window_counts_from_the_death_and_not_from_the_next_start(
     home: Path, die_in_a_call: DieInACall
 ) -> None:
     session_id = die_in_a_call()
-    owner = owners(home)[0]
+    owner = FileLocks(home).names()[0]
     long_ago = (home / f"{owner}.owner").stat().st_mtime - WINDOW - 1
     os.utime(home / f"{owner}.owner", (long_ago, long_ago))
     async with AsyncVoiceService() as service:

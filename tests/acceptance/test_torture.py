@@ -23,8 +23,8 @@ import soundfile  # type: ignore[import-untyped]
 from agentos.core.communication.voice import VoiceService
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.ownership import owners
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.time import monotonic_ms
 from machines.events import VoiceEventType
 from machines.recording import RecordingState
@@ -41,6 +41,7 @@ import anyio
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceEventType, VoiceProvider
 from agentos.core.communication.voice.sessions import directory
 from agentos.core.communication.voice.recording.recordings import RecordingWriter
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 engine, planted = STTProvider(sys.argv[5]), sys.argv[6]
@@ -217,7 +218,7 @@ class Acknowledged:
 
 def check(home: Path, acknowledged: Acknowledged) -> list[VoiceSession]:
     """What holds once everything that died was recovered; the sessions."""
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:  # none, if it died before it made one
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:  # none, if it died before it made one
         found = store.verify()
         assert found.ok, found
         assert store.cross_check() == []
@@ -227,7 +228,7 @@ def check(home: Path, acknowledged: Acknowledged) -> list[VoiceSession]:
         events = {session_id: store.events(session_id) for session_id in sessions}
     assert acknowledged.stored <= {record.id for record in records}
     assert acknowledged.created <= sessions.keys()
-    assert owners(home) == []
+    assert FileLocks(home).names() == []
     operations: dict[str, list[str]] = {}
     for record in records:
         operations.setdefault(record.request_id, []).append(record.operation)
@@ -383,7 +384,7 @@ def test_what_was_told_before_a_kill_is_true_after_it(home: Path, tmp_path: Path
 @pytest.mark.parametrize("planted", ["words before they are stored", "acknowledged before it is kept"])
 def test_what_was_told_too_early_is_found(home: Path, tmp_path: Path, counting: str, planted: str) -> None:
     told = killed_when_told(home, tmp_path / "journal", "asyncio", counting, planted)
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         sessions = store.sessions()
     assert not all(_is_true(session, told) for session in sessions)
     if planted.startswith("words"):

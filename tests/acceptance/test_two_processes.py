@@ -14,7 +14,7 @@ from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceService, VoiceSessionState
 from agentos.core.communication.voice.errors import InvalidState
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 
 PATIENCE = 60
 MANY_CALLS = """
@@ -65,7 +65,7 @@ def start(code: str, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def verify(home: Path) -> int:
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         found = store.verify()
         assert store.cross_check() == []
     assert found.ok, found

@@ -25,8 +25,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 import machines, actors
-from agentos.core.communication.voice.storage import schema
-from agentos.core.communication.voice.storage.opening import migrate
+from agentos.core.communication.voice.storage.sqlite import schema
+from agentos.core.communication.voice.storage.sqlite.opening import migrate
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 def shape(engine):
@@ -46,7 +47,7 @@ migrated = sa.create_engine(f"sqlite:///{folder / 'migrated.db'}")
 with migrated.begin() as connection:
     migrate(connection)
     assert connection.scalar(sa.text("select version_num from alembic_version")) == schema.HEAD
-VoiceStore.open(folder / "new.db", busy_timeout_seconds=2.0).close()
+open_store(folder / "new.db", busy_timeout_seconds=2.0).close()
 assert shape(migrated) == shape(sa.create_engine(f"sqlite:///{folder / 'new.db'}"))
 print("migrated to", schema.HEAD)
 """

@@ -10,7 +10,7 @@ import pytest
 
 from agentos.core.communication.voice.sessions.directory import Directory, Listing
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.events import VoiceEvent
 from tests.voice.payloads import is_defined
 
@@ -51,7 +51,7 @@ def records(home: Path) -> Records:
     """The evidence in the database of the home, in chain order, with all its content; of one session if given."""
 
     def read(session_id: str | None = None) -> list[dict[str, Any]]:
-        with VoiceStore.open_read_only(home / "voice.db") as store:
+        with open_to_read(home / "voice.db") as store:
             return [record.model_dump(mode="json") for record in store.evidence(session_id)]
 
     return read
@@ -63,7 +63,7 @@ def verified(home: Path) -> Callable[[], int]:
     or something disagrees."""
 
     def verify() -> int:
-        with VoiceStore.open_read_only(home / "voice.db") as store:
+        with open_to_read(home / "voice.db") as store:
             found = store.verify()
             assert store.cross_check() == []
         assert found.ok, found

@@ -13,7 +13,7 @@ from agentos.core.communication.voice import AsyncVoiceService, STTProvider, Voi
 from agentos.core.communication.voice.errors import Overloaded
 from agentos.core.communication.voice.recording.port import MediaPort
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from machines.session import VoiceSession
 
@@ -62,7 +62,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[Thread]:
 @pytest.fixture
 def token(home: Path) -> str:
     """An admin token: telephone calls that are recorded need one."""
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         return TokenStore(store).create("the tests")
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider, VoiceProvider, VoiceSessionState
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.time import monotonic_ms
 from tests.voice.cutting import LOOPS, PATIENCE, Cut
 
@@ -117,7 +117,7 @@ class Checks:
         }  # trio keeps idle ones for later
 
     def _all_have_stopped(self, settings: VoiceSettings, acknowledged: list[str], cut: Cut) -> None:
-        with VoiceStore.open(settings.database, busy_timeout_seconds=5) as store:
+        with open_store(settings.database, busy_timeout_seconds=5) as store:
             found = store.verify()
             sessions = {session.session_id: session for session in store.sessions()}
             assert found.ok, (cut, found)

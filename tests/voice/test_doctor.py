@@ -17,8 +17,8 @@ from agentos.core.communication.voice import doctor, open_files
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.doctor import Check, Level, examine
 from agentos.core.communication.voice.samples import SAMPLE_TEXT
-from agentos.core.communication.voice.storage.schema import HEAD
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
+from agentos.core.communication.voice.storage.sqlite.schema import HEAD
 from agentos.core.communication.voice.stt import pocketsphinx, registry
 from machines.names import text_of
 from tests.voice.recording.test_finishing import ended, finishing
@@ -202,14 +202,14 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_database_is_told_with_its_schema(home: Path) -> None:
     assert "none yet" in found(list(doctor._database(None)), "database").found
-    VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
+    open_store(home / "voice.db", busy_timeout_seconds=2).close()
     check = found(list(doctor._database(None)), "database")
     assert check.level is Level.OK
     assert f"schema {HEAD}, 0 sessions, 0 evidence records" in check.found
 
 
 def test_a_database_of_a_newer_version_or_none_at_all_is_a_failure(home: Path) -> None:
-    VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
+    open_store(home / "voice.db", busy_timeout_seconds=2).close()
     with sqlite3.connect(home / "voice.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
@@ -280,7 +280,7 @@ def test_heads_that_others_can_write_are_a_warning(
 def test_heads_are_held_against_the_chain_and_belong_elsewhere(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    VoiceStore.open(home / "voice.db", busy_timeout_seconds=2).close()
+    open_store(home / "voice.db", busy_timeout_seconds=2).close()
     heads = tmp_path / "heads"
 
     def told(path: Path | None) -> Check:

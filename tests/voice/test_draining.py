@@ -24,7 +24,7 @@ from agentos.core.communication.voice.errors import Draining, ServiceClosed
 from agentos.core.communication.voice.models import EndReason
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.signals import drain_on_signals, draining_on_signals
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 
 NEVER = 500  # seconds, for deadlines that must not be waited for; the test's own limit is far below
 PATIENCE = 60
@@ -41,7 +41,7 @@ async def create(service: AsyncVoiceService) -> str:
 
 def stopped(settings: VoiceSettings, session_id: str) -> VoiceSession:
     """The session as it stands in the store, where it must have stopped."""
-    with VoiceStore.open_read_only(settings.database) as store:
+    with open_to_read(settings.database) as store:
         session = store.session(session_id)
     assert session is not None
     assert session.state is VoiceSessionState.STOPPED
@@ -321,7 +321,7 @@ def test_sigterm_in_the_middle_of_a_hundred_calls(host: str, loop: str, verified
 
     verified()
     settings = load_settings()
-    with VoiceStore.open_read_only(settings.database) as store:
+    with open_to_read(settings.database) as store:
         sessions = store.sessions()
     assert len(sessions) == 100
     reasons = [reason(settings, session.session_id) for session in sessions]

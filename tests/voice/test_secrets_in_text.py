@@ -18,7 +18,7 @@ from agentos.core.communication.voice.gateway.access.idempotency import checked_
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.secrets_in_text import holds_secret, without_secrets
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 
 MakeSettings = Callable[..., VoiceSettings]
@@ -117,7 +117,7 @@ def test_an_idempotency_key_is_no_token() -> None:
 
 
 def test_a_token_is_not_named_after_another_one(tmp_path: Path) -> None:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=2) as store:
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=2) as store:
         tokens = TokenStore(store)
         for arguments in ({"name": f"of {TOKEN}"}, {"name": "web", "role": Role.PROJECT, "project": TOKEN}):
             with pytest.raises(InvalidRequest, match="holds a token") as caught:
@@ -152,7 +152,7 @@ def test_the_command_line_does_not_repeat_a_token(
     arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTOS_VOICE_HOME", str(tmp_path))
-    VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=2).close()
+    open_store(tmp_path / "voice.db", busy_timeout_seconds=2).close()
     for more in ((), ("--json",)):
         assert main([*arguments, *more]) == 2
         said = capsys.readouterr()

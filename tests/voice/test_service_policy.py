@@ -15,7 +15,7 @@ from agentos.core.communication.voice.errors import InvalidRequest, PolicyDenied
 from agentos.core.communication.voice.gateway.app import voice_app
 from agentos.core.communication.voice.policy import FieldProblem
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.stt.registry import Engines
 from tests.loops import ASYNCIO, TRIO, loops
@@ -35,7 +35,7 @@ Records = Callable[..., list[dict[str, Any]]]
 
 
 def make_token(home: Path) -> str:
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         return TokenStore(store).create("the tests")
 
 

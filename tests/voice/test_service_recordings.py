@@ -17,7 +17,7 @@ from agentos.core.communication.voice.errors import InvalidState, ServiceClosed,
 from agentos.core.communication.voice.recording import finishing, recordings
 from agentos.core.communication.voice.recording.segments import Plain, make_private_folder
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.recording import RecordingState
 from machines.session import STTProvider, VoiceProvider, VoiceSessionState
 from tests.loops import ASYNCIO, TRIO, loops
@@ -136,7 +136,7 @@ async def test_calls_that_end_together_with_the_service_leave_their_recordings_t
                     await service.recording(first)
     assert len(encoded) <= len(calls), "of each at the most the one that was under way"
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("voice-finishing")]
-    with VoiceStore.open_read_only(make_settings().database) as store:
+    with open_to_read(make_settings().database) as store:
         for session in store.sessions():
             assert session.result is not None
             assert session.result.drained

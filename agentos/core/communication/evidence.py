@@ -28,11 +28,11 @@ class EvidenceLogger:
         # Imported here: the database library takes a second, and the voice package itself imports this module.
         from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
         from agentos.core.communication.voice.storage.head_notes import check_heads  # noqa: PLC0415
-        from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
+        from agentos.core.communication.voice.storage.opening import open_store  # noqa: PLC0415
 
         settings = load_settings()
         path = settings.database if path is None else Path(path).absolute()
-        self._store = VoiceStore.open(path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
+        self._store = open_store(path, busy_timeout_seconds=BUSY_TIMEOUT_SECONDS)
         if settings.heads is not None and path == settings.database:
             try:
                 check_heads(self._store, settings.heads)

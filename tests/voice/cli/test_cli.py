@@ -28,7 +28,7 @@ from agentos.core.communication.voice.cli.sessions import StateName
 from agentos.core.communication.voice.errors import StoreError, VoiceError
 from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.time import monotonic_ms
 from machines.session import STTProvider, VoiceSessionState
 
@@ -486,7 +486,7 @@ def test_a_head_of_the_chain_before_the_carry_over_has_a_code_of_its_own(tmp_pat
     with closing(sqlite3.connect(path)) as database:
         database.executescript((Path(__file__).parents[1] / "storage" / "revision_0002.sql").read_text())
     noted = told("evidence", "head", "--home", tmp_path, run=run_here)
-    VoiceStore.open(path, busy_timeout_seconds=60).close()
+    open_store(path, busy_timeout_seconds=60).close()
     done = run_here("evidence", "verify", path, "--head", f"{noted['place']}:{noted['hash']}")
     assert done.returncode == 8
     assert problem(done).startswith(f"head-before-carry-over: {noted['place']}:{noted['hash']}")

@@ -38,7 +38,7 @@ from agentos.core.communication.voice.gateway.access.idempotency import (
 from agentos.core.communication.voice.gateway.access.refusals import REQUEST, Refusals
 from agentos.core.communication.voice.gateway.access.tickets import StreamCredentials
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from agentos.core.time import monotonic_ms
 from machines.session import STTProvider, VoiceProvider
@@ -136,7 +136,7 @@ async def test_a_call_from_its_token_to_its_stream_and_what_is_refused_on_the_wa
         ids = {token.project: token.id for token in tokens.list()}
         tokens.revoke(ids["shop"])
         assert (await post(tickets, shop)).status == 401
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         assert store.verify().ok
         found: list[dict[str, Any]] = [record.request_summary for record in store.evidence(REQUEST)]
     assert [one["reason"] for one in found] == [

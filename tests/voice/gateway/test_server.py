@@ -16,7 +16,7 @@ from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.errors import CannotListen
 from agentos.core.communication.voice.gateway import asyncio_server, trio_server, uvicorn_http
 from agentos.core.communication.voice.gateway.server import address_of, listening, serve
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from machines.session import EndReason, VoiceSessionState
 from tests.voice.gateway.conftest import Run
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(CURL is None, reason="curl is not installed")
 
 
 def reason(home: Path, session_id: str) -> EndReason:
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         session = store.session(session_id)
         assert store.verify().ok
     assert session is not None
@@ -114,7 +114,7 @@ def test_a_request_that_never_came_whole_holds_no_end_up_and_is_no_error(backend
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_who_has_no_token_is_refused_and_the_refusal_is_in_evidence(backend: str, home: Path) -> None:
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         token = TokenStore(store).create("curl", role=Role.OPERATOR)
     with serving("--backend", backend) as here:
         for _ in range(12):

@@ -9,7 +9,8 @@ import pytest
 from agentos.core.communication.voice.gateway.access import token_watch
 from agentos.core.communication.voice.gateway.access.control import LOCAL, Principal
 from agentos.core.communication.voice.gateway.access.token_watch import TokenWatch
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
+from agentos.core.communication.voice.storage.tables import TOKENS
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from agentos.core.time import monotonic_ms
 from machines.session import VoiceSessionState
@@ -30,10 +31,10 @@ async def end(how: str, at: Server, token_id: str) -> None:
     """As another process does it: nothing in this one is told."""
 
     def write() -> None:
-        column, value = ("revoked_at_ms", 1) if how == "revoked" else ("expires_at_ms", 1)
-        store = VoiceStore.open(at.service.settings.database, busy_timeout_seconds=5.0)
-        with store, store.transaction() as connection:
-            connection.exec_driver_sql(f"UPDATE tokens SET {column} = {value} WHERE id = '{token_id}'")
+        over = {"revoked_at_ms": 1} if how == "revoked" else {"expires_at_ms": 1}
+        store = open_store(at.service.settings.database, busy_timeout_seconds=5.0)
+        with store, store.transaction() as writing:
+            writing.put(TOKENS, [row._replace(**over) for row in writing.select(TOKENS, {"id": [token_id]})])
 
     await anyio.to_thread.run_sync(write)
 
@@ -103,7 +104,7 @@ async def test_a_stream_of_events_ends_whole_and_is_refused_then(anyio_backend: 
 
 
 async def test_while_the_store_can_not_be_read_everything_stays_open(anyio_backend: Any, tmp_path: Any) -> None:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
         tokens = TokenStore(store)
         token = tokens.create("me", role=Role.ADMIN)
         found = tokens.who(token)
@@ -113,7 +114,7 @@ async def test_while_the_store_can_not_be_read_everything_stays_open(anyio_backe
     with watch.open_for(found.id, lambda: ended.append("it")):
         await watch._look()
         assert not ended
-        with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
+        with open_store(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
             TokenStore(store).revoke(found.id)
             watch._standing = TokenStore(store).standing
             await watch._look()

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,9 +26,10 @@ from agentos.core.communication.voice.recording import finishing as module
 from agentos.core.communication.voice.recording.checks import check_recordings
 from agentos.core.communication.voice.recording.finishing import Finishing, RecordingFinisher
 from agentos.core.communication.voice.recording.manifest import MANIFEST, has_samples
-from agentos.core.communication.voice.storage.opening import migrations_folder
-from agentos.core.communication.voice.storage.ownership import Ownership
-from agentos.core.communication.voice.storage.store import Entry, VoiceStore
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
+from agentos.core.communication.voice.storage.sqlite.opening import migrations_folder
+from agentos.core.communication.voice.storage.store import Entry
 from machines.communication import RequestStatus
 from machines.frozen import FrozenDict
 from machines.recording import RecordingInfo, RecordingState
@@ -278,6 +280,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from agentos.core.communication.voice.recording.finishing import Finishing
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.store import VoiceStore
 home, left = Path(sys.argv[1]), int(sys.argv[2])
 def wanted():
@@ -286,7 +289,7 @@ def wanted():
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return True
-with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
     Finishing(store, home / "recordings", "flac").run(wanted)
 """
 
@@ -349,11 +352,9 @@ def test_samples_that_are_named_later_go_on_to_the_end_of_the_call(left: Home) -
 def test_a_joined_file_that_its_result_does_not_name_is_named(left: Home) -> None:
     of = ended(left)
     finishing(left).run()
-    with left.store.transaction() as connection:
-        connection.exec_driver_sql("DELETE FROM recordings")
-        connection.exec_driver_sql(
-            "UPDATE sessions SET snapshot = json_set(snapshot, '$.result.recording', json('null'))"
-        )
+    with closing(sqlite3.connect(left.store.place)) as connection, connection:
+        connection.execute("DELETE FROM recordings")
+        connection.execute("UPDATE sessions SET snapshot = json_set(snapshot, '$.result.recording', json('null'))")
     (left.recordings / of.session_id / MANIFEST).write_text(
         json.dumps(
             {"kind": "flac", "sample_rate": 16_000, "channels": 1, "segments": [{"file": "x", "samples": 38_400}]}
@@ -372,7 +373,7 @@ def test_samples_of_the_living_and_of_nobody_are_left_alone(left: Home) -> None:
     left.write(session("3"), sound(10))
     (left.recordings / "voice-4").mkdir()
     assert finishing(left).unnamed() == {of.session_id: "dead", "voice-3": None}
-    ownership = Ownership.take(left.folder, "dead")
+    ownership = FileLocks(left.folder).take("dead")
     assert finishing(left).take_in() == {}
     assert finishing(left).unnamed() == {of.session_id: "dead", "voice-3": None}
     ownership.release()
@@ -427,12 +428,12 @@ def test_a_database_of_the_version_before_is_brought_up_to_date_and_can_be_looke
         config.attributes["connection"] = connection
         command.downgrade(config, "0004")
     engine.dispose()
-    with VoiceStore.open_read_only(left.folder / "voice.db") as store:
+    with open_to_read(left.folder / "voice.db") as store:
         assert store.session(of.session_id) == of
         assert store.sessions() == [of]
         assert store.unfinished_recordings() == store.failed_recordings() == []
         assert Finishing(store, left.recordings, "flac").unnamed() == {of.session_id: "dead"}
-    with VoiceStore.open(left.folder / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(left.folder / "voice.db", busy_timeout_seconds=5) as store:
         again = Finishing(store, left.recordings, "flac")
         again.take_in()
         assert len(again.run().ready) == 1

@@ -11,8 +11,9 @@ import pytest
 from agentos.core.communication.voice.errors import NotResumable, SessionNotFound, StoreError
 from agentos.core.communication.voice.recovery import orphans, recovery
 from agentos.core.communication.voice.recovery.recovery import Recovery
-from agentos.core.communication.voice.storage.ownership import Ownership, is_dead
-from agentos.core.communication.voice.storage.store import Entry, VoiceStore
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store
+from agentos.core.communication.voice.storage.store import Entry
 from machines.session import VoiceSession
 from machines.session import VoiceSessionState as State
 from tests.voice.recovery.test_recovery import Home, record, session, sound
@@ -64,7 +65,7 @@ def test_it_waits_until_the_window_closes_and_is_ended_then(left: Home, clock: C
     report = one.run()
     assert [found.session_id for found in report.recovered] == [other.session_id]  # nobody comes back to it
     assert [found.session_id for found in report.resumable] == [of.session_id]
-    assert (report.owned, is_dead(left.folder, "dead")) == (0, False)
+    assert (report.owned, FileLocks(left.folder).is_dead("dead")) == (0, False)
     assert one.orphans.next_due_ms() == clock.ms + 20_000
 
     clock.ms += 19_999
@@ -114,10 +115,10 @@ def test_one_that_was_resumed_belongs_to_who_resumed_it(left: Home, clock: Clock
     clock.died(left.folder, 0)
     one = recovering(left)
     one.restored(of.session_id, 0, 60)
-    mine = Ownership.take(left.folder, "mine")
+    mine = FileLocks(left.folder).take("mine")
     left.store.append([Entry(record(of, 3, "session_resumed", upto_frame=7), of, takes_over=True)], "mine")
     one.orphans.done(of.session_id)
-    assert is_dead(left.folder, "dead")
+    assert FileLocks(left.folder).is_dead("dead")
     assert list(left.store.unfinished()) == ["mine"]
     assert recovering(left).run().recovered == ()
     mine.forget()
@@ -131,10 +132,10 @@ def test_one_that_was_resumed_belongs_to_who_resumed_it(left: Home, clock: Clock
 def test_a_store_that_fails_leaves_it_waiting(left: Home, clock: Clock) -> None:
     of = left.leave(resumable())
     clock.died(left.folder, 0)
-    with VoiceStore.open(left.store.path, busy_timeout_seconds=0.05) as store:
+    with open_store(Path(left.store.place), busy_timeout_seconds=0.05) as store:
         one = Recovery(store, left.recordings, "flac", resume_window_seconds=WINDOW_MS / 1000)
         one.run()
-        with closing(sqlite3.connect(left.store.path, isolation_level=None)) as other:
+        with closing(sqlite3.connect(left.store.place, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             with pytest.raises(StoreError):
                 one.end_orphan(of.session_id)

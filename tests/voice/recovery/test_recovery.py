@@ -21,13 +21,11 @@ from agentos.core.communication.voice.recovery import recovery as module
 from agentos.core.communication.voice.recovery.dead_session import PASSED_EVENTS
 from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.communication.voice.recovery.recurring import RecurringRecovery
-from agentos.core.communication.voice.storage.ownership import (
-    Ownership,
-    sessions_of_the_dead,
-    sessions_of_the_living,
-)
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
+from agentos.core.communication.voice.storage.tables import EVENTS, SESSIONS, EventRow
 from machines.audio import AudioEncoding, AudioFormat
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
@@ -106,7 +104,7 @@ class Home:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.recordings = folder / "recordings"
-        self.store = VoiceStore.open(folder / "voice.db", busy_timeout_seconds=5)
+        self.store = open_store(folder / "voice.db", busy_timeout_seconds=5)
 
     def leave(self, of: VoiceSession, *more: EvidenceRecord, owner: str = "dead", events: Any = ()) -> VoiceSession:
         """Evidence of each move until its state, then `more`, and its kept events."""
@@ -164,7 +162,7 @@ def left(tmp_path: Path) -> Iterator[Home]:
 @pytest.mark.parametrize("state", [CREATED, ACTIVE, STOPPING])
 def test_from_every_state_it_goes_to_stopped_by_legal_moves_with_evidence(left: Home, state: VoiceSessionState) -> None:
     of = left.leave(session(state=state))
-    assert [found.session_id for found in sessions_of_the_dead(left.store)] == [of.session_id]
+    assert [found.session_id for found in left.store.sessions_of_the_dead()] == [of.session_id]
     result = left.result(of)
     assert (result.reason, result.drained) == (EndReason.RECOVERED, False)
     before = [OPERATIONS[known] for known in (CREATED, ACTIVE, STOPPING)][
@@ -197,11 +195,11 @@ def test_from_every_state_it_goes_to_stopped_by_legal_moves_with_evidence(left: 
 
 def test_what_somebody_owns_is_not_touched(left: Home) -> None:
     of = left.leave(session(), owner="living")
-    mine = Ownership.take(left.folder, "living")
+    mine = FileLocks(left.folder).take("living")
     report = Recovery(left.store, left.recordings, "flac").run()
     assert (report.recovered, report.owned) == ((), 1)
-    assert sessions_of_the_dead(left.store) == []
-    assert [found.session_id for found in sessions_of_the_living(left.store)] == [of.session_id]
+    assert left.store.sessions_of_the_dead() == []
+    assert [found.session_id for found in left.store.sessions_of_the_living()] == [of.session_id]
     mine.release()
     assert left.result(of).reason is EndReason.RECOVERED
 
@@ -223,7 +221,7 @@ def test_two_that_recover_at_once_write_one_end(left: Home, monkeypatch: pytest.
     """Also if both believe that they hold the lock."""
     for number in range(20):
         left.leave(session(str(number)))
-    monkeypatch.setattr(Ownership, "of_dead", lambda *_: Ownership.take(left.folder, threading.current_thread().name))
+    monkeypatch.setattr(FileLocks, "take_over", lambda *_: FileLocks(left.folder).take(threading.current_thread().name))
     threads = [threading.Thread(target=left.recover) for _ in range(2)]
     for thread in threads:
         thread.start()
@@ -504,13 +502,13 @@ def test_of_a_session_nobody_was_told_of_the_whole_course_is_told(left: Home) ->
 def test_one_damaged_session_does_not_hold_up_the_others(left: Home) -> None:
     for name in ("1", "2", "3"):
         left.leave(session(name))
-    with left.store.transaction() as connection:
-        connection.exec_driver_sql("INSERT INTO events VALUES ('voice-2', 1, 'no event')")
+    with left.store.transaction() as writing:
+        writing.add(EVENTS, [EventRow("voice-2", 1, "no event")])
     report = Recovery(left.store, left.recordings, "flac").run()
     assert [found.session_id for found in report.recovered] == ["voice-1", "voice-3"]
     assert "'voice-2'" in report.problems[0]
-    with left.store.transaction() as connection:
-        connection.exec_driver_sql("DELETE FROM events WHERE session_id = 'voice-2'")
+    with left.store.transaction() as writing:
+        writing.delete(EVENTS, [("voice-2", 1)])
     assert [found.session_id for found in left.recover()] == ["voice-2"]
 
 
@@ -518,9 +516,9 @@ def test_one_that_is_stored_as_stopped_and_as_running_at_once_does_not_hold_up_t
     """A power cut may leave a page of the database older than the others."""
     for name in ("1", "2", "3"):
         left.leave(session(name, ACTIVE))
-    with left.store.transaction() as connection:
-        text = session("2", STOPPED).model_dump_json()
-        connection.exec_driver_sql("UPDATE sessions SET snapshot = ? WHERE session_id = 'voice-2'", (text,))
+    with left.store.transaction() as writing:
+        (row,) = writing.select(SESSIONS, {"session_id": ["voice-2"]})
+        writing.put(SESSIONS, [row._replace(snapshot=session("2", STOPPED).model_dump_json())])
     report = Recovery(left.store, left.recordings, "flac").run()
     assert [ended.session_id for ended in report.recovered] == ["voice-1", "voice-3"]
     (problem,) = report.problems

@@ -28,7 +28,7 @@ from agentos.core.communication.voice.cli.exits import first_error
 from agentos.core.communication.voice.errors import ServiceClosed
 from agentos.core.communication.voice.models import EndReason
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 
 pytestmark = pytest.mark.anyio
 
@@ -78,7 +78,7 @@ async def test_every_session_is_ended_and_told(
 
     with pytest.raises(ServiceClosed, match="failed, and its sessions were ended"):
         await create(service)
-    with VoiceStore.open_read_only(settings.database) as store:
+    with open_to_read(settings.database) as store:
         for session in sessions:
             ended = store.session(session.session_id)
             assert ended is not None
@@ -122,7 +122,7 @@ async def test_a_session_that_was_being_created_has_a_final_record_too(
             await anyio.sleep(NEVER)
     assert len(refused) == 1
     assert [record["operation"] for record in records()] == ["session_created", "session_stopped"]
-    with VoiceStore.open_read_only(service.settings.database) as store:
+    with open_to_read(service.settings.database) as store:
         (session,) = store.sessions()
     assert session.state is VoiceSessionState.STOPPED
     assert session.result is not None
@@ -165,7 +165,7 @@ async def test_a_failure_while_the_service_is_closing_ends_the_wait(make_setting
             del listing.ref.actor.ports  # its steps fail, and so does the supervisor that is told of it
             wreck(service)
     assert isinstance(first_error(caught.value), SystemFailed)
-    with VoiceStore.open_read_only(service.settings.database) as store:
+    with open_to_read(service.settings.database) as store:
         ended = store.session(session.session_id)
     assert ended is not None
     assert ended.state is VoiceSessionState.STOPPED
@@ -193,7 +193,7 @@ async def test_with_the_store_locked_too_the_final_record_is_spilled_and_goes_in
 ) -> None:
     settings = make_settings(evidence_timeout_seconds=0.5, store_busy_timeout_seconds=0.1)
     service = AsyncVoiceService(settings)
-    VoiceStore.open(settings.database, busy_timeout_seconds=5).close()
+    open_store(settings.database, busy_timeout_seconds=5).close()
     with closing(sqlite3.connect(settings.database, isolation_level=None)) as locker:
         with pytest.raises(BaseExceptionGroup), anyio.fail_after(60):
             async with service:

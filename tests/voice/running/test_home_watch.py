@@ -22,9 +22,9 @@ from agentos.core.communication.voice.running import home_watch
 from agentos.core.communication.voice.running.home_watch import HomeWatch
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage import port
-from agentos.core.communication.voice.storage.ownership import Ownership
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.spill import SpillFile
-from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.session import STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 from tests.loops import ASYNCIO, TRIO, loops
 
@@ -233,8 +233,8 @@ async def test_the_store_is_asked_once_for_all_who_ask_and_not_while_it_works(ma
 def test_a_disk_that_does_not_answer_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0]
     monkeypatch.setattr(home_watch, "monotonic_ms", lambda: now[0])
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
-        ownership = Ownership.take(tmp_path, "me")
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
+        ownership = FileLocks(tmp_path).take("me")
         watch = HomeWatch(store, ownership, tmp_path / "recordings")
         assert watch.problem is None
         watch._looking_since_ms = 0
@@ -249,8 +249,8 @@ def test_a_disk_that_does_not_answer_is_a_problem(tmp_path: Path, monkeypatch: p
 def test_a_folder_that_can_not_be_written_is_a_problem(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, recordings: bool
 ) -> None:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
-        ownership = Ownership.take(tmp_path, "me")
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
+        ownership = FileLocks(tmp_path).take("me")
         folder = tmp_path / "recordings" if recordings else tmp_path
         folder.mkdir(exist_ok=True)
         allowed = os.access  # root may write everywhere, so the system's answer is made up
@@ -262,8 +262,8 @@ def test_a_folder_that_can_not_be_written_is_a_problem(
 
 
 def test_a_link_to_a_folder_that_is_gone_is_a_problem(tmp_path: Path) -> None:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
-        ownership = Ownership.take(tmp_path, "me")
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
+        ownership = FileLocks(tmp_path).take("me")
         (tmp_path / "recordings").symlink_to(tmp_path / "a disk that is not mounted")
         try:
             assert "is no folder" in str(HomeWatch(store, ownership, tmp_path / "recordings")._look())
@@ -281,8 +281,8 @@ async def test_the_end_does_not_wait_for_a_disk_that_does_not_answer(
         answers.wait(30)
         answered.set()
 
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
-        ownership = Ownership.take(tmp_path, "me")
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5) as store:
+        ownership = FileLocks(tmp_path).take("me")
         monkeypatch.setattr(ownership, "check", hangs)
         try:
             async with anyio.create_task_group() as group:
@@ -299,9 +299,9 @@ async def test_the_end_does_not_wait_for_a_disk_that_does_not_answer(
 def test_another_store_of_one_process_does_not_let_go_of_the_locks(tmp_path: Path) -> None:
     """Closing any file of the database frees a process's locks on it; then another process removes the WAL under it."""
     path = tmp_path / "voice.db"
-    with VoiceStore.open(path, busy_timeout_seconds=5) as store:
+    with open_store(path, busy_timeout_seconds=5) as store:
         store.probe()
-        VoiceStore.open(path, busy_timeout_seconds=5).close()
+        open_store(path, busy_timeout_seconds=5).close()
         script = f"import sqlite3; sqlite3.connect({str(path)!r}).execute('PRAGMA user_version').fetchall()"
         subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
         assert (tmp_path / "voice.db-wal").exists()

@@ -18,6 +18,7 @@ from agentos.core.communication.voice.running import session_trace
 from agentos.core.communication.voice.running.inspection import ServicePicture
 from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from tests.loops import ASYNCIO, TRIO, loops
@@ -213,7 +214,7 @@ async def test_no_secret_is_in_the_picture_or_the_trace(make_settings: MakeSetti
     )
     told: list[str] = []
     async with AsyncVoiceService(settings) as service:
-        with VoiceStore.open(settings.database, busy_timeout_seconds=2) as store:
+        with open_store(settings.database, busy_timeout_seconds=2) as store:
             token = TokenStore(store).create("test")
         words.append(token)
         metadata = {

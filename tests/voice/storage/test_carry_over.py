@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agentos.core.communication.voice.storage import schema
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
+from agentos.core.communication.voice.storage.sqlite import schema
 from machines.carry_over import REQUEST
 from machines.evidence import canonical_json, link
 from machines.heads import GENESIS, Head, HeadState
@@ -28,8 +28,9 @@ RECORDS = 7
 OPEN = """
 import sys
 from pathlib import Path
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.store import VoiceStore
-with VoiceStore.open(Path(sys.argv[1]), busy_timeout_seconds=300) as store:
+with open_store(Path(sys.argv[1]), busy_timeout_seconds=300) as store:
     print(store.head().text)
 """
 OPEN_AND_DIE = (
@@ -77,7 +78,7 @@ def head(path: Path, place: int | None = None) -> Head:
 
 
 def carried_over(path: Path, *heads: Head) -> Examination:
-    with VoiceStore.open(path, busy_timeout_seconds=5) as store:
+    with open_store(path, busy_timeout_seconds=5) as store:
         return store.examine(heads)
 
 
@@ -92,7 +93,7 @@ def test_no_personal_content_is_left_in_the_chain_and_nothing_is_lost(old: Path)
     assert found.chain.ok
     assert (found.chain.records, found.erased) == (RECORDS + 1, 0)
     assert not [part for part in PERSONAL for text in texts(old) if part in text]
-    with VoiceStore.open_read_only(old) as store:
+    with open_to_read(old) as store:
         first, *others = store.evidence()
     assert [canonical_json(record) for record in others] == before
     assert (first.operation, first.request_id) == (CHAIN_CARRIED_OVER, REQUEST)
@@ -120,7 +121,7 @@ def test_an_empty_chain_has_nothing_to_carry_over(old: Path) -> None:
 
 def test_a_database_that_is_only_read_is_walked_as_it_was_written(old: Path) -> None:
     noted = head(old)
-    with VoiceStore.open_read_only(old) as store:
+    with open_to_read(old) as store:
         found = store.examine([noted])
         assert len(store.evidence()) == RECORDS
     assert (found.chain.ok, found.sealed, found.heads[0].state) == (True, 0, HeadState.HOLDS)
@@ -143,7 +144,7 @@ def test_an_older_chain_that_was_broken_is_never_called_whole(old: Path) -> None
 def test_a_record_that_can_not_be_read_any_more_is_carried_over_with_its_text(old: Path, text: str) -> None:
     altered(old, "UPDATE evidence SET record = ? WHERE id = 'ev-of-a-host'", text)
     assert not carried_over(old).chain.ok
-    with VoiceStore.open_read_only(old) as store:
+    with open_to_read(old) as store:
         record = store.evidence_record("ev-of-a-host")
     assert record is not None
     assert (record.operation, record.request_summary) == (RECORD_UNREADABLE, {"text": text})
@@ -209,7 +210,7 @@ def test_who_is_killed_over_it_leaves_the_older_chain_as_it_was(old: Path, recor
     before = texts(old)
     killed = subprocess.run([sys.executable, "-c", OPEN_AND_DIE, old, str(records)], check=False, timeout=300)
     assert killed.returncode == -signal.SIGKILL
-    with VoiceStore.open_read_only(old) as store:
+    with open_to_read(old) as store:
         assert store.verify().records == RECORDS
     assert texts(old) == before
     assert carried_over(old).chain.records == RECORDS + 1
@@ -225,7 +226,7 @@ def test_two_processes_that_open_it_at_once_make_one_chain(old: Path) -> None:
 
 def test_the_schema_is_that_of_a_new_database(old: Path, tmp_path: Path) -> None:
     carried_over(old)
-    VoiceStore.open(tmp_path / "new.db", busy_timeout_seconds=5).close()
+    open_store(tmp_path / "new.db", busy_timeout_seconds=5).close()
 
     def columns(path: Path) -> dict[str, list[object]]:
         with closing(sqlite3.connect(path)) as database:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from agentos.core.communication.voice.errors import StoreError
-from agentos.core.communication.voice.storage.store import Entry, VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
+from agentos.core.communication.voice.storage.store import Entry
 from machines.communication import ConnectorType
 from machines.evidence import EvidenceRecord, link
 from machines.heads import Head, HeadState
@@ -33,7 +34,7 @@ def record(number: int, name: str) -> EvidenceRecord:
 
 
 def filled(path: Path, names: tuple[str, ...] = NAMES) -> Head:
-    with VoiceStore.open(path, busy_timeout_seconds=5) as store:
+    with open_store(path, busy_timeout_seconds=5) as store:
         store.append([Entry(record(number, name)) for number, name in enumerate(names, 1)])
         return store.head()
 
@@ -65,7 +66,7 @@ def made_anew(path: Path) -> None:
 
 
 def examined(path: Path, *heads: Head) -> Examination:
-    with VoiceStore.open_read_only(path) as store:
+    with open_to_read(path) as store:
         return store.examine(heads)
 
 
@@ -85,7 +86,7 @@ def test_no_personal_content_is_in_the_chain_and_all_of_it_is_read_again(databas
     )
     assert "caller" not in texts
     assert "transcript" not in texts
-    with VoiceStore.open_read_only(database) as store:
+    with open_to_read(database) as store:
         whole = [record(number, name) for number, name in enumerate(NAMES, 1)]
         assert store.evidence() == whole
         assert store.newest_evidence(2) == whole[:1:-1]
@@ -109,7 +110,7 @@ def test_a_record_and_its_content_are_stored_together_or_not_at_all(tmp_path: Pa
         path,
         "CREATE TRIGGER full BEFORE INSERT ON evidence_content WHEN NEW.seq = 2 BEGIN SELECT RAISE(ABORT, 'no room'); END",
     )
-    with VoiceStore.open(path, busy_timeout_seconds=5) as store:
+    with open_store(path, busy_timeout_seconds=5) as store:
         store.append([Entry(record(1, "Ada Lovelace"))])
         with pytest.raises(StoreError, match="no room"):
             store.append([Entry(record(2, "Alan Turing")), Entry(record(3, "Emmy Noether"))])
@@ -163,7 +164,7 @@ def test_what_is_erased_is_said_and_the_chain_holds(database: Path) -> None:
     altered(database, "DELETE FROM evidence_content WHERE seq = 2 AND part = 'request_summary'")
     found = examined(database)
     assert (found.chain.ok, found.sealed, found.erased) == (True, 7, 1)
-    with VoiceStore.open_read_only(database) as store:
+    with open_to_read(database) as store:
         left = store.evidence_record("ev-Grace-2")
         links = store.evidence_page("voice-2", 0, 1)
     assert left is not None
@@ -189,7 +190,7 @@ def test_that_all_was_removed_is_seen_by_who_noted_the_head(database: Path) -> N
 def test_a_record_that_was_exchanged_at_the_end_is_seen_by_who_noted_the_head(database: Path) -> None:
     noted = filled(database)
     altered(database, "DELETE FROM evidence WHERE seq = 4", "DELETE FROM evidence_content WHERE seq = 4")
-    with VoiceStore.open(database, busy_timeout_seconds=5) as store:
+    with open_store(database, busy_timeout_seconds=5) as store:
         store.append([Entry(record(4, "Mallory"))])
     assert verified(database).ok
     assert state(database, noted) is HeadState.DIFFERS
@@ -212,6 +213,6 @@ def test_a_database_in_the_place_of_another_is_seen_by_who_noted_a_head(database
 
 def test_a_chain_goes_on_from_its_heads_when_more_was_appended(database: Path) -> None:
     noted = filled(database)
-    with VoiceStore.open(database, busy_timeout_seconds=5) as store:
+    with open_store(database, busy_timeout_seconds=5) as store:
         store.append([Entry(record(5, "Mary Somerville"))])
         assert [check.state for check in store.examine([noted, store.head(), Head()]).heads] == [HeadState.HOLDS] * 3

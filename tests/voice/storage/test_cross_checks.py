@@ -17,7 +17,7 @@ from agentos.core.communication.voice import AsyncVoiceService, STTProvider, Voi
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.recording.checks import check_recordings
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.evidence import canonical_json, link
 
 REASON = '"reason":"stopped"'
@@ -105,7 +105,7 @@ def kept(original: Home, tmp_path: Path) -> Home:
 
 def found(home: Home) -> set[tuple[str, str]]:
     """The kinds of disagreement, each with what it is about."""
-    with VoiceStore.open_read_only(home.path / "voice.db") as store:
+    with open_to_read(home.path / "voice.db") as store:
         assert store.verify().ok
         mismatches = [*store.cross_check(), *check_recordings(store, home.path / "recordings").mismatches]
     assert all(one.text for one in mismatches)
@@ -230,7 +230,7 @@ def test_what_was_changed_beside_the_chain_is_found(
     alter(kept)
     named = {(kind, getattr(kept, about, about)) for kind, about in wanted}
     if change == "a session that can't be read":
-        with VoiceStore.open_read_only(kept.path / "voice.db") as store:
+        with open_to_read(kept.path / "voice.db") as store:
             assert {(one.kind, one.about) for one in store.cross_check()} == named
         return
     assert found(kept) == named

@@ -30,6 +30,7 @@ from agentos.core.communication.voice.storage.head_notes import (
     check_heads,
     file_older,
 )
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from machines.communication import ConnectorType
 from machines.evidence import EvidenceRecord
@@ -58,7 +59,7 @@ def elsewhere(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path) -> VoiceStore:
-    return VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5)
+    return open_store(tmp_path / "voice.db", busy_timeout_seconds=5)
 
 
 def noted(path: Path) -> list[Head]:
@@ -92,7 +93,7 @@ async def test_a_service_notes_where_its_chain_ends_and_finds_it_so_again(
     for calls in (1, 2):
         async with AsyncVoiceService(settings) as service:
             await called(service)
-        with VoiceStore.open_read_only(settings.database) as store:
+        with open_to_read(settings.database) as store:
             assert noted(elsewhere)[-1] == store.head()
             assert len([record for record in store.evidence() if record.request_id != REQUEST]) == 3 * calls
             last = store.last_evidence(REQUEST)
@@ -180,7 +181,7 @@ def test_another_database_in_the_place_of_the_first_is_found(
     with store:
         store.append([Entry(record(1))])
         HeadFile(elsewhere).append(store.head())
-    with VoiceStore.open(tmp_path / "other.db", busy_timeout_seconds=5) as other:
+    with open_store(tmp_path / "other.db", busy_timeout_seconds=5) as other:
         other.append([Entry(record(number)) for number in (7, 8, 9)])
         with pytest.raises(ChainNotContinued, match=r"other\.db"):
             check_heads(other, elsewhere)
@@ -201,9 +202,9 @@ def test_heads_of_an_older_chain_are_no_fault(tmp_path: Path, elsewhere: Path) -
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as database:
         database.executescript(Path(__file__).with_name("revision_0002.sql").read_text())
-    with VoiceStore.open_read_only(path) as old:
+    with open_to_read(path) as old:
         HeadFile(elsewhere).append(old.head())
-    with VoiceStore.open(path, busy_timeout_seconds=60) as store:
+    with open_store(path, busy_timeout_seconds=60) as store:
         check_heads(store, elsewhere)
         notes = HeadNotes(store, elsewhere, interval_seconds=0)
         notes.start()
@@ -229,7 +230,7 @@ def test_verification_goes_on_behind_a_line_that_a_crash_tore_off(
 ) -> None:
     with store:
         store.append([Entry(record(1)), Entry(record(2))])
-        verify = ["evidence", "verify", str(store.path), "--heads", str(elsewhere)]
+        verify = ["evidence", "verify", store.place, "--heads", str(elsewhere)]
         elsewhere.write_text(store.head().text[:20])
         assert main(verify) == 2  # there is no other
         HeadFile(elsewhere).append(store.head())
@@ -407,7 +408,7 @@ def test_notes_of_a_store_that_is_closed_end(store: VoiceStore, elsewhere: Path)
 
 
 def faults(database: Path) -> list[str]:
-    with VoiceStore.open_read_only(database) as store:
+    with open_to_read(database) as store:
         found = [record.request_summary["fault"] for record in store.evidence(REQUEST)]
     return [fault for fault in found if fault is not None]
 
@@ -461,7 +462,7 @@ def test_a_file_that_is_removed_under_a_service_is_said_once(
     waits_for(lambda: len(noted(elsewhere)) == 2)
     assert notes.close(10)
     assert [message.partition(":")[0] for message in caplog.messages] == ["heads_file_older"]
-    assert len(faults(store.path)) == 1
+    assert len(faults(Path(store.place))) == 1
     assert file_older(store, elsewhere) is None
     store.close()
 
@@ -488,7 +489,7 @@ def test_a_fault_that_the_store_did_not_take_is_put_on_record_later(
     monkeypatch.setattr(store, "append", append)
     append([Entry(record(3))])
     assert notes.close(10)
-    assert len(faults(store.path)) == 1
+    assert len(faults(Path(store.place))) == 1
     store.close()
 
 
@@ -504,7 +505,7 @@ def test_verification_says_that_the_file_of_the_setting_is_older(
         assert notes.close(10)
         store.append([Entry(record(number))])
     monkeypatch.setenv("AGENTOS_VOICE_HEADS", str(elsewhere))
-    verify = ["evidence", "verify", str(store.path), "--heads"]
+    verify = ["evidence", "verify", store.place, "--heads"]
     assert main([*verify, str(elsewhere)]) == 0
     elsewhere.write_bytes(noted_by_hand.read_bytes())
     capsys.readouterr()
@@ -534,7 +535,7 @@ def test_others_that_write_to_a_chain_that_was_cut_are_refused(
     with EvidenceLogger() as log:
         for number in (1, 2, 3):
             log.log(record(number))
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         HeadFile(elsewhere).append(store.head())
     EvidenceLogger().close()
     assert main(["recover"]) == 0

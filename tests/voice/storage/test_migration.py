@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from agentos.core.communication.voice.storage import schema
-from agentos.core.communication.voice.storage.opening import migrations_folder
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
+from agentos.core.communication.voice.storage.sqlite import schema
+from agentos.core.communication.voice.storage.sqlite.opening import migrations_folder
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from machines.evidence import canonical_json
 
@@ -53,7 +53,7 @@ def down(path: Path) -> None:
 
 def test_tokens_that_there_were_are_admins_and_stand_as_they_stood(old: Path) -> None:
     before = rows(old, "admin_tokens")
-    with VoiceStore.open(old, busy_timeout_seconds=5.0) as store:
+    with open_store(old, busy_timeout_seconds=5.0) as store:
         tokens = TokenStore(store)
         assert [(token.role, token.project) for token in tokens.list()] == [(Role.ADMIN, None)] * 3
         assert [tokens.valid(token) for token in (STANDS, EXPIRED, REVOKED)] == [True, False, False]
@@ -67,7 +67,7 @@ def test_the_call_and_its_evidence_stay_as_they_were(old: Path) -> None:
     before = [rows(old, table) for table in ("sessions", "events")]
     texts = [row[3] for row in rows(old, "evidence")]
     assert all(before)
-    with VoiceStore.open(old, busy_timeout_seconds=5.0) as store:
+    with open_store(old, busy_timeout_seconds=5.0) as store:
         assert store.verify().ok
         assert [session.project_id for session in store.sessions()] == ["shop"]
         assert [canonical_json(record) for record in store.evidence()[1:]] == texts
@@ -75,7 +75,7 @@ def test_the_call_and_its_evidence_stay_as_they_were(old: Path) -> None:
 
 
 def test_a_database_without_rows_is_migrated_too(old_without_rows: Path) -> None:
-    with VoiceStore.open(old_without_rows, busy_timeout_seconds=5.0) as store:
+    with open_store(old_without_rows, busy_timeout_seconds=5.0) as store:
         tokens = TokenStore(store)
         assert tokens.list() == []
         assert not tokens.valid(STANDS)
@@ -87,14 +87,14 @@ def test_a_database_without_rows_is_migrated_too(old_without_rows: Path) -> None
 
 
 def test_a_database_that_is_only_read_is_not_migrated_and_its_tokens_are_listed(old: Path) -> None:
-    with VoiceStore.open_read_only(old) as store:
+    with open_to_read(old) as store:
         listed = [(token.name, token.role) for token in TokenStore(store).list()]
     assert sorted(listed) == [("expired", Role.ADMIN), ("revoked", Role.ADMIN), ("stands", Role.ADMIN)]
     assert rows(old, "alembic_version") == [("0001",)]
 
 
 def test_the_version_before_finds_no_table_rather_than_a_project_that_it_takes_for_an_admin(old: Path) -> None:
-    with VoiceStore.open(old, busy_timeout_seconds=5.0) as store:
+    with open_store(old, busy_timeout_seconds=5.0) as store:
         TokenStore(store).create("shop", role=Role.PROJECT, project="shop")
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         rows(old, "admin_tokens")
@@ -102,7 +102,7 @@ def test_the_version_before_finds_no_table_rather_than_a_project_that_it_takes_f
 
 def test_on_the_way_down_only_the_tokens_of_admins_are_kept(old: Path) -> None:
     before = rows(old, "admin_tokens")
-    with VoiceStore.open(old, busy_timeout_seconds=5.0) as store:
+    with open_store(old, busy_timeout_seconds=5.0) as store:
         tokens = TokenStore(store)
         for role in (Role.OPERATOR, Role.AUDITOR):
             tokens.create(role.value, role=role)
@@ -115,7 +115,7 @@ def test_on_the_way_down_only_the_tokens_of_admins_are_kept(old: Path) -> None:
     ("role", "project"), [("'owner'", "NULL"), ("'project'", "NULL"), ("'admin'", "'shop'"), ("NULL", "NULL")]
 )
 def test_the_database_itself_refuses_a_role_that_it_does_not_know(old: Path, role: str, project: str) -> None:
-    VoiceStore.open(old, busy_timeout_seconds=5.0).close()
+    open_store(old, busy_timeout_seconds=5.0).close()
     with closing(sqlite3.connect(old)) as database, pytest.raises(sqlite3.IntegrityError):
         database.execute(
             "INSERT INTO tokens (id, hash, name, role, project, created_at_ms) "

@@ -17,7 +17,7 @@ from agentos.core.communication.evidence import EvidenceLogger
 from agentos.core.communication.voice import AsyncVoiceService
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.evidence import EvidenceRecord
 from machines.sealing import SEALED
 from machines.session import EndReason, VoiceSessionState
@@ -63,7 +63,7 @@ def behind_newer_records(home: Path) -> None:
 def test_a_spill_file_of_the_version_before_sealing_is_taken_in(old: Path, take_in: Callable[[Path], None]) -> None:
     take_in(old)
     assert not list(old.glob("*.spill"))
-    with VoiceStore.open_read_only(old / "voice.db") as store:
+    with open_to_read(old / "voice.db") as store:
         assert store.verify().ok
         assert store.cross_check() == []
         (session,) = store.sessions()

@@ -11,9 +11,9 @@ from actors.voice.messages import Append, Draft, Facts, NotStored, SpillDone, Sp
 from agentos.core.communication.voice.running.request import make_facts, read_request
 from agentos.core.communication.voice.sessions.directory import Directory
 from agentos.core.communication.voice.settings import load_settings
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.port import StorePort
 from agentos.core.communication.voice.storage.spill import SpillFile
-from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.stt.registry import Engines
 from machines.communication import RequestStatus
 from machines.policy import VoicePolicy
@@ -50,7 +50,7 @@ class Opened:
 
     def __init__(self, home: Path) -> None:
         self.told: list[tuple[object, Any]] = []
-        self.store = VoiceStore.open(home / "voice.db", busy_timeout_seconds=5)
+        self.store = open_store(home / "voice.db", busy_timeout_seconds=5)
         spill = SpillFile.open(home, "test", SPILL_BYTES)
         nobody: Callable[[Any], None] = lambda _: None  # noqa: E731 - a host without hooks
         directory = Directory(keep_events=nobody, on_started=nobody, on_stopped=nobody, patience_seconds=5.0)
@@ -97,7 +97,7 @@ def test_what_was_spilled_just_before_the_close_is_in_the_store_afterwards(opene
     opened.port.submit(SpillWork("owner", (draft(1),), "evidence"))
     opened.close()
     assert list(home.glob("*.spill")) == []
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         assert [record.operation for record in store.evidence()] == ["session_denied"]
 
 
@@ -126,7 +126,7 @@ def test_what_can_not_be_recorded_is_spilled_without_what_can_not_and_holds_noth
     opened.close()
     assert opened.told == [("evidence", SpillDone("owner", ok=True))]
     assert list(home.glob("*.spill")) == [], "the file is empty again"
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         records = store.evidence()
     assert [record.id for record in records] == [one.record_id for one in drafts]
     assert ["unwritable" in (record.response_summary or {}) for record in records] == [at == bad for at in range(3)]
@@ -136,7 +136,7 @@ def test_a_record_that_stands_for_one_that_can_not_be_written_goes_in(opened: Op
     opened.port.submit(Append("bad", replace(draft(2, NOT_TEXT), refusal="it is no text"), "evidence"))
     opened.close()
     assert [fact for _, fact in opened.told] == [Stored((("bad", 2),))]
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         (record,) = store.evidence()
         assert store.verify().ok
     assert record.status is RequestStatus.FAILED

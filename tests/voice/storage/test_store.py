@@ -23,9 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentos.core.communication.voice.errors import StoreError
-from agentos.core.communication.voice.storage import schema
-from agentos.core.communication.voice.storage.opening import migrate, migrations_folder
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
+from agentos.core.communication.voice.storage.sqlite import schema
+from agentos.core.communication.voice.storage.sqlite.opening import migrate, migrations_folder
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
+from agentos.core.communication.voice.storage.tables import EVIDENCE, SESSIONS, TABLES
 from agentos.core.time import to_ms
 from machines.communication import ConnectorType, PolicyVerdict, RequestStatus, RiskLevel
 from machines.events import VoiceEvent, VoiceEventType
@@ -106,7 +108,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> Iterator[VoiceStore]:
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         yield store
 
 
@@ -199,9 +201,9 @@ def test_what_is_not_there_is_none_or_empty(store: VoiceStore) -> None:
 
 def test_the_chain_goes_on_after_reopening(path: Path) -> None:
     for name in ("ev-1", "ev-2", "ev-3"):
-        with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+        with open_store(path, busy_timeout_seconds=5.0) as store:
             store.append([Entry(record(name))])
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         found = store.verify()
         assert (found.ok, found.records) == (True, 3)
         assert [item.id for item in store.evidence()] == ["ev-1", "ev-2", "ev-3"]
@@ -252,12 +254,12 @@ def test_sessions_are_listed_newest_first_with_ids_as_tie_break(store: VoiceStor
 
 def test_sessions_are_known_by_the_owner_that_wrote_them(path: Path) -> None:
     for owner in ("one", "two"):
-        with VoiceStore.open(path, busy_timeout_seconds=5.0, owner=owner) as store:
+        with open_store(path, busy_timeout_seconds=5.0, owner=owner) as store:
             store.append([Entry(record(f"ev-{owner}"), session(f"voice-{owner}"))])
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
-        with store.reading() as connection:
-            owners = connection.execute(sa.select(schema.sessions.c.session_id, schema.sessions.c.owner)).all()
-        assert sorted(map(tuple, owners)) == [("voice-one", "one"), ("voice-two", "two")]
+    with open_store(path, busy_timeout_seconds=5.0) as store:
+        with store.reading() as reading:
+            owners = sorted((row.session_id, row.owner) for row in reading.select(SESSIONS))
+        assert owners == [("voice-one", "one"), ("voice-two", "two")]
 
 
 @given(
@@ -268,7 +270,7 @@ def test_sessions_are_known_by_the_owner_that_wrote_them(path: Path) -> None:
 )
 @settings(max_examples=30)
 def test_pages_are_the_list_cut_into_pieces(rows: list[tuple[int, str, VoiceSessionState]], limit: int) -> None:
-    with TemporaryDirectory() as folder, VoiceStore.open(Path(folder) / "voice.db", busy_timeout_seconds=5.0) as store:
+    with TemporaryDirectory() as folder, open_store(Path(folder) / "voice.db", busy_timeout_seconds=5.0) as store:
         made = [
             session(f"voice-{at}", state, project=project, born=BORN + timedelta(milliseconds=late))
             for at, (late, project, state) in enumerate(rows)
@@ -304,7 +306,7 @@ def test_events_can_be_asked_for_some_at_a_time(store: VoiceStore) -> None:
 
 def test_a_session_keeps_the_owner_that_made_it_whoever_writes_it(path: Path) -> None:
     created, active = VoiceSessionState.CREATED, VoiceSessionState.ACTIVE
-    with VoiceStore.open(path, busy_timeout_seconds=5.0, owner="writer") as store:
+    with open_store(path, busy_timeout_seconds=5.0, owner="writer") as store:
         store.append([Entry(record("ev-1"), session(state=created))], owner="maker")
         store.append([Entry(record("ev-2"), session(state=active))])
         store.append([Entry(record("ev-3"), session("voice-2", state=created))])
@@ -353,7 +355,7 @@ def test_any_json_makes_a_chain_that_verifies(
     tmp_path_factory: pytest.TempPathFactory, summaries: list[dict[str, object]]
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "voice.db"
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         records = [record(f"ev-{at}", request_summary=summary) for at, summary in enumerate(summaries)]
         store.append([Entry(item) for item in records])
         assert store.verify()[2:] == (None, None)
@@ -370,7 +372,7 @@ FROM evidence WHERE seq = 3
 
 @pytest.fixture
 def filled(path: Path) -> Path:
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         store.append([Entry(record(f"ev-{at}")) for at in range(1, 8)])
     return path
 
@@ -409,7 +411,7 @@ def filled(path: Path) -> Path:
 )
 def test_tampering_is_found_at_its_place(filled: Path, statements: list[str], seq: int, fault: str) -> None:
     change(filled, *statements)
-    with VoiceStore.open_read_only(filled) as store:
+    with open_to_read(filled) as store:
         found = store.verify()
     assert not found.ok
     assert found.at_seq == seq
@@ -418,11 +420,11 @@ def test_tampering_is_found_at_its_place(filled: Path, statements: list[str], se
 
 
 def test_an_end_that_was_cut_off_shows_in_the_head(filled: Path) -> None:
-    with VoiceStore.open_read_only(filled) as store:
+    with open_to_read(filled) as store:
         noted = store.verify().head
     change(filled, "DELETE FROM evidence WHERE seq = 7")
     change(filled, "DELETE FROM evidence_content WHERE seq = 7")
-    with VoiceStore.open_read_only(filled) as store:
+    with open_to_read(filled) as store:
         found = store.verify()
     assert found.ok
     assert found.head != noted
@@ -440,15 +442,25 @@ def test_files_and_folder_are_private(store: VoiceStore, path: Path) -> None:
 
 def test_a_database_that_others_could_read_is_made_private(filled: Path) -> None:
     filled.chmod(0o644)
-    VoiceStore.open(filled, busy_timeout_seconds=5.0).close()
+    open_store(filled, busy_timeout_seconds=5.0).close()
     assert filled.stat().st_mode & 0o777 == 0o600
 
 
-def test_commits_are_synced_and_the_journal_is_a_wal(store: VoiceStore) -> None:
-    with store.reading() as connection:
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+def test_commits_are_synced_and_the_journal_is_a_wal(path: Path, opened: list[sqlite3.Connection]) -> None:
+    with open_store(path, busy_timeout_seconds=1.0):
+        for connection in opened:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+            assert connection.execute("PRAGMA foreign_keys").fetchone() == (1,)
+    assert opened
+
+
+def test_the_tables_of_the_file_have_the_columns_and_keys_of_the_rows() -> None:
+    for table in TABLES:
+        stored = schema.metadata.tables[table.name]
+        assert tuple(stored.c.keys()) == table.columns
+        assert tuple(stored.primary_key.c.keys()) == table.key
+    assert len(schema.metadata.tables) == len(TABLES)
 
 
 def test_the_known_revisions_are_those_of_the_scripts() -> None:
@@ -465,8 +477,8 @@ def test_a_new_database_has_the_schema_of_the_migrations(store: VoiceStore, tmp_
     with engine.begin() as connection:
         migrate(connection)
     engine.dispose()
-    assert tables(migrated) == tables(store.path)
-    with VoiceStore.open(migrated, busy_timeout_seconds=5.0) as other:
+    assert tables(migrated) == tables(Path(store.place))
+    with open_store(migrated, busy_timeout_seconds=5.0) as other:
         other.append([Entry(record(), session(), (event(1),))])
         assert other.verify().records == 1
 
@@ -492,8 +504,8 @@ def test_a_migration_goes_down_to_nothing_and_up_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("times", [1, 2], ids=["new", "up to date"])
 def test_alembic_is_not_imported_to_open_a_database(path: Path, times: int) -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom agentos.core.communication.voice.storage.store import VoiceStore\n"
-        f"for _ in range({times}): VoiceStore.open(Path({str(path)!r}), busy_timeout_seconds=5.0).close()\n"
+        "import sys\nfrom pathlib import Path\nfrom agentos.core.communication.voice.storage.opening import open_store\n"
+        f"for _ in range({times}): open_store(Path({str(path)!r}), busy_timeout_seconds=5.0).close()\n"
         "assert 'alembic' not in sys.modules, 'alembic was imported'\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
@@ -503,8 +515,8 @@ def test_a_database_of_a_newer_version_is_refused(filled: Path) -> None:
     change(filled, "UPDATE alembic_version SET version_num = '9999'")
     before = filled.read_bytes()
     for opened in (
-        lambda: VoiceStore.open(filled, busy_timeout_seconds=1.0),
-        lambda: VoiceStore.open_read_only(filled),
+        lambda: open_store(filled, busy_timeout_seconds=1.0),
+        lambda: open_to_read(filled),
     ):
         with pytest.raises(StoreError, match="newer version") as caught:
             opened()
@@ -516,7 +528,7 @@ def test_a_database_of_something_else_is_refused(path: Path) -> None:
     path.parent.mkdir()
     change(path, "CREATE TABLE theirs (x)")
     with pytest.raises(StoreError, match="something else") as caught:
-        VoiceStore.open(path, busy_timeout_seconds=1.0)
+        open_store(path, busy_timeout_seconds=1.0)
     assert caught.value.kind == "schema"
 
 
@@ -524,7 +536,7 @@ def test_a_file_that_is_no_database_is_refused_and_kept(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("dear diary, " * 500)
     with pytest.raises(StoreError, match="no SQLite database") as caught:
-        VoiceStore.open(path, busy_timeout_seconds=1.0)
+        open_store(path, busy_timeout_seconds=1.0)
     assert caught.value.kind == "corrupt"
     assert path.read_text() == "dear diary, " * 500
 
@@ -533,14 +545,14 @@ def test_a_damaged_database_is_a_store_error(filled: Path) -> None:
     data = bytearray(filled.read_bytes())
     data[4096:] = b"\x55" * (len(data) - 4096)
     filled.write_bytes(data)
-    with pytest.raises(StoreError) as caught, VoiceStore.open(filled, busy_timeout_seconds=1.0) as store:
+    with pytest.raises(StoreError) as caught, open_store(filled, busy_timeout_seconds=1.0) as store:
         store.evidence()
     assert caught.value.kind == "corrupt"
 
 
 def test_a_damaged_snapshot_is_a_store_error(store: VoiceStore) -> None:
     store.append([Entry(record(), session())])
-    change(store.path, "UPDATE sessions SET snapshot = '{}'")
+    change(Path(store.place), "UPDATE sessions SET snapshot = '{}'")
     with pytest.raises(StoreError, match="damaged VoiceSession") as caught:
         store.session("voice-1")
     assert caught.value.kind == "corrupt"
@@ -549,12 +561,12 @@ def test_a_damaged_snapshot_is_a_store_error(store: VoiceStore) -> None:
 def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError) as caught:
-        VoiceStore.open(tmp_path / "file" / "voice.db", busy_timeout_seconds=1.0)
+        open_store(tmp_path / "file" / "voice.db", busy_timeout_seconds=1.0)
     assert caught.value.kind == "io"
 
 
 def test_a_closed_store_says_so(path: Path) -> None:
-    store = VoiceStore.open(path, busy_timeout_seconds=1.0)
+    store = open_store(path, busy_timeout_seconds=1.0)
     store.close()
     store.close()
     for call in (store.probe, store.verify, store.statistics, lambda: store.append([Entry(record())])):
@@ -563,12 +575,12 @@ def test_a_closed_store_says_so(path: Path) -> None:
 
 
 def test_a_close_under_a_running_call_leaves_no_connection_open(path: Path, opened: list[sqlite3.Connection]) -> None:
-    store = VoiceStore.open(path, busy_timeout_seconds=1.0)
+    store = open_store(path, busy_timeout_seconds=1.0)
     store.append([Entry(record())])
-    with ThreadPoolExecutor(1) as other, store.reading() as connection:
-        assert connection.scalar(sa.text("SELECT count(*) FROM evidence")) == 1
+    with ThreadPoolExecutor(1) as other, store.reading() as reading:
+        assert reading.count(EVIDENCE) == 1
         other.submit(store.close).result(PATIENCE_SECONDS)
-        assert connection.scalar(sa.text("SELECT count(*) FROM evidence")) == 1
+        assert reading.count(EVIDENCE) == 1
     assert_all_closed(opened)
 
 
@@ -576,7 +588,7 @@ def test_a_failed_opening_leaves_no_connection_open(path: Path, opened: list[sql
     path.parent.mkdir()
     path.write_text("dear diary, " * 500)
     with pytest.raises(StoreError):
-        VoiceStore.open(path, busy_timeout_seconds=1.0)
+        open_store(path, busy_timeout_seconds=1.0)
     assert_all_closed(opened)
 
 
@@ -585,7 +597,7 @@ def test_a_failed_opening_leaves_no_connection_open(path: Path, opened: list[sql
 
 def test_reading_only_changes_nothing(filled: Path) -> None:
     before = {item.name: item.read_bytes() for item in filled.parent.iterdir()}
-    with VoiceStore.open_read_only(filled) as store:
+    with open_to_read(filled) as store:
         assert store.verify().records == 7
         with pytest.raises(StoreError) as caught:
             store.append([Entry(record("ev-8"))])
@@ -594,35 +606,35 @@ def test_reading_only_changes_nothing(filled: Path) -> None:
 
 
 def test_reading_only_sees_what_is_in_the_wal(path: Path, tmp_path: Path) -> None:
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         store.append([Entry(record())])
         copy = tmp_path / "copy"
         copy.mkdir()
         for name in ("voice.db", "voice.db-wal"):
             (copy / name).write_bytes((path.parent / name).read_bytes())
     before = (copy / "voice.db-wal").read_bytes()
-    with VoiceStore.open_read_only(copy / "voice.db") as reader:
+    with open_to_read(copy / "voice.db") as reader:
         assert reader.verify().records == 1
     assert (copy / "voice.db-wal").read_bytes() == before
 
 
 def test_reading_only_a_missing_file_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no database at"):
-        VoiceStore.open_read_only(tmp_path / "missing.db")
+        open_to_read(tmp_path / "missing.db")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_reading_only_an_empty_file_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "empty.db").touch()
     with pytest.raises(StoreError, match="empty database"):
-        VoiceStore.open_read_only(tmp_path / "empty.db")
+        open_to_read(tmp_path / "empty.db")
 
 
 # Faults
 
 
 def test_a_locked_database_is_a_store_error_and_works_again_after(path: Path) -> None:
-    with VoiceStore.open(path, busy_timeout_seconds=0.05) as store:
+    with open_store(path, busy_timeout_seconds=0.05) as store:
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         for call in (store.probe, lambda: store.append([Entry(record())])):
@@ -640,9 +652,10 @@ def test_a_locked_database_is_a_store_error_and_works_again_after(path: Path) ->
 
 def test_the_probe_leaves_no_trace(store: VoiceStore) -> None:
     store.append([Entry(record())])
-    before, wal_bytes = store.verify(), store.statistics().wal_bytes
+    wal = Path(f"{store.place}-wal")
+    before, wal_bytes = store.verify(), wal.stat().st_size
     store.probe()
-    assert store.statistics().wal_bytes > wal_bytes  # it did write
+    assert wal.stat().st_size > wal_bytes  # it did write
     assert store.verify() == before
     assert (store.statistics().records, store.statistics().sessions, store.statistics().events) == (1, 0, 0)
 
@@ -650,7 +663,7 @@ def test_the_probe_leaves_no_trace(store: VoiceStore) -> None:
 def test_a_full_disk_is_a_store_error_and_nothing_is_half_stored(
     small_disk: Path, fill_disk: Callable[[], Path]
 ) -> None:
-    with VoiceStore.open(small_disk / "voice.db", busy_timeout_seconds=1.0) as store:
+    with open_store(small_disk / "voice.db", busy_timeout_seconds=1.0) as store:
         store.append([Entry(record("ev-0"), session())])
         stuffing = fill_disk()
         stored, failure = 1, None
@@ -673,10 +686,12 @@ def test_a_full_disk_is_a_store_error_and_nothing_is_half_stored(
 APPENDING = """
 import sys
 from pathlib import Path
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
+from agentos.core.communication.voice.storage.tables import EVIDENCE, SESSIONS, TABLES
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from machines.evidence import EvidenceRecord
 
-store = VoiceStore.open(Path(sys.argv[1]), busy_timeout_seconds=30.0)
+store = open_store(Path(sys.argv[1]), busy_timeout_seconds=30.0)
 for number in range(int(sys.argv[3])):
     name = f"ev-{sys.argv[2]}-{number}"
     store.append([Entry(EvidenceRecord(id=name, request_id="voice-1", connector_type="custom", operation="test",
@@ -702,7 +717,7 @@ def test_what_was_acknowledged_survives_a_kill(path: Path) -> None:
     process.wait(30)
     watchdog.cancel()
     acknowledged = [line.strip() for line in lines if line.endswith("\n")]
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         found = store.verify()
         assert found.ok
         ids = [item.id for item in store.evidence()]
@@ -718,7 +733,7 @@ def test_two_processes_open_a_new_home_and_append_to_one_chain(path: Path) -> No
     for process in processes:
         process.communicate(timeout=60)
     assert [process.returncode for process in processes] == [0, 0]
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         found = store.verify()
         assert (found.ok, found.records) == (True, 200)
         for name in ("one", "two"):

@@ -21,6 +21,7 @@ from agentos.core.communication.voice import STTProvider, VoiceProvider, VoiceSe
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.communication.voice.settings import load_settings
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 
 CALLS = 40
@@ -59,7 +60,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         with transaction(store) as connection:
             yield connection
         if not descriptors:  # held open: to close a file would end SQLite's own locks on it
-            descriptors.extend(os.open(f"{store.path}{suffix}", os.O_RDONLY) for suffix in ("", "-wal"))
+            descriptors.extend(os.open(f"{store.place}{suffix}", os.O_RDONLY) for suffix in ("", "-wal"))
         database, wal = map(content, descriptors)
         if copies and copies[-1].database == database:
             database = copies[-1].database
@@ -171,7 +172,7 @@ def leave(folder: Path, case: Case) -> Path:
 
 
 def examine(path: Path, case: Case, chain: list[tuple[int, str, str]]) -> None:
-    with VoiceStore.open(path, busy_timeout_seconds=5) as store:
+    with open_store(path, busy_timeout_seconds=5) as store:
         found = store.verify()
         if case.damaged and not found.ok:
             return  # it says so

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentos.core.communication.voice.errors import StoreError
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.spill import HEADER, SpillFile
 from agentos.core.communication.voice.storage.store import BadEntry, Entry, VoiceStore
 from agentos.core.communication.voice.storage.writer import GroupCommitWriter
@@ -102,7 +103,7 @@ def writing(
     folder: Path, *, busy_timeout_seconds: float = HANGING_SECONDS, max_backlog: int = 100_000
 ) -> Iterator[tuple[GroupCommitWriter, VoiceStore, Answers]]:
     answers = Answers()
-    with VoiceStore.open(folder / "voice.db", busy_timeout_seconds=busy_timeout_seconds) as store:
+    with open_store(folder / "voice.db", busy_timeout_seconds=busy_timeout_seconds) as store:
         writer = GroupCommitWriter(
             store,
             SpillFile.open(folder, "me", SPILL_BYTES),
@@ -377,7 +378,7 @@ def test_what_a_dead_process_left_goes_in_first_at_the_start(tmp_path: Path) -> 
 
 
 def test_what_went_in_already_is_not_stored_again(tmp_path: Path) -> None:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
         store.append([entry("ev-1")])
     with SpillFile.open(tmp_path, "dead", SPILL_BYTES) as left:
         left.add([entry("ev-1"), entry("ev-2")])

@@ -55,6 +55,7 @@ from agentos.core.communication.voice.sessions.stream_tickets import NO_TOKEN, S
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.chain import StoredLink
 from agentos.core.communication.voice.storage.head_notes import HeadStatistics
+from agentos.core.communication.voice.storage.opening import StoreFactory
 from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, SessionKey, SessionPage, reading
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
@@ -103,9 +104,10 @@ class AsyncVoiceService:
 
     Either `async with AsyncVoiceService() as service:`, or, in a task group of the host's own,
     `await task_group.start(service.run)` and `await service.aclose()` at the end. `settings` default to the environment;
-    `policy` to the rules of the specification. With an OpenTelemetry `tracer_provider` of the host's (extra `otel`) each call
-    makes one trace when it ends. `providers` and `engines` can be asked for by their names, beside those of this package and of
-    installed distributions; `UnusableExtension` is raised for one whose name is taken. A service runs once.
+    `policy` to the rules of the specification; `store`, which opens a store of the host's own, to SQLite in the home. With
+    an OpenTelemetry `tracer_provider` of the host's (extra `otel`) each call makes one trace when it ends. `providers` and
+    `engines` can be asked for by their names, beside those of this package and of installed distributions; `UnusableExtension`
+    is raised for one whose name is taken. A service runs once.
 
     `on_call`, a function or a coroutine function, is run with the `Call` for each call that begins, created or resumed, in a
     task of its own; a plain function must return at once. What it raises is logged, and disturbs neither the call nor the
@@ -123,6 +125,7 @@ class AsyncVoiceService:
         settings: VoiceSettings | None = None,
         *,
         policy: VoicePolicy | None = None,
+        store: StoreFactory | None = None,
         tracer_provider: "TracerProvider | None" = None,
         providers: Iterable[IVoiceProvider] = (),
         engines: Iterable[SpeechEngine] = (),
@@ -138,7 +141,14 @@ class AsyncVoiceService:
         self._host = Host(self, on_call)
         self._parts = PartPorts(parts)
         self._runtime = ServiceRuntime(
-            self.settings, self.policy, self._engines, self._started, self._stopped, self._host, self._parts
+            self.settings,
+            self.policy,
+            self._engines,
+            store if store is not None else StoreFactory(),
+            self._started,
+            self._stopped,
+            self._host,
+            self._parts,
         )
         self._admission = Admission(self.settings)
         self._door_lock = DoorLock()
@@ -639,7 +649,7 @@ class AsyncVoiceService:
         return self._runtime.resources().tokens
 
     def voice_store(self) -> VoiceStore:
-        """The database of its home, for a server that keeps what is its own there. Blocking, for threads. Raises
+        """The store of its home, for a server that keeps what is its own there. Blocking, for threads. Raises
         `ServiceClosed` when it does not run."""
         return self._runtime.resources().store
 

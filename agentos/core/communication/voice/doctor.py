@@ -271,29 +271,27 @@ def _settings() -> Iterator[Check]:
 def _database(home: Path | None) -> Iterator[Check]:
     from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
-    from agentos.core.communication.voice.storage import schema  # noqa: PLC0415
-    from agentos.core.communication.voice.storage.ownership import (  # noqa: PLC0415
-        sessions_of_the_dead,
-        sessions_of_the_living,
+    from agentos.core.communication.voice.storage.opening import (  # noqa: PLC0415
+        NEWEST_REVISION,
+        open_to_read,
+        revision_of,
     )
-    from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
 
     path = (load_settings() if home is None else load_settings(home=home)).database
     if not path.exists():
-        yield Check("database", Level.OK, f"none yet, the first call makes {path}; schema {schema.HEAD}")
+        yield Check("database", Level.OK, f"none yet, the first call makes {path}; schema {NEWEST_REVISION}")
         return
     try:
-        with VoiceStore.open_read_only(path) as store:
+        with open_to_read(path) as store:
             counts = store.statistics()
-            with store.reading() as connection:
-                revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-            dead, living = len(sessions_of_the_dead(store)), len(sessions_of_the_living(store))
+            revision = revision_of(path)
+            dead, living = len(store.sessions_of_the_dead()), len(store.sessions_of_the_living())
     except StoreError as error:
         yield Check("database", Level.FAIL, str(error), "keep the file for an examination, and restore a copy")
         return
     text = f"{path}: schema {revision}, {counts.sessions} sessions, {counts.records} evidence records"
-    if revision != schema.HEAD:
-        yield Check("database", Level.WARN, text, f"the next call migrates it to schema {schema.HEAD}; keep a copy")
+    if revision != NEWEST_REVISION:
+        yield Check("database", Level.WARN, text, f"the next call migrates it to schema {NEWEST_REVISION}; keep a copy")
     else:
         yield Check("database", Level.OK, text)
     if dead:
@@ -308,7 +306,7 @@ def _recordings(home: Path | None) -> Iterator[Check]:
     from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415 - as above
     from agentos.core.communication.voice.recording.finishing import Finishing  # noqa: PLC0415
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
-    from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.opening import open_to_read  # noqa: PLC0415
 
     settings = load_settings() if home is None else load_settings(home=home)
     if not settings.recordings.is_dir():
@@ -322,7 +320,7 @@ def _recordings(home: Path | None) -> Iterator[Check]:
         )
         return
     try:
-        with VoiceStore.open_read_only(settings.database) as store:
+        with open_to_read(settings.database) as store:
             unnamed = Finishing(store, settings.recordings, settings.recording_format).unnamed()
             unfinished, failed = store.unfinished_recordings(), store.failed_recordings()
     except StoreError:
@@ -353,7 +351,7 @@ def _heads(home: Path | None) -> Iterator[Check]:
     from agentos.core.communication.voice.errors import ChainNotContinued  # noqa: PLC0415 - as above
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415
     from agentos.core.communication.voice.storage.head_notes import HeadFile, check_heads, file_older  # noqa: PLC0415
-    from agentos.core.communication.voice.storage.store import VoiceStore  # noqa: PLC0415
+    from agentos.core.communication.voice.storage.opening import open_to_read  # noqa: PLC0415
 
     settings = load_settings() if home is None else load_settings(home=home)
     path = settings.heads
@@ -368,7 +366,7 @@ def _heads(home: Path | None) -> Iterator[Check]:
         heads, _ = HeadFile(path).read()
         older = None
         if settings.database.is_file():
-            with VoiceStore.open_read_only(settings.database) as store:
+            with open_to_read(settings.database) as store:
                 check_heads(store, path)
                 older = file_older(store, path)
     except ChainNotContinued as error:

@@ -164,10 +164,10 @@ class NotADatabase(StoreError):
 class ChainNotContinued(StoreError):
     """The evidence chain does not go on from a head that was noted: it was cut, made anew, or exchanged. No call is taken.
 
-    `database` is the file of the chain, `heads` the one in which `head`, PLACE:HASH, was noted.
+    `database` is where the chain is stored, `heads` the file in which `head`, PLACE:HASH, was noted.
     """
 
-    def __init__(self, database: Path, heads: Path, head: str, problem: str) -> None:
+    def __init__(self, database: str, heads: Path, head: str, problem: str) -> None:
         super().__init__(
             f"the evidence chain in {database} does not go on from the head {head} that was noted in {heads}: {problem}. "
             "Examine both, and restore the database; if it was exchanged on purpose, keep the file of heads and begin another",

@@ -42,6 +42,7 @@ from agentos.core.communication.voice.sessions.listener import has_room
 from agentos.core.communication.voice.sessions.stream_tickets import StreamTicket
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.chain import StoredLink
+from agentos.core.communication.voice.storage.opening import StoreFactory
 from agentos.core.communication.voice.storage.past_sessions import MOST_LINKS, SessionKey, SessionPage
 from agentos.core.communication.voice.stt.base import SpeechEngine
 from machines.audio import AudioFormat
@@ -107,7 +108,8 @@ class VoiceService:
     then: sessions are stopped, evidence and recordings are flushed.
 
     In a thread that runs an event loop its methods work, but they block that loop, and a warning says so once. The errors
-    that its methods raise are those of `AsyncVoiceService`, and so are `tracer_provider`, `providers`, `engines` and `parts`.
+    that its methods raise are those of `AsyncVoiceService`, and so are `store`, `tracer_provider`, `providers`, `engines` and
+    `parts`.
 
     `on_call` is run with the `BlockingCall` for each call that begins, created or resumed, in a thread of its own. What it
     raises is logged. A drain waits for it; when the service closes, it has five seconds from the end of the last call, and is
@@ -119,6 +121,7 @@ class VoiceService:
         settings: VoiceSettings | None = None,
         *,
         policy: VoicePolicy | None = None,
+        store: StoreFactory | None = None,
         tracer_provider: "TracerProvider | None" = None,
         providers: Iterable[IVoiceProvider] = (),
         engines: Iterable[SpeechEngine] = (),
@@ -127,6 +130,7 @@ class VoiceService:
     ) -> None:
         self.settings = settings if settings is not None else load_settings()
         self.policy = policy if policy is not None else VoicePolicy()
+        self._store = store
         self._tracer_provider = tracer_provider
         self._providers, self._engines = tuple(providers), tuple(engines)
         self._on_call = on_call
@@ -510,6 +514,7 @@ class VoiceService:
         service = _ThreadedService(
             self.settings,
             policy=self.policy,
+            store=self._store,
             tracer_provider=self._tracer_provider,
             providers=self._providers,
             engines=self._engines,

@@ -31,7 +31,7 @@ from agentos.core.communication.voice.gateway.access.control import (
 )
 from agentos.core.communication.voice.gateway.access.limits import RateLimit
 from agentos.core.communication.voice.gateway.access.refusals import Refusals
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from agentos.core.time import utc_now
 from machines.communication import PolicyVerdict, RequestStatus, RiskLevel
@@ -124,7 +124,7 @@ def _add(app: FastAPI, path: str, permission: Permission) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
         yield Server(TokenStore(store))
 
 

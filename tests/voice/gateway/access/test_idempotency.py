@@ -20,7 +20,9 @@ from agentos.core.communication.voice.gateway.access.idempotency import (
     checked_key,
     fingerprint,
 )
-from agentos.core.communication.voice.storage.ownership import Ownership
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store
+from agentos.core.communication.voice.storage.sqlite.database import SqliteDatabase
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 pytestmark = pytest.mark.anyio
@@ -48,8 +50,8 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> Iterator[VoiceStore]:
-    ownership = Ownership.take(folder, "me")
-    with VoiceStore.open(folder / "voice.db", busy_timeout_seconds=5.0, owner="me") as store:
+    ownership = FileLocks(folder).take("me")
+    with open_store(folder / "voice.db", busy_timeout_seconds=5.0, owner="me") as store:
         yield store
     ownership.release()
 
@@ -88,8 +90,8 @@ async def test_the_same_request_has_the_same_answer_and_is_carried_out_once(
 async def test_an_answer_outlives_the_process(folder: Path) -> None:
     work = Work()
     for owner in ("one", "two"):
-        ownership = Ownership.take(folder, owner)
-        with VoiceStore.open(folder / "voice.db", busy_timeout_seconds=5.0, owner=owner) as store:
+        ownership = FileLocks(folder).take(owner)
+        with open_store(folder / "voice.db", busy_timeout_seconds=5.0, owner=owner) as store:
             answer = await IdempotencyKeys(lambda: store).once("tok-1", "key", "print", work)
         ownership.release()
     assert answer == MADE._replace(replayed=True)
@@ -238,12 +240,12 @@ async def test_an_answer_that_the_store_did_not_take_is_kept_in_memory_and_store
         if down[0]:
             raise StoreError("down", kind="locked")
 
-    class Flaky(VoiceStore):
+    class Flaky(SqliteDatabase):
         def transaction(self) -> object:  # type: ignore[override]
             maybe()
             return super().transaction()
 
-    with Flaky.open(folder / "voice.db", busy_timeout_seconds=5.0, owner="me") as flaky:
+    with VoiceStore(Flaky.open(folder / "voice.db", 5.0), FileLocks(folder), folder, "me") as flaky:
         keys = IdempotencyKeys(lambda: flaky)
 
         async def and_then_it_is_down() -> Answer:
@@ -280,12 +282,14 @@ import os, signal, sys
 from pathlib import Path
 import anyio
 from agentos.core.communication.voice.gateway.access.idempotency import Answer, IdempotencyKeys
-from agentos.core.communication.voice.storage.ownership import Ownership
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_store
+from agentos.core.communication.voice.storage.sqlite.database import SqliteDatabase
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 folder = Path(sys.argv[1])
-ownership = Ownership.take(folder, "other")
-store = VoiceStore.open(folder / "voice.db", busy_timeout_seconds=5.0, owner="other")
+ownership = FileLocks(folder).take("other")
+store = open_store(folder / "voice.db", busy_timeout_seconds=5.0, owner="other")
 
 async def work() -> Answer:
     print("carried out", flush=True)

@@ -10,7 +10,8 @@ import pytest
 
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.gateway.access.known_tokens import FRESH_MS, REMEMBERED, KnownTokens
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
+from agentos.core.communication.voice.storage.tables import TOKENS
 from agentos.core.communication.voice.storage.tokens import AccessToken, Role, TokenStore
 
 pytestmark = pytest.mark.anyio
@@ -23,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tokens(path: Path) -> Iterator[TokenStore]:
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as store:
+    with open_store(path, busy_timeout_seconds=5.0) as store:
         yield TokenStore(store)
 
 
@@ -53,8 +54,9 @@ async def test_a_revocation_by_another_process_counts_within_the_second(
 ) -> None:
     token = tokens.create("me")
     await known.ask(token)
-    with VoiceStore.open(path, busy_timeout_seconds=5.0) as other, other.transaction() as connection:
-        connection.exec_driver_sql("UPDATE tokens SET revoked_at_ms = 1")  # what another process writes
+    with open_store(path, busy_timeout_seconds=5.0) as other, other.transaction() as writing:
+        rows = [row._replace(revoked_at_ms=1) for row in writing.select(TOKENS)]
+        writing.put(TOKENS, rows)  # what another process writes
     assert known.remembered(token) is not None
     now[0] += FRESH_MS
     assert known.remembered(token) is None

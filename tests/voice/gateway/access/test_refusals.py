@@ -14,7 +14,7 @@ from agentos.core.communication.voice.async_service import AsyncVoiceService
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.gateway.access.refusals import ONE_BY_ONE, Refusal, Refusals, redacted
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from machines.evidence import EvidenceRecord, canonical_json
 
 SECRET = "avt_" + "x" * 43
@@ -180,7 +180,7 @@ async def test_refusals_are_in_the_chain_of_the_service_durably(home: Path, anyi
                 refusals.add(refusal(number))
             await checkpoint()
             group.cancel_scope.cancel()
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         assert store.verify().ok
         found = store.evidence("gateway")
     assert [record.operation for record in found] == ["access_refused"] * ONE_BY_ONE + ["access_refusals"]
@@ -199,7 +199,7 @@ def test_records_wait_while_the_store_is_down(home: Path) -> None:
     """The store's own port keeps what its writer could not store, until it is back."""
 
     def locked() -> Generator[None]:
-        with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5.0) as other, other.transaction():
+        with open_store(home / "voice.db", busy_timeout_seconds=5.0) as other, other.transaction():
             yield
 
     async def refuse() -> None:
@@ -216,7 +216,7 @@ def test_records_wait_while_the_store_is_down(home: Path) -> None:
                 await trio.sleep(0.01)
 
     trio.run(refuse)
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         assert {record.request_summary["client"] for record in store.evidence("gateway")} == {"192.0.2.0", "192.0.2.1"}
 
 

@@ -24,6 +24,7 @@ from agentos.core.communication.voice.sessions.stream_tickets import (
     StreamOpener,
     StreamTickets,
 )
+from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from agentos.core.time import utc_now
@@ -183,7 +184,7 @@ TestTickets.settings = settings(max_examples=60, stateful_step_count=30)
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[VoiceStore]:
-    with VoiceStore.open(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
+    with open_store(tmp_path / "voice.db", busy_timeout_seconds=5.0) as store:
         yield store
 
 
@@ -230,7 +231,7 @@ def test_a_stream_goes_on_with_its_token_again_and_again_also_in_another_process
     token = ResumeTokens(store).issue(local("voice-1"))
     assert token.startswith("avr_")
     assert [ResumeTokens(store).opened(token).session_id for _ in range(3)] == ["voice-1"] * 3
-    with VoiceStore.open(store.path, busy_timeout_seconds=5.0) as other:
+    with open_store(Path(store.place), busy_timeout_seconds=5.0) as other:
         assert ResumeTokens(other).opened(token).session_id == "voice-1"
 
 
@@ -255,7 +256,7 @@ def test_a_ticket_is_no_resume_token_and_the_other_way_round(resumes: ResumeToke
 
 def test_only_the_hash_of_a_resume_token_is_on_the_disk(store: VoiceStore, resumes: ResumeTokens) -> None:
     token = resumes.issue(local("voice-1"))
-    disk = b"".join(item.read_bytes() for item in store.path.parent.iterdir())
+    disk = b"".join(item.read_bytes() for item in store.home.iterdir())
     assert token.removeprefix("avr_").encode() not in disk
 
 
@@ -289,7 +290,7 @@ def test_tokens_go_with_their_sessions(store: VoiceStore, resumes: ResumeTokens)
     resumes.issue(local("voice-4"))
     assert [why(resumes, token) for token in (ended, forgotten)] == ["unknown_resume"] * 2
     assert resumes.opened(running).session_id == "voice-3"
-    with closing(sqlite3.connect(store.path)) as database:
+    with closing(sqlite3.connect(store.place)) as database:
         assert database.execute("SELECT session_id FROM streams ORDER BY 1").fetchall() == [("voice-3",), ("voice-4",)]
 
 

@@ -6,12 +6,11 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-import sqlalchemy as sa
 
 from agentos.core.communication.voice.client import VoiceClient
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.gateway.streams.marks import KeptMarks
-from agentos.core.communication.voice.storage.schema import stream_marks
+from agentos.core.communication.voice.storage.tables import STREAM_MARKS
 from machines.session import AudioMismatch, VoiceSession
 from machines.stream.messages import Ack, Bye, End, Event, Gap, Hello, Ping, Pong, StreamCode, Welcome
 from tests.voice.gateway.serving import serving
@@ -204,9 +203,9 @@ async def test_another_client_of_the_session_has_its_numbers(anyio_backend: Any)
         assert (await other.open(ticket=at.ticket(session))).expected == 70
         await other.socket.send(message(70, SAID[: 10 * FRAME], media_ms=77_000))
         await other.ack(80)
-        with at.service.voice_store().reading() as connection:
-            stored = connection.execute(sa.select(stream_marks.c.number, stream_marks.c.frame)).all()
-        assert [tuple(row) for row in stored] == [(70, 70)], "the marks of the first are gone with it"
+        with at.service.voice_store().reading() as reading:
+            stored = [(mark.number, mark.frame) for mark in reading.select(STREAM_MARKS)]
+        assert stored == [(70, 70)], "the marks of the first are gone with it"
 
 
 async def test_a_media_time_that_jumps_beyond_the_longest_session_is_refused(anyio_backend: Any) -> None:

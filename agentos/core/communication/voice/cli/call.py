@@ -30,7 +30,7 @@ from agentos.core.communication.voice.cli.playback import CallPlan, NoView, Play
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import TOKEN_VARIABLE, VoiceSettings, load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.audio import AudioFormat
 from machines.names import text_of
 from machines.recording import RecordingState
@@ -132,7 +132,7 @@ class _Evidence(NamedTuple):
 def _evidence(settings: VoiceSettings, session_id: str) -> _Evidence:
     database = settings.database
     try:
-        with VoiceStore.open_read_only(database) as store:
+        with open_to_read(database) as store:
             records = len(store.evidence(session_id))
             found = store.verify()
     except StoreError as error:

@@ -14,7 +14,7 @@ from agentos.core.communication.voice.cli.stores import database_of, settings_of
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.recording.checks import RecordingsChecked, check_recordings
 from agentos.core.communication.voice.storage.head_notes import file_older
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.cross_checks import Mismatch
 from machines.heads import Head, HeadState, is_torn, read_head, read_heads
 from machines.verification import Examination
@@ -54,7 +54,7 @@ def verify(
     if not path.is_file():
         raise InputError(f"there is no such file: {path}")
     folder = path.with_name("recordings")
-    with VoiceStore.open_read_only(path) as store:
+    with open_to_read(path) as store:
         found = store.examine(noted)
         if not found.chain.ok:  # its records say nothing of anything
             return _outcome(path, found, None, None, torn)
@@ -154,7 +154,7 @@ def head(*, home: Home = None, json_output: Json = False) -> Outcome:
     Note it where whoever can write the database can't write: it covers every record up to there.
     """
     del json_output
-    with VoiceStore.open_read_only(_stored(home)) as store:
+    with open_to_read(_stored(home)) as store:
         found = store.head()
     return Outcome({"place": found.seq, "hash": found.hash}, (whole(found.text),))
 
@@ -174,7 +174,7 @@ def records(
     del json_output
     if limit < 1:
         raise InputError(f"--limit must be 1 or more, got {limit}")
-    with VoiceStore.open_read_only(_stored(home)) as store:
+    with open_to_read(_stored(home)) as store:
         found = store.newest_evidence(limit) if session_id is None else store.evidence(session_id)
     if session_id is not None and not found:
         raise SessionNotFound(session_id)

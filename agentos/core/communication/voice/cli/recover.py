@@ -9,7 +9,7 @@ from agentos.core.communication.voice.cli.stores import settings_of
 from agentos.core.communication.voice.recording.finishing import Finishing, FinishingReport
 from agentos.core.communication.voice.recovery.recovery import Recovery, RecoveryReport
 from agentos.core.communication.voice.storage.head_notes import check_heads
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store
 from machines.session import VoiceSession
 
 
@@ -25,7 +25,7 @@ def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
     problems: dict[str, str] = {}
     unknown: list[str] = []
     if settings.database.exists():
-        with VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
+        with open_store(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
             if settings.heads is not None:
                 check_heads(store, settings.heads)
             recovery = Recovery(

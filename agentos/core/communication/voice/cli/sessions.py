@@ -10,7 +10,6 @@ from agentos.core.communication.voice.cli.options import Home, Json
 from agentos.core.communication.voice.cli.outcome import Outcome, table
 from agentos.core.communication.voice.cli.stores import reading
 from agentos.core.communication.voice.errors import SessionNotFound
-from agentos.core.communication.voice.storage.ownership import sessions_of_the_dead
 from machines.session import VoiceSessionState
 
 StateName = Literal["created", "active", "stopping", "stopped"]
@@ -31,7 +30,9 @@ def sessions(
     wanted = None if state is None else VoiceSessionState(state)
     with reading(home) as store:
         found = [] if store is None else store.sessions(project, wanted)
-        left = {session.session_id for session in sessions_of_the_dead(store)} if store is not None and found else set()
+        left = (
+            {session.session_id for session in store.sessions_of_the_dead()} if store is not None and found else set()
+        )
     data = {
         "sessions": [session.model_dump(mode="json") for session in found],
         "unowned": [session.session_id for session in found if session.session_id in left],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from agentos.core.communication.voice.cli.logs import configure_logging
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.store import VoiceStore
 
 
@@ -28,7 +29,7 @@ def reading(home: Path | None) -> Iterator[VoiceStore | None]:
     if not path.exists():
         yield None
         return
-    with VoiceStore.open_read_only(path) as store:
+    with open_to_read(path) as store:
         yield store
 
 
@@ -36,5 +37,5 @@ def reading(home: Path | None) -> Iterator[VoiceStore | None]:
 def writing(home: Path | None) -> Iterator[VoiceStore]:
     """The home's database, made when it is missing."""
     settings = settings_of(home)
-    with VoiceStore.open(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
+    with open_store(settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds) as store:
         yield store

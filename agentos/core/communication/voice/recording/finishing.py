@@ -30,7 +30,6 @@ from agentos.core.communication.voice.recording.manifest import has_samples
 from agentos.core.communication.voice.recording.packing import finished_steps
 from agentos.core.communication.voice.recording.segments import RecordingDamaged, RecordingKind
 from agentos.core.communication.voice.recording.steps import GivenUp, taken
-from agentos.core.communication.voice.storage.ownership import is_dead
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RequestStatus
@@ -89,9 +88,8 @@ class Finishing:
         """Name the samples that stopped sessions of dead processes left, so that they are finished; what could not be done, by
         session. Raises `StoreError`."""
         problems: dict[str, str] = {}
-        home = self._store.path.parent
         for session_id, owner in self.unnamed().items():
-            if owner is None or not is_dead(home, owner):
+            if owner is None or not self._store.owners.is_dead(owner):
                 continue
             try:
                 self._name(session_id, wanted)

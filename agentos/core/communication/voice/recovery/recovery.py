@@ -29,7 +29,7 @@ from agentos.core.communication.voice.recovery.dead_session import (
 from agentos.core.communication.voice.recovery.orphans import OrphanedSessions
 from agentos.core.communication.voice.recovery.resumption import NotWhole, Restored, restored_steps
 from agentos.core.communication.voice.storage.failures import failed
-from agentos.core.communication.voice.storage.ownership import Ownership, owners, sessions_of_the_living
+from agentos.core.communication.voice.storage.ownership import Ownership
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.spill_files import SpillFiles
 from agentos.core.communication.voice.storage.store import BadEntry, VoiceStore
@@ -74,7 +74,7 @@ class Recovery:
         resume_window_seconds: float = 0,
     ) -> None:
         self._store = store
-        self._home = store.path.parent
+        self._home = store.home
         self._recordings = recordings
         self._recording_kind = recording_kind
         self._window_ms = int(resume_window_seconds * 1000)
@@ -90,7 +90,7 @@ class Recovery:
         recovered: list[VoiceSession] = []
         problems: list[str] = []
         try:
-            for owner in sorted({*self._store.unfinished(), *owners(self._home)}):
+            for owner in sorted({*self._store.unfinished(), *self._store.owners.names()}):
                 ownership = self._dead(owner, problems)
                 if ownership is None:
                     continue
@@ -101,7 +101,7 @@ class Recovery:
             recovered.extend(self._end_orphans(self.orphans.due(), wanted, problems))
         except GivenUp:
             pass
-        owned = len(sessions_of_the_living(self._store)) - len(self.orphans.all())
+        owned = len(self._store.sessions_of_the_living()) - len(self.orphans.all())
         return RecoveryReport(tuple(recovered), owned, tuple(problems), tuple(self.orphans.resumable()))
 
     def end_orphan(self, session_id: str) -> bool:
@@ -185,7 +185,7 @@ class Recovery:
         """The lock of a dead owner whose sessions are all to be ended. None if the owner lives, or if one of its sessions may
         be resumed: then `orphans` holds all its sessions."""
         with self._adopting:
-            ownership = Ownership.of_dead(self._home, owner)
+            ownership = self._store.owners.take_over(owner)
             if ownership is None or not self._window_ms:
                 return ownership
             try:

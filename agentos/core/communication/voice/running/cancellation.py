@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from agentos.core.communication.voice.errors import ServiceClosed
 from agentos.core.communication.voice.running.resources import CLOSING_GRACE_SECONDS, Files, ServiceResources
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.opening import StoreFactory
 
 
 class _Starting(TaskStatus[None]):
@@ -122,14 +123,14 @@ class OwnTask:
         return cancelled
 
 
-async def open_files(settings: VoiceSettings) -> Files:
+async def open_files(settings: VoiceSettings, factory: StoreFactory) -> Files:
     """`ServiceResources.open_files` in a thread. Cancelled, it leaves nothing open. Raises `StoreError`."""
     opened: Future[Files] = Future()
 
     def open_in_thread() -> None:
         if opened.set_running_or_notify_cancel():
             try:
-                opened.set_result(ServiceResources.open_files(settings))
+                opened.set_result(ServiceResources.open_files(settings, factory))
             except BaseException as error:  # noqa: BLE001 - raised by whoever waits
                 opened.set_exception(error)
 

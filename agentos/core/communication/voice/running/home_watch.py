@@ -41,7 +41,7 @@ class HomeWatch:
         """What is wrong, in a sentence, as far as was seen; None if nothing is."""
         since = self._looking_since_ms
         if self._problem is None and since is not None and monotonic_ms() - since > LATE_MS:
-            return f"the disk of {self._store.path.parent} does not answer"
+            return f"the disk of {self._store.home} does not answer"
         return self._problem
 
     async def run(self) -> None:

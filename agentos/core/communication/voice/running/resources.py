@@ -28,6 +28,7 @@ from agentos.core.communication.voice.sessions.directory import Directory
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.folders import keep_private
 from agentos.core.communication.voice.storage.head_notes import HeadNotes, check_heads, noted_before
+from agentos.core.communication.voice.storage.opening import StoreFactory
 from agentos.core.communication.voice.storage.ownership import Ownership
 from agentos.core.communication.voice.storage.past_sessions import PastSessions
 from agentos.core.communication.voice.storage.port import StorePort
@@ -147,18 +148,17 @@ class ServiceResources:
         self._closed = False
 
     @staticmethod
-    def open_files(settings: VoiceSettings) -> Files:
-        """Take a lock, and open the database and a spill file of this service's own.
+    def open_files(settings: VoiceSettings, factory: StoreFactory) -> Files:
+        """Become an owner, and open the store and a spill file of this service's own.
 
         Raises `StoreError`, and `ChainNotContinued` when the evidence chain does not go on from the heads that were noted.
         """
         owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         with ExitStack() as undo:
-            ownership = Ownership.take(settings.home, owner)
+            owners = factory.owners(settings)
+            ownership = owners.take(owner)
             undo.callback(ownership.release)
-            store = VoiceStore.open(
-                settings.database, busy_timeout_seconds=settings.store_busy_timeout_seconds, owner=owner
-            )
+            store = VoiceStore(factory.database(settings), owners, settings.home, owner)
             undo.callback(store.close)
             if settings.heads is not None:
                 check_heads(store, settings.heads)

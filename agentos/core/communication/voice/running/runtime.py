@@ -32,6 +32,7 @@ from agentos.core.communication.voice.running.resources import (
 )
 from agentos.core.communication.voice.sessions.directory import Directory, Listing
 from agentos.core.communication.voice.settings import VoiceSettings
+from agentos.core.communication.voice.storage.opening import StoreFactory
 from agentos.core.communication.voice.stt.registry import Engines
 from agentos.core.time import monotonic_seconds
 from machines.policy import VoicePolicy
@@ -51,6 +52,7 @@ class ServiceRuntime:
         settings: VoiceSettings,
         policy: VoicePolicy,
         engines: Engines,
+        store: StoreFactory,
         on_started: SessionHook,
         on_stopped: EndedHook,
         host: Host,
@@ -65,6 +67,7 @@ class ServiceRuntime:
         self._settings = settings
         self._policy = policy
         self._engines = engines
+        self._store = store
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._host = host
@@ -91,7 +94,7 @@ class ServiceRuntime:
             set_level(self._settings.log_level)
         resources: ServiceResources | None = None
         try:
-            files = await open_files(self._settings)
+            files = await open_files(self._settings, self._store)
             resources = ServiceResources(
                 files, self._settings, self.system, self._engines, self._started, self._on_stopped, self._part_ports
             )

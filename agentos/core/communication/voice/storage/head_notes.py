@@ -76,7 +76,7 @@ def check_heads(store: VoiceStore, path: Path) -> None:
     checks = store.states_of(heads)
     wrong = next((check for check in checks if check.state not in _GOES_ON), None)
     if wrong is not None:
-        raise ChainNotContinued(store.path, path, wrong.head.text, wrong.state.meaning)
+        raise ChainNotContinued(store.place, path, wrong.head.text, wrong.state.meaning)
     older = file_older(store, path)
     if older is not None:
         log.error("heads_file_older", path=str(path), problem=older)
@@ -220,7 +220,7 @@ class HeadNotes:
         self._record_due_ms = monotonic_ms() + int(RECORD_SECONDS * 1000)
 
     def _cut(self, check: HeadCheck) -> None:
-        error = ChainNotContinued(self._store.path, self._file.path, check.head.text, check.state.meaning)
+        error = ChainNotContinued(self._store.place, self._file.path, check.head.text, check.state.meaning)
         log.error("evidence_cut", problem=str(error))
         self.cut = str(error)
 

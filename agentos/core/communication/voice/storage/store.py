@@ -1,27 +1,21 @@
-"""The store: evidence, sessions and events in one SQLite file that all processes of one home share.
+"""The store: the evidence chain, sessions, events and recordings, made of the rows that a `Database` keeps.
 
-Every write is one `BEGIN IMMEDIATE` transaction, so the head of the evidence chain is read and moved under the
-database's own write lock and several processes append to one chain. `synchronous=FULL` with WAL makes a return mean
-durable.
+What is to be stored is encoded before a transaction begins. The head of the chain is read and moved in one transaction, so that
+several processes append to one chain.
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Final, NamedTuple, Self, TypeVar
 
-import sqlalchemy as sa
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from sqlalchemy.dialects import sqlite
-from sqlalchemy.dialects.sqlite import Insert
-from sqlalchemy.engine import Connection, Engine
 
 from agentos.core.communication.voice.errors import StoreError, VoiceError
-from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.chain import (
     DAMAGED,
     StoredLink,
@@ -32,12 +26,24 @@ from agentos.core.communication.voice.storage.chain import (
     walk,
 )
 from agentos.core.communication.voice.storage.cross_checks import cross_checked
-from agentos.core.communication.voice.storage.failures import failed, failures, gone
-from agentos.core.communication.voice.storage.opening import beside, open_database, open_to_read
+from agentos.core.communication.voice.storage.database import Database, Reading, Writing
+from agentos.core.communication.voice.storage.failures import failures
+from agentos.core.communication.voice.storage.ownership import Owners
+from agentos.core.communication.voice.storage.tables import (
+    EVENTS,
+    EVIDENCE,
+    EVIDENCE_CONTENT,
+    RECORDINGS,
+    SESSIONS,
+    ContentRow,
+    EventRow,
+    RecordingRow,
+    SessionRow,
+)
 from agentos.core.time import to_ms
 from machines.cross_checks import Disagreements, Mismatch
 from machines.events import VoiceEvent
-from machines.evidence import EvidenceRecord
+from machines.evidence import ChainRow, EvidenceRecord
 from machines.heads import Head, HeadCheck
 from machines.ledger import Written, deciding_ids, links
 from machines.recording import RecordingInfo, RecordingState
@@ -49,7 +55,7 @@ M = TypeVar("M", bound=BaseModel)
 
 _RECORDING: Final = TypeAdapter(RecordingInfo, config=ConfigDict(cache_strings="keys"))
 _SOUND: Final = (".flac", ".wav")
-INTEGER_LIMIT = 2**63  # SQLite's integers are signed, 64 bit
+INTEGER_LIMIT = 2**63  # a stored integer is signed, 64 bit
 
 
 class BadEntry(VoiceError, ValueError):
@@ -81,109 +87,59 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatistics:
-    """How the store is.
-
-    `records` evidence records in the chain; `sessions` and `events` stored; `database_bytes` and `wal_bytes` on disk.
-    """
+    """How the store is: `records` evidence records in the chain, `sessions` and `events` stored."""
 
     records: int
     sessions: int
     events: int
-    database_bytes: int
-    wal_bytes: int
 
 
 class _Encoded(NamedTuple):
-    """An entry as its rows, made before the write lock is taken."""
+    """An entry as its rows, made before the transaction begins."""
 
     record: EvidenceRecord
     text: str
     contents: Sequence[Content]
-    session: dict[str, Any] | None
-    events: list[dict[str, Any]]
+    session: SessionRow | None
+    events: list[EventRow]
     takes_over: bool
-    brought: dict[str, Any] | None
-    became: dict[str, Any] | None
+    brought: RecordingRow | None
+    became: RecordingRow | None
 
 
-_STATES = [state.value for state in VoiceSessionState]  # in the order a session goes through them
-_STORED_IDS = sa.select(schema.evidence.c.id).where(
-    schema.evidence.c.id.in_(sa.select(sa.func.json_each(sa.bindparam("ids")).table_valued("value").c.value))
-)
-
-
-def _compiled(statement: Insert) -> str:
-    """The SQL of an insert with named parameters: binding rows through a statement object costs 7 us each."""
-    return str(statement.compile(dialect=sqlite.dialect(paramstyle="named")))
-
-
-def _session_upsert() -> Insert:
-    def place(state: Any) -> Any:
-        return sa.case(
-            *((state == sa.literal_column(f"'{name}'"), sa.literal_column(str(at))) for at, name in enumerate(_STATES))
-        )
-
-    statement = sqlite.insert(schema.sessions)
-    new, stored = statement.excluded, schema.sessions.c
-    return statement.on_conflict_do_update(
-        index_elements=[stored.session_id],
-        set_={name: new[name] for name in ("project_id", "state", "created_at", "snapshot")},
-        where=place(new.state) >= place(stored.state),
-    )
-
-
-_ADD_RECORD = _compiled(sqlite.insert(schema.evidence))
-_ADD_CONTENT = _compiled(sqlite.insert(schema.evidence_content))
-_ADD_EVENT = _compiled(sqlite.insert(schema.events).on_conflict_do_nothing())
-_UPSERT_SESSION = _compiled(_session_upsert())
-_ADD_RECORDING = _compiled(sqlite.insert(schema.recordings).on_conflict_do_nothing())
-_SET_RECORDING = "UPDATE recordings SET state = :state, info = :info WHERE recording_id = :recording_id"
-_TAKE_OVER = "UPDATE sessions SET owner = :owner WHERE session_id = :session_id"
+_PLACES: Final = {
+    state.value: place for place, state in enumerate(VoiceSessionState)
+}  # in the order a session has them
+_STOPPED: Final = VoiceSessionState.STOPPED.value
+_OPEN_STATES: Final = [state for state in _PLACES if state != _STOPPED]
 
 
 class VoiceStore:
-    """The database of one home. Made by `open` or `open_read_only`.
+    """The store of one home, made of a `database` and of its `owners` (`opening.py` opens both).
 
-    All methods block, for at most the busy timeout plus the time of the disk, and may be called from any thread. Every
-    failure of SQLite or the file system is a `StoreError`; nothing else leaks. A failed write changed nothing.
+    `home` is the folder beside it, where spill files are. `owner` is written beside the sessions that this store makes, so that
+    another process can tell whose they are (`ownership.py`). All methods block and may be called from any thread. Every failure
+    of the database is a `StoreError`; nothing else leaks. A failed write changed nothing.
     """
 
-    def __init__(self, engine: Engine, path: Path, owner: str, revision: str = schema.HEAD) -> None:
-        self._engine = engine
-        self._revision = revision
-        self._sealed = revision not in schema.UNSEALED
-        self._recordings_apart = revision not in schema.WITHOUT_RECORDINGS
-        self._pool = engine.pool
-        self._writing = engine.execution_options(immediate=True)
-        self._closed = False
+    def __init__(self, database: Database, owners: Owners, home: Path, owner: str = "") -> None:
+        self._database = database
+        self.owners = owners
+        self.home = home
         self.owner = owner
-        self.path = path
-        self._file = _file_at(path)
 
-    @classmethod
-    def open(cls, path: Path, *, busy_timeout_seconds: float, owner: str = "") -> Self:
-        """Open the database at `path`, making the folder (mode 0700) and the file (0600) when they are missing.
+    @property
+    def place(self) -> str:
+        """Where it is, for messages."""
+        return self._database.place
 
-        A new database gets the newest schema, an older one is migrated; two processes that open one home at once both
-        succeed. `busy_timeout_seconds` bounds each wait for another process's lock. `owner` is written beside the
-        sessions that this store makes, so that another process can tell whose they are (`ownership.py`). Raises
-        `StoreError`: "schema" for a database of a newer version or of something else, "corrupt" for a file that is no
-        database.
-        """
-        path = Path(path).absolute()
-        return cls(open_database(path, busy_timeout_seconds), path, owner)
+    def reading(self) -> AbstractContextManager[Reading]:
+        """A block with one view of the tables."""
+        return self._database.reading()
 
-    @classmethod
-    def open_read_only(cls, path: Path, *, busy_timeout_seconds: float = 5.0) -> Self:
-        """Open a database, or a copy of one, only to look at it: nothing is created, migrated or changed.
-
-        With a `-wal` file beside it that file is read too; SQLite may then make the `-shm` file that it shares with
-        other readers. Raises `StoreError` when there is no such file, or it is not a database of this or an older
-        version.
-        """
-        path = Path(path).absolute()
-        engine, revision = open_to_read(path, busy_timeout_seconds)
-        return cls(engine, path, "", revision)
+    def transaction(self) -> AbstractContextManager[Writing]:
+        """A block that writes all or nothing."""
+        return self._database.transaction()
 
     def append(self, entries: Sequence[Entry], owner: str | None = None) -> None:
         """Make `entries` durable, in order, in one transaction: all of them or none.
@@ -198,30 +154,34 @@ class VoiceStore:
         if not encoded:
             return
         records = [Written(item.record.id, item.record.request_id, item.text) for item in encoded]
-        ids = json.dumps([known for record in records for known in deciding_ids(record.id)])
-        with self.transaction() as connection:
-            known = connection.scalars(_STORED_IDS, {"ids": ids})
-            rows = zip(encoded, links(records, known, head_of(connection)), strict=True)
+        ids = [known for record in records for known in deciding_ids(record.id)]
+        with self.transaction() as writing:
+            known = [row.id for row in writing.select(EVIDENCE, {"id": ids})]
+            rows = zip(encoded, links(records, known, head_of(writing)), strict=True)
             kept = [(item, row) for item, row in rows if row is not None]
+            self._add_links(writing, kept)
             items = [item for item, _ in kept]
-            contents = [{"seq": row.seq, **content._asdict()} for item, row in kept for content in item.contents]
-            for statement, values in (
-                (_ADD_RECORD, [row._asdict() for _, row in kept]),
-                (_ADD_CONTENT, contents),
-                (_UPSERT_SESSION, [item.session for item in items if item.session is not None]),
-                (_TAKE_OVER, [_owned(item.session) for item in items if item.session is not None and item.takes_over]),
-                (_ADD_RECORDING, [item.brought for item in items if item.brought is not None]),
-                (_SET_RECORDING, [item.became for item in items if item.became is not None]),
-                (_ADD_EVENT, [event for item in items for event in item.events]),
-            ):
-                if values:
-                    connection.exec_driver_sql(statement, values)
+            _put_sessions(writing, items)
+            _put_recordings(writing, items)
+            events = [event for item in items for event in item.events]
+            if events:
+                writing.add(EVENTS, events)
+
+    def _add_links(self, writing: Writing, kept: Sequence[tuple[_Encoded, ChainRow]]) -> None:
+        if not kept:
+            return
+        if writing.add(EVIDENCE, [row for _, row in kept]) != len(kept):
+            raise StoreError(f"{self.place} has a record behind the end of its chain", kind="corrupt")
+        contents = [ContentRow(row.seq, *content) for item, row in kept for content in item.contents]
+        if contents and writing.add(EVIDENCE_CONTENT, contents) != len(contents):
+            raise StoreError(f"{self.place} has a content behind the end of its chain", kind="corrupt")
 
     def add_recording(self, session_id: str, recording: RecordingInfo) -> bool:
         """Name a recording that the result of its session, which has stopped, does not name; False when it is named already."""
-        with self.transaction() as connection:
-            added = connection.exec_driver_sql(_ADD_RECORDING, _recording_row(session_id, recording))
-            return bool(added.rowcount)
+        with self.transaction() as writing:
+            if writing.count(RECORDINGS, {"session_id": [session_id]}):
+                return False
+            return bool(writing.add(RECORDINGS, [_recording_row(session_id, recording)]))
 
     def unfinished_recordings(self) -> list[tuple[str, RecordingInfo]]:
         """The recordings that are to be packed, each behind the id of its session."""
@@ -232,45 +192,35 @@ class VoiceStore:
         return self._recordings(RecordingState.FAILED)
 
     def _recordings(self, state: RecordingState) -> list[tuple[str, RecordingInfo]]:
-        if not self._recordings_apart:
-            return []
-        table = schema.recordings.c
-        query = sa.select(table.session_id, table.info).where(table.state == state.value)
-        with self.reading() as connection:
-            rows = connection.execute(query.order_by(table.recording_id)).all()
-        return [(session_id, self._info(text)) for session_id, text in rows]
+        with self.reading() as reading:
+            rows = list(reading.select(RECORDINGS, {"state": [state.value]}, order=("recording_id",)))
+        return [(row.session_id, self._info(row.info)) for row in rows]
 
     def unnamed_recordings(self, session_ids: Collection[str]) -> dict[str, str | None]:
         """Of these sessions those that have no recording to their name: each with its owner once it has stopped, and None for
         one that is not stored at all."""
-        wanted = sa.select(sa.func.json_each(json.dumps(sorted(session_ids))).table_valued("value").c.value)
-        table = schema.sessions.c
-        path = sa.func.json_extract(table.snapshot, "$.result.recording.path")
-        query = sa.select(table.session_id, table.state, table.owner, path).where(table.session_id.in_(wanted))
-        with self.reading() as connection:
-            rows = connection.execute(query).all()
-            known: set[str] = set()
-            if self._recordings_apart:
-                known.update(connection.scalars(sa.select(schema.recordings.c.session_id)))
-        found: dict[str, str | None] = dict.fromkeys(session_ids)
-        for session_id, state, owner, file in rows:
-            named = file is not None and Path(file).suffix in _SOUND
-            if named or session_id in known or state != VoiceSessionState.STOPPED.value:
-                del found[session_id]
-            else:
-                found[session_id] = owner
+        wanted = {"session_id": sorted(map(_key, session_ids))}
+        with self.reading() as reading:
+            known = {row.session_id for row in reading.select(RECORDINGS, wanted)}
+            found: dict[str, str | None] = dict.fromkeys(session_ids)
+            for row in reading.select(SESSIONS, wanted):
+                if row.session_id in known or row.state != _STOPPED or _names_recording(row.snapshot):
+                    del found[row.session_id]
+                else:
+                    found[row.session_id] = row.owner
         return found
 
     def add_events(self, events: Sequence[VoiceEvent]) -> None:
         """Store events that need no evidence of their own. One whose (session, number) is stored already is skipped."""
         rows = [event_row(event) for event in events]
         if rows:
-            with self.transaction() as connection:
-                connection.exec_driver_sql(_ADD_EVENT, rows)
+            with self.transaction() as writing:
+                writing.add(EVENTS, rows)
 
     def session(self, session_id: str) -> VoiceSession | None:
         """The last stored snapshot of a session, or None."""
-        found = self._snapshots(self._of_sessions().where(schema.sessions.c.session_id == _key(session_id)))
+        with self.reading() as reading:
+            found = self._snapshots(reading, reading.select(SESSIONS, {"session_id": [_key(session_id)]}))
         return found[0] if found else None
 
     def sessions(
@@ -279,40 +229,38 @@ class VoiceStore:
         state: VoiceSessionState | None = None,
     ) -> list[VoiceSession]:
         """Stored snapshots, newest first (by creation, then id); those of one project or in one state when given."""
-        table = schema.sessions.c
-        query = self._of_sessions().order_by(table.created_at.desc(), table.session_id.desc())
-        if project_id is not None:
-            query = query.where(table.project_id == _key(project_id))
-        if state is not None:
-            query = query.where(table.state == state.value)
-        return self._snapshots(query)
+        return self._sessions(project_id, state)
 
     def session_page(
         self, project_id: str | None, state: VoiceSessionState | None, limit: int, below: tuple[int, str] | None
     ) -> list[VoiceSession]:
         """At most `limit` stored snapshots in the order of `sessions`, from behind the creation time and id in `below` on."""
-        table = schema.sessions.c
-        query = self._of_sessions().order_by(table.created_at.desc(), table.session_id.desc()).limit(limit)
+        return self._sessions(project_id, state, limit, None if below is None else (below[0], _key(below[1])))
+
+    def _sessions(
+        self,
+        project_id: str | None,
+        state: VoiceSessionState | None,
+        limit: int | None = None,
+        below: tuple[int, str] | None = None,
+    ) -> list[VoiceSession]:
+        where: dict[str, list[str]] = {}
         if project_id is not None:
-            query = query.where(table.project_id == _key(project_id))
+            where["project_id"] = [_key(project_id)]
         if state is not None:
-            query = query.where(table.state == state.value)
-        if below is not None:
-            query = query.where(sa.tuple_(table.created_at, table.session_id) < (below[0], _key(below[1])))
-        return self._snapshots(query)
+            where["state"] = [state.value]
+        order = ("created_at", "session_id")
+        with self.reading() as reading:
+            rows = reading.select(SESSIONS, where, order=order, descending=True, after=below, limit=limit)
+            return self._snapshots(reading, rows)
 
-    def _of_sessions(self) -> sa.Select[Any]:
+    def _snapshots(self, reading: Reading, rows: Iterable[SessionRow]) -> list[VoiceSession]:
         """Snapshots, each with what became of the recording."""
-        sessions, recordings = schema.sessions, schema.recordings
-        if not self._recordings_apart:
-            return sa.select(sessions.c.snapshot, sa.null())
-        both = sessions.outerjoin(recordings, sessions.c.session_id == recordings.c.session_id)
-        return sa.select(sessions.c.snapshot, recordings.c.info).select_from(both)
-
-    def _snapshots(self, query: sa.Select[Any]) -> list[VoiceSession]:
-        with self.reading() as connection:
-            rows = connection.execute(query).all()
-        return [self._snapshot(text, recording) for text, recording in rows]
+        stored = list(rows)
+        stopped = [row.session_id for row in stored if row.state == _STOPPED]
+        recordings = reading.select(RECORDINGS, {"session_id": stopped}) if stopped else ()
+        became = {row.session_id: row.info for row in recordings}
+        return [self._snapshot(row.snapshot, became.get(row.session_id)) for row in stored]
 
     def _snapshot(self, text: str, recording: str | None) -> VoiceSession:
         session = self._parsed(VoiceSession, text)
@@ -326,73 +274,80 @@ class VoiceStore:
 
     def unfinished(self) -> dict[str, list[VoiceSession]]:
         """The stored sessions that are not STOPPED, by their owner, oldest first."""
-        table = schema.sessions.c
-        open_states = [state for state in _STATES if state != VoiceSessionState.STOPPED.value]
-        query = sa.select(table.owner, table.snapshot).where(table.state.in_(open_states))
         found: dict[str, list[VoiceSession]] = {}
-        with self.reading() as connection:
-            rows = connection.execute(query.order_by(table.created_at, table.session_id)).all()
-        for owner, text in rows:
-            found.setdefault(owner, []).append(self._parsed(VoiceSession, text))
+        with self.reading() as reading:
+            rows = list(reading.select(SESSIONS, {"state": _OPEN_STATES}, order=("created_at", "session_id")))
+        for row in rows:
+            found.setdefault(row.owner, []).append(self._parsed(VoiceSession, row.snapshot))
         return found
+
+    def sessions_of_the_dead(self) -> list[VoiceSession]:
+        """The sessions that are not STOPPED and that nobody owns."""
+        return self._sessions_of(dead=True)
+
+    def sessions_of_the_living(self) -> list[VoiceSession]:
+        """The sessions that are not STOPPED and run in a process that lives."""
+        return self._sessions_of(dead=False)
+
+    def _sessions_of(self, *, dead: bool) -> list[VoiceSession]:
+        by_owner = self.unfinished().items()
+        return [one for owner, sessions in by_owner if self.owners.is_dead(owner) is dead for one in sessions]
 
     def events(self, session_id: str, after: int = 0, limit: int | None = None) -> list[VoiceEvent]:
         """The stored events of a session whose number is above `after`, in order; at most `limit`, if given."""
-        table = schema.events.c
-        query = sa.select(table.event).where(table.session_id == _key(session_id), table.number > after)
-        with self.reading() as connection:
-            texts = connection.scalars(query.order_by(table.number).limit(limit)).all()
-        return [self._parsed(VoiceEvent, text) for text in texts]
+        where = {"session_id": [_key(session_id)]}
+        with self.reading() as reading:
+            rows = list(reading.select(EVENTS, where, order=("number",), after=(after,), limit=limit))
+        return [self._parsed(VoiceEvent, row.event) for row in rows]
 
     def evidence(self, request_id: str | None = None) -> list[EvidenceRecord]:
         """Evidence records in chain order, those of one request (a session) when given."""
-        query = sa.select(schema.evidence).order_by(schema.evidence.c.seq)
-        if request_id is not None:
-            query = query.where(schema.evidence.c.request_id == _key(request_id))
-        return [link.record for link in self._links(query)]
+        where = None if request_id is None else {"request_id": [_key(request_id)]}
+        with self.reading() as reading:
+            found = self._links(reading, reading.select(EVIDENCE, where, order=("seq",)))
+        return [link.record for link in found]
 
     def evidence_page(self, request_id: str, after: int, limit: int) -> list[StoredLink]:
         """At most `limit` links of one request's records behind place `after` of the chain, in order."""
-        table = schema.evidence.c
-        query = sa.select(schema.evidence).where(table.request_id == _key(request_id), table.seq > after)
-        return self._links(query.order_by(table.seq).limit(limit))
+        where = {"request_id": [_key(request_id)]}
+        with self.reading() as reading:
+            return self._links(reading, reading.select(EVIDENCE, where, order=("seq",), after=(after,), limit=limit))
 
     def newest_evidence(self, limit: int) -> list[EvidenceRecord]:
         """The last records of the chain, at most `limit`, newest first."""
-        query = sa.select(schema.evidence).order_by(schema.evidence.c.seq.desc()).limit(limit)
-        return [link.record for link in self._links(query)]
+        with self.reading() as reading:
+            found = self._links(reading, reading.select(EVIDENCE, order=("seq",), descending=True, limit=limit))
+        return [link.record for link in found]
 
     def last_evidence(self, request_id: str) -> EvidenceRecord | None:
         """The last record of one request, or None."""
-        table = schema.evidence.c
-        query = (
-            sa.select(schema.evidence).where(table.request_id == _key(request_id)).order_by(table.seq.desc()).limit(1)
-        )
-        found = self._links(query)
+        where = {"request_id": [_key(request_id)]}
+        with self.reading() as reading:
+            found = self._links(reading, reading.select(EVIDENCE, where, order=("seq",), descending=True, limit=1))
         return found[0].record if found else None
 
     def evidence_record(self, record_id: str) -> EvidenceRecord | None:
         """The evidence record with this id, or None."""
-        found = self._links(sa.select(schema.evidence).where(schema.evidence.c.id == _key(record_id)))
+        with self.reading() as reading:
+            found = self._links(reading, reading.select(EVIDENCE, {"id": [_key(record_id)]}))
         return found[0].record if found else None
 
-    def _links(self, query: sa.Select[Any]) -> list[StoredLink]:
-        with self.reading() as connection:
-            try:
-                return links_of(connection, query, sealed=self._sealed)
-            except DAMAGED as error:
-                problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-                raise StoreError(f"{self.path} holds a damaged EvidenceRecord: {problem}", kind="corrupt") from error
+    def _links(self, reading: Reading, rows: Iterable[ChainRow]) -> list[StoredLink]:
+        try:
+            return links_of(reading, rows)
+        except DAMAGED as error:
+            problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise StoreError(f"{self.place} holds a damaged EvidenceRecord: {problem}", kind="corrupt") from error
 
     def head(self) -> Head:
         """Where the evidence chain ends; to be noted somewhere else."""
-        with self.reading() as connection:
-            return head_of(connection)
+        with self.reading() as reading:
+            return head_of(reading)
 
     def states_of(self, heads: Collection[Head]) -> list[HeadCheck]:
         """What became of noted heads, by the hashes at their places alone; whether the links hold takes a walk."""
-        with self.reading() as connection:
-            return states_of(connection, heads, sealed=self._sealed)
+        with self.reading() as reading:
+            return states_of(reading, heads)
 
     def verify(self) -> Verification:
         """Walk the whole evidence chain, and say where it first breaks, if it does."""
@@ -400,9 +355,9 @@ class VoiceStore:
 
     def examine(self, heads: Collection[Head] = ()) -> Examination:
         """Walk the whole evidence chain, and hold it against `heads` that were noted elsewhere."""
-        self.check_in_place()
-        with self.reading() as connection:
-            return walk(connection, heads, sealed=self._sealed)
+        self._database.check()
+        with self._database.reading(damaged=True) as reading:
+            return walk(reading, heads)
 
     def cross_check(self) -> list[Mismatch]:
         """Hold sessions, events and the chain against each other: what disagrees. Whether the chain holds is `examine`."""
@@ -419,89 +374,38 @@ class VoiceStore:
         return Disagreements(tuple(first), total)
 
     def _disagreeing(self) -> Iterator[Mismatch]:
-        self.check_in_place()
-        with failures(self.path):
-            spilled = any(self.path.parent.glob("*.spill"))
-        with self.reading() as connection:
-            yield from cross_checked(connection, self._revision, spilled=spilled)
+        self._database.check()
+        with failures(self.home):
+            spilled = any(self.home.glob("*.spill"))
+        with self.reading() as reading:
+            yield from cross_checked(reading, spilled=spilled)
 
     def probe(self) -> None:
-        """Write and sync something that leaves no trace; raises `StoreError` as a real write would.
+        """Make durable a row that is gone again when the transaction ends; raises `StoreError` as any write would."""
+        row = EventRow("", 0, "")
+        with self.transaction() as writing:
+            writing.add(EVENTS, [row])
+            writing.delete(EVENTS, [(row.session_id, row.number)])
 
-        It commits the database's (unused) user version: a write that is rolled back stays in memory in WAL mode, and
-        would not notice a full disk.
-        """
-        with self.transaction() as connection:
-            connection.exec_driver_sql("PRAGMA user_version = 0")
+    def check_in_place(self) -> None:
+        """Whether the database is still where others find it. Raises `StoreError` "gone" when nobody would find what is
+        written."""
+        self._database.check()
 
     def statistics(self) -> StoreStatistics:
         """How much is stored; counts the rows, so it is for people and scrapes, not for each call."""
-        with self.reading() as connection:
-            records = connection.scalar(sa.select(sa.func.max(schema.evidence.c.seq))) or 0
-            sessions = connection.scalar(sa.select(sa.func.count()).select_from(schema.sessions)) or 0
-            events = connection.scalar(sa.select(sa.func.count()).select_from(schema.events)) or 0
-        wal = beside(self.path, "-wal")
-        with failures(self.path):
-            return StoreStatistics(
-                records=records,
-                sessions=sessions,
-                events=events,
-                database_bytes=self.path.stat().st_size,
-                wal_bytes=wal.stat().st_size if wal.exists() else 0,
-            )
+        with self.reading() as reading:
+            return StoreStatistics(head_of(reading).seq, reading.count(SESSIONS), reading.count(EVENTS))
 
     def close(self) -> None:
-        """Close the connections. Later calls raise `StoreError`; a second close does nothing.
-
-        A call that is still running in another thread ends as it would have, and closes its connection itself.
-        """
-        self._closed = True
-        with failures(self.path):
-            self._pool.dispose()  # the engine's own dispose makes a new pool, which nobody would close
+        """Close the database. Later calls raise `StoreError`; a second close does nothing."""
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    def check_in_place(self) -> None:
-        """Whether the database is still the file that was opened. Raises `StoreError` "gone" when it was deleted, moved or
-        replaced: what is written to it then is nowhere."""
-        found = _file_at(self.path)
-        if found != self._file:
-            raise gone(self.path, "was deleted or moved" if found is None else "was replaced by another file")
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection]:
-        """One `BEGIN IMMEDIATE` transaction: committed at the end of the block, rolled back when it raises. Raises as
-        `check_in_place` does, also when the file went meanwhile."""
-        with self._opened():
-            self.check_in_place()
-            with self._writing.begin() as connection:
-                yield connection
-            self.check_in_place()
-
-    @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection with one consistent view of the database, for reading.
-
-        What was there can be read also after the file has gone, as long as this store is open: calls that run are to be seen
-        and stopped.
-        """
-        with self._opened(), self._engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _opened(self) -> Iterator[None]:
-        if self._closed:
-            raise StoreError(f"the store {self.path} is closed", kind="io")
-        try:
-            with failures(self.path):
-                yield
-        finally:
-            if self._closed:  # meanwhile, by another thread: the pool has the connection back
-                self._pool.dispose()
 
     def _encoded(self, entry: Entry, owner: str) -> _Encoded:
         record = entry.record
@@ -521,22 +425,56 @@ class VoiceStore:
         try:
             return _RECORDING.validate_json(text)
         except ValidationError as error:
-            problem = f"{self.path} holds a damaged recording: {error.errors()[0]['msg']}"
+            problem = f"{self.place} holds a damaged recording: {error.errors()[0]['msg']}"
             raise StoreError(problem, kind="corrupt") from error
 
     def _parsed(self, model: type[M], text: str) -> M:
         try:
             return model.model_validate_json(text)
         except ValidationError as error:
-            problem = f"{self.path} holds a damaged {model.__name__}: {error.errors()[0]['msg']}"
+            problem = f"{self.place} holds a damaged {model.__name__}: {error.errors()[0]['msg']}"
             raise StoreError(problem, kind="corrupt") from error
 
 
-def _owned(session: dict[str, Any]) -> dict[str, Any]:
-    return {name: session[name] for name in ("owner", "session_id")}
+def _put_sessions(writing: Writing, items: Sequence[_Encoded]) -> None:
+    """Store the snapshots of these entries, in order: each unless its session is further on."""
+    wanted = {item.session.session_id for item in items if item.session is not None}
+    if not wanted:
+        return
+    rows = {row.session_id: row for row in writing.select(SESSIONS, {"session_id": sorted(wanted)})}
+    for item in items:
+        new = item.session
+        if new is None:
+            continue
+        stored = rows.get(new.session_id, new)
+        owner = new.owner if item.takes_over else stored.owner
+        further_on = _PLACES[new.state] >= _PLACES.get(stored.state, len(_PLACES))
+        rows[new.session_id] = (new if further_on else stored)._replace(owner=owner)
+    writing.put(SESSIONS, list(rows.values()))
 
 
-def _brought(session: VoiceSession) -> dict[str, Any] | None:
+def _put_recordings(writing: Writing, items: Sequence[_Encoded]) -> None:
+    brought = {item.brought.session_id: item.brought for item in items if item.brought is not None}
+    if brought:
+        named = {row.session_id for row in writing.select(RECORDINGS, {"session_id": list(brought)})}
+        writing.add(RECORDINGS, [row for session_id, row in brought.items() if session_id not in named])
+    became = {item.became.recording_id: item.became for item in items if item.became is not None}
+    if became:
+        stored = writing.select(RECORDINGS, {"recording_id": list(became)})
+        changed = [(row, became[row.recording_id]) for row in stored]
+        writing.put(RECORDINGS, [row._replace(state=new.state, info=new.info) for row, new in changed])
+
+
+def _names_recording(snapshot: str) -> bool:
+    """Whether the result of a session names its recording, as a file."""
+    try:
+        path = json.loads(snapshot)["result"]["recording"]["path"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(path, str) and Path(path).suffix in _SOUND
+
+
+def _brought(session: VoiceSession) -> RecordingRow | None:
     """The row of the recording that a stopped session brings with it."""
     recording = None if session.result is None else session.result.recording
     if recording is None or recording.state is not RecordingState.FINISHING:
@@ -544,47 +482,32 @@ def _brought(session: VoiceSession) -> dict[str, Any] | None:
     return _recording_row(session.session_id, recording)
 
 
-def _recording_row(session_id: str, recording: RecordingInfo) -> dict[str, Any]:
-    return {
-        "recording_id": recording.recording_id,
-        "session_id": session_id,
-        "state": recording.state.value,
-        "info": _RECORDING.dump_json(recording).decode(),
-    }
+def _recording_row(session_id: str, recording: RecordingInfo) -> RecordingRow:
+    info = _RECORDING.dump_json(recording).decode()
+    return RecordingRow(recording.recording_id, session_id, recording.state.value, info)
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
-    """Which file is at `path`, None if none is. Raises `StoreError` when that can't be told."""
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise failed(path, error) from error
-    return found.st_dev, found.st_ino
+def _session_row(session: VoiceSession, owner: str) -> SessionRow:
+    return SessionRow(
+        session.session_id,
+        session.project_id,
+        session.state.value,
+        to_ms(session.created_at),
+        session.model_dump_json(),
+        owner,
+    )
 
 
-def _session_row(session: VoiceSession, owner: str) -> dict[str, Any]:
-    return {
-        "session_id": session.session_id,
-        "project_id": session.project_id,
-        "state": session.state.value,
-        "created_at": to_ms(session.created_at),
-        "snapshot": session.model_dump_json(),
-        "owner": owner,
-    }
-
-
-def event_row(event: VoiceEvent) -> dict[str, Any]:
+def event_row(event: VoiceEvent) -> EventRow:
     """An event as its row. Raises `BadEntry` for one that can't be written."""
     if not -INTEGER_LIMIT <= event.number < INTEGER_LIMIT:
         raise BadEntry("", f"the event number {event.number} is out of range")
     try:
-        return {"session_id": event.session_id, "number": event.number, "event": event.model_dump_json()}
+        return EventRow(event.session_id, event.number, event.model_dump_json())
     except (TypeError, ValueError, RecursionError) as error:
         raise BadEntry("", f"the event {event.event_id!r} is not JSON: {error}") from error
 
 
 def _key(text: str) -> str:
-    """The text to look for: a lone surrogate is in no stored text, and SQLite would refuse to look for it."""
+    """The text to look for: a lone surrogate is in no stored text, and can't be looked for."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -12,29 +12,21 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
-
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from agentos.core.communication.voice.errors import InvalidRequest
 from agentos.core.communication.voice.secrets_in_text import ACCESS_PREFIX, holds_secret
-from agentos.core.communication.voice.storage import schema
 from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tables import TOKENS, TokenRow
 from agentos.core.time import utc_now_ms
 
 TOKEN_BYTES = 32
 ID_BYTES = 8
 NAME_LIMIT = 200
 PROJECT_LIMIT = 200
-TOKENS_A_QUERY = 500  # SQLite takes some more variables
 LIFETIME_LIMIT_SECONDS = 100 * 366 * 86_400
 
 _revocations: list[None] = []  # one entry each: to append is atomic, and tokens are revoked by hand
 _FORM = re.compile(ACCESS_PREFIX + r"[A-Za-z0-9_-]{43}")
-_OLD = sa.table(
-    "admin_tokens", *(sa.column(name) for name in ("id", "name", "created_at_ms", "expires_at_ms", "revoked_at_ms"))
-)
 
 
 class Role(str, Enum):
@@ -86,18 +78,18 @@ class TokenStore:
         _check(name, lifetime_seconds, role, project)
         token = ACCESS_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
         now = utc_now_ms()
-        row = {
-            "id": f"tok-{secrets.token_hex(ID_BYTES)}",
-            "hash": _digest(token),
-            "name": name,
-            "role": role.value,
-            "project": project,
-            "created_at_ms": now,
-            "expires_at_ms": None if lifetime_seconds is None else now + math.ceil(lifetime_seconds * 1000),
-            "revoked_at_ms": None,
-        }
-        with self._store.transaction() as connection:
-            connection.execute(sa.insert(schema.tokens), row)
+        row = TokenRow(
+            id=f"tok-{secrets.token_hex(ID_BYTES)}",
+            hash=_digest(token),
+            name=name,
+            role=role.value,
+            project=project,
+            created_at_ms=now,
+            expires_at_ms=None if lifetime_seconds is None else now + math.ceil(lifetime_seconds * 1000),
+            revoked_at_ms=None,
+        )
+        with self._store.transaction() as writing:
+            writing.add(TOKENS, [row])
         return token
 
     def who(self, token: object) -> AccessToken | None:
@@ -107,14 +99,8 @@ class TokenStore:
     def whose(self, tokens: Iterable[object]) -> dict[str, AccessToken]:
         """Whose tokens these are, without those that `who` knows nobody for. Many cost hardly more than one."""
         digests = {_digest(token): token for token in tokens if isinstance(token, str) and _FORM.fullmatch(token)}
-        wanted, rows = list(digests), list[Any]()
-        if wanted:
-            with self._store.reading() as connection:
-                for first in range(0, len(wanted), TOKENS_A_QUERY):
-                    some = schema.tokens.c.hash.in_(wanted[first : first + TOKENS_A_QUERY])
-                    rows += connection.execute(sa.select(schema.tokens.c.hash, *_COLUMNS).where(some)).all()
         now = utc_now_ms()
-        found = {digests[row.hash]: _token(row[1:]) for row in rows}
+        found = {digests[row.hash]: _token(row) for row in self._rows("hash", list(digests))}
         return {token: known for token, known in found.items() if known.stands(now)}
 
     def valid(self, token: object) -> bool:
@@ -124,33 +110,29 @@ class TokenStore:
 
     def standing(self, token_ids: Iterable[str]) -> set[str]:
         """Those of the tokens with these ids that stand: made, not revoked, not expired."""
-        wanted, rows = list(token_ids), list[Any]()
-        with self._store.reading() as connection:
-            for first in range(0, len(wanted), TOKENS_A_QUERY):
-                some = schema.tokens.c.id.in_(wanted[first : first + TOKENS_A_QUERY])
-                rows += connection.execute(sa.select(*_COLUMNS).where(some)).all()
         now = utc_now_ms()
-        return {token.id for token in map(_token, rows) if token.stands(now)}
+        return {row.id for row in self._rows("id", list(token_ids)) if _token(row).stands(now)}
+
+    def _rows(self, column: str, wanted: builtins.list[str]) -> builtins.list[TokenRow]:
+        if not wanted:
+            return []
+        with self._store.reading() as reading:
+            return [*reading.select(TOKENS, {column: wanted})]
 
     def revoke(self, token_id: str) -> bool:
         """Make a token invalid from now on; False when there is none with this id or it was revoked before."""
-        statement = (
-            sa.update(schema.tokens)
-            .where(schema.tokens.c.id == token_id, schema.tokens.c.revoked_at_ms.is_(None))
-            .values(revoked_at_ms=utc_now_ms())
-        )
         try:
-            with self._store.transaction() as connection:
-                return connection.execute(statement).rowcount == 1
+            with self._store.transaction() as writing:
+                standing = [row for row in writing.select(TOKENS, {"id": [token_id]}) if row.revoked_at_ms is None]
+                writing.put(TOKENS, [row._replace(revoked_at_ms=utc_now_ms()) for row in standing])
+                return bool(standing)
         finally:
             _revocations.append(None)
 
     def list(self) -> builtins.list[AccessToken]:
         """Every token, also the expired and revoked ones, oldest first."""
-        with self._store.reading() as connection:
-            query = sa.select(*_COLUMNS) if _has_roles(connection) else _OLD_TOKENS
-            rows = connection.execute(query.order_by("created_at_ms", "id")).all()
-        return [_token(row) for row in rows]
+        with self._store.reading() as reading:
+            return [_token(row) for row in reading.select(TOKENS, order=("created_at_ms", "id"))]
 
 
 def revocations() -> int:
@@ -199,26 +181,7 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-_COLUMNS = tuple(
-    schema.tokens.c[name]
-    for name in ("id", "name", "role", "project", "created_at_ms", "expires_at_ms", "revoked_at_ms")
-)
-# A database that is only read is not migrated: before revision 0002 every token was an admin's.
-_OLD_TOKENS = sa.select(
-    _OLD.c.id,
-    _OLD.c.name,
-    sa.literal(Role.ADMIN.value),
-    sa.null(),
-    _OLD.c.created_at_ms,
-    _OLD.c.expires_at_ms,
-    _OLD.c.revoked_at_ms,
-)
-
-
-def _has_roles(connection: Connection) -> bool:
-    return connection.scalar(sa.select(schema.alembic_version.c.version_num)) != "0001"
-
-
-def _token(row: Any) -> AccessToken:
-    token_id, name, role, *rest = row
-    return AccessToken(token_id, name, Role(role), *rest)
+def _token(row: TokenRow) -> AccessToken:
+    return AccessToken(
+        row.id, row.name, Role(row.role), row.project, row.created_at_ms, row.expires_at_ms, row.revoked_at_ms
+    )

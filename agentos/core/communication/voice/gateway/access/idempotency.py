@@ -4,7 +4,7 @@ After the IETF draft "The Idempotency-Key HTTP Header Field". A key belongs to w
 fingerprint of its request. It is stored, in the table `idempotency_keys`, before the request is carried out, and its answer
 before it is sent.
 
-What a process that died in between leaves is a key without an answer, under an owner whose lock is gone. Whoever comes again
+What a process that died in between leaves is a key without an answer, under an owner that is dead. Whoever comes again
 with it has the request carried out anew: a session that the dead process may have made, and whose id nobody was told, is ended
 with its other sessions by recovery, so that one lives. A request that fails or is cancelled sets its key free at once.
 """
@@ -15,19 +15,17 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import anyio
 import anyio.to_thread
-import sqlalchemy as sa
-from sqlalchemy.engine import Connection
 
 from agentos.core.communication.voice.errors import InvalidRequest, KeyInUse, KeyReused, RateLimited, StoreError
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.secrets_in_text import holds_secret
-from agentos.core.communication.voice.storage.ownership import is_dead
-from agentos.core.communication.voice.storage.schema import idempotency_keys
+from agentos.core.communication.voice.storage.database import Writing
 from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tables import IDEMPOTENCY_KEYS, IdempotencyRow
 from agentos.core.time import utc_now_ms
 
 log = logger(__name__)
@@ -41,7 +39,6 @@ STORE_SECONDS: Final = 10.0  # for giving a key up when its request failed or wa
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NOT_HERE: Final = object()
-_table = idempotency_keys.c
 
 
 class Answer(NamedTuple):
@@ -125,81 +122,77 @@ class _Claim(NamedTuple):
     def begin(self) -> Answer | None:
         """Take the key; None when the request is to be carried out by this attempt, else its answer."""
         now = utc_now_ms()
-        with self.store.transaction() as connection:
-            _remove_expired(connection, now)
-            row = connection.execute(sa.select(idempotency_keys).where(*self._mine())).first()
+        with self.store.transaction() as writing:
+            _remove_expired(writing, now)
+            row = self._stored(writing)
             if row is None or row.expires_at_ms <= now:
-                self._insert(connection, now, again=row is not None)
+                if row is None:
+                    self._check_room(writing)
+                self._take(writing, now)
                 return None
             if row.fingerprint != self.fingerprint:
                 raise KeyReused
-            answer = self._answer(connection, row)
+            answer = self._answer(writing, row)
             if answer is None:
-                taken = {"owner": self.store.owner, "attempt": self.attempt, "expires_at_ms": now + KEPT_MS}
-                connection.execute(sa.update(idempotency_keys).where(*self._mine()).values(taken))
+                self._take(writing, now)
                 return None
         _here.pop(row.attempt, None)  # it is stored now
         return answer._replace(replayed=True)
 
-    def _answer(self, connection: Connection, row: sa.Row[Any]) -> Answer | None:
+    def _stored(self, writing: Writing) -> IdempotencyRow | None:
+        return next(writing.select(IDEMPOTENCY_KEYS, {"principal": [self.principal], "key": [self.key]}), None)
+
+    def _answer(self, writing: Writing, row: IdempotencyRow) -> Answer | None:
         """What was answered; None when nobody carries the request out any longer. Raises `KeyInUse`."""
         if row.status is not None:
-            headers = tuple((str(name), str(value)) for name, value in json.loads(row.headers))
-            return Answer(row.status, headers, bytes(row.body))
+            headers = tuple((str(name), str(value)) for name, value in json.loads(row.headers or "[]"))
+            return Answer(row.status, headers, bytes(row.body or b""))
         unsaved = _here.get(row.attempt, _NOT_HERE)
         if isinstance(unsaved, Answer):
-            self._write(connection, row.attempt, unsaved)
+            _write(writing, row, unsaved)
             return unsaved
-        elsewhere = row.owner != self.store.owner and not is_dead(self.store.path.parent, row.owner)
+        elsewhere = row.owner != self.store.owner and not self.store.owners.is_dead(row.owner)
         if unsaved is None or elsewhere:
             raise KeyInUse(retry_after_seconds=RETRY_SECONDS)
         return None
 
     def finish(self, answer: Answer) -> None:
         """Keep the answer."""
-        with self.store.transaction() as connection:
-            self._write(connection, self.attempt, answer)
+        with self.store.transaction() as writing:
+            row = self._stored(writing)
+            if row is not None and row.attempt == self.attempt:
+                _write(writing, row, answer)
 
     def give_up(self) -> None:
         """Leave the key as if it had never come."""
-        with self.store.transaction() as connection:
-            connection.execute(
-                sa.delete(idempotency_keys).where(
-                    *self._mine(), _table.attempt == self.attempt, _table.status.is_(None)
-                )
-            )
+        with self.store.transaction() as writing:
+            row = self._stored(writing)
+            if row is not None and row.attempt == self.attempt and row.status is None:
+                writing.delete(IDEMPOTENCY_KEYS, [(self.principal, self.key)])
 
-    def _mine(self) -> tuple[sa.ColumnElement[bool], ...]:
-        return _table.principal == self.principal, _table.key == self.key
-
-    def _insert(self, connection: Connection, now: int, *, again: bool) -> None:
-        if again:
-            connection.execute(sa.delete(idempotency_keys).where(*self._mine()))
-        query = sa.select(sa.func.count()).select_from(idempotency_keys).where(_table.principal == self.principal)
-        if (connection.scalar(query) or 0) >= KEYS_OF_ONE:
+    def _check_room(self, writing: Writing) -> None:
+        if writing.count(IDEMPOTENCY_KEYS, {"principal": [self.principal]}) >= KEYS_OF_ONE:
             raise RateLimited(f"{KEYS_OF_ONE:,} idempotency keys were used within a day", retry_after_seconds=600)
-        row = {
-            "principal": self.principal,
-            "key": self.key,
-            "fingerprint": self.fingerprint,
-            "owner": self.store.owner,
-            "attempt": self.attempt,
-            "expires_at_ms": now + KEPT_MS,
-        }
-        connection.execute(sa.insert(idempotency_keys), row)
 
-    def _write(self, connection: Connection, attempt: str, answer: Answer) -> None:
-        connection.execute(
-            sa.update(idempotency_keys)
-            .where(*self._mine(), _table.attempt == attempt)
-            .values(status=answer.status, headers=json.dumps(answer.headers), body=answer.body)
+    def _take(self, writing: Writing, now: int) -> None:
+        row = IdempotencyRow(
+            self.principal, self.key, self.fingerprint, self.store.owner, self.attempt, expires_at_ms=now + KEPT_MS
         )
+        writing.put(IDEMPOTENCY_KEYS, [row])
 
 
-def _remove_expired(connection: Connection, now: int) -> None:
-    rowid: sa.ColumnElement[int] = sa.literal_column("rowid")
-    oldest = sa.select(rowid).select_from(idempotency_keys).where(_table.expires_at_ms <= now).limit(EXPIRED_AT_ONCE)
-    connection.execute(sa.delete(idempotency_keys).where(rowid.in_(oldest)))
+def _write(writing: Writing, row: IdempotencyRow, answer: Answer) -> None:
+    kept = row._replace(status=answer.status, headers=json.dumps(answer.headers), body=answer.body)
+    writing.put(IDEMPOTENCY_KEYS, [kept])
+
+
+def _remove_expired(writing: Writing, now: int) -> None:
+    for limit in (1, EXPIRED_AT_ONCE):  # mostly not even one has
+        oldest = list(writing.select(IDEMPOTENCY_KEYS, order=("expires_at_ms",), limit=limit))
+        expired = [(row.principal, row.key) for row in oldest if row.expires_at_ms <= now]
+        if not expired:
+            return
+    writing.delete(IDEMPOTENCY_KEYS, expired)
 
 
 def _keep(attempt: str, answer: Answer) -> None:

@@ -7,12 +7,11 @@ outlives the process. A new ticket that is used replaces it.
 
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final, NamedTuple
 
 import anyio
 import anyio.to_thread
-import sqlalchemy as sa
 
 from agentos.core.communication.voice.errors import InvalidTicket
 from agentos.core.communication.voice.secrets_in_text import RESUME_PREFIX
@@ -23,15 +22,15 @@ from agentos.core.communication.voice.sessions.stream_tickets import (
     StreamTickets,
     hash_of,
 )
-from agentos.core.communication.voice.storage.schema import sessions, stream_marks, streams
+from agentos.core.communication.voice.storage.database import Writing
 from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tables import SESSIONS, STREAM_MARKS, STREAMS, StreamMarkRow, StreamRow
 from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.time import monotonic_ms, utc_now_ms
 from machines.session import VoiceSessionState
 from machines.stream.media_time import MOST_MARKS, Mark
 
 LOOKUPS: Final = 4  # of resume tokens at once: a flood of bad ones must not take every thread of the loop
-UNKNOWN_MARKS: Final = sa.delete(stream_marks).where(stream_marks.c.stream.not_in(sa.select(streams.c.hash)))
 
 
 class OpenedStream(NamedTuple):
@@ -61,20 +60,13 @@ class ResumeTokens:
         """
         self._check(opener.token_id)
         token = RESUME_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
-        row = {
-            "session_id": opener.session_id,
-            "hash": hash_of(token).hex(),
-            "token_id": opener.token_id,
-            "created_at_ms": utc_now_ms(),
-        }
-        ended = sa.select(sessions.c.session_id).where(
-            sessions.c.session_id == streams.c.session_id, sessions.c.state == VoiceSessionState.STOPPED.value
-        )
-        with self._store.transaction() as connection:
-            connection.execute(sa.delete(streams).where(streams.c.session_id == opener.session_id))
-            connection.execute(sa.delete(streams).where(ended.exists()))
-            connection.execute(sa.insert(streams), row)
-            connection.execute(UNKNOWN_MARKS)
+        row = StreamRow(opener.session_id, hash_of(token).hex(), opener.token_id, utc_now_ms())
+        with self._store.transaction() as writing:
+            known = [stream.session_id for stream in writing.select(STREAMS)]
+            stopped = {"session_id": known, "state": [VoiceSessionState.STOPPED.value]}
+            over = {session.session_id for session in writing.select(SESSIONS, stopped)} if known else set()
+            _drop(writing, {*over, opener.session_id})
+            writing.add(STREAMS, [row])
         return token
 
     def opened(self, token: str) -> OpenedStream:
@@ -83,27 +75,34 @@ class ResumeTokens:
         Raises `InvalidTicket`, also when the access token that the stream was opened with stands no longer, and `StoreError`.
         """
         digest = hash_of(token).hex()
-        query = sa.select(streams).where(streams.c.hash == digest)
-        of_stream = sa.select(stream_marks).where(stream_marks.c.stream == digest)
-        newest = of_stream.order_by(stream_marks.c.number.desc()).limit(MOST_MARKS)
-        with self._store.reading() as connection:
-            row = connection.execute(query).first()
-            marks = connection.execute(newest).all()
+        newest: list[StreamMarkRow] = []
+        with self._store.reading() as reading:
+            row = next(reading.select(STREAMS, {"hash": [digest]}), None)
+            of_stream = {"stream": [digest]}
+            newest += reading.select(STREAM_MARKS, of_stream, order=("number",), descending=True, limit=MOST_MARKS)
         if row is None or not hmac.compare_digest(row.hash, digest):
             raise InvalidTicket("unknown_resume")
         self._check(row.token_id)
-        oldest_first = tuple(Mark(mark.number, mark.frame, mark.media_ms) for mark in reversed(marks))
-        return OpenedStream(str(row.session_id), token, str(row.token_id), oldest_first)
+        oldest_first = tuple(Mark(mark.number, mark.frame, mark.media_ms) for mark in reversed(newest))
+        return OpenedStream(row.session_id, token, row.token_id, oldest_first)
 
     def forget(self, session_id: str) -> None:
         """The session has ended: its token is void. Raises `StoreError`."""
-        with self._store.transaction() as connection:
-            connection.execute(sa.delete(streams).where(streams.c.session_id == session_id))
-            connection.execute(UNKNOWN_MARKS)
+        with self._store.transaction() as writing:
+            _drop(writing, {session_id})
 
     def _check(self, token_id: str) -> None:
         if token_id != NO_TOKEN and not self._tokens.standing([token_id]):
             raise InvalidTicket("revoked_token")
+
+
+def _drop(writing: Writing, session_ids: Collection[str]) -> None:
+    """Remove the streams of these sessions, and their marks."""
+    streams = list(writing.select(STREAMS, {"session_id": sorted(session_ids)}))
+    if streams:
+        marks = writing.select(STREAM_MARKS, {"stream": [stream.hash for stream in streams]})
+        writing.delete(STREAM_MARKS, [(mark.stream, mark.number) for mark in marks])
+        writing.delete(STREAMS, [(stream.session_id,) for stream in streams])
 
 
 class StreamCredentials:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 import anyio
 import anyio.to_thread
-import sqlalchemy as sa
 
-from agentos.core.communication.voice.storage.schema import stream_marks
 from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.tables import STREAM_MARKS, STREAMS, StreamMarkRow
 from machines.stream.media_time import Mark
 
 
@@ -33,9 +32,11 @@ class KeptMarks:
                 del self.waiting[: len(marks)]
 
     def _keep(self, marks: Sequence[Mark]) -> None:
-        of_stream = stream_marks.c.stream == self._stream
-        overtaken = sa.delete(stream_marks).where(of_stream, stream_marks.c.number >= marks[0].number)
-        newest = {mark.number: {"stream": self._stream, **mark._asdict()} for mark in marks}
-        with self._store.transaction() as connection:
-            connection.execute(overtaken)
-            connection.execute(sa.insert(stream_marks), list(newest.values()))
+        of_stream, first = {"stream": [self._stream]}, marks[0].number
+        newest = {mark.number: StreamMarkRow(self._stream, *mark) for mark in marks}
+        with self._store.transaction() as writing:
+            if not writing.count(STREAMS, {"hash": [self._stream]}):
+                return  # another stream has its place, and nobody will ask for the marks
+            overtaken = writing.select(STREAM_MARKS, of_stream, order=("number",), after=(first - 1,))
+            writing.delete(STREAM_MARKS, [(mark.stream, mark.number) for mark in overtaken])
+            writing.add(STREAM_MARKS, list(newest.values()))

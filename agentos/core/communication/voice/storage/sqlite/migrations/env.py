@@ -4,9 +4,7 @@ from alembic import context
 
 connection = context.config.attributes.get("connection")
 if connection is None:
-    raise RuntimeError(
-        "open the database with VoiceStore.open: it brings the database to the newest revision by itself"
-    )
+    raise RuntimeError("open the store with `open_store`: it brings the database to the newest revision by itself")
 context.configure(connection=connection, transactional_ddl=True, render_as_batch=True)
 with context.begin_transaction():
     context.run_migrations()

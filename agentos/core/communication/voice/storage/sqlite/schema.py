@@ -30,12 +30,6 @@ REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 
 HEAD = REVISIONS[-1]
 
-UNSEALED = ("0001", "0002")
-"""Those whose records have their content in the chain."""
-
-WITHOUT_RECORDINGS = ("0001", "0002", "0003", "0004")
-"""Those in which a session's recording is what its final record says."""
-
 metadata = MetaData()
 
 evidence = Table(
