@@ -20,7 +20,7 @@ import soundfile  # type: ignore[import-untyped]
 
 from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from agentos.core.communication.voice.storage.tokens import Role, TokenStore
 from tests.acceptance.test_python_client_page import PROGRAMS
 from tests.voice.gateway.serving import PATIENCE, ROOT, serving
@@ -103,7 +103,7 @@ def test_a_call_goes_through_nginx_by_tls(home: Path, tmp_path: Path) -> None:
     script.write_text(PROGRAMS["speak.py"])
     sound, rate = soundfile.read(SAMPLE, dtype="int16")
     soundfile.write(speech, sound, rate, subtype="PCM_16")
-    with VoiceStore.open(home / "voice.db", busy_timeout_seconds=5) as store:
+    with open_store(home / "voice.db", busy_timeout_seconds=5) as store:
         token = TokenStore(store).create("speaker", role=Role.PROJECT, project="demo")
     options = ("--trusted-proxy", "127.0.0.1", "--name", "voice.example", "--name", "127.0.0.1")
     with serving(*options) as server, nginx(tmp_path, server.url) as url:
@@ -118,7 +118,7 @@ def test_a_call_goes_through_nginx_by_tls(home: Path, tmp_path: Path) -> None:
         assert server.end() == 0
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("over: stopped\n")
-    with VoiceStore.open_read_only(home / "voice.db") as store:
+    with open_to_read(home / "voice.db") as store:
         (session,) = store.sessions()
     assert session.result is not None
     assert session.result.frames.accepted == session.result.frames.accounted == math.ceil(len(sound) / (rate // 50))

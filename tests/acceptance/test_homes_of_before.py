@@ -24,7 +24,8 @@ from agentos.core.communication.voice import AsyncVoiceService, VoiceEventType, 
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.gateway import voice_app
 from agentos.core.communication.voice.recording.checks import check_recordings
-from agentos.core.communication.voice.storage.ownership import owners
+from agentos.core.communication.voice.storage.file_locks import FileLocks
+from agentos.core.communication.voice.storage.opening import open_to_read
 from agentos.core.communication.voice.storage.store import VoiceStore
 from machines.recording import RecordingState
 from machines.session import EndReason, SessionResult
@@ -81,7 +82,7 @@ def old(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
 
 @contextmanager
 def stored(old: Old) -> Iterator[VoiceStore]:
-    with VoiceStore.open_read_only(old.home / "voice.db") as store:
+    with open_to_read(old.home / "voice.db") as store:
         yield store
 
 
@@ -254,7 +255,7 @@ def sounds(old: Old, session_id: str) -> bytes:
 
 def assert_nothing_is_left(old: Old, capsys: pytest.CaptureFixture[str]) -> None:
     """Each call has ended, each recording is one file, and the chain goes on from the heads of before."""
-    assert owners(old.home) == []
+    assert FileLocks(old.home).names() == []
     with stored(old) as store:
         assert {session.state for session in store.sessions()} == {VoiceSessionState.STOPPED}
         assert store.unfinished_recordings() == []

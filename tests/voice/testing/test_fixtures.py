@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agentos.core.communication.voice.storage.store import VoiceStore
+from agentos.core.communication.voice.storage.opening import open_to_read
 from machines.session import VoiceSessionState
 
 ROOT = Path(__file__).parents[3]
@@ -126,7 +126,7 @@ def test_a_plugin_gets_a_service_that_ends_whatever_becomes_of_its_tests(plugin:
     homes = sorted((tmp_path / "base").glob("*0/voice-home/voice.db"))
     assert len(homes) == 6
     for home in homes:
-        with VoiceStore.open_read_only(home) as store:
+        with open_to_read(home) as store:
             assert [session.state for session in store.sessions(None)] == [VoiceSessionState.STOPPED]
             assert store.verify().ok
             assert store.cross_check() == []
