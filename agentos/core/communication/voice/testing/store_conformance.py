@@ -554,8 +554,9 @@ class StoreConformance:
         with ThreadPoolExecutor(8) as pool:
             for _ in range(20):
                 found = list(pool.map(lambda _: self.store.owners(settings).take_over("mine"), range(8)))
-                (taken,) = [one for one in found if one is not None]
-                taken.forget()
+                taken = [one for one in found if one is not None]
+                assert len(taken) == 1
+                taken[0].forget()
 
     @pytest.mark.parametrize("name", ["", "nobody-ever", "../evil", "x" * 200, "ä ö"])
     def test_an_owner_that_never_was_is_dead(self, settings: VoiceSettings, name: str) -> None:
