@@ -13,14 +13,16 @@ A subclass declares, as data:
     lasting     the keys of the timers that survive a crash; all others die with it
     handles     {phase: {MessageType: method name, DEFER or IGNORE}}, or {MessageType: ...} for an actor without phases
 
-The declaration is checked when the class is made: every field is declared once, every method exists, and every message
-type that one phase handles is handled, deferred or ignored in every other phase. What reaches an actor without standing in
+The declaration is checked when the class is made: every field is declared once, every method exists and takes, by its
+annotation, the messages that it is named for, and every message type that one phase handles is handled, deferred or ignored in
+every other phase. What reaches an actor without standing in
 its table is a dead letter, counted, and never changes it. An actor has phases if, and only if, `phase` is part of its state.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Final
+from types import FunctionType, UnionType
+from typing import Annotated, Any, ClassVar, Final, ForwardRef, TypeVar, Union, get_args, get_origin
 
 from msgspec import Struct
 
@@ -287,6 +289,26 @@ class ActorDeclarationError(TypeError):
     """An actor class declares its fields or its message table wrongly; raised when the class is made."""
 
 
+class HandlerMismatch(ActorDeclarationError):
+    """A `handles` table names a method for a message that the method's annotation does not take, or that annotation can't be
+    resolved.
+
+    `actor` is the class, `phase` the phase (None for an actor without phases), `message` the type of the message, `method` the
+    method's name, `annotation` what stands at its message parameter.
+    """
+
+    def __init__(
+        self, actor: type, phase: object, message: type, method: str, annotation: object, problem: str
+    ) -> None:
+        where = "" if phase is None else f"phase {phase!r}: "
+        super().__init__(f"{actor.__name__}: {where}{method}() is named for {message.__name__}, {problem}")
+        self.actor = actor
+        self.phase = phase
+        self.message = message
+        self.method = method
+        self.annotation = annotation
+
+
 class Actor:
     """The base of every actor; see the module for what a subclass declares."""
 
@@ -502,17 +524,87 @@ def _compile(cls: type[Actor]) -> dict[Any, dict[type, Any]]:
         missing = sorted(kind.__name__ for kind in types - set(table))
         if missing:
             raise ActorDeclarationError(f"{cls.__name__}: phase {phase!r} says nothing of {', '.join(missing)}")
-        compiled[phase] = {kind: _step(cls, rule) for kind, rule in table.items()} | _OWN
+        compiled[phase] = {kind: _step(cls, phase, kind, rule) for kind, rule in table.items()} | _OWN
     return compiled or {ANY_PHASE: dict(_OWN)}
 
 
-def _step(cls: type[Actor], rule: Any) -> Any:
+def _step(cls: type[Actor], phase: object, kind: type, rule: Any) -> Any:
     if rule is DEFER:
         return _defer
     if rule is IGNORE:
         return _ignore
-    method = getattr(cls, rule, None)
+    method = getattr(cls, rule, None) if isinstance(rule, str) else None
     if not inspect.isfunction(method):
         raise ActorDeclarationError(f"{cls.__name__}: no method {rule!r}")
     _refuse_suspended(cls, rule, method)
+    _check_taken(cls, phase, kind, rule, inspect.unwrap(method))
     return method
+
+
+def _check_taken(cls: type[Actor], phase: object, kind: type, name: str, function: FunctionType) -> None:
+    """Refuse a message that the annotation of the method's message parameter does not take; without one it takes all."""
+    code = function.__code__
+    if code.co_argcount < len(("self", "message")):
+        return  # it takes what comes as *arguments
+    parameter = code.co_varnames[1]
+    annotation = function.__annotations__.get(parameter, Any)
+    told = None if phase is ANY_PHASE else phase
+    try:
+        taken = _takes(annotation, kind, lambda text: _resolved(text, cls, function))
+    except Exception as error:
+        problem = f"and its annotation {_named(annotation)} can't be resolved: {error}"
+        raise HandlerMismatch(cls, told, kind, name, annotation, problem) from error
+    if not taken:
+        problem = f"but its parameter {parameter!r} takes {_named(annotation)}"
+        raise HandlerMismatch(cls, told, kind, name, annotation, problem)
+
+
+def _takes(annotation: Any, kind: type, resolved: Callable[[str], Any]) -> bool:
+    """Whether a parameter with this annotation takes an instance of `kind`; if only a type checker can tell, it does."""
+    if annotation is Any:
+        return True
+    base = get_origin(annotation) or annotation
+    if isinstance(base, type) and base not in {UnionType, Annotated}:
+        return _is_subclass(kind, base)
+    return any(_takes(one, kind, resolved) for one in _alternatives(annotation, resolved))
+
+
+def _alternatives(annotation: Any, resolved: Callable[[str], Any]) -> tuple[Any, ...]:
+    """The annotations one of which must take what this one takes; it is no class."""
+    if isinstance(annotation, ForwardRef):
+        annotation = annotation.__forward_arg__
+    if isinstance(annotation, str):
+        return (resolved(annotation),)
+    if isinstance(annotation, TypeVar):
+        return annotation.__constraints__ or (annotation.__bound__ or Any,)
+    origin = get_origin(annotation)
+    if origin is Union or origin is UnionType:
+        return get_args(annotation)
+    if origin is Annotated:
+        return (annotation.__origin__,)
+    if annotation is None:
+        return (type(None),)
+    return (getattr(annotation, "__value__", Any),)  # that of `type Either = Ping | Pong`, from Python 3.12 on
+
+
+def _is_subclass(kind: type, base: type) -> bool:
+    try:
+        return issubclass(kind, base)
+    except TypeError:  # a protocol that can't be told at run time
+        return True
+
+
+def _resolved(text: str, cls: type[Actor], function: FunctionType) -> Any:
+    """What an annotation that is a text stands for: in the module of the function or, for classes that were made inside a
+    function, among the messages of the table and in the class."""
+    names = function.__globals__
+    try:
+        return eval(text, names)  # noqa: S307 - an annotation, as typing.get_type_hints evaluates it
+    except NameError:
+        tables = [cls.handles, *(table for table in cls.handles.values() if isinstance(table, Mapping))]
+        known = {kind.__name__: kind for table in tables for kind in table if isinstance(kind, type)}
+        return eval(text, names, {**known, **vars(cls)})  # noqa: S307 - as above
+
+
+def _named(annotation: object) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -2,8 +2,9 @@
 
 The archives in `homes/` are named after the commit whose code wrote them: 4cbd924 writes the newest revision of the database,
 f2f52dc revision 0002, whose evidence is not sealed yet. `homes/make.py` made them, and says what is in them. Each holds calls
-that had ended, a request that was denied, and what two killed processes left: a call to resume, one that was resumed once
-before, one that nobody may resume, one whose recording was not packed, and one whose last record is in the spill file.
+that had ended, a request that was denied, and what two killed processes left: a recorded call to resume, one that was resumed
+before, one of which only accounts are there, one that nobody may resume, one whose recording was not packed, and one whose last
+record is in the spill file.
 """
 
 import hashlib
@@ -39,7 +40,7 @@ FRAME = 640
 NOISE = array("h", [(at * 7919) % 60_000 - 30_000 for at in range(320 * 100)]).tobytes()
 WORDS = "go forward ten meters"
 ENDED = ("ended", "telephone", "silent")
-LEFT = ("died twice", "resumable", "lost", "spilled")
+LEFT = ("died twice", "resumable", "accounted", "lost", "spilled")
 
 
 class Old:
@@ -52,6 +53,11 @@ class Old:
 
     def ids(self, *names: str) -> list[str]:
         return [self.made[name] for name in names if name in self.made]
+
+    def accounted(self, session_id: str) -> int:
+        """The frames that its last account in evidence has."""
+        said = [record["response_summary"] for record in self.made["evidence"] if record["request_id"] == session_id]
+        return int(max(summary["accounted"] for summary in said if "accounted" in summary))
 
     def verified(self, capsys: pytest.CaptureFixture[str]) -> tuple[int, Any]:
         """What `evidence verify` says, with the heads that were noted, if any were."""
@@ -144,7 +150,7 @@ def test_recover_ends_what_was_left(
     old: Old, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTOS_VOICE_RESUME_WINDOW_SECONDS", "0")
-    assert doctor_says(old, capsys, "sessions") == ("warn", "left by processes that died: 4, running: 0")
+    assert doctor_says(old, capsys, "sessions") == ("warn", "left by processes that died: 5, running: 0")
     code, said = old.command(capsys, "recover")
     assert code == 0, said
     with stored(old) as store:
@@ -152,10 +158,10 @@ def test_recover_ends_what_was_left(
         assert_all_is_told(store, old, old.ids(*ENDED))
         assert_evidence_stands(store, old)
     reasons = [result_of(sessions[one]).reason for one in old.ids(*LEFT)]
-    assert reasons == [EndReason.RECOVERED, EndReason.RECOVERED, EndReason.RECOVERED, EndReason.STOPPED]
+    assert reasons == [EndReason.RECOVERED] * 4 + [EndReason.STOPPED]
     assert result_of(sessions[old.made["resumable"]]).transcript == WORDS
     twice = result_of(sessions[old.made["died twice"]]).frames
-    assert (twice.accepted, twice.dropped) == (60, {"process_died": 10})
+    assert (twice.accepted, twice.dropped) == (60, {"process_died": 60 - old.accounted(old.made["died twice"])})
     assert_nothing_is_left(old, capsys)
     assert doctor_says(old, capsys, "sessions") == ("ok", "running: 0, none was left by a process that died")
     assert doctor_says(old, capsys, "recordings") == ("ok", "all are named; still to be finished: 0")
@@ -170,9 +176,13 @@ async def test_a_service_ends_what_may_not_be_resumed_and_goes_on_with_the_rest(
     frames = len(sentence) // FRAME
     sentence = sentence[: frames * FRAME]
     async with AsyncVoiceService() as service:
-        lost, spilled, resumable, twice = old.ids("lost", "spilled", "resumable", "died twice")
+        twice, resumable, accounted, lost, spilled = old.ids(*LEFT)
         with anyio.fail_after(PATIENCE):
-            while {one.session_id for one in await service.list_resumable_sessions()} != {resumable, twice}:
+            while {one.session_id for one in await service.list_resumable_sessions()} != {
+                resumable,
+                twice,
+                accounted,
+            }:
                 await anyio.sleep(0.01)
         resumed = await service.resume(twice)
         assert resumed.next_frame == 60  # so far it had been resumed, without any audio since
@@ -180,6 +190,9 @@ async def test_a_service_ends_what_may_not_be_resumed_and_goes_on_with_the_rest(
         resumed = await service.resume(resumable)
         assert resumed.next_frame == frames
         await service.dispatch_audio_chunk(resumable, sentence)
+        resumed = await service.resume(accounted)
+        assert resumed.next_frame == old.accounted(accounted) > 0
+        assert await service.stop_session(accounted)
         assert await service.stop_session(resumable)
         assert await service.stop_session(twice)
         result = await finished(service, resumable)
@@ -188,8 +201,9 @@ async def test_a_service_ends_what_may_not_be_resumed_and_goes_on_with_the_rest(
         finals = [one async for one in service.events(resumable) if one.event_type is VoiceEventType.STT_FINAL]
         assert [one.payload["text"] for one in finals] == [WORDS] * 2
         result = await finished(service, twice)
-        assert (result.frames.accepted, result.frames.dropped) == (100, {"process_died": 10})
-        before = hashlib.sha256(NOISE[: 50 * FRAME]).hexdigest()
+        kept = old.accounted(twice)
+        assert (result.frames.accepted, result.frames.dropped) == (100, {"process_died": 60 - kept})
+        before = hashlib.sha256(NOISE[: kept * FRAME]).hexdigest()
         assert result.frames.digest == hashlib.sha256(before.encode() + NOISE[60 * FRAME :]).hexdigest()
         with anyio.fail_after(PATIENCE):
             while not any(

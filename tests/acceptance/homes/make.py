@@ -141,6 +141,9 @@ async def main():
         await say(service, resumable, SENTENCE)
         await until(service, resumable, lambda event: event.event_type.value == "stt_final")
         await settled(service, resumable)
+        accounted = await call(service, "accounted", {}, STTProvider.WHISPER, resumable=True)
+        await say(service, accounted, NOISE[: 640 * 50])
+        await settled(service, accounted)
         lost = await call(service, "lost", RECORDED, STTProvider.WHISPER)
         await say(service, lost, NOISE[: 640 * 75])
         await settled(service, lost)
@@ -203,7 +206,7 @@ def main() -> None:
 
 def run(*arguments: str, code: int = 0) -> str:
     """Run a Python process that has to end with this exit code, and return its output."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=300)
     if done.returncode != code:
         raise SystemExit(f"exit {done.returncode}, not {code}:\n{done.stdout}{done.stderr}")
     return done.stdout

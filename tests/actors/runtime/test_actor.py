@@ -5,7 +5,7 @@
 from decimal import Decimal
 from functools import wraps
 from math import inf, nan
-from typing import Any
+from typing import Annotated, Any, NewType, Optional, Protocol, TypeVar, Union
 
 import pytest
 
@@ -23,6 +23,7 @@ from actors.runtime.actor import (
     TELL,
     Actor,
     ActorDeclarationError,
+    HandlerMismatch,
     Out,
     TimerError,
 )
@@ -98,6 +99,7 @@ def test_the_smallest_actor_declares_nothing() -> None:
         ),
         ({"handles": {Ping: "step_2"}}, "no method 'step_2'"),
         ({"handles": {Ping: "state"}}, "no method 'state'"),
+        ({"handles": {Ping: Open}}, "no method <class .*Open'>"),
         (
             {"__slots__": ("phase",), "state": ("phase",), "handles": {"a": {Ping: "step"}, "b": {Open: "step"}}},
             "phase 'a' says nothing of Open",
@@ -109,6 +111,96 @@ def test_the_smallest_actor_declares_nothing() -> None:
 def test_a_wrong_declaration_is_refused_when_the_class_is_made(declaration: dict[str, Any], problem: str) -> None:
     with pytest.raises(ActorDeclarationError, match=f"Made: .*{problem}"):
         make(**declaration)
+
+
+class Knock(Ping):
+    pass
+
+
+class Rings(Protocol):
+    def ring(self) -> None: ...
+
+
+Call = TypeVar("Call", bound=Ping)
+Either = TypeVar("Either", Ping, Open)
+Many = TypeVar("Many")
+
+
+def takes(annotation: Any) -> Any:
+    """A step whose message parameter has this annotation."""
+
+    def step(self: Any, message: Any, out: Any) -> None:
+        """A step."""
+
+    step.__annotations__["message"] = annotation
+    return step
+
+
+PING_IS_TAKEN = [
+    Ping, object, Any, "Ping", "Ping | Open", "'Ping'", Ping | Open, Union[Open, "Ping"], Optional["Ping"], Knock | Ping,
+    Annotated[Ping, "one"], Annotated["Open | Ping", "one"], Call, Either, Many, Rings, NewType("New", Ping),
+]  # fmt: skip
+PING_IS_NOT_TAKEN = [
+    Open, Knock, "Open", "'Open'", Knock | Open, Optional["Open"], Annotated[Open, "Ping"], list[Ping], None,
+    TypeVar("Opened", bound=Open),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("annotation", PING_IS_TAKEN, ids=str)
+def test_a_method_is_named_for_a_message_that_its_annotation_takes(annotation: Any) -> None:
+    assert make(handles={Ping: "step"}, step=takes(annotation)).compiled["any"][Ping]
+
+
+@pytest.mark.parametrize("annotation", PING_IS_NOT_TAKEN, ids=str)
+def test_a_message_that_the_annotation_does_not_take_is_refused_when_the_class_is_made(annotation: Any) -> None:
+    with pytest.raises(
+        HandlerMismatch, match=r"Made: step\(\) is named for Ping, but its parameter 'message' takes"
+    ) as caught:
+        make(handles={Ping: "step"}, step=takes(annotation))
+    error = caught.value
+    assert (error.actor.__name__, error.phase, error.message, error.method) == ("Made", None, Ping, "step")
+    assert error.annotation == annotation
+
+
+def test_the_refusal_names_the_phase() -> None:
+    table = {"shut": {Ping: IGNORE, Open: "step"}, "open": {Ping: "step", Open: IGNORE}}
+    with pytest.raises(HandlerMismatch, match=r"Made: phase 'open': step\(\) is named for Ping") as caught:
+        make(__slots__=("phase",), state=("phase",), handles=table, step=takes(Open))
+    assert caught.value.phase == "open"
+
+
+def test_an_inherited_method_is_held_against_the_table_of_the_subclass() -> None:
+    with pytest.raises(HandlerMismatch, match=r"Later: phase 'shut': ping\(\) is named for Open"):
+
+        class Later(Door):
+            __slots__ = ()
+            handles = {"shut": {Ping: DEFER, Open: "ping"}, "open": {Ping: "ping", Open: IGNORE}}
+
+
+def test_without_an_annotation_nothing_is_checked() -> None:
+    def bare(self, message, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        pass
+
+    def any_number(self: Any, *of: Open) -> None:
+        pass
+
+    for step in (bare, any_number):
+        assert make(handles={Ping: "step"}, step=step).compiled["any"][Ping] is step
+
+
+def test_the_text_of_an_annotation_is_looked_up_where_its_function_was_made_and_then_in_the_table() -> None:
+    class Local:
+        pass
+
+    assert make(handles={Local: "step"}, step=takes("Local | Open")).compiled["any"][Local]
+    with pytest.raises(HandlerMismatch, match="takes Open"):
+        make(handles={Local: "step"}, step=takes("Open"))
+
+
+@pytest.mark.parametrize("annotation", ["Nowhere", "Ping | Nowhere", "Ping |", "Ping.Nowhere"])
+def test_an_annotation_that_can_not_be_resolved_is_refused(annotation: str) -> None:
+    with pytest.raises(HandlerMismatch, match=r"step\(\) is named for Ping, and its annotation .* can't be resolved"):
+        make(handles={Ping: "step"}, step=takes(annotation))
 
 
 async def waits(self: Any, *of: Any) -> None:
