@@ -22,6 +22,7 @@ RECORDING_FAILED: Final = "recording_failed"
 HEADS_NOTED: Final = "heads_noted"
 CHAIN_CARRIED_OVER: Final = "chain_carried_over"
 RECORD_UNREADABLE: Final = "record_unreadable"
+LEG_FAILED: Final = "leg_failed"
 
 OF_A_SESSION: Final[Mapping[str, str]] = {
     SESSION_CREATED: "a session was asked for and permitted; its facts",
@@ -42,6 +43,7 @@ OPERATIONS: Final[Mapping[str, str]] = {
     SESSION_DENIED: "a session was asked for, and refused by policy",
     RECORDING_READY: "a recording is one file, with the samples of its digest",
     RECORDING_FAILED: "a recording can't be made: it is damaged",
+    LEG_FAILED: "the leg of a session could not be opened or hung up: it may still be up at its provider",
     HEADS_NOTED: "up to where heads are noted outside the database",
     CHAIN_CARRIED_OVER: "the first record of a chain that was made from an older one",
     RECORD_UNREADABLE: "stands for a record of the older chain that was no JSON object any more",

@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from machines.operations import (
     CHAIN_CARRIED_OVER,
     HEADS_NOTED,
+    LEG_FAILED,
     OF_A_SESSION,
     RECORDING_FAILED,
     RECORDING_READY,
@@ -112,10 +113,18 @@ _RECORDING: Final[Mapping[str, Shape]] = MappingProxyType(
         "metadata": _TRACE,
     }
 )
+_LEG: Final[Mapping[str, Shape]] = MappingProxyType(
+    {
+        "request_summary": _always("leg_id", "session_id", "provider"),
+        "response_summary": {"step": _Stands.CODE},
+        "metadata": _TRACE,
+    }
+)
 SHAPES: Final[Mapping[str, Mapping[str, Shape]]] = MappingProxyType(
     {
         **dict.fromkeys((*OF_A_SESSION, SESSION_DENIED), _CALL),
         **dict.fromkeys((RECORDING_READY, RECORDING_FAILED), _RECORDING),
+        LEG_FAILED: _LEG,
         **dict.fromkeys(("access_refused", "access_refusals"), _DOOR),
         **dict.fromkeys((CHAIN_CARRIED_OVER, HEADS_NOTED), _CHAIN),
     }

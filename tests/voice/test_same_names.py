@@ -14,14 +14,17 @@ from agentos.core.communication.voice.client import VoiceClient, VoiceStream
 from agentos.core.communication.voice.gateway.routes import console
 from agentos.core.communication.voice.running.blocking_calls import BlockingCalls
 from agentos.core.communication.voice.running.calls import Calls
+from agentos.core.communication.voice.running.legs import SessionSink
 from agentos.core.communication.voice.running.session_events import SessionEvents
 from agentos.core.communication.voice.running.session_trace import SessionTrace
+from agentos.core.communication.voice.service import BlockingSink
 from machines.events import VoiceEvent
 
 LOOP_ONLY = {
     "run": "VoiceService has a thread of its own, which runs it",
     "aclose": "VoiceService ends with `close`, which waits",
     "door": "for a gateway on the service's own loop",
+    "transport": "for a gateway on the service's own loop",
     "fates": "for a gateway on the service's own loop",
     "snapshots": "for a gateway on the service's own loop",
     "can_be_resumed": "for a gateway on the service's own loop",
@@ -32,6 +35,7 @@ BLOCKING_ONLY = {"close": "AsyncVoiceService begins its end with `aclose`"}
 WAITS_INSTEAD: dict[Any, Any] = {  # what an asynchronous method gives, and what the blocking one gives for it
     Calls: BlockingCalls,
     SessionEvents: Iterator[VoiceEvent],
+    SessionSink: BlockingSink,
     AsyncGenerator[SessionTrace]: Iterator[Iterator[TraceLine]],
 }
 
@@ -42,6 +46,7 @@ NOT_IN_A_CLIENT = {
     "check_ready": "asked of the server's supervisor by GET /readyz, without a token",
     "calls": "a client opens calls; it is the server's host that is told of them",
     "dispatch_audio_chunk": "audio goes over `stream`, which knows what arrived",
+    "audio_sink": "for the program that holds the conversation, in the service's process",
     "resume": "the stream does that by itself when it comes back",
     "list_resumable_sessions": "they come back to the server by their streams",
     "list_active_sessions": "`list_sessions` with a state",
@@ -133,6 +138,13 @@ def test_their_calls_offer_the_same() -> None:
         if not isinstance(method, property):
             assert parameters(method) == parameters(public(BlockingCall)[name])
             assert returned(method) == returned(public(BlockingCall)[name])
+
+
+def test_their_sinks_offer_the_same() -> None:
+    assert set(public(SessionSink)) == set(public(BlockingSink))
+    assert all(
+        parameters(public(SessionSink)[name]) == parameters(public(BlockingSink)[name]) for name in ("send", "clear")
+    )
 
 
 def test_the_client_offers_what_the_service_does() -> None:

@@ -27,6 +27,7 @@ DEFAULTS = {
     "uvloop": "auto",
     "drain_timeout_seconds": 10,
     "stop_timeout_seconds": 10,
+    "leg_timeout_seconds": 10,
     "evidence_timeout_seconds": 5,
     "idle_timeout_seconds": 300,
     "silence_timeout_seconds": None,

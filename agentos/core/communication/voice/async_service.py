@@ -1,7 +1,7 @@
 """The voice service for programs that run an event loop: asyncio, uvloop or trio."""
 
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -27,13 +27,16 @@ from agentos.core.communication.voice.errors import (
     PolicyDenied,
     ProviderNotConfigured,
     RecordingFinishing,
+    ServiceClosed,
     SessionNotFound,
+    StopNotConfirmed,
     StoreError,
     Unrecordable,
     no_room,
 )
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.registry import Providers
+from agentos.core.communication.voice.providers.transport import Transport
 from agentos.core.communication.voice.recording.port import MediaStatistics
 from agentos.core.communication.voice.running.admission import Admission, Load
 from agentos.core.communication.voice.running.call_traces import CallTraces
@@ -41,6 +44,7 @@ from agentos.core.communication.voice.running.calls import CallHandler, Calls, H
 from agentos.core.communication.voice.running.cancellation import OwnTask, start
 from agentos.core.communication.voice.running.fates import Fate, fates_of
 from agentos.core.communication.voice.running.inspection import ServicePicture
+from agentos.core.communication.voice.running.legs import Legs, SessionSink
 from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.request import make_facts, member, ports_of, read_request
 from agentos.core.communication.voice.running.resources import ServiceResources
@@ -140,6 +144,7 @@ class AsyncVoiceService:
         self.stream_tickets = StreamTickets()
         self._host = Host(self, on_call)
         self._parts = PartPorts(parts)
+        self._legs = Legs(self._fail, self._note_late, self.settings.leg_timeout_seconds)
         self._runtime = ServiceRuntime(
             self.settings,
             self.policy,
@@ -148,6 +153,7 @@ class AsyncVoiceService:
             self._started,
             self._stopped,
             self._host,
+            self._legs,
             self._parts,
         )
         self._admission = Admission(self.settings)
@@ -593,6 +599,29 @@ class AsyncVoiceService:
         `UnusableExtension` (a `ValueError`) for one that is installed and broken."""
         return self._providers.provider(provider_type)
 
+    def transport(self, name: VoiceProvider | str) -> Transport | None:
+        """What carries the calls of a provider, for a gateway; None for one that brings nothing. Raises as `get_provider` does,
+        and `ProviderNotConfigured`."""
+        self._check_provider(name)
+        return self._providers.provider(name).transport
+
+    async def audio_sink(self, session_id: str) -> SessionSink:
+        """Where audio to the caller of a running session goes, by its provider's transport.
+
+        Raises `SessionNotFound`, and `InvalidState` (both a `ValueError`) for a session that does not run here, or whose
+        provider can't send it any audio, now or at all; `ServiceClosed`.
+        """
+        resources = self._runtime.resources()
+        _check_id(session_id)
+        listing = resources.directory.listing(session_id)
+        if listing is None or listing.session is None:
+            raise await resources.past.refusal(session_id)
+        transport = self._providers.provider(listing.session.provider).transport
+        sink = None if transport is None else transport.audio_sink(session_id)
+        if sink is None:
+            raise InvalidState(session_id, listing.session.state, "its provider can't send audio to its caller")
+        return SessionSink(sink, lambda: resources.directory.session(session_id), session_id)
+
     def provider_names(self) -> tuple[str, ...]:
         """What can be asked for as `provider`: this package's own, those handed over, those of installed distributions."""
         return self._providers.names()
@@ -697,14 +726,32 @@ class AsyncVoiceService:
             raise ProviderNotConfigured(text_of(name), field_of(problem), str(problem))
 
     def _started(self, session: VoiceSession) -> None:
-        self._providers.provider(session.provider).on_session_created(session.session_id, session.metadata)
+        provider = self._providers.provider(session.provider)
+        try:
+            provider.on_session_created(session.session_id, session.metadata)
+        finally:
+            if provider.transport is not None:
+                resumed = session.state is not VoiceSessionState.CREATED
+                self._legs.began(session, provider.transport, resumed=resumed)
 
     def _stopped(self, session: VoiceSession, events: Sequence[VoiceEvent]) -> None:
         try:
             self._providers.provider(session.provider).on_session_stopped(session.session_id)
         finally:
+            self._legs.ended(session)
             if self._traces is not None:
                 self._traces.ended(session, events)
+
+    async def _fail(self, session_id: str) -> None:
+        """Have a session end that can't go on."""
+        listing = self._runtime.listing(session_id)
+        if listing is not None:
+            with suppress(ServiceClosed, StopNotConfirmed):  # it is ended otherwise
+                await self._runtime.stop(listing, EndReason.FAILED)
+
+    def _note_late(self, record: EvidenceRecord) -> None:
+        """As `note_evidence`, also while the service closes."""
+        self._runtime.note(record)
 
     async def _token_valid(self, token: SecretStr) -> bool:
         try:

@@ -35,6 +35,7 @@ from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.running.blocking_calls import BlockingCall, BlockingCallHandler, BlockingCalls
 from agentos.core.communication.voice.running.calls import Call, Calls
 from agentos.core.communication.voice.running.inspection import ServicePicture
+from agentos.core.communication.voice.running.legs import SessionSink
 from agentos.core.communication.voice.running.resuming import ResumedSession
 from agentos.core.communication.voice.running.session_trace import SessionTrace
 from agentos.core.communication.voice.running.transcripts import Transcript
@@ -98,6 +99,29 @@ class _Started:
             with self._gate:  # whoever comes through lets the next one in
                 pass
         return self._error
+
+
+class BlockingSink:
+    """Audio to the caller of one session, as a `SessionSink` that blocks."""
+
+    def __init__(
+        self, call: Callable[[Callable[[AsyncVoiceService], Awaitable[None]]], None], sink: SessionSink
+    ) -> None:
+        self._call = call
+        self._sink = sink
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second; they are mono, signed 16 bit little-endian."""
+        return self._sink.sample_rate
+
+    def send(self, pcm: bytes) -> None:
+        """Have these samples played behind those that wait; see `SessionSink.send`."""
+        self._call(lambda _: self._sink.send(pcm))
+
+    def clear(self) -> None:
+        """Forget what was not played yet; see `SessionSink.clear`."""
+        self._call(lambda _: self._sink.clear())
 
 
 class VoiceService:
@@ -388,6 +412,10 @@ class VoiceService:
             return service.get_provider(provider_type)
 
         return self._call(call)
+
+    def audio_sink(self, session_id: str) -> "BlockingSink":
+        """Where audio to the caller of a running session goes; see `AsyncVoiceService.audio_sink`."""
+        return BlockingSink(self._call, self._call(lambda service: service.audio_sink(session_id)))
 
     def provider_names(self) -> tuple[str, ...]:
         """What can be asked for as `provider`; see `AsyncVoiceService.provider_names`."""

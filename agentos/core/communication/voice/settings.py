@@ -106,6 +106,13 @@ class VoiceSettings(BaseSettings):
         description="How long recorder and transcriber may take to finish after a stop; then the session ends without "
         "them, and says so. The last seconds of speech take about a second to decode.",
     )
+    leg_timeout_seconds: float = Field(
+        default=10,
+        gt=0,
+        le=600,
+        description="How long a provider may take to open the leg of a call, and to hang it up, before that counts as failed: "
+        "far beyond a request to a telephone company. No end of a session waits for it, only the end of the service.",
+    )
     evidence_timeout_seconds: float = Field(
         default=5,
         gt=0,

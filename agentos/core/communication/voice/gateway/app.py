@@ -44,6 +44,7 @@ from agentos.core.communication.voice.gateway.routes import (
     stream_tickets,
 )
 from agentos.core.communication.voice.gateway.routes.file_stream import FileStreams
+from agentos.core.communication.voice.gateway.routes.provider_routes import ProviderRoutes
 from agentos.core.communication.voice.gateway.routes.verification import Verifications
 from agentos.core.communication.voice.gateway.streams.endpoint import STREAMS_PER_CLIENT, BrowserStreams, stream_route
 from agentos.core.communication.voice.storage.tokens import AccessToken
@@ -166,6 +167,7 @@ def voice_app(
         service, app.state.credentials, app.state.access, app.state.token_watch, per_client=streams_per_client
     )
     app.router.routes.append(stream_route(app.state.streams))
+    app.router.routes.append(ProviderRoutes(service).mounted())
     app.router.routes.extend(_ROUTES.routes)
     app.openapi = lambda: documented(app)  # type: ignore[method-assign]
     return app

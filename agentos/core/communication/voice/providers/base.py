@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from agentos.core.communication.voice.providers.transport import Transport
 from machines.communication import RiskLevel
 
 
@@ -13,6 +14,10 @@ class IVoiceProvider(ABC):
     The hooks are called in the thread of the service's loop, must return quickly, and must not call the service; what they
     raise is logged and does not disturb the call.
     """
+
+    transport: Transport | None = None
+    """What carries its calls: routes for the gateway, legs, a sink for audio to the caller; set when the provider is made, and
+    always the same. None where audio comes by `dispatch_audio_chunk` or a browser stream alone."""
 
     @property
     def name(self) -> str:

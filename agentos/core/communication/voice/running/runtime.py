@@ -23,6 +23,7 @@ from agentos.core.communication.voice.running.cancellation import close_sheltere
 from agentos.core.communication.voice.running.control.socket import ControlSocket
 from agentos.core.communication.voice.running.end_without_actors import end_at_once, end_without_actors
 from agentos.core.communication.voice.running.inspection import ServiceInspector
+from agentos.core.communication.voice.running.legs import Legs
 from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.resources import (
     CLOSING_GRACE_SECONDS,
@@ -35,6 +36,7 @@ from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.opening import StoreFactory
 from agentos.core.communication.voice.stt.registry import Engines
 from agentos.core.time import monotonic_seconds
+from machines.evidence import EvidenceRecord
 from machines.policy import VoicePolicy
 from machines.session import EndReason, VoiceSession, VoiceSessionState
 
@@ -45,7 +47,7 @@ CUT_OFF_PROBLEM = "the tasks of the voice service were cancelled"
 
 class ServiceRuntime:
     """Runs the sessions of one service, once. `on_started` and `on_stopped` get the snapshots of sessions that did, and
-    `on_stopped` their events. The `host` is told of calls."""
+    `on_stopped` their events. The `host` is told of calls, `legs` are looked after."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class ServiceRuntime:
         on_started: SessionHook,
         on_stopped: EndedHook,
         host: Host,
+        legs: Legs,
         part_ports: PartPorts,
     ) -> None:
         seconds = settings.slow_step_seconds
@@ -71,6 +74,7 @@ class ServiceRuntime:
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._host = host
+        self._legs = legs
         self._part_ports = part_ports
         self._closing: anyio.Event | None = None
         self._closed = False
@@ -139,6 +143,7 @@ class ServiceRuntime:
                         with anyio.CancelScope(shield=True):
                             await self._end_sessions(resources)
                         self._host.end()
+                        self._legs.end()
                         system.cancel()
                         group.cancel_scope.cancel()
             finally:
@@ -161,6 +166,7 @@ class ServiceRuntime:
         group.start_soon(resources.meter.run)
         group.start_soon(resources.home.run)
         await start(group, self._host.run)
+        await start(group, self._legs.run)
 
     async def _end_sessions(self, resources: ServiceResources) -> None:
         patience = self._settings.evidence_timeout_seconds
@@ -261,6 +267,11 @@ class ServiceRuntime:
                 raise ServiceClosed
             raise ServiceClosed("the voice service is not running yet; start it first")
         return self._resources
+
+    def note(self, record: EvidenceRecord) -> None:
+        """Have a record put into the chain, also while the service closes. Raises `StoreError` when that can't be any more."""
+        if self._resources is not None:
+            self._resources.store_port.note(record)
 
     def inspector(self) -> ServiceInspector:
         """Who looks at it. Raises `ServiceClosed` when it does not run."""
