@@ -5,12 +5,14 @@ names a file is saved under that name, for the commands that follow; other Pytho
 what another test runs, stands in a table with its reason.
 """
 
+import ast
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,13 @@ BY_OTHER_TESTS = {
     "supervision.md": "tests/acceptance/test_own_actors.py",
 }
 """Pages with tests of their own, which run the blocks as well."""
+
+FRAGMENTS = {
+    "embedding.md": {"async for call in service.calls():": "tests/voice/test_calls.py"},
+    "python-client.md": {"async with VoiceClient(url, token) as client:": "tests/voice/client/test_client.py"},
+    "supervision.md": {"class Order(Actor):": "tests/actors/runtime/test_timers.py"},
+}
+"""Parts of programs on these pages, by their first line, and the tests that run such a thing."""
 
 NOT_RUN = {
     "README.md": {
@@ -178,3 +187,14 @@ def test_what_is_not_run_is_on_its_page_and_other_tests_are_there() -> None:
     for name, test in BY_OTHER_TESTS.items():
         assert name in (ROOT / test).read_text(), name
         assert blocks_of(PAGES[name]), name
+
+
+@pytest.mark.parametrize("name", BY_OTHER_TESTS)
+def test_python_on_a_page_of_another_test_is_a_whole_program_or_a_known_part_of_one(name: str) -> None:
+    parts = dict(FRAGMENTS.get(name, {}))
+    for block in blocks_of(PAGES[name]):
+        if block.language == "python" and not re.match(r"# \S+\.py\b", block.text):
+            test = parts.pop(block.text.partition("\n")[0])
+            assert (ROOT / test).is_file()
+            ast.parse("async def part():\n" + textwrap.indent(block.text, "    "))
+    assert parts == {}
