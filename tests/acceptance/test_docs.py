@@ -150,3 +150,25 @@ def test_every_file_and_function_of_the_walks_is_there() -> None:
                 known |= names_in(path)
             elif "." in name or name.startswith("_"):
                 assert name in known, name
+
+
+VOICE = ROOT / "agentos" / "core" / "communication" / "voice"
+
+
+def test_every_metric_is_on_the_page_on_health_and_no_other() -> None:
+    source = (VOICE / "gateway" / "metrics.py").read_text()
+    made = re.findall(r'(?:\b_(counter|by|gauge|histogram)\(\s*|PREFIX \+ )"(\w+)"', source)
+    names = {f"{name}_total" if kind in {"counter", "by"} else name for kind, name in made}
+    rows = re.findall(r"^\| ((?:`[\w{},]+`(?:, )?)+) \| .* \|$", (DOCS / "health.md").read_text(), re.MULTILINE)
+    told = {name for row in rows for name in re.findall(r"`(\w+)", row)}
+    assert len(names) > 35
+    assert names == told
+
+
+def test_every_event_of_the_page_on_logs_is_logged_somewhere() -> None:
+    source = "".join(path.read_text() for path in VOICE.rglob("*.py"))
+    rows = re.findall(r"^\| (`.*?) \| (?:error|warning)", (DOCS / "logs.md").read_text(), re.MULTILINE)
+    events = [event for row in rows for event in re.findall(r"`([^`]+)`", row)]
+    assert len(events) > 15
+    for event in events:
+        assert re.search(rf'\.(?:warning|error|exception)\(\s*"{event}"', source), event
