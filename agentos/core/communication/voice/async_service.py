@@ -22,11 +22,9 @@ from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
-    InvalidState,
     NotResumable,
     PolicyDenied,
     ProviderNotConfigured,
-    RecordingFinishing,
     ServiceClosed,
     SessionNotFound,
     StopNotConfirmed,
@@ -43,6 +41,7 @@ from agentos.core.communication.voice.running.call_traces import CallTraces
 from agentos.core.communication.voice.running.calls import CallHandler, Calls, Host
 from agentos.core.communication.voice.running.cancellation import OwnTask, start
 from agentos.core.communication.voice.running.fates import Fate, fates_of
+from agentos.core.communication.voice.running.finished_recording import finished_recording
 from agentos.core.communication.voice.running.inspection import ServicePicture
 from agentos.core.communication.voice.running.legs import Legs, SessionSink
 from agentos.core.communication.voice.running.part_ports import PartPorts
@@ -76,12 +75,10 @@ from machines.heads import Head
 from machines.names import text_of
 from machines.policy import VoicePolicy
 from machines.problem import field_of
-from machines.recording import RecordingInfo, RecordingState
+from machines.recording import RecordingInfo
 from machines.session import EndReason, STTProvider, VoiceProvider, VoiceSession, VoiceSessionState
 from machines.verification import Examination
 
-RECORDING_RETRY_SECONDS: Final = 1.0  # a recording of an hour takes some seconds
-RECORDING_LOOK_SECONDS: Final = 2.0  # between two looks at a recording that another process finishes
 READY_SECONDS: Final = 2.0  # for the store to show that it can be written: whoever asks often waits no longer
 
 if TYPE_CHECKING:
@@ -471,27 +468,8 @@ class AsyncVoiceService:
         `RecordingFinishing` where it would wait, and has the work looked at again.
         """
         _check_id(session_id)
-        changed = anyio.Event()
-        wake = thread_waker(lambda: changed.set())  # noqa: PLW0108 - another event each time
         finisher = self._runtime.resources().finisher
-        with finisher.told(session_id, wake):
-            while True:
-                self._runtime.resources()
-                expected = finisher.expects(session_id)
-                session = await self.get_session(session_id)
-                if session is None:
-                    raise SessionNotFound(session_id)
-                if session.result is None:
-                    raise InvalidState(session_id, session.state, "its recording is there once it has stopped")
-                found = session.result.recording
-                if not expected if found is None else found.state is not RecordingState.FINISHING:
-                    return found
-                if not wait:
-                    finisher.nudge()
-                    raise RecordingFinishing(session_id, retry_after_seconds=RECORDING_RETRY_SECONDS)
-                with anyio.move_on_after(RECORDING_LOOK_SECONDS):
-                    await changed.wait()
-                changed = anyio.Event()
+        return await finished_recording(finisher, self.get_session, session_id, wait=wait)
 
     async def list_sessions(
         self, project_id: str | None = None, state: VoiceSessionState | str | None = None
