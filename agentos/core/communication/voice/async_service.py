@@ -22,6 +22,7 @@ from agentos.core.communication.voice.errors import (
     EvidenceNotDurable,
     EvidenceUnavailable,
     InvalidRequest,
+    InvalidState,
     NotResumable,
     PolicyDenied,
     ProviderNotConfigured,
