@@ -21,17 +21,20 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = {page.name: page for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]}
-DATA = {"json", "text", "nginx", "caddyfile", "ini", "dockerfile", "html", "mermaid", "json client", "json server"}
+DATA = {"json", "text", "nginx", "caddyfile", "ini", "toml", "dockerfile", "html", "json client", "json server"}
 TIMEOUT_SECONDS = 200
 
 BY_OTHER_TESTS = {
     "browser-stream.md": "tests/acceptance/test_browser_stream_page.py",
+    "build-an-agent.md": "tests/acceptance/test_build_an_agent_page.py",
     "check-your-own-actors.md": "tests/acceptance/test_own_actors.py",
     "embedding.md": "tests/acceptance/test_docs.py",
+    "extend.md": "tests/acceptance/test_extend_page.py",
     "http.md": "tests/acceptance/test_http_page.py",
     "javascript-client.md": "tests/browser/client_page.py",
     "python-client.md": "tests/acceptance/test_python_client_page.py",
     "simulate.md": "tests/acceptance/test_simulate_page.py",
+    "store.md": "tests/acceptance/test_store_page.py",
     "supervision.md": "tests/acceptance/test_own_actors.py",
 }
 """Pages with tests of their own, which run the blocks as well."""
@@ -127,8 +130,6 @@ def script_of(name: str) -> str:
                 parts.append(f"cat >{program[1]} <<'END OF FILE'\n{block.text}END OF FILE\n")
             else:
                 parts.append(f"python3 -W error - <<'END OF FILE'\n{block.text}END OF FILE\n")
-        else:
-            assert block.language in DATA, block.language
     return "".join(parts)
 
 
@@ -176,6 +177,11 @@ def test_the_commands_of_a_page_work_one_after_the_other(name: str, home: Path, 
         assert told in done.stdout
 
 
+@pytest.mark.parametrize("name", PAGES)
+def test_the_blocks_of_a_page_are_commands_programs_or_data(name: str) -> None:
+    assert {block.language for block in blocks_of(PAGES[name])} <= {"bash", "console", "python", *DATA}
+
+
 def test_what_is_not_run_is_on_its_page_and_other_tests_are_there() -> None:
     for name, begins in NOT_RUN.items():
         commands = [command for block in blocks_of(PAGES[name]) for command in commands_of(block)]
@@ -187,6 +193,17 @@ def test_what_is_not_run_is_on_its_page_and_other_tests_are_there() -> None:
     for name, test in BY_OTHER_TESTS.items():
         assert name in (ROOT / test).read_text(), name
         assert blocks_of(PAGES[name]), name
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_each_program_of_a_page_is_run_by_a_command_behind_it(name: str) -> None:
+    saved: list[str] = []
+    for block in blocks_of(PAGES[name]):
+        if block.language in {"bash", "console"}:
+            saved = [program for program in saved if program not in block.text]
+        elif block.language == "python":
+            saved += re.findall(r"^# (\S+\.py)\b", block.text)
+    assert saved == []
 
 
 @pytest.mark.parametrize("name", BY_OTHER_TESTS)
