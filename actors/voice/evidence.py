@@ -88,8 +88,8 @@ class EvidenceActor(Actor):
         self._up(out)
 
     def not_stored(self, message: NotStored, out: Out) -> None:
-        """Tell the owners of these records. If the store failed, take no more records until it answers a probe; these records may
-        still turn up in it, unlike a record that can't be written."""
+        """Tell the owners of these records. If the store failed, take no more records until it answers a probe; these may still
+        turn up in it, unlike a record that can't be written."""
         down = message.store_down
         for owner, number in message.tickets:
             if self.waiting.get(owner) == number:

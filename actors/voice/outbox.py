@@ -84,7 +84,7 @@ class Outbox(Struct, frozen=True):
         return Outbox(moved, self.next_number + 1)
 
     def silenced(self, *, but_last: bool = False) -> "Outbox":
-        """This outbox with the same records and without the effects that wait for them; `but_last` keeps those of the last one."""
+        """This outbox with the same records and without their effects; `but_last` keeps the effects of the last one."""
         kept = self.waiting[-1:] if but_last else ()
         silent = self.waiting[:-1] if but_last else self.waiting
         return Outbox((*(Waiting(one.draft, ()) for one in silent), *kept), self.next_number)

@@ -116,8 +116,8 @@ class SessionLimits(Struct, frozen=True):
 class Ending(Struct, frozen=True):
     """The progress of a session's end.
 
-    Frames below `upto` still belong to the session. So do the `skipped` frames behind them, which never come, counted by reason.
-    `late` frames came behind those. `tokens` answer the requests that wait for the end. `told_drain` is set once the parts know that
+    Frames below `upto` still belong to the session. So do the `skipped` frames behind them, which never come, by reason. `late`
+    frames came behind those. `tokens` answer the requests that wait for the end. `told_drain` is set once the parts know that
     no more frames follow. `result` is there once the session is STOPPED, and `spilling` set once the session asked for its
     last records to be spilled.
     """
@@ -368,14 +368,17 @@ class SessionActor(Actor):
         if message.first < self.accepted or not message.count:
             return
         self.accepted = message.first + message.count
+        tell = out.tell
         for part in self.parts.live:  # type: ignore[union-attr]
-            out.tell(part, message)
+            tell(part, message)
 
     def part_report(self, message: PartReport, out: Out) -> None:
         """A part told its account so far: keep the account first, then tell the news that come with it."""
-        self._keep_account(message.place, message.account)
+        accounts, place = [*self.accounts], message.place
+        accounts[place] = message.account
+        self.accounts = tuple(accounts)
         if self.listening is not None:
-            self._listened(self.call_parts[message.place], message, out)
+            self._listened(self.call_parts[place], message, out)
         record = message.record
         if record is not None and not (record.interim and self.ending is not None):
             self._commit(out, record.operation, self.phase, detail=record.detail, failed=record.failed)
@@ -383,9 +386,6 @@ class SessionActor(Actor):
                 self._record_losses(out)
         for news in message.news:
             out.port(self.ports.directory, news)
-
-    def _keep_account(self, place: int, account: Any) -> None:
-        self.accounts = (*self.accounts[:place], account, *self.accounts[place + 1 :])
 
     def _listened(self, part: CallPart, report: PartReport, out: Out) -> None:
         """Let a silence begin anew where this part heard a speaker."""
@@ -631,7 +631,9 @@ class SessionActor(Actor):
 
     def part_answer(self, message: PartAnswer, out: Out) -> None:
         """A part has drained."""
-        self._keep_account(message.place, message.account)
+        accounts = [*self.accounts]
+        accounts[message.place] = message.account
+        self.accounts = tuple(accounts)
         if self.parts is not None and message.place not in self.parts.answered:
             self.parts = self.parts.with_answer(message.place)
             self._answered(out)
@@ -699,8 +701,8 @@ class SessionActor(Actor):
             self._gone(out, durable=True, spilled=False)
 
     def final_not_durable(self, message: NotDurable, out: Out) -> None:
-        """The store is down: spill the records that are left, at once. Spill the last record too when the store refused it twice;
-        the store port leaves out the fields that can't be written. Records that are being spilled already stay as they are."""
+        """The store is down: spill the records that are left, at once. Spill the last record too when the store refused it
+        twice; the store port leaves out the fields that can't be written. Records that are being spilled stay as they are."""
         if not self.outbox.is_under_way(message.number):
             return
         if message.refused and self._ending().spilling:

@@ -240,7 +240,7 @@ class Supervisor(Actor):
         self.outbox = self.outbox.acknowledged(message.number, out, self._routes().evidence)
 
     def not_durable(self, message: NotDurable, out: Out) -> None:
-        """A record can't be made durable. A refused request stays refused, and its answer says why the refusal is not on record."""
+        """A record can't be made durable. A refused request stays refused; its answer says why the refusal is not on record."""
         if not self.outbox.is_under_way(message.number):
             return
         waiting = self.outbox.waiting[0]

@@ -9,8 +9,8 @@ The port knows frames by their numbers, so that handing a run over again after a
 The transcriber tells the session its account as it grows, with the news for listeners: however the call ends, its result has
 the words that the listeners were told.
 
-A port or a worker that falls silent ends no call: no audio is lost while frames wait. An ending call must not wait out its drain
-deadline for it: the transcriber declares the frames that were not heard, and answers with the text that it has.
+A port or a worker that falls silent ends no call: no audio is lost while frames wait. An ending call must not wait out its
+drain deadline for it: the transcriber declares the frames that were not heard, and answers with the text that it has.
 """
 
 from actors.runtime.actor import IGNORE, Actor, Out

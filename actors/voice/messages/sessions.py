@@ -18,9 +18,9 @@ class Facts(Struct, frozen=True):
     """Everything about a session that is fixed when the session is requested. The service makes the ids and the secret.
 
     `can_be_slowed` is False where the provider's audio comes in real time and can't be held back.
-    `secret` is the unguessable part of the session's evidence ids. `stt_engine` is the engine that will run (None: record only);
-    `fallback` gives the reason where this is not the engine of the request. `metadata` is a frozen JSON object without a token.
-    `stt_options` are what the engine that runs is asked for, a frozen JSON object.
+    `secret` is the unguessable part of the session's evidence ids. `stt_engine` is the engine that will run (None: record
+    only); `fallback` gives the reason where this is not the engine of the request. `metadata` is a frozen JSON object without
+    a token. `stt_options` are the options of the engine, a frozen JSON object.
     `silence_seconds` is how long nobody may speak before it ends; None: for ever.
     """
 
@@ -130,8 +130,8 @@ class Routes(Struct, frozen=True):
 
 
 class Stop(Struct, frozen=True):
-    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to the session. So do the `skipped`
-    frames behind them, which never come, counted by reason.
+    """End the session, for `reason`. Frames below `upto` were accepted before and still belong to the session. So do the
+    `skipped` frames behind them, which never come, counted by reason.
 
     The session answers `token`, where given, with `Ended` once it is STOPPED.
     """

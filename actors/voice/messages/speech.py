@@ -68,8 +68,8 @@ class Partial(Struct, frozen=True, gc=False):
 
 
 class Utterance(Struct, frozen=True):
-    """Port fact: a finished utterance, with word times where the engine has them. `heard` counts the frames that were heard with
-    it, so that no account has words without their frames."""
+    """Port fact: a finished utterance, with word times where the engine has them. `heard` counts the frames heard with it, so
+    that no account has words without their frames."""
 
     lane: ClassVar[int] = CONTROL
     text: str
