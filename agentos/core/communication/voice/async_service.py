@@ -47,7 +47,7 @@ from agentos.core.communication.voice.running.inspection import ServicePicture
 from agentos.core.communication.voice.running.legs import Legs, SessionSink
 from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.request import make_facts, member, ports_of, read_request
-from agentos.core.communication.voice.running.resources import ServiceResources
+from agentos.core.communication.voice.running.resources import Extensions, ServiceResources
 from agentos.core.communication.voice.running.resuming import ResumedSession, Resuming, check_first_frame
 from agentos.core.communication.voice.running.runtime import ServiceRuntime
 from agentos.core.communication.voice.running.session_events import SessionEvents
@@ -146,13 +146,11 @@ class AsyncVoiceService:
         self._runtime = ServiceRuntime(
             self.settings,
             self.policy,
-            self._engines,
-            store if store is not None else StoreFactory(),
+            Extensions(self._engines, store if store is not None else StoreFactory(), self._parts),
             self._started,
             self._stopped,
             self._host,
             self._legs,
-            self._parts,
         )
         self._admission = Admission(self.settings)
         self._door_lock = DoorLock()

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 from actors.runtime.health import HealthWatch
 from actors.runtime.mailbox import Ref
@@ -57,6 +57,14 @@ SessionHook = Callable[[VoiceSession], None]
 EndedHook = Callable[[VoiceSession, Sequence[VoiceEvent]], None]
 
 
+class Extensions(NamedTuple):
+    """The engines, the store and the further parts of calls that a service has."""
+
+    engines: Engines
+    store: StoreFactory
+    parts: PartPorts
+
+
 class ServiceResources:
     """What one service holds. `open_files` and `close` block; the rest is for the loop's thread."""
 
@@ -65,10 +73,9 @@ class ServiceResources:
         files: Files,
         settings: VoiceSettings,
         system: ActorSystem,
-        engines: Engines,
+        extensions: Extensions,
         on_started: SessionHook,
         on_stopped: EndedHook,
-        part_ports: PartPorts,
     ) -> None:
         self._ownership, self.store, spill = files
         self.tokens = TokenStore(self.store)
@@ -110,14 +117,14 @@ class ServiceResources:
             room=partial(self.directory.room, SPEECH),
             tell=system.tell,
             post=system.post,
-            engines=engines,
+            engines=extensions.engines,
             workers=settings.stt_workers,
             start_timeout_seconds=settings.stt_start_timeout_seconds,
             hang_timeout_seconds=settings.stt_hang_timeout_seconds,
             silent_after_seconds=settings.heartbeat_timeout_seconds if settings.heartbeat_seconds else float("inf"),
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND * STT_BACKLOG_FACTOR),
         )
-        self._part_ports = part_ports
+        self._part_ports = extensions.parts
         self._other_ports: FrozenDict[Any] = NO_PORTS
         self.health = PortHealth({"media": self.media.take_news, "speech": self.speech.take_news})
         self.meter = Meter(

@@ -24,17 +24,15 @@ from agentos.core.communication.voice.running.control.socket import ControlSocke
 from agentos.core.communication.voice.running.end_without_actors import end_at_once, end_without_actors
 from agentos.core.communication.voice.running.inspection import ServiceInspector
 from agentos.core.communication.voice.running.legs import Legs
-from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.resources import (
     CLOSING_GRACE_SECONDS,
     EndedHook,
+    Extensions,
     ServiceResources,
     SessionHook,
 )
 from agentos.core.communication.voice.sessions.directory import Directory, Listing
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.storage.opening import StoreFactory
-from agentos.core.communication.voice.stt.registry import Engines
 from agentos.core.time import monotonic_seconds
 from machines.evidence import EvidenceRecord
 from machines.policy import VoicePolicy
@@ -53,13 +51,11 @@ class ServiceRuntime:
         self,
         settings: VoiceSettings,
         policy: VoicePolicy,
-        engines: Engines,
-        store: StoreFactory,
+        extensions: Extensions,
         on_started: SessionHook,
         on_stopped: EndedHook,
         host: Host,
         legs: Legs,
-        part_ports: PartPorts,
     ) -> None:
         seconds = settings.slow_step_seconds
         self.system = ActorSystem(
@@ -69,13 +65,11 @@ class ServiceRuntime:
         self.supervisor: Ref
         self._settings = settings
         self._policy = policy
-        self._engines = engines
-        self._store = store
+        self._extensions = extensions
         self._on_started = on_started
         self._on_stopped = on_stopped
         self._host = host
         self._legs = legs
-        self._part_ports = part_ports
         self._closing: anyio.Event | None = None
         self._closed = False
         self._draining = anyio.Event()
@@ -98,9 +92,9 @@ class ServiceRuntime:
             set_level(self._settings.log_level)
         resources: ServiceResources | None = None
         try:
-            files = await open_files(self._settings, self._store)
+            files = await open_files(self._settings, self._extensions.store)
             resources = ServiceResources(
-                files, self._settings, self.system, self._engines, self._started, self._on_stopped, self._part_ports
+                files, self._settings, self.system, self._extensions, self._started, self._on_stopped
             )
             resources.open_part_ports(self.system)
             ready = anyio.Event()
