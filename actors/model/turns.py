@@ -1,8 +1,13 @@
 """The dispatcher's rules on values: what `actors.runtime.system` does to live actors, done to a state that is a few numbers.
 
 Steps are those of the real actor classes, as `actors.model.stage` remembers them. What happens around steps (lanes, the ready
-queue, commits before effects, crashes, restarts, stops) follows `ActorSystem` line by line; a test runs both with the same
-scripts and compares them.
+queue, commits before effects, crashes, restarts, stops) follows `ActorSystem` line by line.
+
+So these rules stand twice, on purpose. The model has numbers for actors, mailboxes and remembered steps, the system has live
+ones, and a definition for both would reach each field through a call. One call more for each effect already costs a message of
+the running system a tenth, and the model four states in a hundred. `tests/actors/model/test_turns.py` holds the two together:
+each of its scenes, and scripts drawn from seeds, is played by both, which must stand the same after each line, and
+`actors.model.lockstep` does the same with any model of a user.
 
 One thing is simpler: the living children of an actor are stopped and begun again in the order in which they were first spawned
 in any run, the last one first, and not by the order of this run.
@@ -246,6 +251,8 @@ class Turn(OpenState):
                 self.cell(ref)[DEFERRED] = (*self.cell(ref)[DEFERRED], a)
         elif op == REFUSE:
             self.mistake("unhandled", ref, self.cell(ref), a, "")
+        else:
+            raise ModelError(f"the model does not carry out the effect {op}, as the actor system does")
 
     def _disarm(self, ref: int, key: str) -> None:
         self.arming.append((CANCEL_TIMER, ref, key, 0.0))

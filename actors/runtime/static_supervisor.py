@@ -1,5 +1,8 @@
 """A supervisor for any fixed set of children: it starts them in order, begins them again when they end, and stops them.
 
+It is a library for users' own actors. The voice service does not use it: its children are calls, which come and go and must
+each end with a record, so it has a supervisor of its own, `actors.voice.supervisor`.
+
     running    Its children are up, or wait for their backoff to be over, or are done for good.
     ending     Children are being ended, one at a time, the youngest first: those of a group that will begin again, or all of
                them because the supervisor ends or fails.

@@ -19,6 +19,11 @@ turn of whoever tells it. What keeps that sound:
   `Actor.lasting`) stays armed while its actor is held, and one whose step raised is tried again until a step of it is whole.
 - The children of a crashed actor go on. One that is held as well is begun again with its parent if the parent does not
   handle `Exited`; a parent that does has been told, or restarts them in its first step.
+
+The model checker has these rules a second time, on numbers in the place of live actors: `actors.model.turns`, which says why
+they can't be one definition. Whoever changes a rule here changes it there; `tests/actors/model/test_turns.py` plays the same
+scenes in both and compares them after each line. The simulation repeats nothing: it runs this system with a ready queue of its
+own (`actors.simulation.dispatch`).
 """
 
 import sys
