@@ -28,7 +28,7 @@ from actors.model.turns import CUT_HERE, NO_STEP, WHOLE, Faulty, Turn
 from actors.model.turns import POISON as POISON_HERE
 from actors.model.views import Aspect, Read, Seen
 from actors.runtime.actor import Actor
-from actors.runtime.mailbox import AUDIO_BOUND, CONTROL_BOUND, STOPPED, UNBORN
+from actors.runtime.mailbox import AUDIO_BOUND, CONTROL_BOUND, STOPPED, UNBORN, Message
 from machines.checker import model as checker
 from machines.checker.model import ModelError, NoInitialState, Property
 
@@ -55,7 +55,7 @@ class Scene:
         self._go_on()
         return address
 
-    def tell(self, ref: Any, message: Any) -> None:
+    def tell(self, ref: Any, message: Message) -> None:
         """Tell an actor something before anything else happens."""
         self._turn.tell(ref.number, self._stage.message(message), "setup")
         self._go_on()

@@ -8,7 +8,7 @@ import itertools
 from collections import deque
 from collections.abc import Hashable, Iterable
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from actors.model.open_state import Log
 from actors.model.parts import LATE, Choice, Faults
@@ -40,7 +40,7 @@ class Event(NamedTuple):
     state, and with it what it does."""
 
     number: int
-    uid: Any = None
+    uid: Hashable = None
     fault: str = ""
     prompt: bool = False
     fair: bool = True

@@ -13,7 +13,7 @@ one's own on a real system with parts instead of ports.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -28,7 +28,7 @@ from actors.model.actor_model import Action, ActorModel, Crash, Scene, Schedule
 from actors.model.parts import Answer, Choice, ModelToken, Part, found_at, path_of
 from actors.model.stage import Address
 from actors.runtime.actor import PORT, Actor, Exited, Retry, Shutdown, Timer
-from actors.runtime.mailbox import HELD, Ref
+from actors.runtime.mailbox import HELD, Message, Ref, Step
 from actors.runtime.system import ActorSystem, Token
 from machines.frozen import FrozenMap
 from machines.restart import CrashLog, Streak
@@ -60,10 +60,10 @@ class _Striker:
         raise _Crash
 
 
-class _StruckTable(dict[type, Any]):
+class _StruckTable(dict[type, Step]):
     """The steps of one phase; each one goes through `strike`, also that of a message which is not in the table."""
 
-    def __init__(self, table: Mapping[type, Any], strike: Callable[..., None]) -> None:
+    def __init__(self, table: Mapping[type, Step], strike: Callable[..., None]) -> None:
         super().__init__(table)
         self._strike = strike
 
@@ -81,7 +81,7 @@ class _Told:
 class _LiveToken(Token):
     __slots__ = ("key", "part_name")
 
-    def __init__(self, port: "_LivePort", key: Any) -> None:
+    def __init__(self, port: "_LivePort", key: Hashable) -> None:
         super().__init__()
         self.part_name = port.part.name
         self.key = key
@@ -94,10 +94,10 @@ class _LivePort:
     def __init__(self, part: Part) -> None:
         self.part = part
         self.state = part.initial()
-        self._tokens: dict[Any, _LiveToken] = {}
+        self._tokens: dict[Hashable, _LiveToken] = {}
         part.token = self._token  # type: ignore[method-assign,assignment]
 
-    def _token(self, key: Any) -> _LiveToken:
+    def _token(self, key: Hashable) -> _LiveToken:
         return self._tokens.setdefault(key, _LiveToken(self, key))  # one key is one ask, as in the model
 
     def submit(self, work: Any) -> None:
@@ -117,7 +117,7 @@ class _LiveScene:
     def spawn(self, actor: Actor, name: str) -> Ref:
         return self._system.spawn(actor, name)
 
-    def tell(self, ref: Ref, message: Any) -> None:
+    def tell(self, ref: Ref, message: Message) -> None:
         self._system.tell(ref, message)
 
     def find(self, path: str) -> Ref:
@@ -249,8 +249,8 @@ class Lockstep:
         if wrong:
             raise Diverged(f"after {after}:\n  " + "\n  ".join(wrong))
 
-    def _in_the_system(self) -> dict[str, Any]:
-        found: dict[str, Any] = {part.name: plain(port.state) for part, port in self._ports.items()}
+    def _in_the_system(self) -> dict[str, object]:
+        found: dict[str, object] = {part.name: plain(port.state) for part, port in self._ports.items()}
         standing = []
         timers: list[tuple[str, str]] = []
         for ref, waiting in self.system.refs():
@@ -267,7 +267,7 @@ class Lockstep:
                 timers += [(path_of(ref), timer.key) for timer in _timers(ref)]
         return found | {"timers": sorted(timers)} | _standing(standing)
 
-    def _in_the_model(self) -> dict[str, Any]:
+    def _in_the_model(self) -> dict[str, object]:
         model, state = self.model, self.state
         found = {name: plain(value) for name, value in model.states_of_parts(state).items()}
         standing = []
@@ -369,7 +369,7 @@ def _crashing(crashes: tuple[Crash, ...]) -> Iterator[None]:
     poison: tuple[Any, Any, bool] | None = None  # whose message, which, and whether it comes as a retry
     retried = False
 
-    def strike(step: Callable[..., None], actor: Actor, message: Any, out: Any) -> None:
+    def strike(step: Callable[..., None], actor: Actor, message: Message, out: Any) -> None:
         nonlocal taken, poison, retried
         if message.__class__ is Retry:  # its step looks up that of the message, which comes here then
             retried = True
@@ -410,9 +410,9 @@ def _all_kinds(kind: type[Actor]) -> Iterator[type[Actor]]:
         yield from _all_kinds(one)
 
 
-def _standing(actors: Iterable[tuple[str, Mapping[str, Any], int, bool]]) -> dict[str, Any]:
+def _standing(actors: Iterable[tuple[str, Mapping[str, object], int, bool]]) -> dict[str, object]:
     """How actors stand: what is compared of them. Several of one path are told apart by their order."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     of_path: Counter[str] = Counter()
     for path, values, unread, held in actors:
         of_path[path] += 1
@@ -422,7 +422,7 @@ def _standing(actors: Iterable[tuple[str, Mapping[str, Any], int, bool]]) -> dic
     return found
 
 
-def plain(value: Any) -> Any:  # noqa: C901, PLR0911 - one line for each kind of value
+def plain(value: object) -> object:  # noqa: C901, PLR0911 - one line for each kind of value
     """A value with addresses, tokens and moments of time as text, so that one of a system and one of a model can be equal."""
     if isinstance(value, Address | Ref):
         return f"<{path_of(value)}>"
@@ -459,5 +459,5 @@ def _timers(ref: Ref) -> Iterator[Any]:
         timer = timer.earlier
 
 
-def _short(of: Mapping[str, Any], name: str) -> str:
+def _short(of: Mapping[str, object], name: str) -> str:
     return repr(of[name])[:300] if name in of else "nothing"

@@ -4,9 +4,9 @@ A turn reads few places of a state, and what it does follows from what stands th
 read, place by place; most of them are the same as in some state that differs elsewhere.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from operator import itemgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from actors.model.stage import ANSWERED, BUDGETS, TIMERS, Arming, Stage
 from actors.model.tables import packed
@@ -41,10 +41,10 @@ class TurnMemory:
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
-        self._known: dict[Any, dict[tuple[int, ...], _Turns]] = {}
+        self._known: dict[Hashable, dict[tuple[int, ...], _Turns]] = {}
         self._count = 0
 
-    def find(self, beginning: Any, numbers: list[int]) -> Effect | None:
+    def find(self, beginning: Hashable, numbers: list[int]) -> Effect | None:
         """What a turn with this beginning does to the state in `numbers`, None if no such turn is remembered."""
         for turns in self._known.get(beginning, {}).values():
             found = turns.by_reading.get(turns.pick(numbers))
@@ -52,7 +52,7 @@ class TurnMemory:
                 return found
         return None
 
-    def remember(self, beginning: Any, reads: list[tuple[int, int]], effect: Effect) -> None:
+    def remember(self, beginning: Hashable, reads: list[tuple[int, int]], effect: Effect) -> None:
         """Keep what a turn did that began so and read this: which places, and what stood there."""
         if self._count == KEPT_TURNS:
             self._known.clear()
@@ -65,12 +65,12 @@ class TurnMemory:
         stood = [number for _, number in reads]
         known[places].by_reading[tuple(stood) if len(stood) != 1 else stood[0]] = effect
 
-    def _picking(self, places: tuple[int, ...]) -> Callable[[list[int]], Any]:
+    def _picking(self, places: tuple[int, ...]) -> Callable[[list[int]], Hashable]:
         if places and min(places) > ADDRESSES:
             return itemgetter(*places)
         stage = self._stage
 
-        def pick(numbers: list[int]) -> Any:
+        def pick(numbers: list[int]) -> Hashable:
             picked = []
             for at in places:
                 if at > 0:
@@ -88,5 +88,5 @@ class _Turns(NamedTuple):
     """The turns that began alike and read the same places: what picks these out of a state, and what was done by what stood
     there."""
 
-    pick: Callable[[list[int]], Any]
-    by_reading: dict[Any, Effect]
+    pick: Callable[[list[int]], Hashable]
+    by_reading: dict[Hashable, Effect]

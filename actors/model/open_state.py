@@ -3,7 +3,7 @@ closed again and remembered."""
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from actors.model.memory import Effect
 from actors.model.stage import (
@@ -18,6 +18,7 @@ from actors.model.stage import (
     UNBORN_CELL,
     WATCHERS,
     Arming,
+    Cell,
     Stage,
 )
 from actors.model.tables import packed
@@ -50,7 +51,7 @@ class OpenState:
         self.stage = stage
         self.before = numbers  # it stays as it was
         self.numbers = numbers.copy()
-        self.opened: dict[int, list[Any]] = {}
+        self.opened: dict[int, Cell] = {}
         self.touched: set[int] = set()  # places, not of actors, that were read or written
         self.queue: deque[int] = deque(stage.tuples.values[numbers[QUEUE]])
         self.arming: list[Arming] = []
@@ -95,7 +96,7 @@ class OpenState:
         same = stage.same
         return Effect(tuple(places), same(tuple(self.arming)), same(tuple(self.replied)), same(tuple(self.steps)))
 
-    def cell(self, ref: int) -> list[Any]:
+    def cell(self, ref: int) -> Cell:
         """The mailbox and actor at `ref`, to be changed."""
         cell = self.opened.get(ref)
         if cell is None:
@@ -113,7 +114,7 @@ class OpenState:
 
     # --- mailboxes ----------------------------------------------------------------------------------------------------
 
-    def _lanes(self, cell: list[Any]) -> list[list[int]]:
+    def _lanes(self, cell: Cell) -> list[list[int]]:
         """The lanes of a mailbox, made if it has none yet."""
         if not cell[LANES]:
             cell[LANES] = [[], [], []]
@@ -123,11 +124,11 @@ class OpenState:
         lanes: list[list[int]] = cell[LANES]
         return lanes
 
-    def _put_first(self, cell: list[Any], message: int) -> None:
+    def _put_first(self, cell: Cell, message: int) -> None:
         """Put a message before all others of its lane."""
         self._lanes(cell)[self.stage.lanes[message]].insert(0, message)
 
-    def _void(self, cell: list[Any], unwanted: Callable[[int], bool]) -> None:
+    def _void(self, cell: Cell, unwanted: Callable[[int], bool]) -> None:
         """Make timers that wait in a mailbox void: they are still taken, and mean nothing."""
         void = self.stage.void
         if cell[SLOT] and unwanted(cell[SLOT]):

@@ -5,12 +5,13 @@ decides nothing by itself: `choices` says what it could do next, and the checker
 everything else. The same part can stand behind real actors in a test.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NamedTuple, TypeVar
 
 from actors.runtime.actor import is_suspended
+from actors.runtime.mailbox import Message
 from machines.checker.model import ModelError
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class ModelToken:
 
     __slots__ = ("key", "part")
 
-    def __init__(self, part: "Part", key: Any) -> None:
+    def __init__(self, part: "Part", key: Hashable) -> None:
         self.part = part
         self.key = key
 
@@ -65,7 +66,7 @@ class Choice(NamedTuple):
     label: str
     state: Any
     tells: tuple[tuple[Any, Any], ...] = ()
-    works: tuple[tuple["Part", Any], ...] = ()
+    works: tuple[tuple["Part", object], ...] = ()
     fault: str = ""
     prompt: bool = False
     fair: bool = True
@@ -105,7 +106,7 @@ class Part:
         """What it may do next, in an order that is always the same."""
         return ()
 
-    def token(self, key: Any) -> ModelToken:
+    def token(self, key: Hashable) -> ModelToken:
         """A token whose reply this part gets."""
         return ModelToken(self, key)
 
@@ -142,7 +143,7 @@ class Connection(Part):
 
     faults = ("cut off",)
 
-    def __init__(self, name: str, lost: Sequence[tuple[Any, Any]] = ()) -> None:
+    def __init__(self, name: str, lost: Sequence[tuple[object, Message]] = ()) -> None:
         super().__init__(name)
         self._lost = tuple(lost)
 
@@ -190,7 +191,7 @@ class Outside(Part):
             yield Choice(f"delivers {_text(work)}, and again later", state, tells=(work,), fault="duplicated")
 
 
-def _text(work: tuple[Any, Any]) -> str:
+def _text(work: tuple[object, Message]) -> str:
     return f"{work[1]!r} to {path_of(work[0])}"
 
 

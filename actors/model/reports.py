@@ -29,7 +29,7 @@ from actors.model.stage import (
 from actors.model.turns import CUT_HERE, POISON, Faulty, Turn
 from actors.model.views import Seen, Views, mail
 from actors.runtime.actor import Actor, Start, Timer, ignored
-from actors.runtime.mailbox import HELD, STOPPED, UNBORN
+from actors.runtime.mailbox import HELD, STOPPED, UNBORN, Step
 from machines.checker.coverage import CoverageRow
 from machines.checker.model import Happening, Model
 
@@ -90,7 +90,7 @@ class ReadableModel(Model[bytes, Action]):
         """The timers that come due in an action: whose, and which."""
         return self._events.due.get(action[0], [])
 
-    def states_of_parts(self, state: bytes) -> dict[str, Any]:
+    def states_of_parts(self, state: bytes) -> dict[str, object]:
         """The state of each part, by name."""
         numbers = self._views.unpack(state)
         return {part.name: self._stage.values.values[numbers[HEAD + at]] for at, part in enumerate(self._stage.parts)}
@@ -116,14 +116,14 @@ class ReadableModel(Model[bytes, Action]):
             if message not in {Start, Timer}  # every actor has these; what they do is its own affair
         ]
 
-    def _row(self, kind: type[Actor], phase: Any, message: type, step: Any) -> CoverageRow:
+    def _row(self, kind: type[Actor], phase: object, message: type, step: Step) -> CoverageRow:
         key = CoverageKey(kind.__name__, phase_text(phase), message.__name__)
         times = self._stage.times.get(key, 0)
         return CoverageRow(*key, times, self._stage.coverage.get(key, False), step is ignored)
 
     # --- what reports show ------------------------------------------------------------------------------------------
 
-    def configuration(self) -> Mapping[str, Any]:
+    def configuration(self) -> Mapping[str, object]:
         """Schedule, timers, faults, parts."""
         return {
             "schedule": self.schedule.value,
@@ -169,11 +169,11 @@ class ReadableModel(Model[bytes, Action]):
         """The part or the actor that acts."""
         return self._events.names[action[0]][0]
 
-    def fields(self, state: bytes) -> Mapping[str, Any]:
+    def fields(self, state: bytes) -> Mapping[str, object]:
         """Parts by name, actors' fields by path and name, timers, and the faults that are left."""
         stage = self._stage
         numbers = self._views.unpack(state)
-        found: dict[str, Any] = {"faults left": stage.tuples.values[numbers[BUDGETS]][0]}
+        found: dict[str, object] = {"faults left": stage.tuples.values[numbers[BUDGETS]][0]}
         found["timers"] = tuple(
             [(stage.addresses[ref].path, key) for ref, key, _ in stage.tuples.values[numbers[TIMERS]]]
         )
@@ -237,7 +237,7 @@ class ReadableModel(Model[bytes, Action]):
             if cell[STATUS] not in GONE and phases.get(address, self._phase(cell)) != self._phase(cell)
         ]
 
-    def _phase(self, cell: tuple[Any, ...]) -> Any:
+    def _phase(self, cell: tuple[Any, ...]) -> object:
         return "stopped" if cell[STATUS] == STOPPED else self._stage.phase(cell[BODY])
 
     def _cells(self, numbers: list[int]) -> list[tuple[Address, tuple[Any, ...]]]:

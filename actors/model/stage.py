@@ -31,7 +31,7 @@ from actors.runtime.actor import (
     begin_again,
     refused,
 )
-from actors.runtime.mailbox import AUDIO_BOUND, SYSTEM, lane_of
+from actors.runtime.mailbox import AUDIO_BOUND, SYSTEM, Message, lane_of
 from machines.checker.model import ModelError, NotRepeatable, UnhashableState
 
 T = TypeVar("T")
@@ -52,6 +52,12 @@ NO_CHILDREN: Final[frozenset[tuple[str, int]]] = frozenset()
 TWICE: Final = 25  # steps of a kind that are taken twice for certain; later only one in so many
 LOOKED_AT: Final = 16  # values that could be changed, each time that a step is taken twice
 BROKEN: Final = -1  # an effect that can't be carried out: the system crashes the actor when it comes to it
+
+Cell = list[Any]
+"""What is known of one actor, opened up: its body, its status and the other places that are named above."""
+
+Note = tuple[Any, ...]
+"""What no run may have, or what a property may have to know of the way: its kind, and what the kind says."""
 
 Effects = tuple[tuple[int, Any, Any], ...]
 CANCEL_ALL: Final = -1
@@ -88,8 +94,8 @@ class Body(NamedTuple):
     """An actor between two steps: its class, its wiring, its state, and how many children of each name it has spawned."""
 
     kind: type[Actor]
-    wiring: tuple[Any, ...]
-    values: tuple[Any, ...]
+    wiring: tuple[object, ...]
+    values: tuple[object, ...]
     spawned: frozenset[tuple[str, int]]
 
 
@@ -143,7 +149,7 @@ class Stage:
         self.control_bound = control_bound
         self.first_actor = self.length = HEAD + len(parts)  # how many numbers a state has, with all the actors
         self.addresses: list[Address] = []
-        self._known: dict[Any, Address] = {}
+        self._known: dict[object, Address] = {}
         self.values = Table()  # bodies, messages, tokens, the parts' states and work
         self.lanes: dict[int, int] = {}  # of each message
         self.tuples = TupleTable()  # budgets, timers, tokens answered, ready queues, mistakes
@@ -168,7 +174,7 @@ class Stage:
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
-    def message(self, message: Any) -> int:
+    def message(self, message: Message) -> int:
         """The number of a message."""
         number = self.values.number(message)
         if number not in self.lanes:
@@ -176,7 +182,7 @@ class Stage:
             self.lanes[number] = SYSTEM if isinstance(content, Fired) else lane_of(content)
         return number
 
-    def body(self, actor: Actor, spawned: frozenset[tuple[str, int]], wiring: tuple[Any, ...] | None = None) -> int:
+    def body(self, actor: Actor, spawned: frozenset[tuple[str, int]], wiring: tuple[object, ...] | None = None) -> int:
         """The number of an actor as it stands; its `wiring` may be given where it is known."""
         one = self.values.one
         try:
@@ -241,7 +247,7 @@ class Stage:
             return ()
         return self.actor(self.recovered(body)).last_words(tuple([content_of(values[message]) for message in mail]))
 
-    def phase(self, body: int) -> Any:
+    def phase(self, body: int) -> object:
         """The phase an actor is in."""
         return self.actor(body).phase
 
@@ -403,7 +409,7 @@ class Stage:
             return state, _error_text(error)
         return self.state_of(part, after), ""
 
-    def state_of(self, part: int, state: Any) -> int:
+    def state_of(self, part: int, state: object) -> int:
         """The number of a part's state. Raises `UnhashableState` that names the part."""
         try:
             return self.values.number(state)
@@ -419,7 +425,7 @@ def disarms(arming: Arming, ref: int, key: str) -> bool:
     return key not in which if op == CANCEL_ALL else key == which
 
 
-def content_of(message: Any) -> Any:
+def content_of(message: Message) -> Message:
     """The message itself, of one that is tried once more too."""
     return message.message if message.__class__ is Tried else message
 
@@ -437,33 +443,33 @@ def message_text(stage: Stage, message: int) -> str:
     return value_text(what)
 
 
-def mistakes_in(notes: tuple[tuple[Any, ...], ...]) -> list[tuple[Any, ...]]:
+def mistakes_in(notes: tuple[Note, ...]) -> list[Note]:
     """What no run may have, of all that a state knows of the way to it."""
     return [note for note in notes if note[0] not in {SET_ASIDE, EARLY}]
 
 
-def set_aside_in(stage: Stage, notes: tuple[tuple[Any, ...], ...]) -> tuple[tuple[str, Any], ...]:
+def set_aside_in(stage: Stage, notes: tuple[Note, ...]) -> tuple[tuple[str, object], ...]:
     """The messages that killed their actor twice: by which path, and what."""
     return tuple([(note[1], stage.values.values[note[2]]) for note in notes if note[0] == SET_ASIDE])
 
 
-def early_in(notes: tuple[tuple[Any, ...], ...]) -> tuple[tuple[str, str], ...]:
+def early_in(notes: tuple[Note, ...]) -> tuple[tuple[str, str], ...]:
     """The timers that came due before an answer that a sound port would have given by then: whose, and which."""
     return tuple([(note[1], note[2]) for note in notes if note[0] == EARLY])
 
 
-def mistake_text(mistake: tuple[Any, ...]) -> str:
+def mistake_text(mistake: Note) -> str:
     """What no run may have, as a line of a report: what went wrong, in which actor and phase, at which message."""
     kind, actor, phase, message, error = mistake
     return f"{kind}: {actor} in {phase!r} at {message}" + (f", {error}" if error else "")
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """A value as a line of a report: its class and its plain fields."""
     text = repr(value)
     return text if len(text) <= 100 else type(value).__name__
 
 
-def phase_text(value: Any) -> str:
+def phase_text(value: object) -> str:
     """A phase as coverage and reports name it."""
     return str(getattr(value, "value", value))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import cache
 from types import FunctionType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from pydantic import BaseModel
@@ -24,6 +24,8 @@ from actors.model.parts import Part
 from actors.runtime.actor import Exited, Gone, Start
 from machines.checker.model import NotRepeatable, UnhashableState
 from machines.frozen import FrozenDict, FrozenMap
+
+T = TypeVar("T")
 
 _KNOWN_BY_IDENTITY: Final = (Part, Exited, Gone, Start, type, FunctionType)  # and by nothing else that changes
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
@@ -39,14 +41,14 @@ class Table:
     __slots__ = ("_by_id", "_changeable", "_looked_at", "_numbers", "_on_trust", "values")
 
     def __init__(self) -> None:
-        self._numbers: dict[Any, int] = {}
+        self._numbers: dict[object, int] = {}
         self._changeable: list[int] = []  # the numbers of values that are taken on trust, or hold such a one
         self._on_trust = False  # whether the value that is looked at is one of these
         self._looked_at = 0
         self._by_id: dict[int, int] = {}  # of the objects in `values`, which therefore keep their ids
         self.values: list[Any] = [None]
 
-    def number(self, value: Any) -> int:
+    def number(self, value: object) -> int:
         """The number of `value`, a new one if it was never seen.
 
         Raises `UnhashableState` for a value that could be changed, a list or a set say: it can't be part of a state.
@@ -54,7 +56,7 @@ class Table:
         number = self._by_id.get(id(value))
         return self._number(value) if number is None else number
 
-    def one(self, value: Any) -> Any:
+    def one(self, value: T) -> T:
         """The object that stands for all that are equal to `value`."""
         return value if value.__class__ in _PLAIN else self.values[self.number(value)]
 
@@ -65,7 +67,7 @@ class Table:
         self._on_trust = above
         return number
 
-    def _numbered(self, key: Any, value: Any) -> int:
+    def _numbered(self, key: object, value: object) -> int:
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self.values)
@@ -94,7 +96,7 @@ class Table:
                     f"instead. It is now {value!r}"
                 )
 
-    def _part(self, value: Any) -> Any:
+    def _part(self, value: object) -> object:
         """What a part is known by within a key: itself and its type if it is plain, its number else."""
         kind = value.__class__
         if kind is str or value is None:
@@ -104,11 +106,11 @@ class Table:
             return self._numbered(self._items(value), value)
         return (kind, value) if kind in _PLAIN else self.number(value)
 
-    def _items(self, value: Any) -> Any:
+    def _items(self, value: Any) -> object:
         part = self._part
         return value.__class__, frozenset([(part(key), part(item)) for key, item in value.items()])
 
-    def _key(self, value: Any) -> Any:  # noqa: PLR0911 - one line for each kind of value
+    def _key(self, value: Any) -> object:  # noqa: PLR0911 - one line for each kind of value
         kind = value.__class__
         part = self._part
         if isinstance(value, tuple):
@@ -141,7 +143,7 @@ class Table:
         return len(self.values) - 1
 
 
-def _could_be_changed(value: Any) -> UnhashableState:
+def _could_be_changed(value: object) -> UnhashableState:
     return UnhashableState(
         f"{value.__class__.__name__} can't be part of a state, it could be changed: {value!r}; make it a NamedTuple, or a "
         "frozen Struct or dataclass, and of a list, set or dict a tuple, frozenset or `machines.frozen.FrozenMap`"
@@ -156,7 +158,7 @@ def _can_be_changed(kind: type) -> bool:
     return kind.__hash__ is None or issubclass(kind, msgspec.Struct)  # the frozen ones are known before
 
 
-def _has_fields_unseen(value: Any) -> bool:
+def _has_fields_unseen(value: object) -> bool:
     """Whether there is more to this object than who it is, though it is only known by that: fields, or how far it has come.
     Parts keep nothing but settings in themselves."""
     kind = value.__class__
@@ -181,10 +183,10 @@ class TupleTable:
     __slots__ = ("_numbers", "values")
 
     def __init__(self) -> None:
-        self._numbers: dict[tuple[Any, ...], int] = {(): 0}
+        self._numbers: dict[tuple[object, ...], int] = {(): 0}
         self.values: list[tuple[Any, ...]] = [()]
 
-    def number(self, value: tuple[Any, ...]) -> int:
+    def number(self, value: tuple[object, ...]) -> int:
         """The number of `value`, a new one if it was never seen."""
         number = self._numbers.get(value)
         if number is None:

@@ -33,7 +33,9 @@ from actors.model.stage import (
     SLOT,
     STATUS,
     WATCHERS,
+    Cell,
     Fired,
+    Note,
     Tried,
     content_of,
     message_text,
@@ -157,7 +159,7 @@ class Turn(OpenState):
                 else:
                     cell[STATUS] = IDLE
 
-    def _raised(self, ref: int, cell: list[Any], message: int, error: str) -> None:
+    def _raised(self, ref: int, cell: Cell, message: int, error: str) -> None:
         unexpected = error.startswith("!")
         if unexpected:
             self.mistake("raised", ref, cell, message, error[1:])
@@ -436,7 +438,7 @@ class Turn(OpenState):
             for child in self._children(ref):
                 self._restart(child)
 
-    def _take_out(self, cell: list[Any], gone: Callable[[int], bool]) -> None:
+    def _take_out(self, cell: Cell, gone: Callable[[int], bool]) -> None:
         """Remove messages, wherever they wait."""
         cell[DEFERRED] = tuple([message for message in cell[DEFERRED] if not gone(message)])
         if not (cell[SLOT] or cell[LANES]):
@@ -447,7 +449,7 @@ class Turn(OpenState):
         if not any(lanes):
             cell[LANES] = ()
 
-    def _sort_out(self, cell: list[Any], mail: MailRule) -> None:
+    def _sort_out(self, cell: Cell, mail: MailRule) -> None:
         """Drop the mail that the rule does not keep."""
         for lane in self._lanes(cell)[SYSTEM + 1 :]:
             lane[:], gone = mail.split(list(lane))
@@ -455,12 +457,12 @@ class Turn(OpenState):
                 for message in gone:
                     self.log("drop", "", message_text(self.stage, message), "")
 
-    def _take_deferred(self, cell: list[Any]) -> None:
+    def _take_deferred(self, cell: Cell) -> None:
         for message in reversed(cell[DEFERRED]):
             self._put_first(cell, message)
         cell[DEFERRED] = ()
 
-    def mistake(self, kind: str, ref: int, cell: list[Any], message: int, error: str) -> None:
+    def mistake(self, kind: str, ref: int, cell: Cell, message: int, error: str) -> None:
         """Note what no run may have: it becomes part of the state, where a property finds it."""
         stage = self.stage
         body = cell[BODY]
@@ -475,7 +477,7 @@ class Turn(OpenState):
             self.log("note", stage.addresses[ref].path, mistake_text(text), "")
         self.note(text)
 
-    def note(self, note: tuple[Any, ...]) -> None:
+    def note(self, note: Note) -> None:
         """Keep what a property may have to know of the way to a state: once, however often it came about."""
         numbers, tuples = self.numbers, self.stage.tuples
         if NOTES not in self.touched:

@@ -26,7 +26,7 @@ from typing import Annotated, Any, ClassVar, Final, ForwardRef, TypeVar, Union, 
 
 from msgspec import Struct
 
-from actors.runtime.mailbox import KEEP_MAIL, SYSTEM, MailRule, Ref, lane_of
+from actors.runtime.mailbox import KEEP_MAIL, SYSTEM, Journal, MailRule, Message, Ref, Step, Table, lane_of
 
 TELL: Final = 0
 REPLY: Final = 1
@@ -44,6 +44,7 @@ HOLD: Final = 12
 KEEP_TIMER: Final = 13
 
 Effect = tuple[int, Any, Any]
+"""What a step asks for: one of the numbers above, and two values whose types the number decides."""
 
 LONGEST_TIMER_SECONDS: Final = (
     3_155_760_000.0  # a century; beyond, it is milliseconds, an epoch, or meant to be no timer
@@ -86,12 +87,12 @@ class Retry:
 
     __slots__ = ("lane", "message")
 
-    def __init__(self, message: Any) -> None:
+    def __init__(self, message: Message) -> None:
         self.message = message
         self.lane = lane_of(message)
 
 
-def content_of(message: Any) -> Any:
+def content_of(message: Message) -> Message:
     """The message itself, out of a retry."""
     return message.message if isinstance(message, Retry) else message
 
@@ -219,11 +220,11 @@ class Out:
         """Put `message` into the mailbox of `ref`."""
         self._add((TELL, ref, message))
 
-    def reply(self, token: Any, value: object) -> None:
+    def reply(self, token: object, value: object) -> None:
         """Answer an ask. A token answers once; a second or late answer is a dead letter."""
         self._add((REPLY, token, value))
 
-    def port(self, port: Any, work: object) -> None:
+    def port(self, port: object, work: object) -> None:
         """Hand `work` to a port. What comes of it arrives as a message."""
         self._add((PORT, port, work))
 
@@ -331,11 +332,11 @@ class Actor:
     parent loses neither news of an exit nor the word to end, even if it crashes on them twice: nobody else would ever decide on
     its children."""
 
-    compiled: ClassVar[dict[Any, dict[type, Any]]] = {}
-    journal_of: ClassVar[Callable[[Any], tuple[Any, ...]] | None] = None
+    compiled: ClassVar[dict[object, Table]] = {}
+    journal_of: ClassVar[Callable[[Any], Journal] | None] = None
     starts: ClassVar[bool] = False
     has_last_words: ClassVar[bool] = False
-    frozen_of: ClassVar[Callable[[Any], tuple[Any, ...]]] = staticmethod(lambda _: ())
+    frozen_of: ClassVar[Callable[[Any], Journal]] = staticmethod(lambda _: ())
 
     phase: Any = ANY_PHASE
 
@@ -361,7 +362,7 @@ class Actor:
         """The first step after a crash, with the journal's fields as they were committed; `start` unless overridden."""
         self.start(out)
 
-    def last_words(self, mail: tuple[Any, ...]) -> tuple[Effect, ...]:
+    def last_words(self, mail: tuple[Message, ...]) -> tuple[Effect, ...]:
         """What must be said in its stead if it never begins again, as its journal stands and with this unread mail. The parent
         is told with each crash."""
         return ()
@@ -374,16 +375,16 @@ class Actor:
         """The step for `message`, looked up in the table; what the system does inline for each message."""
         self.compiled[self.phase].get(message.__class__, _refuse)(self, message, out)
 
-    def freeze(self) -> tuple[Any, ...]:
+    def freeze(self) -> tuple[object, ...]:
         """The values of the `state` fields, in their order."""
         return type(self).frozen_of(self)
 
-    def thaw(self, values: tuple[Any, ...]) -> None:
+    def thaw(self, values: tuple[object, ...]) -> None:
         """Set the `state` fields to what `freeze` gave."""
         for name, value in zip(self.state, values, strict=True):
             setattr(self, name, value)
 
-    def recover(self, journal: tuple[Any, ...]) -> "Actor":
+    def recover(self, journal: Journal) -> "Actor":
         """A new actor with this one's wiring and the committed journal: what a restart begins with."""
         fresh = type(self)(*(getattr(self, name) for name in self.wiring))
         for name, value in zip(self.journal, journal, strict=False):
@@ -437,14 +438,14 @@ def _timeout(actor: Actor, message: Timer, out: Out) -> None:
 
 refused: Final = _refuse
 ignored: Final = _ignore
-_OWN: Final[dict[type, Any]] = {Start: _start, Timer: _timeout}
+_OWN: Final[Table] = {Start: _start, Timer: _timeout}
 
 
-def _values_of(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+def _values_of(names: tuple[str, ...]) -> Callable[[Actor], Journal]:
     """A function that gives these fields of an actor. It runs with each step, so it is made as source, like the methods of a
     dataclass: an `attrgetter` takes twice as long."""
     fields = "".join(f"actor.{name}, " for name in names)
-    made: Callable[[Any], tuple[Any, ...]] = eval(f"lambda actor: ({fields})")  # noqa: S307 - names of fields
+    made: Callable[[Actor], Journal] = eval(f"lambda actor: ({fields})")  # noqa: S307 - names of fields
     return made
 
 
@@ -460,7 +461,7 @@ _CALLED_BY_THE_SYSTEM: Final = (
 )
 
 
-def _refuse_suspended(cls: type[Actor], name: str, method: Any) -> None:
+def _refuse_suspended(cls: type[Actor], name: str, method: Callable[..., object]) -> None:
     """Refuse a method that would only make a coroutine or a generator: nobody awaits it, so it would never run."""
     if is_suspended(method):
         raise ActorDeclarationError(
@@ -469,7 +470,7 @@ def _refuse_suspended(cls: type[Actor], name: str, method: Any) -> None:
         )
 
 
-def is_suspended(function: Any, *, but_generators: bool = False) -> bool:
+def is_suspended(function: Callable[..., object], *, but_generators: bool = False) -> bool:
     """Whether calling this function runs nothing of it, because it is async or, unless these are welcome, a generator. Wrappers
     that say what they wrap are looked through."""
     function = inspect.unwrap(function)
@@ -509,7 +510,7 @@ def _slots(base: type) -> tuple[str, ...]:
     return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def _compile(cls: type[Actor]) -> dict[Any, dict[type, Any]]:
+def _compile(cls: type[Actor]) -> dict[object, Table]:
     handles = cls.handles
     flat = all(isinstance(key, type) for key in handles)
     if handles and flat == ("phase" in cls.state):
@@ -519,7 +520,7 @@ def _compile(cls: type[Actor]) -> dict[Any, dict[type, Any]]:
     if handles and flat:
         handles = {ANY_PHASE: handles}
     types = {kind for table in handles.values() for kind in table}
-    compiled: dict[Any, dict[type, Any]] = {}
+    compiled: dict[object, Table] = {}
     for phase, table in handles.items():
         missing = sorted(kind.__name__ for kind in types - set(table))
         if missing:
@@ -528,13 +529,13 @@ def _compile(cls: type[Actor]) -> dict[Any, dict[type, Any]]:
     return compiled or {ANY_PHASE: dict(_OWN)}
 
 
-def _step(cls: type[Actor], phase: object, kind: type, rule: Any) -> Any:
+def _step(cls: type[Actor], phase: object, kind: type, rule: object) -> Step:
     if rule is DEFER:
         return _defer
     if rule is IGNORE:
         return _ignore
     method = getattr(cls, rule, None) if isinstance(rule, str) else None
-    if not inspect.isfunction(method):
+    if not (isinstance(rule, str) and inspect.isfunction(method)):
         raise ActorDeclarationError(f"{cls.__name__}: no method {rule!r}")
     _refuse_suspended(cls, rule, method)
     _check_taken(cls, phase, kind, rule, inspect.unwrap(method))
@@ -559,7 +560,7 @@ def _check_taken(cls: type[Actor], phase: object, kind: type, name: str, functio
         raise HandlerMismatch(cls, told, kind, name, annotation, problem)
 
 
-def _takes(annotation: Any, kind: type, resolved: Callable[[str], Any]) -> bool:
+def _takes(annotation: Any, kind: type, resolved: Callable[[str], object]) -> bool:
     """Whether a parameter with this annotation takes an instance of `kind`; if only a type checker can tell, it does."""
     if annotation is Any:
         return True
@@ -569,7 +570,7 @@ def _takes(annotation: Any, kind: type, resolved: Callable[[str], Any]) -> bool:
     return any(_takes(one, kind, resolved) for one in _alternatives(annotation, resolved))
 
 
-def _alternatives(annotation: Any, resolved: Callable[[str], Any]) -> tuple[Any, ...]:
+def _alternatives(annotation: Any, resolved: Callable[[str], object]) -> tuple[object, ...]:
     """The annotations one of which must take what this one takes; it is no class."""
     if isinstance(annotation, ForwardRef):
         annotation = annotation.__forward_arg__
@@ -594,7 +595,7 @@ def _is_subclass(kind: type, base: type) -> bool:
         return True
 
 
-def _resolved(text: str, cls: type[Actor], function: FunctionType) -> Any:
+def _resolved(text: str, cls: type[Actor], function: FunctionType) -> object:
     """What an annotation that is a text stands for: in the module of the function or, for classes that were made inside a
     function, among the messages of the table and in the class."""
     names = function.__globals__

@@ -30,7 +30,7 @@ class Heartbeat(Struct, frozen=True):
 
     number: int
     port: str
-    reply_to: Any
+    reply_to: object
 
 
 class Beat(Struct, frozen=True, gc=False):
@@ -75,7 +75,7 @@ class HealthWatch(Actor):
     handles = {Beat: "beat"}
 
     def __init__(
-        self, ports: tuple[tuple[str, Any], ...], listener: Any, every_seconds: float, timeout_seconds: float
+        self, ports: tuple[tuple[str, Any], ...], listener: object, every_seconds: float, timeout_seconds: float
     ) -> None:
         self.ports = ports
         self.listener = listener

@@ -13,10 +13,10 @@ object that is told to one actor again and again counts as one message while eac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Final
 
 from actors.runtime.actor import ANY_PHASE, START, Start, content_of
-from actors.runtime.mailbox import BORN, EMPTY, HELD, IDLE, READY, SYSTEM, Ref, depth, lane_of
+from actors.runtime.mailbox import BORN, EMPTY, HELD, IDLE, READY, SYSTEM, Message, Ref, depth, lane_of
 from actors.runtime.system import ActorSystem, DeadLetter, SystemStatistics
 
 STATUS: Final = {IDLE: "idle", READY: "ready", BORN: "starting", HELD: "held"}
@@ -170,7 +170,7 @@ class _Look:
             (message, self._since(message, before, now)) for message in map(content_of, _next_of_each_lane(ref))
         ]
 
-    def _since(self, message: Any, before: "_Look | None", now: float) -> float:
+    def _since(self, message: Message, before: "_Look | None", now: float) -> float:
         if before is None or (isinstance(message, Start) and self.incarnation != before.incarnation):
             return now  # every restart tells the same `Start`
         return next((since for known, since in before.oldest if known is message), now)
@@ -193,7 +193,7 @@ def phase_of(ref: Ref) -> str:
     return str(phase.value) if isinstance(phase, Enum) else str(phase)
 
 
-def _next_of_each_lane(ref: Ref) -> list[Any]:
+def _next_of_each_lane(ref: Ref) -> list[Message]:
     found = [lane[0] for lane in ref.lanes or () if lane]
     if ref.lanes is None and ref.slot is not EMPTY:
         found.append(ref.slot)

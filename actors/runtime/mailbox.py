@@ -11,7 +11,7 @@ bound: one stop, one exit a child and one entry a timer is all that can be in it
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -48,7 +48,21 @@ class _Mark:
 EMPTY: Final = _Mark("EMPTY")  # no mail
 SPREAD: Final = _Mark("SPREAD")  # the mail is in the lanes
 
-Lanes = tuple[deque[Any], deque[Any], deque[Any]]
+M = TypeVar("M")
+
+Message = object
+"""What an actor is told. The mailbox asks for nothing but its `lane`, if it has one."""
+
+Journal = tuple[object, ...]
+"""The values of an actor's journal fields, in their order."""
+
+Step = Callable[[Any, Any, Any], None]
+"""What runs for a message: `step(actor, message, out)`. Which actor and which message it takes is what the table says."""
+
+Table = dict[type, Step]
+"""The steps of one phase, by the type of the message."""
+
+Lanes = tuple[deque[Message], deque[Message], deque[Message]]
 
 
 class MailRule(Struct, frozen=True):
@@ -58,7 +72,7 @@ class MailRule(Struct, frozen=True):
     most: int | None = None
     kept: Literal["oldest", "newest"] = "oldest"
 
-    def split(self, lane: list[Any]) -> tuple[list[Any], list[Any]]:
+    def split(self, lane: list[M]) -> tuple[list[M], list[M]]:
         """The messages of a lane that are kept, and those that go, both in order."""
         if self.most is None or len(lane) <= self.most:
             return lane, []
@@ -79,7 +93,7 @@ class Rare:
     __slots__ = ("deferred", "incarnation", "watchers")
 
     def __init__(self) -> None:
-        self.deferred: list[Any] = []
+        self.deferred: list[Message] = []
         self.incarnation = 0
         self.watchers: list[Ref] = []
 
@@ -109,15 +123,15 @@ class Ref:
 
     actor: "Actor | None"
     elder: "Ref | None"  # the sibling that was spawned before it
-    journal: tuple[Any, ...]
-    journaled: Callable[[Any], tuple[Any, ...]] | None
+    journal: Journal
+    journaled: Callable[[Any], Journal] | None
     lanes: Lanes | None
     name: str
     parent: "Ref | None"
     rare: Rare | None
-    slot: Any
+    slot: Message
     status: int
-    table: dict[Any, dict[type, Any]]
+    table: dict[object, Table]
     timers: "Timer | None"  # the one that was set last; the others follow from it
     younger: "Ref | None"  # the sibling that was spawned after it
     youngest: "Ref | None"  # the child that was spawned last
@@ -215,7 +229,7 @@ def depth(ref: Ref) -> int:
     return waiting + (len(ref.rare.deferred) if ref.rare is not None else 0)
 
 
-def take_first(ref: Ref, pool: LanePool) -> Any:
+def take_first(ref: Ref, pool: LanePool) -> Message:
     """The next message of a mailbox that has one, highest lane first."""
     lanes = ref.lanes
     if lanes is None:
@@ -230,25 +244,25 @@ def take_first(ref: Ref, pool: LanePool) -> Any:
     return message
 
 
-def waiting_in(ref: Ref, lane: int) -> tuple[Any, ...]:
+def waiting_in(ref: Ref, lane: int) -> tuple[Message, ...]:
     """The messages that wait in a lane, the next one first."""
     if ref.lanes is not None:
         return tuple(ref.lanes[lane])
     return (ref.slot,) if ref.slot is not EMPTY and lane_of(ref.slot) == lane else ()
 
 
-def waiting(ref: Ref) -> list[Any]:
+def waiting(ref: Ref) -> list[Message]:
     """Every message that waits, the next one first; deferred ones last."""
     found = [message for lane in (SYSTEM, CONTROL, AUDIO) for message in waiting_in(ref, lane)]
     return found + (ref.rare.deferred if ref.rare is not None else [])
 
 
-def put_back(ref: Ref, message: Any, pool: LanePool) -> None:
+def put_back(ref: Ref, message: Message, pool: LanePool) -> None:
     """Put `message` before all other mail of its lane."""
     _spread(ref, pool)[lane_of(message)].appendleft(message)
 
 
-def put(ref: Ref, message: Any, pool: LanePool, control_bound: int = CONTROL_BOUND) -> Any:
+def put(ref: Ref, message: Message, pool: LanePool, control_bound: int = CONTROL_BOUND) -> Message:
     """Put `message` behind the mail of its lane; the message that had to go, or EMPTY.
 
     Raises `MailboxOverflow` when `control_bound` messages are in the control lane.
@@ -258,7 +272,7 @@ def put(ref: Ref, message: Any, pool: LanePool, control_bound: int = CONTROL_BOU
         return EMPTY
     number = lane_of(message)
     lane = _spread(ref, pool)[number]
-    gone: Any = EMPTY
+    gone: Message = EMPTY
     if number == AUDIO and len(lane) >= AUDIO_BOUND:
         gone = lane.popleft()
     elif number == CONTROL and len(lane) >= control_bound:
@@ -267,9 +281,9 @@ def put(ref: Ref, message: Any, pool: LanePool, control_bound: int = CONTROL_BOU
     return gone
 
 
-def take_all(ref: Ref, pool: LanePool) -> list[Any]:
+def take_all(ref: Ref, pool: LanePool) -> list[Message]:
     """Every waiting message, the mailbox emptied; deferred ones last."""
-    messages: list[Any] = []
+    messages: list[Message] = []
     while ref.slot is not EMPTY:
         messages.append(take_first(ref, pool))
     if ref.rare is not None:
@@ -278,7 +292,7 @@ def take_all(ref: Ref, pool: LanePool) -> list[Any]:
     return messages
 
 
-def take_out(ref: Ref, unwanted: Callable[[Any], bool], pool: LanePool) -> None:
+def take_out(ref: Ref, unwanted: Callable[[Message], bool], pool: LanePool) -> None:
     """Remove the unwanted messages, wherever they wait."""
     if ref.rare is not None:
         ref.rare.deferred = [message for message in ref.rare.deferred if not unwanted(message)]

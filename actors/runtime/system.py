@@ -72,6 +72,7 @@ from actors.runtime.mailbox import (
     LanePool,
     MailboxOverflow,
     MailRule,
+    Message,
     Ref,
     depth,
     put,
@@ -206,7 +207,7 @@ class ActorSystem:
         self._pool = LanePool()
         self._timers = TimerQueue(clock, self._look_again)
         self._wake: anyio.Event | None = None
-        self._inbox: deque[tuple[Ref, Any]] = deque()
+        self._inbox: deque[tuple[Ref, Message]] = deque()
         self._notified = False
         self._wake_from_thread: Callable[[], None] | None = None
         self._tops: dict[Ref, None] = {}  # the actors without a parent; all others are found from them
@@ -249,7 +250,7 @@ class ActorSystem:
         if self._busy != RUNNING:
             self._go_on()
 
-    def tell(self, ref: Ref, message: Any) -> None:  # noqa: C901, PLR0912, PLR0915 - on purpose, as its docstring says
+    def tell(self, ref: Ref, message: Message) -> None:  # noqa: C901, PLR0912, PLR0915 - on purpose, as its docstring says
         """Put `message` into the mailbox of `ref`; if the system is idle, run its step now and all that follows from it,
         within the budget.
 
@@ -359,7 +360,7 @@ class ActorSystem:
             else:
                 self._busy = FREE
 
-    def _was_slow(self, slow: SlowSteps, ref: Ref, message: Any, seconds: float) -> None:
+    def _was_slow(self, slow: SlowSteps, ref: Ref, message: Message, seconds: float) -> None:
         self._slow += 1
         content = content_of(message)
         named = f"timer {content.key}" if isinstance(content, Timer) else type(content).__name__
@@ -506,7 +507,7 @@ class ActorSystem:
         while ready:
             ref = ready.popleft()
             if ref.status == BORN:
-                message: Any = START
+                message: Message = START
             elif ref.status == READY:
                 message = take_first(ref, self._pool)
             else:
@@ -524,7 +525,7 @@ class ActorSystem:
         elif self._wake is not None:
             self._wake.set()
 
-    def _enqueue(self, ref: Ref, message: Any) -> None:
+    def _enqueue(self, ref: Ref, message: Message) -> None:
         if ref.status == IDLE:
             ref.status = READY
             ref.slot = message
@@ -573,10 +574,10 @@ class ActorSystem:
 
     # --- effects ---------------------------------------------------------------------------------------------------
 
-    def _tell_effect(self, _: Ref, to: Ref, message: Any) -> None:
+    def _tell_effect(self, _: Ref, to: Ref, message: Message) -> None:
         self._enqueue(to, message)
 
-    def _reply(self, ref: Ref, token: Token, value: Any) -> None:
+    def _reply(self, ref: Ref, token: Token, value: object) -> None:
         if token.answered:
             self._letter(ref, value, "late reply")
             return
@@ -585,7 +586,7 @@ class ActorSystem:
         if token.event is not None:
             token.event.set()
 
-    def _port(self, _: Ref, port: Port, work: Any) -> None:
+    def _port(self, _: Ref, port: Port, work: object) -> None:
         port.submit(work)
 
     def _look_again(self) -> None:
@@ -676,19 +677,19 @@ class ActorSystem:
         if ref.rare is not None and me in ref.rare.watchers:
             ref.rare.watchers.remove(me)
 
-    def _postpone(self, ref: Ref, message: Any, _: None) -> None:
+    def _postpone(self, ref: Ref, message: Message, _: None) -> None:
         deferred = ref.seldom.deferred
         if len(deferred) >= self.control_bound:
             self._letter(ref, message, "overflow")
             raise MailboxOverflow(f"{ref.name}: more than {self.control_bound} messages are deferred")
         deferred.append(message)
 
-    def _refuse(self, ref: Ref, message: Any, _: None) -> None:
+    def _refuse(self, ref: Ref, message: Message, _: None) -> None:
         self._letter(ref, message, "unhandled")
 
     # --- failure ---------------------------------------------------------------------------------------------------
 
-    def _crash(self, ref: Ref, message: Any, error: BaseException) -> None:
+    def _crash(self, ref: Ref, message: Message, error: BaseException) -> None:
         """Hold the actor and tell its parent. `message` is what its step raised on, EMPTY when effects had gone out."""
         self._crashes += 1
         text = "".join(traceback.format_exception_only(error)).strip()
@@ -762,7 +763,7 @@ class ActorSystem:
             for message in gone:
                 self._letter(ref, message, "dropped at restart")
 
-    def _letter(self, ref: Ref, message: Any, reason: str, error: str = "") -> None:
+    def _letter(self, ref: Ref, message: Message, reason: str, error: str = "") -> None:
         message = content_of(message)
         self._dead[reason] += 1
         self.dead_letters.append(DeadLetter(ref.name, type(message).__name__, reason, error))
@@ -786,5 +787,5 @@ def _last_words(ref: Ref) -> tuple[Effect, ...]:
         return ()
 
 
-def _phase(ref: Ref) -> Any:
+def _phase(ref: Ref) -> object:
     return None if ref.actor is None else ref.actor.phase

@@ -36,7 +36,7 @@ from actors.runtime.actor import (
     content_of,
 )
 from actors.runtime.inspection import path_of, phase_of
-from actors.runtime.mailbox import SYSTEM, Ref
+from actors.runtime.mailbox import SYSTEM, Message, Ref, Step, Table
 from actors.runtime.system import ActorSystem
 
 Field = int | float | bool | str | None
@@ -189,7 +189,7 @@ class _Followed:
         """The actor runs by its own table again."""
         self._ref.table = self._own_table
 
-    def _step(self, step: Any, actor: Actor, message: Any, out: Out) -> None:
+    def _step(self, step: Step, actor: Actor, message: Message, out: Out) -> None:
         what = content_of(message)
         before, fields = phase_of(self._ref), safe_fields(what)
         effects, problem = out.effects, ""
@@ -205,10 +205,10 @@ class _Followed:
                 trace.tell(self._ref, before, type(what).__name__, fields, told, problem)
 
 
-class Watched(dict[type, Any]):
+class Watched(dict[type, Step]):
     """The table of one phase: what is looked up in it is run by `run`."""
 
-    def __init__(self, table: dict[type, Any], run: Callable[..., None]) -> None:
+    def __init__(self, table: Table, run: Callable[..., None]) -> None:
         super().__init__(table)
         self._run = run
 
@@ -249,7 +249,7 @@ class TraceWatcher(Actor):
         out.stop()
 
 
-def safe_fields(message: Any) -> dict[str, Field]:
+def safe_fields(message: Message) -> dict[str, Field]:
     """The fields of a message that can't hold anything private: numbers, enum members, addresses, and the key of a timer;
     those of a message inside it under both names, with a dot between."""
     if isinstance(message, Timer):
@@ -257,7 +257,7 @@ def safe_fields(message: Any) -> dict[str, Field]:
     return dict(_safe(message, inner=False))
 
 
-def _safe(value: Any, *, inner: bool) -> Iterator[tuple[str, Field]]:
+def _safe(value: object, *, inner: bool) -> Iterator[tuple[str, Field]]:
     for name in _names(type(value), PLAIN if inner else (*PLAIN, "__slots__")):
         field = getattr(value, name, _NO_FIELD)
         if isinstance(field, Enum):

@@ -7,10 +7,10 @@ and that each step passes by whoever runs the simulation.
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any, Final
+from typing import Final
 
 from actors.runtime.actor import Actor, Out
-from actors.runtime.mailbox import Ref
+from actors.runtime.mailbox import Ref, Table
 from actors.runtime.system import FREE, ActorSystem
 from actors.runtime.tracing import Watched
 from actors.simulation.plan import Chance
@@ -89,7 +89,7 @@ class SimulatedSystem(ActorSystem):
         self._out = Out(self._made)
         self._wake = _Nobody()  # type: ignore[assignment] # the driver is not asleep: it looks after each event
         self._run_step = run_step
-        self._watched: dict[type[Actor], dict[Any, dict[type, Any]]] = {}
+        self._watched: dict[type[Actor], dict[object, Table]] = {}
 
     def spawn(self, actor: Actor, name: str) -> Ref:
         """Start an actor at the top of the system; the address that it answers at. Its first step is in its turn."""

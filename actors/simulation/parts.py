@@ -80,9 +80,9 @@ class PartPort(SimulatedPort):
         self.states: dict[Any, Any] = {}
         self._key_of = key_of
         self._prompt_ms = prompt_ms
-        self._busy: dict[Any, _Answering] = {}
+        self._busy: dict[Hashable, _Answering] = {}
         self._wanted: list[Fault] = []  # faults that had nothing to hit so far
-        self._tokens: dict[Any, SimulatedToken] = {}
+        self._tokens: dict[Hashable, SimulatedToken] = {}
         part.token = self._token  # type: ignore[method-assign,assignment]
 
     @property
@@ -114,7 +114,7 @@ class PartPort(SimulatedPort):
                 break
         return False  # it says itself when it has
 
-    def _fail(self, key: Any, choices: list[Choice]) -> bool:
+    def _fail(self, key: Hashable, choices: list[Choice]) -> bool:
         for fault in self._wanted:
             bad = [choice for choice in choices if choice.fault == fault.kind]
             if bad:
@@ -124,7 +124,7 @@ class PartPort(SimulatedPort):
                 return True
         return False
 
-    def _go_on(self, key: Any) -> None:
+    def _go_on(self, key: Hashable) -> None:
         busy = self._busy.get(key)
         if busy is not None and busy.soon:
             return
@@ -146,7 +146,7 @@ class PartPort(SimulatedPort):
         answering = self._busy[key] = _Answering(soon)
         self.world.later(chance.between(low, high), lambda: self._answer(key, answering, choice.label))
 
-    def _answer(self, key: Any, answering: "_Answering", label: str) -> None:
+    def _answer(self, key: Hashable, answering: "_Answering", label: str) -> None:
         if self._busy.get(key) is not answering:
             return  # something was to be said sooner
         del self._busy[key]
@@ -155,7 +155,7 @@ class PartPort(SimulatedPort):
         if chosen is not None:
             self._take(key, chosen)
 
-    def _take(self, key: Any, choice: Choice) -> None:
+    def _take(self, key: Hashable, choice: Choice) -> None:
         world = self.world
         self.states[key] = choice.state
         world.trace.add(f"{world.now_ms} {self.name}: {choice.label}")
@@ -166,7 +166,7 @@ class PartPort(SimulatedPort):
             world.port(other).submit(work)
         self._go_on(key)
 
-    def _token(self, key: Any) -> SimulatedToken:
+    def _token(self, key: Hashable) -> SimulatedToken:
         if key not in self._tokens:
             name = f"{self.name}:{key}"
             self._tokens[key] = SimulatedToken(name, lambda value: self.submit(Answer(key, value)))

@@ -5,7 +5,7 @@ A plan is data, so that a failing one can be made smaller and still be the plan 
 
 import random
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Visit(NamedTuple):
     number: int
     at_ms: int
     lasts_ms: int
-    what: Any
+    what: object
 
 
 class Plan(NamedTuple):

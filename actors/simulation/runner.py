@@ -205,6 +205,6 @@ class _Claims:
         return UNBORN if ref is None else Seen(ref.status, ref.actor, depth(ref))
 
 
-def _shown(what: Any) -> str:
+def _shown(what: object) -> str:
     text = repr(what.values() if isinstance(what, Seen) else what)
     return text if len(text) < 200 else f"{text[:200]}…"

@@ -64,7 +64,7 @@ class Report:
             return f"fired in fewer than {LEAST_SHARE:.0%} of the seeds: {', '.join(self.untried)}"
         return ""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """All of it, with the trace hash of each seed."""
         return {
             "seeds": len(self.days),

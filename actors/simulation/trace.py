@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from actors.runtime.actor import Retry, Start, Timer
 from actors.runtime.inspection import path_of
-from actors.runtime.mailbox import Ref
+from actors.runtime.mailbox import Message, Ref
 from actors.runtime.system import Token
 
 BLOCK: Final = 512  # lines that are hashed at once
@@ -59,7 +59,7 @@ class Trace:
         self._waiting: list[str] = []
         self._digest = hashlib.sha256()
 
-    def step(self, ms: int, ref: Ref, message: Any) -> None:
+    def step(self, ms: int, ref: Ref, message: Message) -> None:
         """An actor takes a step."""
         self.add(f"{ms} {self.path(ref)} {self.text(message)}")
 
@@ -78,7 +78,7 @@ class Trace:
             known = self._paths[ref] = path_of(ref)
         return known
 
-    def text(self, value: Any) -> str:
+    def text(self, value: object) -> str:
         """A message in its canonical text."""
         return self._text(value, 2)
 
@@ -94,7 +94,7 @@ class Trace:
                 self.lines = [*self.lines, *self._waiting][-self._keep :]
             self._waiting.clear()
 
-    def _text(self, value: Any, depth: int) -> str:
+    def _text(self, value: object, depth: int) -> str:
         kind = value.__class__
         plain = PLAIN.get(kind)
         if plain is not None:
@@ -123,10 +123,10 @@ class Trace:
         self._by_kind[kind] = text
         return text
 
-    def _items(self, value: tuple[Any, ...], depth: int) -> str:
+    def _items(self, value: tuple[object, ...], depth: int) -> str:
         return f"({','.join([self._text(item, depth) for item in value])})"
 
-    def _fields(self, name: str, fields: tuple[str, ...], value: Any, depth: int) -> str:
+    def _fields(self, name: str, fields: tuple[str, ...], value: object, depth: int) -> str:
         if not depth or not fields:
             return name
         return f"{name}({','.join([self._text(getattr(value, field), depth - 1) for field in fields])})"

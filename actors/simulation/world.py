@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from actors.model.parts import Part, found_at, path_of
 from actors.runtime.actor import PORT, Actor, Retry, Timer, content_of
-from actors.runtime.mailbox import Ref
+from actors.runtime.mailbox import Message, Ref
 from actors.simulation.dispatch import SeededQueue, SimulatedSystem
 from actors.simulation.parts import PartPort, SimulatedPort
 from actors.simulation.plan import HOUR_MS, Chance, Fault, FaultKind, Plan
@@ -74,7 +74,7 @@ class _Strike:
     def __init__(self, strike: Callable[[], None]) -> None:
         self._strike = strike
 
-    def submit(self, _: Any) -> None:
+    def submit(self, _: object) -> None:
         self._strike()
 
 
@@ -114,7 +114,7 @@ class World:
         self._armed_kill: Fault | None = None
         self._dying = self._setting_up = False
         self._error: Exception | None = None
-        self._poisoned: Any = None
+        self._poisoned: Message = None
         self._carried: list[Fault] = []
         self._touched: dict[tuple[str, Any], None] = {}
         self._tops: dict[str, Ref] = {}
@@ -132,13 +132,13 @@ class World:
         ref = self._tops[name] = self.system.spawn(actor, name)
         return ref
 
-    def tell(self, ref: Ref, message: Any) -> None:
+    def tell(self, ref: Ref, message: Message) -> None:
         """Tell an actor something. Of a process that is dead, nobody hears it."""
         if self.system is not None and self._lives(ref):
             with self.system.held_back():
                 self.system.tell(ref, message)
 
-    def carry(self, ref: Ref, message: Any) -> None:
+    def carry(self, ref: Ref, message: Message) -> None:
         """Tell an actor something through a network, which may by plan bring it twice, or behind what comes later."""
         if self._carried:
             fault = self._carried.pop(0)
@@ -312,7 +312,7 @@ class World:
             self.has_fired(fault, fault.target)
             self.kill(power=fault.target == POWER, down_ms=fault.size)
 
-    def _step(self, step: Callable[..., None], actor: Actor, message: Any, out: Any) -> None:
+    def _step(self, step: Callable[..., None], actor: Actor, message: Message, out: Any) -> None:
         """One step of an actor, with whatever the plan has for it."""
         if self._dying:
             raise Killed
@@ -391,7 +391,7 @@ class World:
             del self._armed[name]
         return fault
 
-    def _hit(self, fault: Fault, ref: Ref, message: Any) -> None:
+    def _hit(self, fault: Fault, ref: Ref, message: Message) -> None:
         self.has_fired(fault, self.trace.path(ref))
         if fault.kind in (HANG, SLOW):
             each = 0 if fault.kind == HANG else 1 + fault.size // 40
