@@ -25,6 +25,7 @@ DATA = {"json", "text", "nginx", "caddyfile", "ini", "toml", "dockerfile", "html
 TIMEOUT_SECONDS = 200
 
 BY_OTHER_TESTS = {
+    "add-a-part.md": "tests/voice/extensions/test_parts.py",
     "browser-stream.md": "tests/acceptance/test_browser_stream_page.py",
     "build-an-agent.md": "tests/acceptance/test_build_an_agent_page.py",
     "check-your-own-actors.md": "tests/acceptance/test_own_actors.py",

@@ -1,8 +1,14 @@
 """A part of a call that a host brings works in real calls: with audio, news, evidence, its result, and its failures."""
 
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import anyio
 import pytest
@@ -14,17 +20,57 @@ from agentos.core.communication.voice import AsyncVoiceService, VoiceEvent, Voic
 from agentos.core.communication.voice.settings import VoiceSettings
 from machines.session import SessionResult
 from tests.loops import ASYNCIO, TRIO, loops
-from tests.voice.extensions import shouting_part
-from tests.voice.extensions.shouting_part import LoudnessPort, Measure, ShoutingPart
 
 anyio_backend = loops(ASYNCIO, TRIO)
 MakeSettings = Callable[..., VoiceSettings]
 
+PAGE = (Path(__file__).parents[3] / "docs" / "add-a-part.md").read_text(encoding="utf-8")
+PROGRAMS = dict(re.findall(r"```python\n# (\S+\.py)\n(.*?)```", PAGE, re.DOTALL))
+
+
+def page_module(name: str) -> Any:
+    """A program of the page `add-a-part.md`, as a module."""
+    module = ModuleType(name)
+    exec(compile(PROGRAMS[f"{name}.py"], f"{name}.py", "exec"), vars(module))
+    return module
+
+
+SHOUTING = page_module("shouting")
+LoudnessPort, ShoutingPart = SHOUTING.LoudnessPort, SHOUTING.ShoutingPart
+
 QUIET, LOUD = b"\0\1" * 320, b"\0\x70" * 320  # a frame each
 
 
-def test_the_part_is_as_short_as_the_pages_say() -> None:
-    assert len(Path(shouting_part.__file__).read_text(encoding="utf-8").splitlines()) < 80
+def test_the_part_is_short() -> None:
+    assert sorted(PROGRAMS) == ["call_with_shouting.py", "check_shouting.py", "shouting.py"]
+    assert len(PROGRAMS["shouting.py"].splitlines()) < 80
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("call_with_shouting.py", r"^\{'shouting': \{'loud_ms': 1000\}\}$"),
+        ("check_shouting.py", r"(^\{.*\} [\d,]+ states every promise holds\n?){3}\Z"),
+    ],
+)
+def test_the_programs_of_the_page_run(program: str, said: str, tmp_path: Path) -> None:
+    for name, text in PROGRAMS.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, program],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "AGENTOS_VOICE_HOME": str(tmp_path / "home"),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        },
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(said, done.stdout, re.MULTILINE), done.stdout
 
 
 async def called(service: AsyncVoiceService, *frames: bytes) -> SessionResult:
@@ -77,7 +123,7 @@ class Stuck(LoudnessPort):
 
     held = threading.Event()
 
-    def work(self, work: Measure) -> None:
+    def work(self, work: Any) -> None:
         self.held.wait()
 
 
@@ -104,7 +150,7 @@ async def test_a_part_whose_port_is_stuck_holds_up_neither_callers_nor_the_end_b
 class Broken(LoudnessPort):
     """Fails at its first work of audio."""
 
-    def work(self, work: Measure) -> None:
+    def work(self, work: Any) -> None:
         if work.frames is not None:
             raise OSError("no microphone")
         super().work(work)
@@ -150,7 +196,7 @@ async def test_a_part_that_crashes_again_and_again_costs_no_call(make_settings: 
 
 
 class UnopenedPart(ShoutingPart):
-    def open_port(self, audio: CallAudio) -> LoudnessPort:
+    def open_port(self, audio: CallAudio) -> Any:
         raise OSError("no microphone")
 
 
