@@ -22,7 +22,6 @@ import soundfile
 
 from agentos.core.communication.voice import errors
 from agentos.core.communication.voice.cli import EXIT_CODES, app, main
-from agentos.core.communication.voice.cli.call import EngineName
 from agentos.core.communication.voice.cli.exits import exit_code
 from agentos.core.communication.voice.cli.sessions import StateName
 from agentos.core.communication.voice.errors import StoreError, VoiceError
@@ -30,7 +29,7 @@ from agentos.core.communication.voice.samples import SAMPLE, SAMPLE_TEXT
 from agentos.core.communication.voice.settings import VoiceSettings
 from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.time import monotonic_ms
-from machines.session import STTProvider, VoiceSessionState
+from machines.session import VoiceSessionState
 
 ROOT = Path(__file__).parents[3]
 COMMAND = [sys.executable, "-m", "agentos.core.communication.voice.cli"]
@@ -924,5 +923,4 @@ def test_every_error_has_an_exit_code_that_is_documented() -> None:
 
 
 def test_the_names_that_options_take_are_those_of_the_models() -> None:
-    assert set(get_args(EngineName)) == {provider.value for provider in STTProvider}
     assert get_args(StateName) == tuple(state.value for state in VoiceSessionState)
