@@ -98,6 +98,7 @@ def nginx(folder: Path, server_url: str) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_a_call_goes_through_nginx_by_tls(home: Path, tmp_path: Path) -> None:
     script, speech = tmp_path / "speak.py", tmp_path / "speech.wav"
     script.write_text(PROGRAMS["speak.py"])
