@@ -1,6 +1,6 @@
 """The pytest plugin of the simulator: `check_simulation` as an assertion and as a fixture.
 
-pytest imports this module in every run, so it imports the simulator only when it is used.
+pytest imports this module in every run, so this module imports the simulator only when a test uses it.
 """
 
 from collections.abc import Iterable
@@ -10,27 +10,27 @@ import pytest
 
 if TYPE_CHECKING:
     from actors.simulation.runner import Simulation
-    from actors.simulation.runs import Report
+    from actors.simulation.runs import SimulationReport
 
 SEEDS = 20
 
 
 class CheckSimulation(Protocol):
-    """What the fixture `check_simulation` gives; the function below tells what it does."""
+    """The type of the fixture `check_simulation`; see the function `check_simulation` below."""
 
     def __call__(
         self, simulation: "Simulation", *, seeds: "Iterable[int] | None" = None, hours: float = 24.0
-    ) -> "Report":
+    ) -> "SimulationReport":
         """Run `simulation`; raises `PromiseBroken` unless every promise holds in every seed."""
 
 
 def check_simulation(
     simulation: "Simulation", *, seeds: "Iterable[int] | None" = None, hours: float = 24.0
-) -> "Report":
-    """Run a simulation with each of `seeds` (twenty if nothing is said) for so many hours; their report when all held.
+) -> "SimulationReport":
+    """Run a simulation with each of `seeds` (twenty by default) for so many hours, and return the report if all promises held.
 
-    Else raises a `PromiseBroken`, an `AssertionError`, for the first seed that failed, made as small as it goes; and an
-    `AssertionError` when a kind of fault fired in too few of the seeds.
+    Else raises a `PromiseBroken`, an `AssertionError`, for the first seed that failed, with its shrunk plan. Also raises an
+    `AssertionError` if a kind of fault fired in too few of the seeds.
     """
     __tracebackhide__ = True
     from actors.simulation.runner import PromiseBroken  # noqa: PLC0415 - as the module says
@@ -50,10 +50,12 @@ def check_simulation(
 
 @pytest.fixture(name="check_simulation")
 def _check_simulation(pytestconfig: pytest.Config) -> CheckSimulation:
-    """The assertion `check_simulation(simulation, seeds=..., hours=...)`; `--simulation-seeds` goes before what a test says."""
+    """The assertion `check_simulation(simulation, seeds=..., hours=...)`; `--simulation-seeds` overrides a test's seeds."""
     given: int | None = pytestconfig.getoption("simulation_seeds")
 
-    def checked(simulation: "Simulation", *, seeds: "Iterable[int] | None" = None, hours: float = 24.0) -> "Report":
+    def checked(
+        simulation: "Simulation", *, seeds: "Iterable[int] | None" = None, hours: float = 24.0
+    ) -> "SimulationReport":
         __tracebackhide__ = True
         return check_simulation(simulation, seeds=seeds if given is None else range(given), hours=hours)
 

@@ -1,7 +1,7 @@
-"""The audio format a session speaks, and the 20 ms frame that everything is counted in.
+"""The audio format of a session, and the 20 ms frame in which all audio is counted.
 
-A chunk of any size is a piece of a byte stream; the frame is the unit of account. The rates are those that cut into whole
-20 ms frames, from telephone (8 kHz) to studio (48 kHz).
+A chunk of any size is a piece of a byte stream; the frame is the unit of account. Rates from telephone (8 kHz) to studio
+(48 kHz) are allowed if a 20 ms frame has a whole number of samples.
 """
 
 from enum import Enum
@@ -20,10 +20,11 @@ class AudioEncoding(str, Enum):
 
 
 class AudioFormat(BaseModel):
-    """What the bytes of a session mean: encoding, sample rate in Hz, interleaved channels.
+    """How a session's audio bytes are written: encoding, sample rate in Hz, interleaved channels.
 
     The default is 16 kHz mono signed 16-bit little-endian. Raises pydantic's `ValidationError`, a `ValueError`, for a rate
-    outside 8,000 to 48,000 Hz or one that has no whole 20 ms frame, for more than 8 channels, or an unknown encoding.
+    outside 8,000 to 48,000 Hz or without a whole number of samples in 20 ms, for more than 8 channels, or an unknown
+    encoding.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,12 +1,12 @@
-"""The carry-over: a chain of a version that had personal content in its records is made anew, once, without it.
+"""The carry-over: a chain whose records hold personal content, as older versions wrote them, is rewritten once without it.
 
-The first record of the new chain names the head of the older one, and a digest of all its hashes, which stay beside the new
-chain. Behind it come the records of the older chain in their order, each with its id, its content sealed (`sealing.py`). So:
+The first record of the new chain names the head of the older chain and a digest of all its hashes, which stay beside the new
+chain. Then come the older chain's records in their order, each with its id and with its content sealed (`sealing.py`). So:
 
-- a head that was noted before is one of the older chain, or it is not (`HeadState.BEFORE_CARRY_OVER`);
-- while its content is there, a record that was carried over is, to the letter, the one that the older chain had.
+- a walk can tell whether a head that was noted earlier belongs to the older chain (`HeadState.BEFORE_CARRY_OVER`);
+- while its content is there, a carried-over record can be compared, to the letter, with the one in the older chain.
 
-An older chain that was broken is carried over with all its records, and the new one says for ever that it was.
+A broken older chain is carried over with all its records; the first record says for ever that it was broken.
 """
 
 import hashlib
@@ -20,14 +20,15 @@ from machines.evidence import ChainRow, EvidenceRecord, canonical_json, link, re
 from machines.heads import Head
 from machines.operations import CHAIN_CARRIED_OVER, RECORD_UNREADABLE
 
-REQUEST: Final = "chain"  # the request id of the first record: it belongs to no session
+REQUEST: Final = "chain"  # the request id of the first record, which belongs to no session
 
 
 class CarriedOver(NamedTuple):
-    """What the first record of a chain says of the older one that it was made from.
+    """The older chain, as the first record of the new chain describes it.
 
-    That had `records`, of which the first `held` ones did; its last one stood at `place` and had the hash `head`. `hashes` is
-    the SHA-256 of all its hashes, each with a newline behind it. `fault` and `at_seq` are what its verification found.
+    The older chain had `records` records; the links of the first `held` were sound. Its last record stood at `place` and had
+    the hash `head`. `hashes` is the SHA-256 of all its hashes, each followed by a newline. `fault` and `at_seq` are the first
+    fault that its verification found, and the place of it.
     """
 
     records: int
@@ -53,13 +54,13 @@ class CarriedOver(NamedTuple):
 
 
 class Hashes:
-    """The digest of the hashes of a chain, as it grows."""
+    """The running digest of a chain's hashes."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
     def add(self, own: str) -> None:
-        """Take the hash of the next link."""
+        """Add the hash of the next link."""
         self._digest.update(f"{own}\n".encode())
 
     @property
@@ -69,9 +70,9 @@ class Hashes:
 
 
 def carried_over(record: dict[str, Any]) -> CarriedOver | None:
-    """What the first record of a chain says of an older one; None when it says nothing of one.
+    """The older chain that a chain's first record describes; None if it describes none.
 
-    Raises `ValueError` when what it says can't be read.
+    Raises `ValueError` if the description can't be read.
     """
     if record.get("operation") != CHAIN_CARRIED_OVER:
         return None
@@ -86,7 +87,7 @@ def carried_over(record: dict[str, Any]) -> CarriedOver | None:
 
 
 def carried(row: ChainRow, at: datetime) -> dict[str, Any]:
-    """The record of a link of the older chain, still to be sealed; for one that can't be read a record that has its text."""
+    """The record of an older link, still to be sealed; if the record can't be read, a record that quotes its text."""
     try:
         record = json.loads(row.record)
         canonical_json(record).encode()
@@ -110,9 +111,9 @@ def carried(row: ChainRow, at: datetime) -> dict[str, Any]:
 
 
 class OldChain:
-    """The hashes of the older chain, walked along with the records that were carried over from it.
+    """The older chain's hashes, walked together with the records that were carried over from it.
 
-    `heads` are those that are asked for.
+    `heads` are noted heads to look for among the hashes.
     """
 
     def __init__(self, links: Iterable[Head], heads: Collection[Head]) -> None:
@@ -124,7 +125,7 @@ class OldChain:
         self._hashes = Hashes()
 
     def step(self, was: str | None, carried: CarriedOver) -> str | None:
-        """Take the next link; what is wrong with it. `was` is the text that the record had, None when that is not known."""
+        """Check the next link and return its fault, or None. `was` is the record's text in the older chain, None if unknown."""
         before = self._last.hash
         if not self._take():
             return "its hash from before the carry-over is not there"
@@ -133,7 +134,7 @@ class OldChain:
         return None
 
     def fault(self, carried: CarriedOver) -> str | None:
-        """What is wrong with the whole, once all records were walked."""
+        """The fault of the older chain as a whole, or None; to be asked after the walk."""
         if self._take() or self._last != (carried.place, carried.head) or self._hashes.text != carried.hashes:
             return "the hashes from before the carry-over are not those that it names"
         if carried.fault is not None:
@@ -141,7 +142,7 @@ class OldChain:
         return None
 
     def has(self, head: Head) -> bool:
-        """Whether a head that is asked for is one of the older chain."""
+        """Whether a head, one of `heads`, was a head of the older chain."""
         while self._take():
             pass
         return head in self._found

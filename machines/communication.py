@@ -9,7 +9,7 @@ from machines.frozen import FrozenDict, frozen
 
 
 class ConnectorType(str, Enum):
-    """The kind of connector an operation went through; voice is `CUSTOM`."""
+    """The kind of connector that carried an operation; voice is `CUSTOM`."""
 
     WEB_SEARCH = "web_search"
     WEB_FETCH = "web_fetch"
@@ -20,7 +20,7 @@ class ConnectorType(str, Enum):
 
 
 class RequestStatus(str, Enum):
-    """Where a request stands."""
+    """The status of a request."""
 
     PENDING = "pending"
     APPROVED = "approved"
@@ -63,9 +63,9 @@ class RiskLevel(str, Enum):
 
 
 class PolicyVerdict(BaseModel):
-    """What the policy said of a request, and why.
+    """The policy's answer to a request, and the reason for it.
 
-    `status` is APPROVED or the kind of refusal, `reason_code` is for programs, `hint` says to a person what would help.
+    `status` is APPROVED or the kind of refusal, `reason_code` is for programs, `hint` tells a person what would help.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

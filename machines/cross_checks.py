@@ -1,7 +1,7 @@
-"""What is stored twice, held against each other: a session, its records in the chain, and what its listeners were told.
+"""Cross-checks of facts that are stored twice: in the session, in its records in the chain, and in its events.
 
-A chain that holds shows that its records stand as they were written. It does not show that the session beside it, or its
-events, still say what the records say. Every disagreement is a `Mismatch`. Values come as they were read from JSON.
+A sound chain proves its records. It does not prove that the session stored beside it, or its events, agree with the records.
+Every disagreement is a `Mismatch`. Values are compared as they were read from JSON.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ TOLD_OF_AN_END: Final = (_END, _TRANSCRIPT, _UTTERANCE)
 
 
 class Mismatch(NamedTuple):
-    """Two things that are stored and disagree: `kind` for programs, the session or folder that it is about, and what it is."""
+    """Two stored facts that disagree: a `kind` for programs, the session or folder concerned, and a sentence."""
 
     kind: str
     about: str
@@ -37,16 +37,15 @@ class Mismatch(NamedTuple):
 
 
 class Disagreements(NamedTuple):
-    """The `first` of what disagrees, and how many there are in all."""
+    """The `first` mismatches, and how many there are in all."""
 
     first: tuple[Mismatch, ...]
     total: int
 
 
-class Stored(NamedTuple):
-    """What is stored of one session: `session` as it then was, None if it is not there; its records in the chain's order, with
-    their contents in their places; its events of the kinds `TOLD_OF_AN_END`; and what became of its `recording` since its end,
-    None where nothing did."""
+class StoredSession(NamedTuple):
+    """Everything stored of one session: the `session` itself, None if it is missing; its records in the chain's order,
+    unsealed; its events of the kinds `TOLD_OF_AN_END`; and its row of `recordings`, None if it has none."""
 
     session: Mapping[str, Any] | None
     records: Sequence[Mapping[str, Any]]
@@ -54,10 +53,10 @@ class Stored(NamedTuple):
     recording: Mapping[str, Any] | None = None
 
 
-def mismatches(about: str, stored: Stored, *, spilled: bool) -> Iterator[Mismatch]:
-    """What disagrees of the request or session `about`.
+def mismatches(about: str, stored: StoredSession, *, spilled: bool) -> Iterator[Mismatch]:
+    """The mismatches of the request or session `about`.
 
-    With `spilled` final records may wait elsewhere to come into the chain, so that an end may have been told before.
+    `spilled` says that final records may still wait in spill files: then events may tell of an end without one.
     """
     records = [record for record in stored.records if record["operation"] in OF_A_SESSION]
     final = next((record for record in records if str(record["id"]).endswith(f"-{FINAL}")), None)
@@ -90,7 +89,7 @@ def _of_the_session(
     elif final is not None and state != _STOPPED:
         yield "state-differs", f"it has a final record, and is stored as {state}"
     if any(UNWRITABLE in _said(record) for record in records):
-        return  # the others were written without what could not be
+        return  # the session and its events were written without the unwritable part too
     said = [_said(record).get("state") for record in records]
     furthest = max((_STATES.index(one) for one in said if one in _STATES), default=None)
     if final is None and state != _STOPPED and furthest is not None and state != _STATES[furthest]:
@@ -114,13 +113,13 @@ def _of_the_result(said: object, kept: object) -> _Found:
 
 
 def _of_the_order(records: Sequence[Mapping[str, Any]]) -> _Found:
-    """Records of one session have its secret in their ids, and numbers that grow; the final one is the last."""
+    """A session's records must have its secret in their ids, and growing numbers; the final record must be the last."""
     number, secret = 0, None
     for at, record in enumerate(records):
         if secret is not None and secret_of(record["id"]) != secret:
             yield "record-foreign", f"its record {record['id']} has the id of another session's"
         secret = secret_of(record["id"]) if secret is None else secret
-        if str(record["id"]).endswith(f"-{FINAL}"):  # written without its actors it has no number
+        if str(record["id"]).endswith(f"-{FINAL}"):  # a final record that was written without the actors has no number
             if at + 1 < len(records):
                 yield "record-behind-final", f"its record {records[at + 1]['id']} stands behind its final one"
             continue
@@ -130,12 +129,12 @@ def _of_the_order(records: Sequence[Mapping[str, Any]]) -> _Found:
         number = own if isinstance(own, int) else number
 
 
-def _of_the_events(stored: Stored, final: Mapping[str, Any] | None, *, spilled: bool) -> _Found:
+def _of_the_events(stored: StoredSession, final: Mapping[str, Any] | None, *, spilled: bool) -> _Found:
     if stored.session is None and stored.events:
         yield "events-of-nobody", "it has events, and is not stored"
         return
     result = None if final is None else _said(final).get("result")
-    heard_upto = 0  # in the transcript: it has every utterance that was told, one behind the other
+    heard_upto = 0  # position in the transcript, which must have every told utterance in order
     for event in stored.events:
         if final is None:
             if not spilled and event.get("event_type") != _UTTERANCE:
@@ -159,8 +158,8 @@ def _of_the_events(stored: Stored, final: Mapping[str, Any] | None, *, spilled: 
             yield "event-differs", f"an event tells of another {member} than its final record"
 
 
-def _of_the_recording(stored: Stored) -> _Found:
-    """Only where it is and whether it is ready may change of a recording behind its session's end."""
+def _of_the_recording(stored: StoredSession) -> _Found:
+    """After its session's end a recording may only change its place and its state."""
     result = None if stored.session is None else stored.session.get("result")
     ended = result.get("recording") if isinstance(result, Mapping) else None
     became = stored.recording

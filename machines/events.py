@@ -1,4 +1,4 @@
-"""What a session tells those who listen: one `VoiceEvent` for each thing worth knowing, in order."""
+"""The events that a session tells its listeners, in order."""
 
 from enum import Enum
 from typing import Any
@@ -11,10 +11,11 @@ from machines.frozen import frozen
 class VoiceEventType(str, Enum):
     """The kinds of event.
 
-    SESSION_STARTED and SESSION_STOPPED frame a session; STATE_CHANGED tells each move between them. AUDIO_RECEIVED sums up
-    audio since the last one, with its level. STT_PARTIAL is a preview that may change, STT_FINAL a finished utterance,
-    TRANSCRIPT_READY the whole transcript, once, before SESSION_STOPPED. ERROR is a part that failed or audio that was lost;
-    STT_FALLBACK says that another engine runs than the one asked for. PART_REPORTED is what a further part of the call found.
+    SESSION_STARTED and SESSION_STOPPED frame a session; STATE_CHANGED tells each move between them. AUDIO_RECEIVED sums up the
+    audio since the AUDIO_RECEIVED before, with its level. STT_PARTIAL is a preview that may change, STT_FINAL a finished
+    utterance, TRANSCRIPT_READY the whole transcript, once, before SESSION_STOPPED. ERROR tells of a failed part or of lost
+    audio; STT_FALLBACK says that another engine runs than the requested one. PART_REPORTED is what a further part of the call
+    found.
     """
 
     SESSION_STARTED = "session_started"
@@ -32,8 +33,8 @@ class VoiceEventType(str, Enum):
 class VoiceEvent(BaseModel):
     """A frozen record of something that happened in a session.
 
-    `timestamp_ms` is epoch milliseconds; `number` counts the session's events from 1, so that a listener can go on from
-    the last one it saw.
+    `timestamp_ms` is epoch milliseconds; `number` counts the session's events from 1, so that a listener can go on behind
+    the last event that it saw.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,12 +1,12 @@
-"""Evidence: one record an operation, chained by SHA-256 so that an outsider can verify it.
+"""Evidence: one record for each operation, chained by SHA-256 so that an outsider can verify the chain.
 
 A record is written as canonical JSON (sorted keys, no spaces, UTF-8, no NaN), and
 
     hash(n) = SHA-256(hash(n-1) as lower-case hex, a newline, the canonical JSON of record n)
 
 with sixty-four zeros before the first. Changing, inserting or removing a record anywhere but at the very end breaks every
-link behind it. That the end itself was not cut off, and that the whole was not made anew, needs a head that was noted elsewhere
-(`heads.py`). How a chain is walked is `verification.py`; what of a record is in the chain at all is `sealing.py`.
+link behind it. Only a head that was noted elsewhere shows that the end was not cut off and the chain not rewritten
+(`heads.py`). `verification.py` walks a chain; `sealing.py` says which parts of a record the chain holds.
 """
 
 import hashlib
@@ -22,9 +22,9 @@ FINAL = "final"  # in the place of a number, in the id of a session's last recor
 
 
 def record_id(secret: str, number: int | None) -> str:
-    """The id of a session's record `number`, or of its final one (None): the same for the same record, so it is stored once.
+    """The id of a session's record `number`, or of its final record (None).
 
-    `secret` is what the ids of one session have in common.
+    The same record always has the same id, so it is stored once. All ids of a session share its `secret`.
     """
     return f"ev-{secret}-{FINAL if number is None else number}"
 
@@ -37,9 +37,9 @@ def secret_of(known_id: str) -> str | None:
 
 
 class EvidenceRecord(BaseModel):
-    """What was asked, what came of it, and under which verdict.
+    """One operation: its request, its outcome and the policy's verdict.
 
-    `request_id` is the session; `metadata` carries at least `audit_trace_id` and `risk_tier`. `created_at` is aware UTC.
+    `request_id` is the session's id; `metadata` has at least `audit_trace_id` and `risk_tier`. `created_at` is aware UTC.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants", cache_strings="keys")
@@ -56,7 +56,7 @@ class EvidenceRecord(BaseModel):
 
 
 class ChainRow(NamedTuple):
-    """One stored link: its place from 1, the id and session columns, the record as it is stored, and both hashes."""
+    """One stored link: its place, counted from 1, the columns for id and session, the record's text, and both hashes."""
 
     seq: int
     id: str
@@ -67,7 +67,7 @@ class ChainRow(NamedTuple):
 
 
 def canonical_json(value: EvidenceRecord | dict[str, Any]) -> str:
-    """The one text that a record has. Raises `ValueError` for NaN or infinity, `TypeError` for what JSON can't say."""
+    """The record's only valid text. Raises `ValueError` for NaN or infinity, `TypeError` for values that JSON can't hold."""
     plain = value.model_dump(mode="json") if isinstance(value, EvidenceRecord) else value
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 

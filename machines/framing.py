@@ -1,9 +1,9 @@
-"""Frames: how records stand one behind the other in a file that a crash may tear.
+"""Frames: the layout of records in a file whose end a crash may tear.
 
     frame   4 bytes length (above 0), 4 bytes CRC-32 of generation and payload, payload; big-endian
 
-A file is read up to its first frame that is not whole, since what a crash tore was never acknowledged. Frames of another
-generation are not whole either: counting it up forgets a file's frames at once.
+A reader stops at the first frame that is not whole: a torn record was never acknowledged. Frames of another generation count
+as not whole, so raising the generation forgets all frames of a file at once.
 """
 
 import struct
@@ -20,9 +20,9 @@ def framed(payload: bytes, generation: int) -> bytes:
 
 
 def whole_frames(read: Callable[[int, int], bytes], at: int, size: int, generation: int) -> Iterator[tuple[bytes, int]]:
-    """The payloads of the whole frames from `at` on, each with where its frame ends.
+    """The payloads of the whole frames from `at` on, each with the position behind its frame.
 
-    `read(n, at)` gives `n` bytes of the file, fewer at its end; `size` is how long it is.
+    `read(n, at)` reads `n` bytes of the file, fewer at its end; `size` is the file's length in bytes.
     """
     while len(head := read(FRAME.size, at)) == FRAME.size:
         length, crc = FRAME.unpack(head)

@@ -34,7 +34,7 @@ class FrozenDict(dict[str, V]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """How pydantic reads it: as a plain dict, frozen afterwards."""
+        """Have pydantic validate a plain dict, and freeze it afterwards."""
         (of,) = get_args(source) or (Any,)
         return core_schema.no_info_after_validator_function(frozen, handler.generate_schema(dict[str, of]))  # type: ignore[valid-type]
 
@@ -51,8 +51,8 @@ def frozen(value: Any) -> Any:
 class FrozenMap(Generic[K, V]):
     """An immutable map whose `with_item` and `without` cost a copy of one shard, not of the whole.
 
-    It is for actor state that grows with the number of sessions: a plain dict would be changed in place by a step that
-    then fails, and copying it whole costs 50 us at 10,000 entries.
+    For actor state that grows with the number of sessions. A step that fails would leave its changes in a plain dict, and
+    copying a whole dict costs 50 us at 10,000 entries.
     """
 
     __slots__ = ("_length", "_shards")

@@ -1,7 +1,7 @@
-"""Heads: where a chain ended when somebody looked. Who noted one can tell later whether the chain still goes on from there.
+"""Heads: the last link of a chain at one moment. A noted head shows later whether the chain still goes on from there.
 
-A head is written as `PLACE:HASH`, the number of the record and its hash in the chain; `0:` and sixty-four zeros are the head of
-a chain without records. A head covers every record up to its place, so that the newest one is the one to keep.
+A head is written as `PLACE:HASH`, the number of the last record and its hash; `0:` and sixty-four zeros are the head of a
+chain without records. A head covers every record up to its place, so keep the newest head.
 """
 
 import re
@@ -18,19 +18,19 @@ _TORN: Final = re.compile("[0-9]{1,19}(:[0-9a-f]{0,63})?")
 
 
 class Head(NamedTuple):
-    """Where a chain ends: how many links it has, and the hash of the last one."""
+    """The end of a chain: how many links it has, and the hash of the last one."""
 
     seq: int = 0
     hash: str = GENESIS
 
     @property
     def text(self) -> str:
-        """The head as it is noted."""
+        """The head as `PLACE:HASH`."""
         return f"{self.seq}:{self.hash}"
 
 
 class HeadState(str, Enum):
-    """What became of a noted head."""
+    """How a noted head stands to the chain now."""
 
     HOLDS = "holds"
     CUT = "cut"
@@ -40,7 +40,7 @@ class HeadState(str, Enum):
 
     @property
     def meaning(self) -> str:
-        """What it means, in words."""
+        """The state in words."""
         return _MEANINGS[self]
 
 
@@ -54,7 +54,7 @@ _MEANINGS: Final = {
 
 
 class HeadCheck(NamedTuple):
-    """A noted head, and what became of it."""
+    """A noted head, and how it stands to the chain now."""
 
     head: Head
     state: HeadState
@@ -70,12 +70,12 @@ def read_head(text: str) -> Head:
 
 
 def is_torn(line: str) -> bool:
-    """Whether a line may be the beginning of a head, of which a crash or a full disk took the rest. It says nothing."""
+    """Whether a line may be the beginning of a head whose rest a crash or a full disk cut off; readers skip such a line."""
     return _TORN.fullmatch(line) is not None
 
 
 def read_heads(lines: Iterable[str]) -> Iterator[Head | str]:
-    """For each line its head, or the line itself when it is none. Empty lines, and those that begin with `#`, say nothing."""
+    """The head in each line, or the line itself if it holds no head. Skips empty lines and lines that begin with `#`."""
     for line in lines:
         text = line.strip()
         if text and not text.startswith("#"):

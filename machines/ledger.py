@@ -1,8 +1,8 @@
-"""The ledger: which records become links of the evidence chain, and what each link is. Every store of evidence decides by it.
+"""The ledger: the rules by which every store of evidence decides which records become links of the chain.
 
-- A record's id says which it is: one that is stored already is not stored again, so that sending it twice is harmless.
-- The final record of a session is the last: what comes for it later is not stored.
-- The order of the links is the order in which the records came.
+- A record whose id is stored already is not stored again, so sending a record twice is harmless.
+- The final record of a session is its last: later records of the session are not stored.
+- Records become links in the order in which they came.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from machines.heads import Head
 
 
 class Written(NamedTuple):
-    """A record as it is to be stored: its id, its session, and its canonical JSON."""
+    """A record ready to be stored: its id, its session, and its canonical JSON."""
 
     id: str
     request_id: str
@@ -21,16 +21,16 @@ class Written(NamedTuple):
 
 
 def deciding_ids(of: str) -> tuple[str, ...]:
-    """The ids that, once they are stored, keep the record with the id `of` out: its own, and its session's final one."""
+    """The ids that keep the record with id `of` out once they are stored: its own, and that of its session's final record."""
     secret = secret_of(of)
     final = None if secret is None else record_id(secret, None)
     return (of,) if final in {None, of} else (of, final or "")
 
 
 def links(records: Iterable[Written], known: Iterable[str], head: Head) -> Iterator[ChainRow | None]:
-    """For each record in order its link behind `head`, or None for one that is not to be stored.
+    """For each record in order, its link behind `head`, or None if the record is not to be stored.
 
-    `known` are those of the records' deciding ids that are stored.
+    `known` are the stored ones among the records' deciding ids.
     """
     stored = set(known)
     seq, previous = head

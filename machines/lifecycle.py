@@ -1,9 +1,9 @@
-"""How a state machine is declared, checked and fired.
+"""State machines: declared as data, checked when they are built, and fired.
 
 A machine is data: its states, its moves and its final state. `Lifecycle` builds one `transitions.Machine` from that data,
 shared by every model, with no automatic transitions (they would legalise every jump) and no registered models (each would
-cost 5 KB and a linear scan). A move is fired on a throw-away carrier with one slot, so that the machine that ships is the
-`transitions` one and a session keeps nothing but its state.
+cost 5 KB and a linear scan). `Lifecycle` fires a move on a throw-away carrier with one slot. So the product runs the
+`transitions` machine itself, and a session keeps nothing but its state.
 
 At construction the machine is linted: every state can be reached from the initial one, no state but a final one is a trap,
 and no move leaves a final state. `transitions` itself would only notice when such a move is fired.
@@ -28,13 +28,13 @@ class Move(NamedTuple, Generic[S]):
 
 
 class LifecycleError(Exception):
-    """A machine's declaration is wrong; raised when the machine is built, which is at import."""
+    """A machine's declaration is wrong; raised when the machine is built, at import."""
 
 
 class IllegalMove(ValueError):
     """A trigger was fired in a state that has no such move. Nothing was changed.
 
-    `machine`, `state` and `trigger` name the attempt; `legal` lists the triggers that the state does have.
+    `machine`, `state` and `trigger` name the attempt; `legal` lists the triggers of that state.
     """
 
     def __init__(self, machine: str, state: str, trigger: str, legal: tuple[str, ...]) -> None:
@@ -46,7 +46,7 @@ class IllegalMove(ValueError):
 
 
 class _Carrier:
-    """What a move is fired on: it holds a state for the length of one call."""
+    """The model on which a move is fired: it holds a state during one call."""
 
     __slots__ = ("state",)
 
@@ -59,7 +59,7 @@ class Lifecycle(Generic[S]):
 
     `machine` is the `transitions.Machine`; `table` is `{(state, trigger): state}`, compiled from it. Both are read-only by
     convention; `fire` is the only way to move. `deadlines` names, for a state that must not last, the trigger that its
-    deadline fires: whoever runs the machine arms a timer on entering that state.
+    deadline fires: the program that runs the machine arms a timer on entering that state.
 
     Raises `LifecycleError` if a state is unreachable, a trap, or a final state can be left.
     """
@@ -108,11 +108,11 @@ class Lifecycle(Generic[S]):
         self.table: Mapping[tuple[S, str], S] = MappingProxyType(self._compiled())
 
     def fire(self, state: S, trigger: str) -> S:
-        """The state that `trigger` leads to from `state`, as the shipped `transitions` machine has it.
+        """The state to which `trigger` leads from `state`, by the shipped `transitions` machine.
 
-        Each move is fired on the machine once and its answer remembered: it has neither callbacks nor conditions, so the
-        answer can't change, and a move of a machine costs eight times as much as all else in a step. Raises
-        `IllegalMove` when there is no such move.
+        Each move is fired on the machine once, and its answer remembered: the machine has neither callbacks nor conditions,
+        so the answer can't change, and a move of the machine costs eight times as much as all else in a step. Raises
+        `IllegalMove` if the state has no such move.
         """
         dest = self._fired.get((state, trigger))
         if dest is not None:
@@ -128,7 +128,7 @@ class Lifecycle(Generic[S]):
         return dest
 
     def legal(self, state: S) -> tuple[str, ...]:
-        """The triggers that `state` has, in the order of the declaration."""
+        """The triggers of `state`, in the order of the declaration."""
         return tuple(move.trigger for move in self.moves if move.source == state)
 
     def _compiled(self) -> dict[tuple[S, str], S]:

@@ -1,8 +1,7 @@
 """Frames of a call that were lost for good, as runs in the order of their numbers.
 
-Whoever sends a call is told of them, so that it never takes for kept what is not there. They are few, or one long run: frames
-that are lost one behind the other for one reason are one run. When the runs are too many even so, nothing is known any more of
-the frames from there on.
+The sender of the call is told of them, so that it never takes lost frames for stored. Adjacent frames that are lost for one
+reason make one run, so there are few runs. If there are too many runs even so, the frames from there on count as unknown.
 """
 
 from bisect import bisect_right, insort
@@ -20,7 +19,7 @@ Reason = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
 class Lost(NamedTuple):
-    """So many `frames` from `first` on, and why they are lost."""
+    """A run of `frames` lost frames from `first` on, and the reason."""
 
     first: FrameNumber
     frames: Count
@@ -28,13 +27,13 @@ class Lost(NamedTuple):
 
     @property
     def upto(self) -> int:
-        """The frame behind them."""
+        """The frame behind the run."""
         return self.first + self.frames
 
 
 class Losses:
-    """The runs of one call, in order. One thread adds, any may read. Of frames from `known_below` on nothing is known, since
-    there were too many runs."""
+    """The runs of one call, in order. One thread adds, any thread may read. Losses from frame `known_below` on are unknown,
+    because there were too many runs."""
 
     __slots__ = ("_runs", "known_below")
 
@@ -43,7 +42,7 @@ class Losses:
         self.known_below = MAX_FRAME
 
     def add(self, first: int, count: int, reason: str) -> None:
-        """Frames are lost, none of which was before."""
+        """Add `count` frames from `first` on, none of which was added before."""
         last = self._runs[-1] if self._runs else None
         if last is not None and last.upto == first and last.reason == reason:
             self._runs[-1] = Lost(last.first, last.frames + count, reason)
@@ -53,7 +52,7 @@ class Losses:
             self.known_below = min(self.known_below, first)
 
     def between(self, known: int, below: int) -> tuple[Lost, ...]:
-        """What was lost of the frames from `known` on and below `below`."""
+        """The losses among the frames from `known` on and below `below`."""
         runs = self._runs
         if not runs or runs[-1].upto <= known:
             return ()
@@ -62,7 +61,7 @@ class Losses:
 
 
 def clipped(runs: Sequence[Lost], known: int, below: int = MAX_FRAME) -> tuple[Lost, ...]:
-    """The part of these runs that lies from `known` on and below `below`."""
+    """These runs, cut to the frames from `known` on and below `below`."""
     return tuple(
         [
             Lost(first, upto - first, run.reason)

@@ -1,4 +1,4 @@
-"""The operations of evidence records: what each record says happened, with its meaning.
+"""The operations of evidence records, each with its meaning.
 
 Records that a host adds with `EvidenceLogger`, and refusals at the server's door, have operations of their own.
 """

@@ -4,7 +4,7 @@
     + 1 each    sensitive_data, international_call, recording_enabled
     at least    requires_data_access makes it HIGH
 
-HIGH and above need an admin token. The token itself never comes here: whoever calls has checked it and says so.
+HIGH and above need an admin token. The token itself never comes here: the caller has checked it and passes the result.
 """
 
 from collections.abc import Mapping
@@ -29,10 +29,10 @@ _SWITCHES = (True, False, "true", "false", "yes", "no", "on", "off")
 
 
 def mistaken_flags(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The keys that mean nothing here, yet look like a risk flag that was meant, each with the flag's right name.
+    """The unknown keys that look like a misspelt risk flag, each with the flag's right name.
 
-    Such a key holds something that switches on or off, and its name is a flag's misspelt (`recording_enabld`) or has a flag's
-    stem in it (`record`, `isSensitive`).
+    Such a key has a value that switches something on or off, and its name is close to a flag's (`recording_enabld`) or
+    contains a flag's stem (`record`, `isSensitive`).
     """
     found: dict[str, str] = {}
     for key, value in metadata.items():
@@ -70,7 +70,7 @@ class VoicePolicy:
 
         `admin_token_valid` is None when no token was given.
 
-        The verdict's metadata has `risk_level`, the `factors` that led to it, and whether a token was required and valid.
+        The verdict's metadata has `risk_level`, the `factors` behind it, and whether a token was required and valid.
         Raises `ValueError`, naming the field, for parameters that are not valid.
         """
         valid, problem = self.validate_session_params(project_id, provider, stt_provider, metadata)
@@ -131,7 +131,7 @@ def _verdict(
     required: bool,  # noqa: FBT001 - a key of the cache
     token_valid: bool | None,  # noqa: FBT001
 ) -> PolicyVerdict:
-    """The verdict on every request of this kind; there are some hundred kinds, and thousands of sessions of each."""
+    """The verdict on every request of this kind. Cached: there are some hundred kinds, with thousands of sessions each."""
     facts = {
         "risk_level": tier.value,
         "factors": factors,

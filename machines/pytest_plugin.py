@@ -1,7 +1,7 @@
 """The pytest plugin: `check_model` as an assertion and as a fixture, its options, and the coverage of the models of a run.
 
-pytest imports this module in every run, also in those that check nothing, and before anything measures coverage. So it
-imports the checker only when it is used.
+pytest imports this module in every run, also in runs that check nothing, and before coverage is measured. So this module
+imports the checker only when a test uses it.
 """
 
 from collections.abc import Generator, Iterable
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 WORKER_ROWS = "agentos_voice_model_coverage"
 
-_runs: "list[_Run]" = []  # the last one is under way; a test of a plugin has a run in a run
+_runs: "list[_PytestRun]" = []  # the last one is the current run; a test of a plugin runs pytest within pytest
 
 
 class CheckModel(Protocol):
-    """What the fixture `check_model` gives; `check_model` below tells what it does."""
+    """The type of the fixture `check_model`; see the function `check_model` below."""
 
     def __call__(
         self, model: "Model[Any, Any]", *, expression: str = "", imports: Iterable[str] = (), **options: Any
@@ -29,8 +29,8 @@ class CheckModel(Protocol):
         """Check `model`; raises an `AssertionError` unless every property holds."""
 
 
-class _Run:
-    """What one run of pytest was asked for, and what its models have covered."""
+class _PytestRun:
+    """The options of one pytest run, and the coverage of its models."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -50,7 +50,7 @@ class _Run:
         self._taken: dict[str, int] = {}
 
     def folder(self, base: "Folder | None") -> "Folder | None":
-        """Where the model that is checked now writes: a folder of its own below the one of the run, or below `base`."""
+        """The output folder of the model that is checked now: a folder of its own below the run's folder, or below `base`."""
         from machines.checker.text import slug  # noqa: PLC0415 - as the module says
 
         root = self.output or base
@@ -61,14 +61,14 @@ class _Run:
         return root / (name if self._taken[name] == 1 else f"{name}_{self._taken[name]}")
 
     def cover(self, model: "Model[Any, Any]") -> None:
-        """Note what was seen of `model`."""
+        """Add the coverage of `model`."""
         from machines.checker.coverage import Coverage  # noqa: PLC0415 - as the module says
 
         self.coverage = self.coverage or Coverage()
         self.coverage.add_model(model)
 
     def take(self, rows: "Iterable[Iterable[Any]]") -> None:
-        """Note what was seen in another process."""
+        """Add the coverage from another process."""
         from machines.checker.coverage import Coverage, CoverageRow  # noqa: PLC0415 - as the module says
 
         self.coverage = self.coverage or Coverage()
@@ -76,12 +76,12 @@ class _Run:
 
     @property
     def rows(self) -> "tuple[CoverageRow, ...]":
-        """What the models have covered."""
+        """The coverage of the models so far."""
         return self.coverage.rows if self.coverage else ()
 
     @property
     def shortfall(self) -> str:
-        """Why the run fails for its coverage; empty if it does not."""
+        """Why the coverage fails the run; empty if it does not."""
         if self.at_least is None:
             return ""
         if self.coverage is None or not self.coverage.rows:
@@ -94,12 +94,12 @@ class _Run:
 def check_model(
     model: "Model[Any, Any]", *, expression: str = "", imports: Iterable[str] = (), **options: Any
 ) -> "Report":
-    """Check `model` with `options` (those of `machines.checker.checking`) and return the report when every property holds.
+    """Check `model` with `options` (those of `machines.checker.checking`) and return the report if every property holds.
 
-    Else raises an `AssertionError` whose text is the first counterexample as Markdown; also when something is not decided.
-    `--model-max-states` and `--model-seed` go before the options here. With `--model-output DIR` a failure writes there what it
-    found: Markdown, JSON, and a regression test. The test makes the model again by `expression` with `imports`, which are not
-    needed for a class without arguments.
+    Else, also if a property is undecided, raises an `AssertionError` whose text is the first counterexample as Markdown.
+    `--model-max-states` and `--model-seed` override the options. With `--model-output DIR` a failure writes the
+    counterexample into DIR as Markdown, JSON and a regression test. That test makes the model again from `expression` with
+    `imports`; a class without arguments needs neither.
     """
     __tracebackhide__ = True
     return _checked(model, None, expression, imports, options)
@@ -153,26 +153,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A run begins."""
-    _runs.append(_Run(config))
+    """Begin to collect for a pytest run."""
+    _runs.append(_PytestRun(config))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """A run is over; one that another plugin refused never began here."""
+    """Drop a pytest run that is over; a run that another plugin refused was never begun here."""
     if _runs and _runs[-1].config is config:
         _runs.pop()
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Know which test asks."""
+    """Note which test runs now, for the name of its output folder."""
     _runs[-1].test = item.nodeid
     return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A worker of pytest-xdist has ended: what its models have covered belongs to the whole run."""
+    """Add the coverage of a pytest-xdist worker that has ended to that of the whole run."""
     rows = getattr(node, "workeroutput", {}).get(WORKER_ROWS, ())
     if rows:
         _runs[-1].take(rows)
@@ -180,7 +180,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail a run that passed when its models cover too little; a worker of pytest-xdist tells the run what they cover."""
+    """Fail a passing run whose models cover too little; in a worker of pytest-xdist, send the coverage to the main process."""
     told: dict[str, object] | None = getattr(session.config, "workeroutput", None)
     if told is not None:
         told[WORKER_ROWS] = [tuple(row) for row in _runs[-1].rows]
@@ -191,7 +191,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Show what the models have covered."""
+    """Show the coverage of the models."""
     run = _runs[-1]
     lines = run.coverage.table() if run.coverage else []
     if lines or (run.shortfall and not terminalreporter.config.option.collectonly):

@@ -1,7 +1,7 @@
-"""Why audio was lost, or not transcribed: each reason that an account, an event or a stream gives, with its meaning.
+"""The reasons why audio was lost or not transcribed, each with its meaning, as accounts, events and streams give them.
 
-A frame that was accepted is accounted or dropped for a reason; it is transcribed or untranscribed for a reason. `DROPPED` and
-`UNTRANSCRIBED` have all of them.
+An accepted frame is either accounted, or dropped for a reason in `DROPPED`; and it is either transcribed, or untranscribed for
+a reason in `UNTRANSCRIBED`.
 """
 
 from collections.abc import Mapping

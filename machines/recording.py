@@ -1,13 +1,12 @@
-"""The recording of a session, from the moment that its call has ended.
+"""The recording of a session after its call has ended.
 
     FINISHING -> READY
               -> FAILED
 
-- FINISHING: every sample is on the disk, in segments, and the session's final record says what they are. They are still to be
-  packed into the one file that is handed out. That belongs to the service and takes as long as it takes: whoever runs does it,
-  also after a restart. A full disk only puts it off.
-- READY: the file is there, and its samples are those of which the final record has the digest.
-- FAILED: it can't be made: a segment is damaged, or its samples are not those of the digest. What there is stays where it is.
+- FINISHING: every sample is on the disk, in segments, and the session's final record has the digest. A service of the home
+  packs the segments into one file, also after a restart, however long that takes. A full disk only delays it.
+- READY: the file is there, and its samples have the digest of the final record.
+- FAILED: a segment is damaged, or the samples do not have that digest, so no file can be made. The segments stay.
 """
 
 from enum import Enum
@@ -18,7 +17,7 @@ from machines.value import Value
 
 
 class RecordingState(str, Enum):
-    """Where the recording of an ended call is on its way to one file; see the module for what each state means."""
+    """The state of an ended call's recording; the module's docstring explains each."""
 
     FINISHING = "finishing"
     READY = "ready"
@@ -43,9 +42,9 @@ class RecordingInfo(Value, frozen=True):
     """One recording: where it is and what it holds.
 
     `path` is the playable file, which is there once `state` is READY. `samples` are sample instants at `sample_rate`; `gaps`
-    lists `(first_sample, samples)` of silence put in for audio that was lost. `digest` is the SHA-256 of the samples that are
-    no gap, as signed 16 bit little-endian, computed while they were written. `recording_id` is what the evidence of its end
-    goes under. Both are empty in recordings of older versions.
+    lists `(first_sample, samples)` of silence put in for lost audio. `digest` is the SHA-256 of the samples outside the gaps,
+    as signed 16 bit little-endian, computed while they were written. `recording_id` is the request id of the evidence that
+    the recording is ready or has failed. Both are empty in recordings of older versions.
     """
 
     path: str

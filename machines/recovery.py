@@ -45,7 +45,7 @@ def ms_to_resume(state: VoiceSessionState, *, wished: bool, window_ms: int, sile
     return min(window_ms, max(0, window_ms - silent_ms))
 
 
-class Waiting(NamedTuple):
+class OrphanedSession(NamedTuple):
     """One session of a dead `owner`: it may be resumed until `until_ms`, by any one clock, if it is not `claimed`."""
 
     owner: str
@@ -56,11 +56,11 @@ class Waiting(NamedTuple):
 class AwaitingResume(NamedTuple):
     """The sessions of dead owners that one process holds, by id; a value."""
 
-    sessions: FrozenMap[str, Waiting] = FrozenMap()
+    sessions: FrozenMap[str, OrphanedSession] = FrozenMap()
 
     def with_session(self, session_id: str, owner: str, until_ms: int) -> "AwaitingResume":
         """With one more session."""
-        return AwaitingResume(self.sessions.with_item(session_id, Waiting(owner, until_ms)))
+        return AwaitingResume(self.sessions.with_item(session_id, OrphanedSession(owner, until_ms)))
 
     def open_at(self, now_ms: int) -> frozenset[str]:
         """The sessions that may be resumed at this time."""
@@ -86,7 +86,7 @@ class AwaitingResume(NamedTuple):
         one = self.sessions.get(session_id)
         if one is None:
             return self
-        one = Waiting(one.owner, 0 if hopeless else one.until_ms)
+        one = OrphanedSession(one.owner, 0 if hopeless else one.until_ms)
         return AwaitingResume(self.sessions.with_item(session_id, one))
 
     def without(self, session_id: str) -> "AwaitingResume":

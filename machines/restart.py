@@ -1,11 +1,11 @@
 """Restart intensity: how many crashes within which time are still worth a restart.
 
 As in OTP, a supervisor that restarts a child more than `limit` times within `window` seconds gives up. Crashes are counted
-within the window, not since the last one, so slow leaks of crashes are forgiven and storms are not.
+within the window, so an occasional crash is forgiven and a storm of crashes is not.
 
-Backoff: how long a restart waits. The first crash after a quiet time is made good at once, so that nobody notices; whoever
-crashes again waits, longer each time. The jitter that keeps children from restarting all at once is no chance: it follows from
-the child's name, the number of the crash and a seed, so that one run is like another.
+Backoff: how long a restart waits. After its first crash in a quiet time a child is restarted at once, so that nobody notices;
+a child that crashes again waits, longer each time. Jitter keeps children from restarting all at once. It is not random: it
+follows from the child's name, the number of the crash and a seed, so every run is alike.
 """
 
 import zlib
@@ -32,21 +32,21 @@ class CrashLog(Struct, frozen=True, gc=False):
 
 
 class Streak(Struct, frozen=True, gc=False):
-    """Crashes in a row: how many came, each within the quiet time after the one before, and when the last one did."""
+    """Crashes in a row, each within the quiet time after the one before: how many, and when the last one came."""
 
     crashes: int = 0
     at: float = 0.0
 
     def after_crash(self, at: float, backoff: "Backoff") -> "Streak":
-        """The streak with a crash at `at`; the first of a new one if it was quiet for long enough."""
+        """The streak with a crash at `at`, or a new streak if nothing crashed for long enough."""
         goes_on = self.crashes and at - self.at < backoff.quiet
         return Streak(self.crashes + 1 if goes_on else 1, at)
 
 
 class Backoff(Struct, frozen=True, gc=False):
     """How many seconds a restart waits: none after the first crash of a streak, `first` after the second, and `factor` times
-    as long after each further one, up to `most`. Up to the share `jitter` of that is taken off again. A streak ends when
-    nothing crashes for `quiet` seconds. Raises `ValueError` for numbers with which it would not grow, or not wait.
+    as long after each further one, up to `most`. Up to the share `jitter` of a wait is taken off. A streak ends after `quiet`
+    seconds without a crash. Raises `ValueError` for numbers with which a wait would shrink, or be none.
     """
 
     first: float = 0.1
@@ -61,7 +61,7 @@ class Backoff(Struct, frozen=True, gc=False):
             raise ValueError(f"a backoff needs 0 < first <= most, factor >= 1, 0 <= jitter < 1 and quiet > 0: {self}")
 
     def seconds(self, name: str, crashes: int) -> float:
-        """The wait before child `name` is begun again after that many crashes in a row."""
+        """The wait in seconds before child `name` is restarted, after that many `crashes` in a row."""
         if crashes <= 1:
             return 0.0
         try:

@@ -1,16 +1,16 @@
-"""What of a record stands in the chain, and what beside it.
+"""Sealing: which members of a record stand in the chain, and which beside it.
 
-Heads are noted, so that a record can never change again; what a person said, or what says who it was, must be able to go. So no
-personal content stands in a record. Of each part of it that has any, the record keeps
+A record can never change once a head was noted. A person's words or identity must be erasable. So no personal content stands in
+a record. For each part of a record that has personal members, the record keeps
 
     "sealed": SHA-256(salt ‖ value) as lower-case hex
 
-in the place of its members, and beside the chain stand the salt, 32 random bytes, and the value, the canonical JSON of those
-members. Who has both can show that they are what was sealed; when they are erased, the chain still holds, and the hash gives
+in place of these members. Beside the chain stand the salt, 32 random bytes, and the value, the canonical JSON of the members.
+With both, anybody can check that this value was sealed. After both are erased the chain still holds, and the hash gives
 nothing away.
 
-What may stand in a record is listed here by operation. What is not listed is sealed, as is all that a host logs by itself but
-`audit_trace_id` and `risk_tier`, so that something new is never in the chain by mistake.
+The lists here say by operation which members may stand in a record. All other members are sealed, and of a host's own records
+all members but `audit_trace_id` and `risk_tier`: so a new member never stands in the chain by mistake.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ _CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
 class _Stands(Enum):
-    """When a member may stand in a record: always, when it is empty, or when it is a code, which names nobody."""
+    """When a member may stand in a record: always, if its value is empty, or if its value is a code, which names nobody."""
 
     ALWAYS = "always"
     EMPTY = "empty"
@@ -133,7 +133,7 @@ SHAPES: Final[Mapping[str, Mapping[str, Shape]]] = MappingProxyType(
 
 
 class Content(NamedTuple):
-    """What stands beside the chain for one part of a record: which part, the salt, and the canonical JSON of its members."""
+    """The sealed content of one part of a record: which part, the salt, and the canonical JSON of its members."""
 
     part: str
     salt: bytes
@@ -141,7 +141,7 @@ class Content(NamedTuple):
 
 
 def split(record: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """A record as it may stand in the chain, and by part what must not, which is still to be sealed."""
+    """The record with the members that may stand in the chain, and by part the members that are still to be sealed."""
     shapes = SHAPES.get(record.get("operation", ""), _OF_A_HOST)
     apart: dict[str, dict[str, Any]] = {}
     plain = {
@@ -178,14 +178,14 @@ def _may_stand(value: object, stands: "_Stands | Shape | None") -> bool:
 
 
 def commitment(salt: bytes, value: str) -> str:
-    """What a record keeps of a value. Raises `UnicodeEncodeError` for a text that is not UTF-8."""
+    """The seal of a value: the salted hash. Raises `UnicodeEncodeError` for a text that is not UTF-8."""
     return hashlib.sha256(salt + value.encode()).hexdigest()
 
 
 def seal(plain: dict[str, Any], apart: Mapping[str, str], salts: Iterable[bytes]) -> list[Content]:
-    """Put the seals of `apart`, canonical JSON by part, into the record that `split` gave; each takes a salt of its own.
+    """Put the seals of `apart`, canonical JSON by part, into the record `plain` from `split`; each seal takes its own salt.
 
-    Returns what is to stand beside the chain.
+    Returns the contents to store beside the chain.
     """
     contents = [Content(part, salt, value) for (part, value), salt in zip(apart.items(), salts, strict=True)]
     for content in contents:
@@ -206,7 +206,7 @@ def seals(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def unsealed(record: dict[str, Any], contents: Iterable[Content]) -> dict[str, Any]:
-    """A record of the chain, which is changed, with its contents in their places again. What is erased stays sealed.
+    """Put the contents back into a record of the chain, in place, and return it. Erased contents stay sealed.
 
     Raises `ValueError` for a value that is no JSON object.
     """
@@ -221,7 +221,7 @@ def unsealed(record: dict[str, Any], contents: Iterable[Content]) -> dict[str, A
 
 
 def fault_of(record: Mapping[str, Any], contents: Sequence[Content]) -> str | None:
-    """What is wrong between a record and the contents beside it, None if nothing is. One that is erased is no fault."""
+    """The fault between a record and its contents, or None. An erased content is no fault."""
     sealed = seals(record)
     for content in contents:
         if content.part not in sealed:
@@ -232,7 +232,7 @@ def fault_of(record: Mapping[str, Any], contents: Sequence[Content]) -> str | No
 
 
 def _opens(sealed: str, content: Content) -> bool:
-    """Salts are of one length, since otherwise a letter could move between the value and its salt unseen."""
+    """Whether the content has this seal. Salts have one length: otherwise a byte could move between salt and value unseen."""
     if not isinstance(content.salt, bytes) or len(content.salt) != SALT_BYTES:
         return False
     try:

@@ -1,16 +1,16 @@
-"""A voice session: what it is, and the only moves it can make.
+"""A voice session: its data, its states and the only moves between them.
 
     CREATED -> ACTIVE -> STOPPING -> STOPPED
 
 - CREATED: the session exists and its creation is evidenced; no audio has come.
 - ACTIVE: the first audio has come; recorder, transcriber and quality are running.
-- STOPPING: the end was asked for, or came by failure, idleness, silence, the longest allowed duration or the death of the
-  process. No audio is accepted any more; recorder and transcriber drain. This state has a deadline: it ends whether or not they
+- STOPPING: a caller stopped it, or it ends by failure, idleness, silence, the longest allowed duration or the death of its
+  process. It accepts no audio any more; recorder and transcriber drain. This state has a deadline: it ends whether or not they
   answer.
 - STOPPED: final. A second stop changes nothing.
 
-A session can be stopped from every state before STOPPING, so CREATED -> STOPPING is legal: a call that is given up before
-anyone speaks. The sequence is enforced here and nowhere else.
+A session can be stopped from every state before STOPPING, so CREATED -> STOPPING is legal: the caller hung up before any
+audio. Only this module enforces the sequence.
 """
 
 from datetime import datetime
@@ -28,7 +28,7 @@ from machines.value import Value
 
 
 class VoiceSessionState(str, Enum):
-    """Where a session stands; see the module for what each state means."""
+    """The state of a session; the module's docstring explains each."""
 
     CREATED = "created"
     ACTIVE = "active"
@@ -37,7 +37,7 @@ class VoiceSessionState(str, Enum):
 
 
 class VoiceProvider(str, Enum):
-    """How the call reaches us: a browser's WebSocket, or the telephone through Twilio."""
+    """How a call reaches the service: over a browser's WebSocket, or by telephone through Twilio."""
 
     LOCAL = "local"
     TWILIO = "twilio"
@@ -56,8 +56,8 @@ class STTProvider(str, Enum):
 class EndReason(str, Enum):
     """Why a session left for STOPPING."""
 
-    STOPPED = "stopped"  # somebody asked
-    CALLER_GONE = "caller_gone"  # its caller vanished without a word, and did not come back
+    STOPPED = "stopped"  # a caller stopped it
+    CALLER_GONE = "caller_gone"  # its caller vanished without a stop, and did not come back
     IDLE = "idle"  # no audio for too long
     SILENCE = "silence"  # nobody spoke for as long as its caller allowed
     OVERRUN = "overrun"  # the longest allowed duration is over
@@ -114,14 +114,14 @@ NO_OUTCOMES: Final[FrozenDict[Any]] = FrozenDict()
 
 
 class FrameAccount(Value, frozen=True):
-    """Where every accepted 20 ms frame went. Holds at the end of every session:
+    """Where every accepted 20 ms frame went. At the end of every session
 
     `accepted == accounted + sum(dropped)` and `accepted == transcribed + sum(untranscribed)`.
 
     `accounted` frames went into the digest and, with recording on, into the file (`recorded`). `dropped` and
-    `untranscribed` count frames by reason. The last frame may be short; `leftover_bytes` is the part of a sample that was
-    left at the very end. `digest` is the SHA-256 of all accounted bytes in order; of a call that another process resumed
-    without a recording to read them from, that of the digest in its `session_resumed` record and the bytes behind it.
+    `untranscribed` count frames by reason. The last frame may be short; `leftover_bytes` counts the bytes of an unfinished
+    sample at the very end. `digest` is the SHA-256 of all accounted bytes in order. If another process resumed the call
+    without a recording to read, `digest` covers the digest in the `session_resumed` record and the bytes behind it.
     """
 
     accepted: int = 0
@@ -136,7 +136,7 @@ class FrameAccount(Value, frozen=True):
 
 
 class Quality(Value, frozen=True):
-    """How the audio was: levels in dBFS, shares from 0 to 1, milliseconds of the longest pause between two arrivals."""
+    """The audio's quality: levels in dBFS, shares from 0 to 1, the longest pause between two arrivals in milliseconds."""
 
     level_dbfs: float | None = None
     peak_dbfs: float | None = None
@@ -146,8 +146,8 @@ class Quality(Value, frozen=True):
 
 
 class AudioMismatch(Value, frozen=True):
-    """So much audio came in so much time, by the clock of its capture, in milliseconds; `reason` is `too_much_audio` or
-    `too_little_audio`. Most likely it has another sample rate than the session."""
+    """Audio whose length does not fit its time: `audio_ms` of audio in `media_ms` of the capture clock. `reason` is
+    `too_much_audio` or `too_little_audio`; most likely the audio has another sample rate than the session."""
 
     reason: str
     audio_ms: int

@@ -1,35 +1,36 @@
-"""Whether anybody speaks in a call, and when a silence has lasted its time.
+"""The silence timeout: whether anybody speaks in a call, and when a silence has lasted too long.
 
-What is speech. Where an engine transcribes, its words are, and no other sound is. Where none does, or has missed some of the
-call, voice is: sound that stands out of the noise around it (`VoiceMeter`). Steady noise is neither, comfort noise with it.
+Speech: if an engine transcribes the call, only its words count as speech. If none does, or if it has missed part of the call,
+voice counts: sound that stands out of the noise around it (`VoiceMeter`). Steady noise counts as neither, nor does comfort
+noise.
 
-When it is over. A timer runs from the last speech that was heard. When it has run out, the engine, or the port that measures
-sound, may be behind: somebody may have spoken in audio that waits there. So the silence is one once all that had come by then
-was dealt with (`Listening`).
+Timeout: a timer runs from the last speech. When it fires, the engine, or the port that measures sound, may be behind, and its
+backlog may have speech in it. So the silence counts only once all audio that had come by then was processed (`Listening`).
 """
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-HEARING_SECONDS: Final = 1.0  # from one look to the next, while the engine, or the port that measures sound, is behind
-HELD_BACK_FRAMES: Final = 100  # of which an engine may say nothing before more audio comes: two seconds
+HEARING_SECONDS: Final = 1.0  # between two checks while the engine, or the port that measures sound, is behind
+HELD_BACK_FRAMES: Final = 100  # two seconds: an engine may report its last frames only after more audio
 
-QUIET_MEAN_SQUARE: Final = 1e-6  # -60 dBFS: noise below is taken to be as loud
+QUIET_MEAN_SQUARE: Final = 1e-6  # -60 dBFS: quieter noise counts as this loud
 STANDS_OUT: Final = 10.0  # times the noise: 10 dB
-RISE: Final = 10 ** (0.1 / 50)  # of the noise in a frame of 20 ms: 1 dB in a second
+RISE: Final = 10 ** (0.1 / 50)  # growth of the noise level per 20 ms frame: 1 dB a second
 SHORTEST_VOICE_FRAMES: Final = 5  # a tenth of a second, as long as a syllable; a click is shorter
 
 
 class Listening(NamedTuple):
-    """How a call is listened to. `by_ear` is set while an engine hears all of it, and otherwise its sound is measured; `upto`
-    is set once the silence has run out while that was behind: the frames below have to be dealt with before it counts."""
+    """How speech is detected in a call: by the engine's words (`by_ear`, if an engine hears all of the call), else by
+    measuring sound. `upto` is set once the timer has fired while the detector was behind: the silence counts when all frames
+    below `upto` are processed."""
 
     by_ear: bool
     upto: int | None = None
 
     def run_out(self, accepted: int, heard: int, measured: int) -> "Listening | None":
-        """The silence has run out; of the `accepted` frames an engine has dealt with `heard`, and `measured` were measured or
-        are known to be lost. None when nobody spoke, and otherwise how it goes on, with a look after `HEARING_SECONDS`."""
+        """The timer fired. Of the `accepted` frames an engine has processed `heard`; `measured` frames were measured or are
+        known to be lost. Returns None if the silence counts, else the next state, to be asked again after `HEARING_SECONDS`."""
         if (heard if self.by_ear else measured) >= (accepted if self.upto is None else self.upto):
             return None
         if self.by_ear and self.upto == accepted and heard >= accepted - HELD_BACK_FRAMES:
@@ -40,8 +41,8 @@ class Listening(NamedTuple):
 class VoiceMeter:
     """Finds the frames with voice in the sound of one call, from their levels.
 
-    The noise is the level below which no frame has been for a while: it falls at once, and rises slowly. Frames of digital
-    silence say nothing of it.
+    The noise level is the lowest level of a frame for a while: it falls at once, and rises slowly. Frames of digital silence
+    do not change it.
     """
 
     __slots__ = ("_noise", "_run")
@@ -51,8 +52,8 @@ class VoiceMeter:
         self._run = 0
 
     def voiced(self, mean_squares: Iterable[float]) -> int:
-        """How many of the next frames have voice; each is given by its mean square (full scale is 1.0). Of a run of loud frames
-        the first ones count once it is long enough."""
+        """How many of the next frames have voice. `mean_squares` has one mean square a frame (full scale is 1.0). A run of loud
+        frames counts, from its first frame on, once it is long enough."""
         count, noise, run = 0, self._noise, self._run
         for mean_square in mean_squares:
             if not mean_square:

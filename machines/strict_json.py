@@ -1,7 +1,7 @@
-"""JSON that everybody reads in the same way (RFC 8259, 4, 6 and 8.1): UTF-8, each name of an object once, numbers only.
+"""JSON that all parsers read alike (RFC 8259, sections 4, 6 and 8.1): UTF-8, each name once in an object, no NaN or infinity.
 
-Readers differ in what they make of anything else: of two values of one name one takes the first and another the last, so that
-what was checked need not be what is used.
+Parsers differ on all other input: of two values of one name one parser takes the first and another the last, so the checked
+value need not be the used one.
 """
 
 import json
@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 
 
 class AmbiguousJson(ValueError):
-    """This is JSON for some readers only. Its text says in a few words why."""
+    """Only some parsers would accept this JSON. The exception's text says why, in a few words."""
 
 
 def read_strictly(text: str | bytes) -> Any:
-    """The value. Raises `AmbiguousJson`, and `ValueError` or `RecursionError` for what no reader would take."""
+    """The value of the text. Raises `AmbiguousJson`, and `ValueError` or `RecursionError` for text that no parser accepts."""
     if isinstance(text, bytes):
         try:
             text = text.decode()

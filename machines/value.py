@@ -1,7 +1,7 @@
-"""Values: frozen structs that actors pass on by the thousand and that the pydantic models of the border hold.
+"""Values: frozen structs that actors pass on by the thousand, and that pydantic models of the public interface hold.
 
-A struct costs a tenth of a pydantic model to make, can be hashed, and is compared by type and fields. Inside nobody
-validates it again; where it is a field of a pydantic model it is validated, written and described as a model would be.
+A struct costs a tenth of a pydantic model to make, can be hashed, and is compared by type and fields. Actors do not validate a
+struct again; as a field of a pydantic model it is validated, written and described as a model would be.
 """
 
 from collections.abc import Callable
@@ -17,16 +17,16 @@ V = TypeVar("V", bound="Value")
 
 
 class Value(Struct, frozen=True):
-    """The base of such values. Fields must be immutable themselves: `FrozenDict` and tuples, not dict and list."""
+    """The base class of values. Fields must be immutable themselves: `FrozenDict` and tuples, not dict and list."""
 
     def model_dump(self, *, mode: Literal["json", "python"] = "python") -> dict[str, Any]:
-        """The fields by name, values within values too; `json` leaves nothing in it but what JSON knows."""
+        """The fields by name, with nested values as dicts too; mode "json" gives only JSON types."""
         dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode=mode)
         return dumped
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """How pydantic reads and writes this value: an object with these fields and no other."""
+        """Have pydantic read and write this value as an object with these fields and no other."""
         shape = core_schema.typed_dict_schema(
             {
                 field.name: core_schema.typed_dict_field(handler.generate_schema(field.type), required=field.required)

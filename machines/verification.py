@@ -1,8 +1,8 @@
-"""A walk along the evidence chain, from its first record to its last: does every link hold, and what stands beside it?
+"""Verification: a walk along the evidence chain, from its first record to its last, that checks every link.
 
-Beside the chain stand the contents of its records (`sealing.py`), and, when an older chain was made into this one, the hashes
-that it had (`carry_over.py`). Both are walked along with it. What a walk can't show: whoever can write the database and the
-place where heads are noted can make both anew.
+Beside the chain stand the contents of its records (`sealing.py`) and, after a carry-over, the hashes of the older chain
+(`carry_over.py`); the walk checks both along with the chain. It can't detect an attacker who can write both the database and
+the place where heads are noted: such an attacker can rewrite both.
 """
 
 import json
@@ -18,15 +18,15 @@ from machines.sealing import Content, fault_of, seals, unsealed
 
 
 class Beside(NamedTuple):
-    """What stands beside the chain: the contents, each with the place of its record, in the order of the chain; and the links
-    of an older chain that this one was made from, in order."""
+    """The data beside the chain: the contents, each with the place of its record, in the chain's order; and the links of the
+    older chain, in order, if there was a carry-over."""
 
     contents: Iterable[tuple[int, Content]] = ()
     older: Iterable[Head] = ()
 
 
 class Verification(NamedTuple):
-    """What a walk along the chain found: how many links hold, the last good hash, and the first fault, if any."""
+    """The result of a walk along the chain: how many links hold, the last good hash, and the first fault, if any."""
 
     records: int
     head: str
@@ -35,15 +35,15 @@ class Verification(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """True when every link holds, and so does the content that is there."""
+        """True if every link holds, and every content that is there fits its seal."""
         return self.fault is None
 
 
 class Examination(NamedTuple):
-    """A walk along the chain, and what was seen beside it.
+    """The result of a walk along the chain and the data beside it.
 
-    `sealed` contents stood beside the records that hold, and `erased` ones do not any more. `heads` says what became of the
-    heads that were asked for.
+    Of the contents of sound records, `sealed` are there and `erased` are not any more. `heads` says how each given head stands
+    to the chain.
     """
 
     chain: Verification
@@ -53,16 +53,16 @@ class Examination(NamedTuple):
 
 
 def verify(rows: Iterable[ChainRow], beside: Beside | None = None) -> Verification:
-    """Walk the chain from its beginning; stop at the first fault and say what it is.
+    """Walk the chain from its beginning, up to the first fault.
 
-    `beside` is None for a chain of a version that had nothing beside it.
+    `beside` is None for a chain of an older version, which stored nothing beside it.
     """
     return examine(rows, beside).chain
 
 
 def examine(rows: Iterable[ChainRow], beside: Beside | None = None, heads: Collection[Head] = ()) -> Examination:
-    """Walk the chain as `verify` does, and hold it against `heads` that were noted elsewhere."""
-    walk = _Walk(beside, heads)
+    """Walk the chain as `verify` does, and compare it with `heads` that were noted elsewhere."""
+    walk = _ChainWalk(beside, heads)
     for row in rows:
         fault = walk.step(row)
         if fault is not None:
@@ -70,7 +70,7 @@ def examine(rows: Iterable[ChainRow], beside: Beside | None = None, heads: Colle
     return walk.end()
 
 
-class _Walk:
+class _ChainWalk:
     def __init__(self, beside: Beside | None, heads: Collection[Head]) -> None:
         self._count = self._sealed = self._erased = 0
         self._previous = GENESIS
@@ -83,7 +83,7 @@ class _Walk:
         self._seen = {0: GENESIS}
 
     def step(self, row: ChainRow) -> str | None:
-        """Take the next row; what is wrong with it, None when it holds."""
+        """Check the next row and return its fault, or None if it holds."""
         fault = _fault(row, expected_seq=self._count + 1, previous=self._previous)
         if fault is None and row.id in self._ids:
             fault = f"the id {row.id} is there twice"
@@ -122,7 +122,7 @@ class _Walk:
         return None
 
     def end(self) -> Examination:
-        """What was found when there are no more rows."""
+        """The result when there are no more rows."""
         if self._contents is not None and (left := self._contents.left) is not None:
             return self.found(
                 f"a content stands beside the chain for a record {left} that is not there", self._count + 1
@@ -153,7 +153,7 @@ class _Walk:
 
 
 class _Contents:
-    """Hands out contents by record, as the walk comes to it."""
+    """The contents, handed out record by record during the walk."""
 
     def __init__(self, contents: Iterable[tuple[int, Content]]) -> None:
         self._groups = groupby(contents, itemgetter(0))
@@ -162,11 +162,11 @@ class _Contents:
 
     @property
     def left(self) -> int | None:
-        """The place of the next record that has contents."""
+        """The place of the next record with contents; None if there is none."""
         return None if self._next is None else self._next[0]
 
     def of(self, seq: int) -> list[Content] | None:
-        """The contents of record `seq`; None when there are some left that belong to one before it."""
+        """The contents of record `seq`; None if contents of an earlier record are left over."""
         if self._next is None or self._next[0] > seq:
             return []
         if self._next[0] < seq:

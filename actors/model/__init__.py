@@ -1,1 +1,1 @@
-"""Any actors as a model for the checker: the code that runs is the code that is checked."""
+"""Actors as a model for the checker: the checked code is the code that runs."""

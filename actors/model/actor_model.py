@@ -1,25 +1,25 @@
-"""Any set of actors as a model: the classes that run in production, explored in every order with every fault in a budget.
+"""A set of actors as a model: the classes that run in production, explored in every order, with every fault in a budget.
 
     model = ActorModel("door", setup, parts=[visitor, lock], faults=Faults(total=1))
     model.always("never open at night", lambda door: door.phase != "open" or door.day, of=["door"])
     report = check(model)
 
-There is no second definition of behaviour: steps are the actors' own, their state machines included. Ports, clients and
-channels are `Part`s, small and of the same protocol as the real ones.
+The model has no second definition of behaviour: its steps are the actors' own, including their state machines. Ports, clients
+and channels are `Part`s, small and of the same protocol as the real ones.
 
-Two schedules. TURNS is what the dispatcher ships: between two outside events the ready queue is drained in order, and the fault
-`CUT` lets its budget run out in between. ANY_ORDER delivers one message at a time, in any order between actors; it has
+There are two schedules. TURNS is the shipped dispatcher's: between two outside events it drains the ready queue in order, and
+the fault `CUT` ends its budget in between. ANY_ORDER delivers one message at a time, in any order between actors; it has
 hundreds of times more states, and is for slices of two to four actors.
 
-Time has no numbers. A timer may come due whenever no other was armed before it for as long or shorter (`DEADLINE`), or whenever
-it is armed (`ANY_TIME`); two may come due at once. All crashes of a run count as within one restart window, and `Exited.at` is
-always 0.
+Time has no numbers. A timer may come due if no other timer was armed before it for as long or shorter (`DEADLINE`), or as soon
+as it is armed (`ANY_TIME`); two may come due at once. All crashes of a run count as within one restart window, and `Exited.at`
+is always 0.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from actors.model.events import Event, Schedule, Timers
+from actors.model.events import ModelEvent, Schedule, Timers
 from actors.model.memory import TurnMemory
 from actors.model.parts import CRASH, CUT, LATE, POISON, Faults, Part, UnknownFault, found_at
 from actors.model.reports import Action, Crash, ReadableModel
@@ -36,7 +36,7 @@ __all__ = ["Action", "ActorModel", "Aspect", "Crash", "Scene", "Schedule", "Seen
 
 
 class Scene:
-    """What a model's `setup` builds its beginning with."""
+    """The tools with which a model's `setup` builds its initial state."""
 
     def __init__(self, turn: Turn, stage: Stage) -> None:
         self._turn = turn
@@ -44,11 +44,11 @@ class Scene:
         self._spawned = 0
 
     def port(self, part: Part) -> Any:
-        """What actors hand work for this part to: what to put into their wiring."""
+        """The port of this part, to be put into the wiring of actors, which hand their work to it."""
         return part
 
     def spawn(self, actor: Actor, name: str) -> Any:
-        """Start an actor at the top, and let all that follows from it happen; its address."""
+        """Start an actor at the top, run all steps that follow, and return its address."""
         self._spawned += 1
         address = self._stage.address(actor, name, None, self._spawned)
         self._turn.spawn(address.number)
@@ -56,12 +56,12 @@ class Scene:
         return address
 
     def tell(self, ref: Any, message: Message) -> None:
-        """Tell an actor something before anything else happens."""
+        """Tell an actor a message, and run all steps that follow."""
         self._turn.tell(ref.number, self._stage.message(message), "setup")
         self._go_on()
 
     def find(self, path: str) -> Any:
-        """The address of an actor that lives by now, "supervisor/door" say. Raises `ModelError` if there is none."""
+        """The address of a living actor by its path, "supervisor/door" say. Raises `ModelError` if there is none."""
         alive = [it for it in self._stage.addresses if self._turn.cell(it.number)[STATUS] not in {UNBORN, STOPPED}]
         return found_at(path, {address.path: address for address in alive})
 
@@ -71,18 +71,18 @@ class Scene:
 
 
 class ActorModel(ReadableModel):
-    """A model of actors. `setup(scene)` spawns those at the top; `parts` are all the ports, clients and channels there are.
+    """A model of actors. `setup(scene)` spawns the top actors; `parts` are all its ports, clients and channels.
 
-    `errors` are the exceptions that a step may raise on purpose; any other is a fault of the actor, and fails the property
-    "no step raises". `audio_bound` and `control_bound` are the bounds of lanes, so that overflow can be explored with few
-    messages. With `remember_turns` whole turns are remembered, not only steps: worth its memory where most of a state is left
-    alone by most turns, as with several sessions.
+    `errors` are the exceptions that a step may raise on purpose; any other exception fails the property "no step raises".
+    `audio_bound` and `control_bound` are the bounds of lanes, so that overflow can be explored with few messages. With
+    `remember_turns` the model remembers whole turns, not only steps. That is worth its memory if most turns touch little of a
+    state, as with several sessions.
 
-    `fault_kinds` are the kinds of faults that there are, None if some part does not say; with them, a budget that names
-    another raises `UnknownFault`.
+    `fault_kinds` are the kinds of faults in this model, None if some part does not declare its own; if all do, a budget with
+    any other kind raises `UnknownFault`.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a choice of its own
+    def __init__(  # noqa: PLR0913 - each argument is a choice of its own
         self,
         name: str,
         setup: Callable[[Scene], object],
@@ -114,7 +114,7 @@ class ActorModel(ReadableModel):
         self.control_bound = control_bound
         self._memory = TurnMemory(stage) if remember_turns else None
         self._first: bytes | None = None
-        self._of: dict[str, tuple[Read, ...]] = {}  # what each property reads
+        self._of: dict[str, tuple[Read, ...]] = {}  # the things that each property reads
         self._may_be_unborn: set[str] = set()
         no_mistake, notes = self._views.no_mistake, self._views.reading(["@set_aside"])
         self._claims: list[Property] = [
@@ -126,13 +126,13 @@ class ActorModel(ReadableModel):
     # --- what is claimed --------------------------------------------------------------------------------------------
 
     def always(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
-        """Claim that `holds` in every state. It is given the things named by `of`, in that order: an actor by its path
-        ("supervisor/voice-1") as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@faults" as the
+        """Claim that `holds` is true in every state. Its arguments are the things named by `of`, in that order: an actor by its
+        path ("supervisor/voice-1") as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@faults" as the
         number of faults that are left, "@set_aside" as (path, message) pairs of the messages that killed their actor twice,
         "@early" as (path, key) pairs of the timers that came as the fault `LATE`; or one `Aspect` of such a thing.
 
-        A name that is no part, and that no actor has in any state, leaves the property not decided: it may be mistyped. See
-        `may_be_unborn`. Raises `ModelError` for what can't be a name."""
+        If a name is no part, and no actor has it in any state, the property is not decided: the name may be mistyped. See
+        `may_be_unborn`. Raises `ModelError` for an entry of `of` that can't be a name."""
         views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.always(name, views.condition(holds, of), reads=views.reading(of)))
 
@@ -142,19 +142,19 @@ class ActorModel(ReadableModel):
         self._claims.append(checker.always_step(name, views.step_condition(holds, of), reads=views.reading(of)))
 
     def sometimes(self, name: str, holds: Callable[..., bool], *, of: Sequence[Read]) -> None:
-        """Claim that `holds` in some state."""
+        """Claim that `holds` is true in some state."""
         views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.sometimes(name, views.condition(holds, of), reads=views.reading(of)))
 
     def can_always_reach(self, name: str, goal: Callable[..., bool], *, of: Sequence[Read]) -> None:
-        """Claim that from every state one can be reached where `goal` holds."""
+        """Claim that from every state a state can be reached in which `goal` is true."""
         views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.can_always_reach(name, views.condition(goal, of), reads=views.reading(of)))
 
     def leads_to(
         self, name: str, cause: Callable[..., bool], effect: Callable[..., bool], *, of: Sequence[Read]
     ) -> None:
-        """Claim that when `cause` holds, `effect` does sooner or later, unless somebody never takes a turn."""
+        """Claim that after a state in which `cause` is true, `effect` becomes true sooner or later on every fair path."""
         views, of = self._views, self._read_by(name, of)
         reads = views.reading(of)
         self._claims.append(
@@ -162,12 +162,12 @@ class ActorModel(ReadableModel):
         )
 
     def no_deadlock(self, name: str, may_end: Callable[..., bool], *, of: Sequence[Read]) -> None:
-        """Claim that `may_end` holds wherever nothing can happen any more."""
+        """Claim that `may_end` is true in every state without actions."""
         views, of = self._views, self._read_by(name, of)
         self._claims.append(checker.no_deadlock(name, views.condition(may_end, of)))
 
     def may_be_unborn(self, *paths: str) -> None:
-        """Say that it is no mistake if no actor ever has these paths: properties of them may hold all the same."""
+        """Declare paths that no actor need ever have: properties that read them are decided all the same."""
         self._may_be_unborn.update(paths)
 
     def _read_by(self, claim: str, of: Sequence[Read]) -> tuple[Read, ...]:
@@ -178,21 +178,21 @@ class ActorModel(ReadableModel):
         return self._of[claim]
 
     def doubts(self) -> Mapping[str, str]:
-        """The properties that read of an actor that never was, by a mistyped name perhaps.
+        """The properties that read an actor which no state had; its name may be mistyped.
 
-        Raises `NotRepeatable` if a value was changed in place that is part of states."""
+        Raises `NotRepeatable` if a value that is part of states was changed in place."""
         self._stage.values.look_again()
         missing = {claim: self._views.missing(of, self._may_be_unborn) for claim, of in self._of.items()}
         return {claim: doubt for claim, doubt in missing.items() if doubt}
 
     def properties(self) -> Sequence[Property]:
-        """All that was claimed, and what is claimed of every model of actors."""
+        """The properties claimed of this model, and those of every model of actors."""
         return tuple(self._claims)
 
     # --- the graph --------------------------------------------------------------------------------------------------
 
     def initial(self) -> Iterable[bytes]:
-        """The one state that `setup` leaves, its turns drained."""
+        """The one state that `setup` leaves, after all its turns."""
         if self._first is None:
             stage = self._stage
             numbers = [self._events.budget, 0, 0, 0, 0]
@@ -205,15 +205,15 @@ class ActorModel(ReadableModel):
         return (self._first,)
 
     def actions(self, state: bytes) -> Iterable[Action]:
-        """What may happen next."""
+        """The actions that are possible now."""
         return [action for action, _ in self.successors(state)]
 
     def step(self, state: bytes, action: Action) -> bytes | None:
-        """The state that `action` leads to."""
+        """The state to which `action` leads."""
         return dict(self.successors(state)).get(action)
 
     def successors(self, state: bytes) -> list[tuple[Action, bytes]]:
-        """Every event that may come next, whole, and with each fault that the budget still allows."""
+        """Every event that may come next, without a fault and with each fault that the budget still allows."""
         numbers = self._views.unpack(state)
         found: list[tuple[Action, bytes]] = []
         for event in self._events.enabled(numbers):
@@ -227,19 +227,19 @@ class ActorModel(ReadableModel):
         self,
         numbers: list[int],
         budget: int,
-        event: Event,
+        event: ModelEvent,
         limit: int,
         crashes: Faulty,
         found: list[tuple[Action, bytes]],
         seen: set[tuple[bytes, Faulty]],
     ) -> None:
-        """The turn with these crashes; and with each fault that may come behind the last of them, and those behind that.
+        """The turn with these crashes; and with every further fault behind the last of them, and so on.
 
-        `seen` are the states in the middle of the turn, behind a crash, from which others were tried already: crashes that
-        leave the same behind go on in the same way, and only the first of them does.
+        `seen` are the states in the middle of the turn, behind a crash, from which further faults were tried already: crashes
+        that leave equal states go on alike, so only the first of them is followed.
         """
         left = self._stage.tuples.values[budget][0]
-        if crashes and left and (left > 1 or len(crashes) > 3):  # of two faults, looking costs more than it saves
+        if crashes and left and (left > 1 or len(crashes) > 3):  # with two faults, comparing costs more than it saves
             middle, _ = self._turn(numbers, budget, event, crashes[-3] + 1, crashes)
             poison = [at for at in range(0, len(crashes), 3) if crashes[at + 1] == POISON_HERE]
             place = (middle, (crashes[-3], *[crashes[at] for at in poison]))
@@ -253,7 +253,7 @@ class ActorModel(ReadableModel):
         paid = self._events.paid
         first = crashes[-3] + 1 if crashes else 0
         after_crash = paid(budget, CRASH)
-        # A turn that is cut short does not come to try the message again.
+        # A turn that is cut short ends before the message is tried again.
         after_poison = paid(budget, POISON) if limit == NO_STEP else None
         if after_crash is not None or after_poison is not None:
             for at in range(first, len(steps)):
@@ -277,9 +277,9 @@ class ActorModel(ReadableModel):
         return self.faults.actors is None or self._stage.addresses[ref].name in self.faults.actors
 
     def _turn(
-        self, numbers: list[int], budget: int, event: Event, limit: int, crashes: Faulty
+        self, numbers: list[int], budget: int, event: ModelEvent, limit: int, crashes: Faulty
     ) -> tuple[bytes, tuple[tuple[int, int], ...]]:
-        """The state after a turn that begins with this event, and the turn's steps."""
+        """The state after the turn that begins with this event, and the turn's steps."""
         memory = self._memory
         if memory is not None:
             beginning = (event.uid, limit, crashes, numbers[QUEUE])
@@ -293,14 +293,14 @@ class ActorModel(ReadableModel):
         state = self._events.close(turn)
         if memory is None:
             return state, tuple(turn.steps)
-        numbers += [UNBORN_CELL] * (len(turn.numbers) - len(numbers))  # the turn may have met actors that are new
+        numbers += [UNBORN_CELL] * (len(turn.numbers) - len(numbers))  # the turn may have spawned new actors
         effect = turn.effect()
         memory.remember(beginning, turn.reads, effect)
         return state, effect.steps
 
 
 def _kinds_of(parts: Sequence[Part]) -> frozenset[str] | None:
-    """The kinds of faults of every model of actors and those of its parts, None if one of these does not say."""
+    """The kinds of faults of every model of actors and of these parts; None if a part does not declare its kinds."""
     kinds = {CRASH, POISON, CUT, LATE}
     for part in parts:
         own = part.kinds()

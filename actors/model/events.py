@@ -1,7 +1,7 @@
-"""What may happen next in a state of a model of actors, and how each event begins its turn.
+"""The events that are possible in a state of a model of actors, and how each begins its turn.
 
-An event is a part's choice, timers that come due, the driver going on with what a cut turn left, or, in any order, one actor's
-step. Faults within a turn (a crash, a cut) are not events of their own: `actors.model.actor_model` adds them to each.
+An event is a part's choice, timers that come due, the driver going on after a cut turn, or, with ANY_ORDER, one actor's step.
+Faults within a turn (a crash, a cut) are not events of their own: `actors.model.actor_model` adds them to each event.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from actors.runtime.mailbox import READY
 from machines.checker.model import ModelError, NotRepeatable
 
 Armed = tuple[tuple[int, str, float], ...]
-"""The armed timers in the order of their arming: whose, which, and for how many seconds."""
+"""The armed timers in the order of their arming: the actor, the timer's key, and its seconds."""
 
 
 class Schedule(Enum):
@@ -35,9 +35,9 @@ class Timers(Enum):
     ANY_TIME = "any time"
 
 
-class Event(NamedTuple):
-    """Something that may happen next. `number` is what actions name it by; `uid` tells it from every other event, in whatever
-    state, and with it what it does."""
+class ModelEvent(NamedTuple):
+    """An event that is possible next. Actions name it by its `number`; `uid` identifies the event and its effect in all
+    states."""
 
     number: int
     uid: Hashable = None
@@ -53,18 +53,18 @@ class Event(NamedTuple):
 
 
 class _Choices(NamedTuple):
-    """What a part may do in one of its states; those of its events that are no fault; and whether one of them is prompt."""
+    """The choices of a part in one of its states; its events without faults; and whether one of these is prompt."""
 
-    events: list[Event]
-    faultless: list[Event]
+    events: list[ModelEvent]
+    faultless: list[ModelEvent]
     prompt: bool
 
 
 class Events:
     """The events of one model.
 
-    `names` has who and what for the number of each event; `due` the timers of those that are timers; `unfair` are the
-    numbers of those that need never happen.
+    `names` has the actor or part, and a text, for the number of each event; `due` has the timers of each timer event; `unfair`
+    has the numbers of events that need never happen.
     """
 
     def __init__(self, stage: Stage, schedule: Schedule, timers: Timers, faults: Faults) -> None:
@@ -78,29 +78,29 @@ class Events:
         self._numbers: dict[Hashable, int] = {}
         self._uids = itertools.count()
         self._choices: dict[tuple[int, int], _Choices] = {}
-        self._of_timers: dict[tuple[int, str], list[Event]] = {}
-        self._timer_events: dict[Hashable, Event] = {}
+        self._of_timers: dict[tuple[int, str], list[ModelEvent]] = {}
+        self._timer_events: dict[Hashable, ModelEvent] = {}
         self._payments: dict[tuple[int, str], int | None] = {}
         self.budget = stage.tuples.number((faults.total, *[faults.kinds[kind] for kind in self._kinds]))
 
-    # --- which ------------------------------------------------------------------------------------------------------
+    # --- the events -------------------------------------------------------------------------------------------------
 
-    def enabled(self, numbers: list[int]) -> list[Event]:
-        """Every event that may come next; also those that are a fault, of whatever kind, while the budget allows any."""
+    def enabled(self, numbers: list[int]) -> list[ModelEvent]:
+        """Every event that is possible next, including events that are faults while the budget allows any fault."""
         tuples = self._stage.tuples.values
         if numbers[NOTES] and any(note[0] == "failed" for note in tuples[numbers[NOTES]]):
             return []
-        events: list[Event] = []
+        events: list[ModelEvent] = []
         prompt = False
         faulty = self.may_fail(numbers[BUDGETS])
         waiting = tuples[numbers[QUEUE]]
         if waiting and self._schedule is Schedule.TURNS:
-            events.append(Event(self._number("dispatcher", "goes on"), "dispatcher"))
+            events.append(ModelEvent(self._number("dispatcher", "goes on"), "dispatcher"))
         elif waiting:
             addresses = self._stage.addresses
             for ref in waiting:
                 number = self._number(addresses[ref].path, "takes its mail", ref)
-                events.append(Event(number, ("mail", ref), actor=ref))
+                events.append(ModelEvent(number, ("mail", ref), actor=ref))
         for part in range(len(self._stage.parts)):
             choices = self._choices_of(part, numbers[HEAD + part])
             events += choices.events if faulty else choices.faultless
@@ -114,7 +114,7 @@ class Events:
         return bool(self._stage.tuples.values[budget][0])
 
     def paid(self, budget: int, fault: str) -> int | None:
-        """The budget after a fault of this kind, None when it does not allow one."""
+        """The budget after a fault of this kind; None if it does not allow the fault."""
         if not fault:
             return budget
         key = (budget, fault)
@@ -144,7 +144,7 @@ class Events:
             found = self._choices[key] = _Choices(events, faultless, any(event.prompt for event in events))
         return found
 
-    def _prepared(self, part: int, state: int) -> list[Event]:
+    def _prepared(self, part: int, state: int) -> list[ModelEvent]:
         what, before = self._stage.parts[part], self._stage.values.values[state]
         try:
             choices = list(what.choices(before))
@@ -156,7 +156,7 @@ class Events:
             raise ModelError(f"{what!r} has several choices with one label: {', '.join(twice)}", state=before)
         return [self._event(part, choice) for choice in choices if self.paid(self.budget, choice.fault) is not None]
 
-    def _event(self, part: int, choice: Choice) -> Event:
+    def _event(self, part: int, choice: Choice) -> ModelEvent:
         stage = self._stage
         name, kinds = stage.parts[part].name, stage.parts[part].kinds()
         if choice.fault and kinds is not None and choice.fault not in kinds:
@@ -166,7 +166,7 @@ class Events:
         for ref, message in choice.tells:
             if not isinstance(ref, Address):
                 raise ModelError(f"{name} would {choice.label!r} and tell {message!r} to {ref!r}, which is no address")
-        return Event(
+        return ModelEvent(
             self._number(name, choice.label),
             None,
             choice.fault,
@@ -178,8 +178,8 @@ class Events:
             tuple([(stage.part(other), stage.values.number(work)) for other, work in choice.works]),
         )
 
-    def _timers_of(self, timers: int, fault: str) -> list[Event]:
-        """Each timer that may come due now, alone or at once with one that may come due behind it."""
+    def _timers_of(self, timers: int, fault: str) -> list[ModelEvent]:
+        """Each timer that may come due now, alone or together with a timer that may come due next."""
         known = self._of_timers.get((timers, fault))
         if known is not None:
             return known
@@ -192,17 +192,17 @@ class Events:
         return events
 
     def _first_of(self, armed: Armed) -> Iterable[int]:
-        """The places of those that may be the first to come due."""
+        """The places of the timers that may be the first to come due."""
         if self._timers is Timers.ANY_TIME:
             return range(len(armed))
         found, shortest = [], float("inf")
         for at, (_, _, seconds) in enumerate(armed):
-            if seconds < shortest:  # none was armed before it for as long or shorter
+            if seconds < shortest:  # no timer was armed before it for as long or shorter
                 found.append(at)
                 shortest = seconds
         return found
 
-    def _timer(self, fault: str, *due: tuple[int, str, float]) -> Event:
+    def _timer(self, fault: str, *due: tuple[int, str, float]) -> ModelEvent:
         timers = tuple([(ref, key) for ref, key, _ in due])
         known = (timers, fault)
         event = self._timer_events.get(known)
@@ -212,19 +212,19 @@ class Events:
             text = "".join(f", with {other!r} of {addresses[ref].path}" for ref, other in others)
             text += ", before an answer that was due" if fault else ""
             number = self._number(addresses[first].path, f"timer {name!r} comes due{text}", *timers)
-            event = self._timer_events[known] = Event(number, ("timers", timers, fault), fault, timers=timers)
+            event = self._timer_events[known] = ModelEvent(number, ("timers", timers, fault), fault, timers=timers)
             self.due[number] = [(addresses[ref].path, key) for ref, key in timers]
             if fault or others:
                 self.unfair.add(number)
         return event
 
     def coming_due(self, ref: int, key: str) -> list[int]:
-        """The number of the event that this timer comes due alone and in time, if it ever might."""
+        """The number of the event in which this timer comes due alone and in time; empty if no state had that event."""
         event = self._timer_events.get((((ref, key),), ""))
         return [] if event is None else [event.number]
 
     def _number(self, who: str, what: str, *of: Hashable) -> int:
-        """The number of an event, the same for the same text; `of` tells apart what has the same text."""
+        """The number of an event, always the same for the same text; `of` tells events with the same text apart."""
         key = (who, what, *of)
         number = self._numbers.get(key)
         if number is None:
@@ -232,16 +232,16 @@ class Events:
             self.names.append((who, what))
         return number
 
-    # --- how --------------------------------------------------------------------------------------------------------
+    # --- their turns ------------------------------------------------------------------------------------------------
 
-    def limit(self, numbers: list[int], event: Event) -> int:
-        """How many steps follow an event: all, one, or none while mail waits for the driver."""
+    def limit(self, numbers: list[int], event: ModelEvent) -> int:
+        """How many steps the turn of an event takes: all, one, or none while mail waits for the driver."""
         if self._schedule is Schedule.ANY_ORDER:
             return 1 if event.actor >= 0 else 0
         return 0 if numbers[QUEUE] and event.part >= 0 else NO_STEP
 
-    def begin(self, numbers: list[int], budget: int, event: Event, log: Log | None = None) -> Turn:
-        """The state opened up, with the event in it."""
+    def begin(self, numbers: list[int], budget: int, event: ModelEvent, log: Log | None = None) -> Turn:
+        """Open the state, and put the event into it."""
         turn = Turn(self._stage, numbers, log)
         turn.numbers[BUDGETS] = budget
         if event.part >= 0:
@@ -265,7 +265,7 @@ class Events:
         return turn
 
     def close(self, turn: Turn) -> bytes:
-        """The state that a turn has come to."""
+        """Close the state that a turn has left."""
         if self._schedule is Schedule.ANY_ORDER:
             turn.queue = deque(sorted({ref for ref in turn.queue if turn.cell(ref)[STATUS] == READY}))
         return turn.close()

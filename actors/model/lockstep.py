@@ -1,13 +1,13 @@
-"""The real system and its model, side by side: what one does the other must do too.
+"""The real system and its model in lockstep: both must be alike after each step.
 
     steps = Lockstep(door_model)          # two models of one kind: one is walked, the other's parts stand behind real actors
     while steps.choices():
         steps.take(steps.choices()[0])    # raises `Diverged` when the two are not the same afterwards
 
-The model is walked in turns. At each step the same thing is done to an `ActorSystem`: the part's choice, the timer, the crashes
-before a step or after some of its effects, the turn that is cut. Afterwards every actor's fields, the armed timers, the waiting
-mail and the parts' states are compared. It is how the model's account of the dispatcher is tested, and a way to try actors of
-one's own on a real system with parts instead of ports.
+The model is walked in turns. At each step the `ActorSystem` gets the same event: the part's choice, the timer, the crashes
+before a step or after some of its effects, the cut of the turn. Afterwards `Lockstep` compares every actor's fields, the armed
+timers, the waiting mail and the parts' states. This tests the model's rules of the dispatcher, and it runs your own actors on a
+real system with parts instead of ports.
 
 `state_machine` lets hypothesis take the steps, also with the system's `run` running on asyncio or trio.
 """
@@ -36,32 +36,32 @@ from machines.restart import CrashLog, Streak
 if TYPE_CHECKING:
     from hypothesis.stateful import RuleBasedStateMachine
 
-EPOCH: Final = 2.0**20  # seconds: what the clock begins at, so that a moment of time can be told from any other number
-TICK: Final = 2.0**-20  # seconds by which the clock goes on with each look at it
-AT_ONCE: Final = 0.1  # timers that are nearer than this come due at once
-DRIVER_SECONDS: Final = 10.0  # for what the running driver does in far less than one
+EPOCH: Final = 2.0**20  # seconds at which the clock begins, so that a moment of time can be told from any other number
+TICK: Final = 2.0**-20  # seconds that pass with each reading of the clock
+AT_ONCE: Final = 0.1  # seconds: timers that are due nearer together come due at once
+DRIVER_SECONDS: Final = 10.0  # to wait for the running driver, which needs far less than one
 
 
 class Diverged(AssertionError):
-    """The system and its model are not the same after a step. The text names the step and what differs."""
+    """The system and its model differ after a step. The text names the step and the difference."""
 
 
 class _Crash(Exception):
-    """What an actor's step raises when its crash was chosen."""
+    """An actor's step raises this if its crash was chosen."""
 
 
 _CRASHED: Final = f"{_Crash.__module__}.{_Crash.__qualname__}"
 
 
 class _Striker:
-    """A port that nobody has: work for it crashes the actor halfway through its effects."""
+    """A port that no actor is wired to: work for it crashes the actor halfway through its effects."""
 
     def submit(self, work: Any) -> None:
         raise _Crash
 
 
 class _StruckTable(dict[type, Step]):
-    """The steps of one phase; each one goes through `strike`, also that of a message which is not in the table."""
+    """The steps of one phase, each wrapped by `strike`, also for messages that are not in the table."""
 
     def __init__(self, table: Mapping[type, Step], strike: Callable[..., None]) -> None:
         super().__init__(table)
@@ -72,7 +72,7 @@ class _StruckTable(dict[type, Step]):
 
 
 class _Told:
-    """The event of a live token: its reply goes to the part that made it."""
+    """The event of a live token: setting it sends the reply to the part that made the token."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self.set = then
@@ -89,7 +89,7 @@ class _LiveToken(Token):
 
 
 class _LivePort:
-    """A part behind real actors: its state, and the work they hand over."""
+    """A part behind real actors: it keeps the part's state, and takes the actors' work."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -98,14 +98,14 @@ class _LivePort:
         part.token = self._token  # type: ignore[method-assign,assignment]
 
     def _token(self, key: Hashable) -> _LiveToken:
-        return self._tokens.setdefault(key, _LiveToken(self, key))  # one key is one ask, as in the model
+        return self._tokens.setdefault(key, _LiveToken(self, key))  # one token for each key, as in the model
 
     def submit(self, work: Any) -> None:
         self.state = self.part.submit(self.state, work)
 
 
 class _LiveScene:
-    """What a model's setup builds a real system with."""
+    """The tools with which a model's `setup` builds a real system."""
 
     def __init__(self, system: ActorSystem, ports: Mapping[Part, _LivePort]) -> None:
         self._system = system
@@ -127,9 +127,9 @@ class _LiveScene:
 class Lockstep:
     """A model and a real system that take the same steps. `make()` gives a new model in turns; it is called twice.
 
-    The choices that can be taken on a real system are the parts' (their faults too), the timers that are next, any crash, a cut
-    turn, and the dispatcher going on. A part's `port` must be what `Scene.port` gives: a part that actors got in any other way
-    is not behind the real ones.
+    A real system can take the parts' choices (their faults too), the next timers, any crash, a cut turn, and the dispatcher
+    going on. Actors must get a part's port from `Scene.port`; a part that they get in any other way is not behind the real
+    actors.
     """
 
     def __init__(self, make: Callable[[], ActorModel]) -> None:
@@ -144,18 +144,21 @@ class Lockstep:
         self._compare("the setup")
 
     def choices(self) -> list[Action]:
-        """What can be taken next."""
+        """The actions that both can take next."""
         return [action for action, _ in self.model.successors(self.state) if self._is_possible(action)]
 
     def take(self, action: Action) -> None:
-        """Do it to both, and compare them. Raises `Diverged` if they differ then, `ValueError` if it can't be taken here."""
+        """Take the action in both, and compare them.
+
+        Raises `Diverged` if they differ afterwards, `ValueError` if the action can't be taken here.
+        """
         after = self._after(action)
         with self._faults(action):
             self._do(action)
         self._arrive(action, after)
 
     async def take_on_loop(self, action: Action) -> None:
-        """Like `take`, while the system's `run` is running in this loop: what a cut turn left over is left to the driver.
+        """Like `take`, while the system's `run` is running in this loop, so that the driver goes on after a cut turn.
 
         Raises `TimeoutError` if the driver does not go on.
         """
@@ -172,7 +175,7 @@ class Lockstep:
         self._arrive(action, after)
 
     def _clock(self) -> float:
-        """A little later each time, so that timers come due in the order of their arming."""
+        """The time, a little later at each reading, so that timers come due in the order of their arming."""
         self.now += TICK
         return self.now
 
@@ -186,7 +189,7 @@ class Lockstep:
         self.state = after
         self._compare(self.model.label(action))
 
-    # --- doing it -----------------------------------------------------------------------------------------------------
+    # --- the system's side --------------------------------------------------------------------------------------------
 
     def _is_possible(self, action: Action) -> bool:
         timers = self.model.timers_in(action)
@@ -195,10 +198,10 @@ class Lockstep:
             return timers == [(path, key) for _, path, key in due]
         return not (
             due and due[0][0] <= self.now and self.model.event(action)[0] == "dispatcher"
-        )  # it would fire them too
+        )  # the dispatcher would fire them too
 
     def _next_due(self) -> list[tuple[float, str, str]]:
-        """The timers that come due next, at once: when, whose, and which."""
+        """The timers that come due next, at once: the time, the actor, and the key of each."""
         armed = sorted((timer.at, path_of(ref), timer.key) for ref, _ in self.system.refs() for timer in _timers(ref))
         return [timer for timer in armed if timer[0] < armed[0][0] + AT_ONCE]
 
@@ -226,7 +229,7 @@ class Lockstep:
 
     @contextmanager
     def _faults(self, action: Action) -> Iterator[None]:
-        """While this is open, the system has the crashes and the cut of an action."""
+        """A context in which the system has the crashes and the cut of an action."""
         crashes, cut = self.model.faults_in(action)
         budget = self.system.budget
         if cut:
@@ -258,7 +261,7 @@ class Lockstep:
             if actor is not None:
                 held = (
                     ref.status == HELD
-                )  # what its step did before it raised means nothing: it begins again from its journal
+                )  # the fields of a crashed actor mean nothing: it begins again from its journal
                 values = {name: getattr(actor, name) for name in actor.state}
                 if held:
                     fresh = actor.recover(ref.journal)
@@ -279,31 +282,31 @@ class Lockstep:
 
 
 def state_machine(make: Callable[[], ActorModel], *, backend: str = "") -> "type[RuleBasedStateMachine]":
-    """A `RuleBasedStateMachine` that draws what happens next, and does it to the model that `make()` gives and to a real
-    system. The model's `always` properties are its invariants, and `Diverged` is an error.
+    """A `RuleBasedStateMachine` that draws the next action, and takes it in the model that `make()` gives and in a real system.
+    The model's `always` properties are its invariants, and `Diverged` is an error.
 
-    With `backend`, "asyncio" or "trio", the system's `run` is running on such a loop, in a thread of its own.
+    With `backend`, "asyncio" or "trio", the system's `run` runs on such a loop, in a thread of its own.
 
-    Use it as any other: `TestDoor = state_machine(door_model).TestCase`. Needs hypothesis.
+    Use it like any other: `TestDoor = state_machine(door_model).TestCase`. Needs hypothesis.
     """
     from hypothesis import note  # noqa: PLC0415 - not there outside of tests
     from hypothesis import strategies as st  # noqa: PLC0415
     from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule  # noqa: PLC0415
 
     class LockstepMachine(RuleBasedStateMachine):
-        """One walk; `steps` is where it is."""
+        """One walk; `steps` is the `Lockstep` that it walks."""
 
         steps: Lockstep | None = None
 
         @initialize()
         def begin(self) -> None:
-            """A new system, and the model at its beginning."""
+            """Begin with a new system, and the model's initial state."""
             self.steps = Lockstep(make)
             self.loop = _Loop(backend, self.steps) if backend else None
 
         @rule(data=st.data())
         def take(self, data: Any) -> None:
-            """Draw one of the choices and take it; where there is none, the walk stays."""
+            """Draw one of the choices and take it; the walk stays if there is none."""
             assert self.steps is not None
             choices = self.steps.choices()
             if choices:
@@ -316,7 +319,7 @@ def state_machine(make: Callable[[], ActorModel], *, backend: str = "") -> "type
 
         @invariant()
         def always_holds(self) -> None:
-            """Every `always` property, wherever the walk is."""
+            """Assert every `always` property in the current state."""
             if self.steps is not None:
                 for claim in self.steps.model.properties():
                     if claim.kind == "always" and not claim.holds(self.steps.state):
@@ -343,7 +346,7 @@ class _Loop:
         self._portal.call(self._take, action)
 
     async def _take(self, action: Action) -> None:
-        """Take it, and what a cut turn leaves over too: the driver goes on with that before another choice can be drawn."""
+        """Take the action, and let the driver go on after a cut turn before another choice can be drawn."""
         await self._steps.take_on_loop(action)
         model = self._steps.model
         while self._steps.system.has_work():
@@ -359,19 +362,19 @@ class _Loop:
 
 @contextmanager
 def _crashing(crashes: tuple[Crash, ...]) -> Iterator[None]:
-    """While this is open, the steps of these numbers die: before they have done anything, or after so many of their effects;
-    one at poison does so again."""
+    """A context in which the steps of these numbers crash: before their step, or after some of their effects. A step at poison
+    crashes again."""
     if not crashes:
         yield
         return
     by_step = {crash.step: crash for crash in crashes}
     taken = 0
-    poison: tuple[Any, Any, bool] | None = None  # whose message, which, and whether it comes as a retry
+    poison: tuple[Any, Any, bool] | None = None  # the actor, the message, and whether it comes as a retry
     retried = False
 
     def strike(step: Callable[..., None], actor: Actor, message: Message, out: Any) -> None:
         nonlocal taken, poison, retried
-        if message.__class__ is Retry:  # its step looks up that of the message, which comes here then
+        if message.__class__ is Retry:  # its step looks up the step of the message, which comes here then
             retried = True
             step(actor, message, out)
             return
@@ -383,7 +386,7 @@ def _crashing(crashes: tuple[Crash, ...]) -> Iterator[None]:
             raise _Crash
         if crash is not None and crash.before_step:
             if crash.poison:
-                kept = isinstance(message, Timer) or (  # as it is, however often
+                kept = isinstance(message, Timer) or (  # unchanged, however often it is tried
                     isinstance(message, Exited | Shutdown) and actor.holds_children
                 )
                 poison = None if again else (out.me, message, not kept)
@@ -403,7 +406,7 @@ def _crashing(crashes: tuple[Crash, ...]) -> Iterator[None]:
 
 
 def _all_kinds(kind: type[Actor]) -> Iterator[type[Actor]]:
-    """Every class of actors that there is, those without a table left out."""
+    """Every subclass of the actor class that has a table."""
     for one in kind.__subclasses__():
         if "compiled" in one.__dict__:
             yield one
@@ -411,7 +414,7 @@ def _all_kinds(kind: type[Actor]) -> Iterator[type[Actor]]:
 
 
 def _standing(actors: Iterable[tuple[str, Mapping[str, object], int, bool]]) -> dict[str, object]:
-    """How actors stand: what is compared of them. Several of one path are told apart by their order."""
+    """The compared parts of the actors, by path. Several actors of one path are told apart by their order."""
     found: dict[str, object] = {}
     of_path: Counter[str] = Counter()
     for path, values, unread, held in actors:
@@ -423,7 +426,7 @@ def _standing(actors: Iterable[tuple[str, Mapping[str, object], int, bool]]) -> 
 
 
 def plain(value: object) -> object:  # noqa: C901, PLR0911 - one line for each kind of value
-    """A value with addresses, tokens and moments of time as text, so that one of a system and one of a model can be equal."""
+    """A value with addresses, tokens and moments of time as text, so that a system's value can equal a model's."""
     if isinstance(value, Address | Ref):
         return f"<{path_of(value)}>"
     if isinstance(value, ModelToken):
@@ -439,7 +442,7 @@ def plain(value: object) -> object:  # noqa: C901, PLR0911 - one line for each k
     if isinstance(value, frozenset):
         return type(value).__name__, frozenset([plain(item) for item in value])
     if isinstance(value, CrashLog | Streak):
-        return "crashes"  # a model's all are within one window, a system's are forgotten in time
+        return "crashes"  # all crashes of a model are within one window, a system forgets them in time
     if isinstance(value, msgspec.Struct):
         return type(value).__name__, *[plain(getattr(value, name)) for name in value.__struct_fields__]
     if isinstance(value, BaseModel):
@@ -447,7 +450,7 @@ def plain(value: object) -> object:  # noqa: C901, PLR0911 - one line for each k
     if isinstance(value, FrozenMap | Mapping):
         return type(value).__name__, frozenset([(plain(key), plain(item)) for key, item in value.items()])
     if isinstance(value, float):
-        return 0.0 if value >= EPOCH else value  # a moment is not part of a model
+        return 0.0 if value >= EPOCH else value  # a model has no moments of time
     return "crashed" if value == _CRASHED else value
 
 

@@ -1,7 +1,7 @@
-"""Turns that were taken before: what each did, found again by what it read.
+"""A memory of turns: the effect of each, found again by the values that the turn read.
 
-A turn reads few places of a state, and what it does follows from what stands there. So turns can be remembered by what they
-read, place by place; most of them are the same as in some state that differs elsewhere.
+A turn reads few places of a state, and its effect follows from the values there. So turns can be remembered by the values that
+they read, place by place; most turns are the same in many states that differ elsewhere.
 """
 
 from collections.abc import Callable, Hashable
@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 from actors.model.stage import ANSWERED, BUDGETS, TIMERS, Arming, Stage
 from actors.model.tables import packed
 
-ADDRESSES: Final = BUDGETS  # as a place that a turn reads: how many addresses there are; no turn reads the budget
+ADDRESSES: Final = BUDGETS  # as a place that a turn reads: the number of addresses; no turn reads the budget
 KEPT_TURNS: Final = 8_192  # some hundred bytes each
 
 
 class Effect(NamedTuple):
-    """What a turn did: what stands where now (place, number, place, ...), timers armed and disarmed in order, tokens answered;
-    and its steps, each with the actor and how many effects it had."""
+    """The effect of a turn: the new numbers by place (place, number, place, ...), the timers armed and disarmed in order, the
+    tokens answered; and its steps, each with the actor and its number of effects."""
 
     places: tuple[int, ...]
     arming: tuple[Arming, ...]
@@ -25,7 +25,7 @@ class Effect(NamedTuple):
     steps: tuple[tuple[int, int], ...]
 
     def on(self, stage: Stage, numbers: list[int]) -> bytes:
-        """The state that this leads to from the one in `numbers`, which is used up."""
+        """The state to which this effect leads from the state in `numbers`, a list that is changed."""
         places = iter(self.places)
         for at, number in zip(places, places, strict=True):
             numbers[at] = number
@@ -37,7 +37,8 @@ class Effect(NamedTuple):
 
 
 class TurnMemory:
-    """What turns did, by how they began and what they read. Turns that begin alike nearly always read the same places."""
+    """The effects of turns, by their beginnings and by what they read. Turns with one beginning nearly always read the same
+    places."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -45,7 +46,7 @@ class TurnMemory:
         self._count = 0
 
     def find(self, beginning: Hashable, numbers: list[int]) -> Effect | None:
-        """What a turn with this beginning does to the state in `numbers`, None if no such turn is remembered."""
+        """The effect of a turn with this beginning on the state in `numbers`; None if no such turn is remembered."""
         for turns in self._known.get(beginning, {}).values():
             found = turns.by_reading.get(turns.pick(numbers))
             if found is not None:
@@ -53,7 +54,7 @@ class TurnMemory:
         return None
 
     def remember(self, beginning: Hashable, reads: list[tuple[int, int]], effect: Effect) -> None:
-        """Keep what a turn did that began so and read this: which places, and what stood there."""
+        """Keep the effect of a turn with this beginning that read these (place, number) pairs."""
         if self._count == KEPT_TURNS:
             self._known.clear()
             self._count = 0
@@ -75,7 +76,7 @@ class TurnMemory:
             for at in places:
                 if at > 0:
                     picked.append(numbers[at])
-                elif at < 0:  # a token, and whether it is answered
+                elif at < 0:  # a token: whether it is answered
                     picked.append(-at in stage.tuples.values[numbers[ANSWERED]])
                 else:
                     picked.append(len(stage.addresses))
@@ -85,8 +86,8 @@ class TurnMemory:
 
 
 class _Turns(NamedTuple):
-    """The turns that began alike and read the same places: what picks these out of a state, and what was done by what stood
-    there."""
+    """The turns that began alike and read the same places: the function that picks these places' numbers out of a state, and
+    the effects by these numbers."""
 
     pick: Callable[[list[int]], Hashable]
     by_reading: dict[Hashable, Effect]

@@ -1,5 +1,5 @@
-"""A state of a model of actors, opened up: mailboxes that can be changed, and what was read and done, so that it can be
-closed again and remembered."""
+"""An opened state of a model of actors: mailboxes that can be changed, and a log of reads and writes, so that the state can be
+closed again and its turn remembered."""
 
 from collections import deque
 from collections.abc import Callable
@@ -24,14 +24,14 @@ from actors.model.stage import (
 from actors.model.tables import packed
 from actors.runtime.mailbox import IDLE, SYSTEM, UNBORN
 
-NOTHING_ELSE: Final = [(), (), 0]  # nothing deferred, nobody who watches, no crash
+NOTHING_ELSE: Final = [(), (), 0]  # nothing deferred, no watchers, no crash
 
 Log = Callable[[str, str, str, str], None]
-"""Is told of each happening in a turn: its kind, its source, a text, its target."""
+"""Called for each happening in a turn: its kind, its source, a text, its target."""
 
 
 class OpenState:
-    """One state, opened up to be changed, and closed again."""
+    """One state, opened to be changed, and closed again."""
 
     __slots__ = (
         "arming",
@@ -49,19 +49,19 @@ class OpenState:
 
     def __init__(self, stage: Stage, numbers: list[int], log: Log | None = None) -> None:
         self.stage = stage
-        self.before = numbers  # it stays as it was
+        self.before = numbers  # never changed
         self.numbers = numbers.copy()
         self.opened: dict[int, Cell] = {}
-        self.touched: set[int] = set()  # places, not of actors, that were read or written
+        self.touched: set[int] = set()  # places, other than actors', that were read or written
         self.queue: deque[int] = deque(stage.tuples.values[numbers[QUEUE]])
         self.arming: list[Arming] = []
         self.replied: dict[int, None] = {}  # tokens that were answered in this turn, in order
-        self.reads: list[tuple[int, int]] = []  # of the state as it was: which place, what stood there; in order
-        self.steps: list[tuple[int, int]] = []  # of each step what faults need to know, as in `Taken`
+        self.reads: list[tuple[int, int]] = []  # of the original state, in order: the place and its number
+        self.steps: list[tuple[int, int]] = []  # for each step, the data that faults need, as in `Taken`
         self.log = log
 
     def close(self) -> bytes:
-        """The state that it has come to."""
+        """Close the state, and return it as packed numbers."""
         stage, numbers = self.stage, self.numbers
         first, idle = stage.first_actor, stage.idle
         numbers += [UNBORN_CELL] * (stage.length - len(numbers))
@@ -73,7 +73,7 @@ class OpenState:
             if number is None:
                 if cell[LANES]:
                     cell[LANES] = tuple(map(tuple, cell[LANES]))
-                    if sum(map(len, cell[LANES])) == 1:  # one message has the place of its own
+                    if sum(map(len, cell[LANES])) == 1:  # a single message goes into the slot
                         cell[SLOT], cell[LANES] = next(message for lane in cell[LANES] for message in lane), ()
                 number = stage.cells.number(tuple(cell))
                 if cell[STATUS] == IDLE and cell[DEFERRED:] == NOTHING_ELSE:
@@ -87,7 +87,7 @@ class OpenState:
         return packed(numbers)
 
     def effect(self) -> Effect:
-        """What this turn did, once it is closed: enough to do the same to another state that reads the same."""
+        """The turn's effect, once the state is closed, which can be applied to any state where the turn reads the same."""
         numbers, stage, before = self.numbers, self.stage, self.before
         places: list[int] = []
         for at in (*[stage.first_actor + ref for ref in self.opened], *sorted(self.touched), QUEUE):
@@ -129,7 +129,7 @@ class OpenState:
         self._lanes(cell)[self.stage.lanes[message]].insert(0, message)
 
     def _void(self, cell: Cell, unwanted: Callable[[int], bool]) -> None:
-        """Make timers that wait in a mailbox void: they are still taken, and mean nothing."""
+        """Make unwanted timers in a mailbox void: the actor still takes them, and does nothing."""
         void = self.stage.void
         if cell[SLOT] and unwanted(cell[SLOT]):
             cell[SLOT] = void

@@ -1,8 +1,8 @@
-"""What is in a model beside the actors: ports, clients, channels, and the faults that may happen.
+"""The parts of a model beside its actors: ports, clients, channels; and the budget of faults.
 
-A `Part` stands for something at the edge of the actors. As a port it takes their work; as a client it tells them things. It
-decides nothing by itself: `choices` says what it could do next, and the checker tries all of it, in every order with
-everything else. The same part can stand behind real actors in a test.
+A `Part` stands for something at the edge of the actors. As a port it takes their work; as a client it tells them messages. A
+part decides nothing by itself: `choices` lists what it could do next, and the checker tries every choice in every order with
+all other events. The same part can stand behind real actors in a test.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -17,19 +17,17 @@ from machines.checker.model import ModelError
 T = TypeVar("T")
 
 CRASH = "crash"  # an actor dies: before a step, or after k of its n effects
-POISON = (
-    "poison"  # a message kills its actor, and again when it is tried again: it is set aside, and its parent is told
-)
+POISON = "poison"  # a message kills its actor twice: it is set aside, and the actor's parent is told
 CUT = "cut"  # the dispatcher's budget runs out in the middle of a turn
-LATE = "late"  # a timer comes due before an answer that a sound port would have given by then
+LATE = "late"  # a timer comes due before an answer that a sound port would have given in time
 
 
 class UnknownFault(ModelError):
-    """A budget names a kind of fault that nothing in the model can have: mistyped, most likely."""
+    """A budget names a kind of fault that no part of the model can have; most likely it is mistyped."""
 
 
 class Answer(NamedTuple):
-    """Work for the part that made a token: the reply to it, the first one only."""
+    """Work for the part that made a token: the first reply to the token."""
 
     key: Any
     value: Any
@@ -57,10 +55,10 @@ class ModelToken:
 class Choice(NamedTuple):
     """One thing that a part may do next.
 
-    `label` names it in paths. `state` is the part's state afterwards; `tells` are messages to actors in order, `works` is work
-    handed to other parts. `fault` names the kind of fault that it is, which the model's budget must allow. A `prompt` choice is
-    what a sound port does in time: no timer comes due before it unless that is the fault (`LATE`). One that is not `fair` need
-    never be taken, however long it could be; of those that are, one is taken in the end if one with its label stays possible.
+    `label` names the choice in paths. `state` is the part's state afterwards; `tells` are messages to actors in order, `works`
+    is work handed to other parts. `fault` is the kind of fault if the choice is one; the model's budget must allow it. A sound
+    port takes a `prompt` choice in time: no timer comes due before it except by the fault `LATE`. A choice that is not `fair`
+    need never be taken, however long it is possible; a fair choice is taken in the end while one with its label stays possible.
     """
 
     label: str
@@ -73,10 +71,10 @@ class Choice(NamedTuple):
 
 
 class Part:
-    """The base of what is not an actor. A subclass keeps settings in itself, and everything that changes in its state.
+    """The base of ports, clients and channels. A subclass keeps only settings in itself, and all that changes in its state.
 
-    `faults` are the kinds of faults that its choices name. Where every part of a model says so, a budget that names any other
-    is refused; None says nothing.
+    `faults` declares the kinds of faults of its choices; None declares nothing. If every part of a model declares them, a
+    budget with any other kind is refused.
     """
 
     faults: tuple[str, ...] | None = None
@@ -91,23 +89,23 @@ class Part:
         self.name = name
 
     def kinds(self) -> tuple[str, ...] | None:
-        """The kinds of faults that it may have, None if it does not say."""
+        """The kinds of faults that the part may have; None if it does not declare them."""
         return () if type(self).choices is Part.choices else self.faults
 
     def initial(self) -> Any:
-        """The state it begins in; immutable and hashable, as all states are."""
+        """The part's first state; immutable and hashable, as all states are."""
         return None
 
     def submit(self, state: Any, work: Any) -> Any:
-        """The state after an actor, or another part, handed `work` over. Raising is a crash of the actor."""
+        """The state after an actor, or another part, handed `work` over. An error raised here crashes the actor."""
         raise NotImplementedError(f"{self.name} takes no {type(work).__name__}")
 
     def choices(self, state: Any) -> Iterable[Choice]:
-        """What it may do next, in an order that is always the same."""
+        """The part's choices, always in the same order."""
         return ()
 
     def token(self, key: Hashable) -> ModelToken:
-        """A token whose reply this part gets."""
+        """A token whose reply comes to this part."""
         return ModelToken(self, key)
 
     def __repr__(self) -> str:
@@ -116,12 +114,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Faults:
-    """How many faults a run may have: `total` of any kind, and of each kind at most what `kinds` says.
+    """The budget of faults in a run: `total` faults of any kind, and of each kind at most the number in `kinds`.
 
-    Kinds are `CRASH`, `POISON`, `CUT`, `LATE`, and those that the parts' choices name; with `kinds` given, none but those may
-    happen.
-    `actors` are the names of those that may crash, of poison too; None for all. `in_a_turn` bounds how many strike in one turn;
-    None for as many as the budget allows: a run with many is as cruel with one in each turn, and there are far fewer of these.
+    Kinds are `CRASH`, `POISON`, `CUT`, `LATE`, and the parts' own; if `kinds` is given, no other kind may happen. `actors` are
+    the names of the actors that may crash, also by poison; None for all. `in_a_turn` bounds the faults in one turn; None allows
+    as many as the budget: one fault in each of many turns is as hard for the actors, with far fewer states.
     """
 
     total: int = 0
@@ -135,10 +132,10 @@ class Faults:
 
 
 class Connection(Part):
-    """A byte stream, as messages: first in, first out, nothing twice. When it is cut (the fault "cut off"), what was under way
-    is lost from some message on, `lost` tells the actors, and what comes later goes over a new connection.
+    """A byte stream of messages: first in, first out, none twice. When it is cut (the fault "cut off"), the messages under way
+    are lost from some message on, `lost` tells the actors, and later messages go over a new connection.
 
-    Work is `(ref, message)`. Its state is what is under way.
+    Work is `(ref, message)`. Its state has the messages under way.
     """
 
     faults = ("cut off",)
@@ -152,11 +149,11 @@ class Connection(Part):
         return ()
 
     def submit(self, state: Any, work: Any) -> Any:
-        """Behind what is under way."""
+        """Put the message behind those under way."""
         return (*state, work)
 
     def choices(self, state: Any) -> Iterable[Choice]:
-        """Deliver the oldest; or be cut, and deliver any number of the oldest before it."""
+        """Deliver the oldest message; or cut the connection, after delivering any number of the oldest."""
         if not state:
             return
         yield Choice("delivers", state[1:], tells=(state[0],))
@@ -165,9 +162,9 @@ class Connection(Part):
 
 
 class Outside(Part):
-    """Messages as the world carries them: in any order; lost or delivered twice as the faults "lost" and "duplicated".
+    """A network of datagrams: messages come in any order; lost or delivered twice by the faults "lost" and "duplicated".
 
-    Work is `(ref, message)`. Its state is what is under way, sorted by how it looks, since order means nothing.
+    Work is `(ref, message)`. Its state has the messages under way, sorted by their text, since their order means nothing.
     """
 
     faults = ("lost", "duplicated")
@@ -177,11 +174,11 @@ class Outside(Part):
         return ()
 
     def submit(self, state: Any, work: Any) -> Any:
-        """Among what is under way."""
+        """Put the message among those under way."""
         return tuple(sorted((*state, work), key=repr))
 
     def choices(self, state: Any) -> Iterable[Choice]:
-        """Deliver, lose or double any of them."""
+        """Deliver, lose or double any message."""
         for at, work in enumerate(state):
             if at and state[at - 1] == work:
                 continue
@@ -196,12 +193,12 @@ def _text(work: tuple[object, Message]) -> str:
 
 
 def path_of(ref: Any) -> str:
-    """Where an actor stands, from the top: "supervisor/door"; of an address in a model, or of one in a system."""
+    """The path of an actor from the top, "supervisor/door" say, for an address of a model or of a system."""
     return ref.name if ref.parent is None else f"{path_of(ref.parent)}/{ref.name}"
 
 
 def found_at(path: str, living: Mapping[str, T]) -> T:
-    """What lives at a path. Raises `ModelError` that tells what does live, if nothing lives there."""
+    """The value of `living` at a path. Raises `ModelError`, with the paths that do live, if the path is not among them."""
     if path in living:
         return living[path]
     like = get_close_matches(path, living)

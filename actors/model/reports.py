@@ -1,9 +1,9 @@
-"""What a model of actors tells of itself: its states, its actions, and the paths through it, for reports and for coverage."""
+"""The readable side of a model of actors: its states, actions and paths, for reports and for coverage."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from actors.model.events import Event, Events, Schedule, Timers
+from actors.model.events import Events, ModelEvent, Schedule, Timers
 from actors.model.open_state import Log
 from actors.model.parts import Faults, Part
 from actors.model.stage import (
@@ -33,15 +33,15 @@ from actors.runtime.mailbox import HELD, STOPPED, UNBORN, Step
 from machines.checker.coverage import CoverageRow
 from machines.checker.model import Happening, Model
 
-GONE: Final = frozenset({UNBORN, STOPPED})  # nothing to be seen of it
+GONE: Final = frozenset({UNBORN, STOPPED})  # states without a visible actor
 
 Action = tuple[int, ...]
-"""An event's number, and the faults in its turn, as `Faulty` has them."""
+"""An event's number, and the faults in its turn, in the form of `Faulty`."""
 
 
 class Crash(NamedTuple):
-    """A crash in an action: in which step of the turn, counted from 0, whose, and after how many effects of the step. With
-    `poison` the step's message kills again when it is tried again."""
+    """A crash in an action: the step of the turn, counted from 0, the actor, and after how many effects of the step. With
+    `poison` the step's message crashes the actor again when it is tried again."""
 
     step: int
     path: str
@@ -53,14 +53,14 @@ class Crash(NamedTuple):
 class ReadableModel(Model[bytes, Action]):
     """The part of `ActorModel` that only reads.
 
-    `schedule`, `timers`, `faults` and `parts` are what it was made with.
+    `schedule`, `timers`, `faults` and `parts` are its arguments.
     """
 
     def __init__(
         self, name: str, parts: Sequence[Part], schedule: Schedule, timers: Timers, faults: Faults, stage: Stage
     ) -> None:
         self.name = name
-        self.one_process = True  # its states are numbers of what this object has seen
+        self.one_process = True  # its states are numbers into this object's tables
         self.schedule = schedule
         self.timers = timers
         self.faults = faults
@@ -72,11 +72,11 @@ class ReadableModel(Model[bytes, Action]):
     # --- reading paths ------------------------------------------------------------------------------------------------
 
     def event(self, action: Action) -> tuple[str, str]:
-        """Who acts, and what it is: a part and its choice, an actor and its timer or its mail, or the dispatcher."""
+        """The acting part or actor, and its act: a part's choice, an actor's timer or mail, or the dispatcher going on."""
         return self._events.names[action[0]]
 
     def faults_in(self, action: Action) -> tuple[tuple[Crash, ...], int]:
-        """The crashes in an action's turn, in order; and after how many steps the turn is cut, 0 if it is not."""
+        """The crashes in an action's turn, in order; and after how many steps the turn is cut, 0 if it is not cut."""
         crashes, cut = _parted(action)
         addresses = self._stage.addresses
         return tuple(
@@ -87,7 +87,7 @@ class ReadableModel(Model[bytes, Action]):
         ), cut
 
     def timers_in(self, action: Action) -> list[tuple[str, str]]:
-        """The timers that come due in an action: whose, and which."""
+        """The timers that come due in an action: the actor's path, and the key."""
         return self._events.due.get(action[0], [])
 
     def states_of_parts(self, state: bytes) -> dict[str, object]:
@@ -96,24 +96,24 @@ class ReadableModel(Model[bytes, Action]):
         return {part.name: self._stage.values.values[numbers[HEAD + at]] for at, part in enumerate(self._stage.parts)}
 
     def actors(self, state: bytes) -> list[tuple[str, Seen]]:
-        """The living actors: the path of each, and how it is."""
+        """The living actors: the path of each, and its fields."""
         cells = self._cells(self._views.unpack(state))
         return [(address.path, self._views.view_of(cell)) for address, cell in cells if cell[STATUS] not in GONE]
 
     def armed(self, state: bytes) -> tuple[tuple[str, str], ...]:
-        """The armed timers in the order of their arming: whose, and which."""
+        """The armed timers in the order of their arming: the actor's path, and the key."""
         timers = self._stage.tuples.values[self._views.unpack(state)[TIMERS]]
         return tuple([(self._stage.addresses[ref].path, key) for ref, key, _ in timers])
 
     def coverage(self) -> list[CoverageRow]:
-        """Each phase and message that the actors seen so far declare, and what came of it in all the steps that were taken."""
+        """Each pair of phase and message that the actors seen so far declare, and its coverage by all steps taken so far."""
         kinds = dict.fromkeys(self._stage.values.values[address.body].kind for address in self._stage.addresses)
         return [
             self._row(kind, phase, message, step)
             for kind in kinds
             for phase, table in kind.compiled.items()
             for message, step in table.items()
-            if message not in {Start, Timer}  # every actor has these; what they do is its own affair
+            if message not in {Start, Timer}  # every actor takes these, and need not declare them
         ]
 
     def _row(self, kind: type[Actor], phase: object, message: type, step: Step) -> CoverageRow:
@@ -134,7 +134,7 @@ class ReadableModel(Model[bytes, Action]):
         }
 
     def label(self, action: Action) -> str:
-        """Who does what, and the fault in it."""
+        """The acting part or actor, its act, and the faults in the turn."""
         who, what = self.event(action)
         crashes, cut = self.faults_in(action)
         text = f"{who}: {what}"
@@ -145,16 +145,17 @@ class ReadableModel(Model[bytes, Action]):
         return f"{text}; the turn is cut after {cut} steps" if cut else text
 
     def is_fair(self, action: Action) -> bool:
-        """Everything happens in the end but faults, choices that say otherwise, and two timers at once."""
+        """Every action is fair but faults, unfair choices, and two timers at once."""
         return len(action) == 1 and action[0] not in self._events.unfair
 
     def is_strongly_fair(self, action: Action) -> bool:
-        """A timer that stays armed comes due in the end, though none may while a port's prompt answer is due."""
+        """Timers are strongly fair: a prompt answer of a port disables them for a while, and an armed timer still comes due in
+        the end."""
         return self.is_fair(action) and bool(self.timers_in(action))
 
     def renews(self, state: bytes, action: Action) -> Sequence[Action]:
-        """The timers that a turn arms again or cancels: their time begins anew, so that they need not come due. And those that
-        come due in it, two at once say."""
+        """The timers that a turn arms again or cancels, so that they need not come due, and the timers that come due in it, two
+        at once say."""
         numbers = self._views.unpack(state)
         turn = self._turn_of(numbers, action, None)
         armed = self._stage.tuples.values[numbers[TIMERS]]
@@ -193,7 +194,7 @@ class ReadableModel(Model[bytes, Action]):
         return found
 
     def pending(self, state: bytes) -> Mapping[str, Sequence[str]]:
-        """What waits in each mailbox."""
+        """The messages that wait in each mailbox."""
         return {
             address.path: [message_text(self._stage, message) for message in mail(cell)]
             for address, cell in self._cells(self._views.unpack(state))
@@ -201,7 +202,7 @@ class ReadableModel(Model[bytes, Action]):
         }
 
     def happenings(self, before: bytes, action: Action, after: bytes) -> Sequence[Happening]:
-        """Everything that went on in a step: messages, work, timers, faults, phases."""
+        """All happenings of a step: messages, work, timers, faults, phases."""
         found: list[Happening] = []
 
         def log(kind: str, source: str, text: str, target: str) -> None:
@@ -218,11 +219,11 @@ class ReadableModel(Model[bytes, Action]):
             found.append(Happening("note", who, "the turn is cut here"))
         return found + self._moves(before, after)
 
-    def _event_of(self, numbers: list[int], action: Action) -> Event:
+    def _event_of(self, numbers: list[int], action: Action) -> ModelEvent:
         return next(event for event in self._events.enabled(numbers) if event.number == action[0])
 
     def _turn_of(self, numbers: list[int], action: Action, log: Log | None) -> Turn:
-        """The turn of an action, drained."""
+        """The turn of an action, run to its end."""
         crashes, cut = _parted(action)
         event = self._event_of(numbers, action)
         turn = self._events.begin(numbers, numbers[BUDGETS], event, log)
@@ -250,7 +251,7 @@ class ReadableModel(Model[bytes, Action]):
 
 
 def _parted(action: Action) -> tuple[Faulty, int]:
-    """The crashes in an action, and after how many steps its turn is cut, 0 if it is not."""
+    """The crashes in an action, and after how many steps its turn is cut, 0 if it is not cut."""
     faults = action[1:]
     if faults[-2:-1] == (CUT_HERE,):
         return faults[:-3], faults[-3]

@@ -1,7 +1,7 @@
-"""The stage of a model of actors: everything that states refer to by number, and the steps of the real actor classes.
+"""The stage of a model of actors: the values that states refer to by number, and the steps of the real actor classes.
 
-Each step is taken once for (actor, state, message) and remembered; of each kind some are taken twice, to see that they give the
-same both times. What happens around steps is the business of `actors.model.turns`.
+Each step is taken once for (actor, state, message) and remembered; some steps of each kind are taken twice, to check that both
+give the same result. `actors.model.turns` has the dispatcher's rules around the steps.
 """
 
 import traceback
@@ -36,22 +36,22 @@ from machines.checker.model import ModelError, NotRepeatable, UnhashableState
 
 T = TypeVar("T")
 
-# What a state is made of: these, then the parts, then the actors, one number each.
+# The places of a state: these, then the parts, then the actors, one number each.
 BUDGETS, TIMERS, ANSWERED, QUEUE, NOTES, HEAD = range(6)
 
-# A mailbox and its actor, a tuple of these, or a list while it is opened up. As in the real one, a single message has a place
-# of its own, and lanes are there from the second on. CRASHES are counted of those at the top alone.
+# The places of a cell, a mailbox and its actor: a tuple, or a list while the state is open. As in a real mailbox, a single
+# message has a slot of its own, and lanes are made for the second. CRASHES counts the crashes of top actors only.
 BODY, STATUS, SLOT, LANES, DEFERRED, WATCHERS, CRASHES = range(7)
 
-# Notes that are no mistakes: by which path a message was set aside, and which; whose timer came early, and which.
+# Notes that are no mistakes: an actor's path and a message that was set aside; an actor's path and a timer that came early.
 SET_ASIDE: Final = "set aside"
 EARLY: Final = "early"
 
 UNBORN_CELL: Final = 0
 NO_CHILDREN: Final[frozenset[tuple[str, int]]] = frozenset()
-TWICE: Final = 25  # steps of a kind that are taken twice for certain; later only one in so many
-LOOKED_AT: Final = 16  # values that could be changed, each time that a step is taken twice
-BROKEN: Final = -1  # an effect that can't be carried out: the system crashes the actor when it comes to it
+TWICE: Final = 25  # the first steps of a kind that are all taken twice; later only one in so many
+LOOKED_AT: Final = 16  # changeable values that are checked each time that a step is taken twice
+BROKEN: Final = -1  # an effect that can't be carried out: the system crashes the actor there
 
 Cell = list[Any]
 """What is known of one actor, opened up: its body, its status and the other places that are named above."""
@@ -63,12 +63,12 @@ Effects = tuple[tuple[int, Any, Any], ...]
 CANCEL_ALL: Final = -1
 
 Arming = tuple[int, int, Any, float]
-"""An operation on timers: its code, the actor's number, the timer's key, the seconds. A timer is set, kept or cancelled as the
-effects of these names do it. CANCEL_ALL has several keys: it cancels all timers of the actor but these."""
+"""An operation on timers: its code, the actor's number, the timer's key, the seconds. SET, KEEP and CANCEL work like the
+effects of these names. CANCEL_ALL has several keys: it cancels all other timers of the actor."""
 
 
 class Address:
-    """An actor's address in a model: what `Ref` is at run time. Opaque to actors, and one object for one actor."""
+    """An actor's address in a model, in place of the run time's `Ref`. Opaque to actors, and one object for one actor."""
 
     __slots__ = ("body", "name", "number", "ordinal", "parent", "path")
 
@@ -106,20 +106,20 @@ class Fired(NamedTuple):
 
 
 class Void(Fired):
-    """A timer that came due and was set again or cancelled before its turn: it is taken, and nothing happens."""
+    """A timer that came due and was set again or cancelled before its turn: the actor takes it, and does nothing."""
 
     __slots__ = ()
 
 
 class Tried(NamedTuple):
-    """A message that its actor crashed on, waiting to be tried once more: what `Retry` is at run time."""
+    """A message on which its actor crashed, waiting to be tried once more, in place of the run time's `Retry`."""
 
     message: Any
 
 
 class Taken(NamedTuple):
-    """What a step came to: the body afterwards, its effects, whether the phase changed, the error if it raised, and what
-    faults need to know of it: whose it is and how many effects it has, ~n of those at mail that is never tried again."""
+    """The result of a step: the body afterwards, the effects, whether the phase changed, the error if the step raised, and the
+    data that faults need: the actor, and its number of effects, as ~n for mail that is never tried again."""
 
     body: int
     effects: Effects
@@ -137,7 +137,7 @@ class CoverageKey(NamedTuple):
 
 
 class Stage:
-    """Everything that states refer to by number: addresses, bodies, messages, mailboxes; and the steps taken so far."""
+    """The values that states refer to by number: addresses, bodies, messages, mailboxes; and the steps taken so far."""
 
     def __init__(
         self, parts: list[Part], allowed_errors: tuple[type[Exception], ...], audio_bound: int, control_bound: int
@@ -147,7 +147,7 @@ class Stage:
         self.allowed_errors = allowed_errors
         self.audio_bound = min(audio_bound, AUDIO_BOUND)
         self.control_bound = control_bound
-        self.first_actor = self.length = HEAD + len(parts)  # how many numbers a state has, with all the actors
+        self.first_actor = self.length = HEAD + len(parts)  # the length of a state with all actors
         self.addresses: list[Address] = []
         self._known: dict[object, Address] = {}
         self.values = Table()  # bodies, messages, tokens, the parts' states and work
@@ -167,7 +167,7 @@ class Stage:
         self.void = self.message(Void(""))
 
     def opened(self, state: bytes) -> list[int]:
-        """The numbers of a state, with a place for every actor that was born in any."""
+        """The numbers of a state, with a place for every actor that was spawned in any state."""
         numbers = unpacked(state)
         missing = self.length - len(numbers)
         return numbers + [UNBORN_CELL] * missing if missing else numbers
@@ -183,7 +183,7 @@ class Stage:
         return number
 
     def body(self, actor: Actor, spawned: frozenset[tuple[str, int]], wiring: tuple[object, ...] | None = None) -> int:
-        """The number of an actor as it stands; its `wiring` may be given where it is known."""
+        """The number of the body of an actor in its current state; `wiring` may be given to save making it."""
         one = self.values.one
         try:
             if wiring is None:
@@ -195,7 +195,7 @@ class Stage:
             raise UnhashableState(f"{type(actor).__name__}.{self._changeable(actor)}: {error}") from error
 
     def _changeable(self, actor: Actor) -> str:
-        """The field that can't be part of a state."""
+        """The first field whose value can't be part of a state."""
         for name in (*actor.wiring, *actor.state):
             try:
                 self.values.one(getattr(actor, name))
@@ -204,7 +204,7 @@ class Stage:
         return "?"
 
     def address(self, actor: Actor, name: str, parent: Address | None, ordinal: int) -> Address:
-        """The address of the actor that `parent` spawns as its child number `ordinal` of this name: the same each time."""
+        """The address of the actor that `parent` spawns as its child number `ordinal` of this name: always the same object."""
         body = self.body(actor, NO_CHILDREN)
         key = (parent, name, ordinal, body)
         address = self._known.get(key)
@@ -219,14 +219,14 @@ class Stage:
         return address
 
     def actor(self, body: int) -> Actor:
-        """An actor in this state, for one look or one step."""
+        """An actor object in this state, for one use."""
         kind, wiring, values, _ = self.values.values[body]
         actor: Actor = kind(*wiring)
         actor.thaw(values)
         return actor
 
     def recovered(self, body: int) -> int:
-        """The actor as a restart begins it: from its journal, and with its children counted on."""
+        """The body after a restart: from the actor's journal, with its counts of spawned children."""
         found = self._recovered.get(body)
         if found is None:
             old = self.actor(body)
@@ -236,39 +236,39 @@ class Stage:
         return found
 
     def begun_anew(self, body: int) -> int:
-        """The actor as it begins without its journal, and with its children counted on."""
+        """The body after a restart without the journal, with its counts of spawned children."""
         _, wiring, _, spawned = self.values.values[body]
         return self.body(self.actor(body).recover(()), spawned, wiring)
 
     def last_words(self, body: int, mail: tuple[int, ...]) -> tuple[Any, ...]:
-        """What the actor owes to others, as its journal stands and with this unread mail."""
+        """The actor's `last_words`, made from its journal and this unread mail."""
         values = self.values.values
         if not values[body].kind.has_last_words:
             return ()
         return self.actor(self.recovered(body)).last_words(tuple([content_of(values[message]) for message in mail]))
 
     def phase(self, body: int) -> object:
-        """The phase an actor is in."""
+        """The phase of an actor."""
         return self.actor(body).phase
 
     def handles_exits(self, body: int) -> bool:
-        """Whether it is told of its children's ends in the phase it is in."""
+        """Whether the actor handles the ends of its children in its phase."""
         kind = self.values.values[body].kind
         return Exited in kind.compiled.get(self.phase(body), ())
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
     def is_own(self, message: int) -> bool:
-        """Whether it is mail that an actor sends itself: it dies with its incarnation, and nobody misses it."""
+        """Whether an actor sends this mail to itself: it is dropped with the actor's incarnation."""
         return message in {self.start, self.start_again} or isinstance(self.values.values[message], Fired)
 
     def lasts(self, body: int, message: int) -> bool:
-        """Whether it is a timer that came due and that outlasts a crash of its actor."""
+        """Whether the message is a timer that came due and survives a crash of its actor."""
         what = self.values.values[message]
         return what.__class__ is Fired and what.key in self.values.values[body].kind.lasting
 
     def take(self, ref: int, body: int, message: int) -> Taken:
-        """What the step of the actor at `ref` with this message comes to."""
+        """The result of the step of the actor at `ref` with this message."""
         memo = self._taken[ref]
         key = (body, message)
         taken = memo.get(key)
@@ -323,7 +323,7 @@ class Stage:
                     actor.timeout(what.key, out)
             else:
                 actor.compiled[phase].get(what.__class__, refused)(actor, what, out)
-        except ModelError:  # of a child that can't be spawned in a model
+        except ModelError:  # a child can't be spawned in a model
             raise
         except Exception as error:  # noqa: BLE001 - any error of a step goes to the supervisor, as in the system
             unexpected = "" if isinstance(error, self.allowed_errors) else "!"
@@ -334,7 +334,7 @@ class Stage:
         return Taken(after, effects, actor.phase is not phase, "", self._for_faults(ref, len(effects), body, message))
 
     def _for_faults(self, ref: int, effects: int, body: int, message: int) -> tuple[int, int]:
-        """Whose step it is, and how many effects it has; as ~n when its message is one that is never tried again."""
+        """The actor of a step, and its number of effects, as ~n if its message is never tried again."""
         again = not self.is_own(message) or self.lasts(body, message)
         return ref, effects if again else ~effects
 
@@ -354,7 +354,7 @@ class Stage:
         return op, a, b
 
     def part(self, part: Any) -> int:
-        """The number of a part. Raises `ModelError` if it is none of the model's."""
+        """The number of a part. Raises `ModelError` if the part is not in the model."""
         number = self.part_numbers.get(part) if isinstance(part, Part) else None
         if number is None:
             raise ModelError(f"work was handed to {part!r}, which is no part of the model")
@@ -363,7 +363,7 @@ class Stage:
     # --- timers and tokens --------------------------------------------------------------------------------------------
 
     def armed(self, timers: int, arming: tuple[Arming, ...]) -> int:
-        """The armed timers, in the order of their arming, after all this was done to them."""
+        """The armed timers, in the order of their arming, after these operations."""
         key = (timers, arming)
         found = self._armed.get(key)
         if found is None:
@@ -376,18 +376,18 @@ class Stage:
         return found
 
     def same(self, of_a_turn: T) -> T:
-        """The one object for all turns of which something is equal: there are few kinds of turns."""
+        """One object for all equal values of turns, of which there are few kinds."""
         found: T = self._same.setdefault(of_a_turn, of_a_turn)
         return found
 
     def answered(self, tokens: int, more: tuple[int, ...]) -> int:
-        """The tokens that are answered, with some more."""
+        """The answered tokens, with some more."""
         return self.tuples.number(tuple(sorted({*self.tuples.values[tokens], *more})))
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def submit(self, part: int, state: int, work: int) -> tuple[int, str]:
-        """The state of a part after it took work, and the error if it raised."""
+        """The state of a part after it took work, and the error if the part raised one."""
         key = (part, state, work)
         found = self._submitted.get(key)
         if found is None:
@@ -418,7 +418,7 @@ class Stage:
 
 
 def disarms(arming: Arming, ref: int, key: str) -> bool:
-    """Whether this ends a timer that was armed before, whose time may begin anew then."""
+    """Whether this operation ends an armed timer, or begins its time anew."""
     op, whose, which, _ = arming
     if whose != ref or op == KEEP_TIMER:
         return False
@@ -426,12 +426,12 @@ def disarms(arming: Arming, ref: int, key: str) -> bool:
 
 
 def content_of(message: Message) -> Message:
-    """The message itself, of one that is tried once more too."""
+    """The message itself, also if it waits to be tried once more."""
     return message.message if message.__class__ is Tried else message
 
 
 def _error_text(error: Exception) -> str:
-    """An error as `Exited` has it."""
+    """The text of an error in `Exited`."""
     return "".join(traceback.format_exception_only(error)).strip()
 
 
@@ -444,22 +444,22 @@ def message_text(stage: Stage, message: int) -> str:
 
 
 def mistakes_in(notes: tuple[Note, ...]) -> list[Note]:
-    """What no run may have, of all that a state knows of the way to it."""
+    """The mistakes among a state's notes: failures that no run may have."""
     return [note for note in notes if note[0] not in {SET_ASIDE, EARLY}]
 
 
 def set_aside_in(stage: Stage, notes: tuple[Note, ...]) -> tuple[tuple[str, object], ...]:
-    """The messages that killed their actor twice: by which path, and what."""
+    """The messages that killed their actor twice: the actor's path, and the message."""
     return tuple([(note[1], stage.values.values[note[2]]) for note in notes if note[0] == SET_ASIDE])
 
 
 def early_in(notes: tuple[Note, ...]) -> tuple[tuple[str, str], ...]:
-    """The timers that came due before an answer that a sound port would have given by then: whose, and which."""
+    """The timers that came due before an answer that a sound port would have given in time: the actor's path, and the key."""
     return tuple([(note[1], note[2]) for note in notes if note[0] == EARLY])
 
 
 def mistake_text(mistake: Note) -> str:
-    """What no run may have, as a line of a report: what went wrong, in which actor and phase, at which message."""
+    """A mistake as a line of a report: the failure, the actor and its phase, and the message."""
     kind, actor, phase, message, error = mistake
     return f"{kind}: {actor} in {phase!r} at {message}" + (f", {error}" if error else "")
 
@@ -471,5 +471,5 @@ def value_text(value: object) -> str:
 
 
 def phase_text(value: object) -> str:
-    """A phase as coverage and reports name it."""
+    """The name of a phase in coverage and reports."""
     return str(getattr(value, "value", value))

@@ -1,12 +1,12 @@
-"""Values as small numbers: what a model of actors keeps its states in.
+"""Tables that number values, in which a model of actors keeps its states.
 
-Each distinct value (a message, an actor's fields, a mailbox) is kept once and known by a number, so that a state of the whole
-system is a few dozen bytes, and a step that was taken once is a lookup ever after.
+Each distinct value (a message, an actor's fields, a mailbox) is kept once and known by a number. So a state of the whole system
+is a few dozen bytes, and a step that was taken once is a lookup afterwards.
 
-Values are told apart with their types, deep down: equal NamedTuples of two classes, or True and 1, are two values here.
+Values are told apart by their types too, at every depth: equal NamedTuples of two classes, or True and 1, are two values here.
 
-What can be changed is refused. A dict deep in something immutable is taken, and so is an object that brings its own hash; these
-are looked at again now and then, since a value that is changed after it got its number changes every state that it is part of.
+Changeable values are refused. Exceptions are a dict within an immutable value, and an object with a hash of its own: a table
+takes these on trust, and checks them again now and then, since changing a numbered value would change every state that has it.
 """
 
 import dataclasses
@@ -27,37 +27,36 @@ from machines.frozen import FrozenDict, FrozenMap
 
 T = TypeVar("T")
 
-_KNOWN_BY_IDENTITY: Final = (Part, Exited, Gone, Start, type, FunctionType)  # and by nothing else that changes
+_KNOWN_BY_IDENTITY: Final = (Part, Exited, Gone, Start, type, FunctionType)  # known by identity
 _PLAIN: Final = frozenset({str, int, float, bool, bytes, type(None)})
 
 
 class Table:
-    """Values by number, from 1 on; 0 is no value. Each is one object here, however often an equal one was made.
+    """Values by number, from 1 on; 0 is no value. All equal values are one object here.
 
-    A value that is made of others is looked up by the numbers of its parts, so that a large one, most of which is known, costs
-    little.
+    A compound value is looked up by the numbers of its parts, so that a large value with mostly known parts costs little.
     """
 
     __slots__ = ("_by_id", "_changeable", "_looked_at", "_numbers", "_on_trust", "values")
 
     def __init__(self) -> None:
         self._numbers: dict[object, int] = {}
-        self._changeable: list[int] = []  # the numbers of values that are taken on trust, or hold such a one
-        self._on_trust = False  # whether the value that is looked at is one of these
+        self._changeable: list[int] = []  # the numbers of values that are, or hold, values taken on trust
+        self._on_trust = False  # whether the current value is one of these
         self._looked_at = 0
-        self._by_id: dict[int, int] = {}  # of the objects in `values`, which therefore keep their ids
+        self._by_id: dict[int, int] = {}  # by `id()` of the objects in `values`, which stay alive there
         self.values: list[Any] = [None]
 
     def number(self, value: object) -> int:
         """The number of `value`, a new one if it was never seen.
 
-        Raises `UnhashableState` for a value that could be changed, a list or a set say: it can't be part of a state.
+        Raises `UnhashableState` for a changeable value, a list or a set say, which can't be part of a state.
         """
         number = self._by_id.get(id(value))
         return self._number(value) if number is None else number
 
     def one(self, value: T) -> T:
-        """The object that stands for all that are equal to `value`."""
+        """The one object for all values equal to `value`."""
         return value if value.__class__ in _PLAIN else self.values[self.number(value)]
 
     def _number(self, value: Any) -> int:
@@ -78,8 +77,7 @@ class Table:
         return number
 
     def look_again(self, most: int | None = None) -> None:
-        """Look at the next `most` values that are taken on trust, all unless given. Raises `NotRepeatable` for one that is no
-        longer what it was."""
+        """Check the next `most` values that were taken on trust, or all of them. Raises `NotRepeatable` for a changed value."""
         count = len(self._changeable)
         for _ in range(count if most is None else min(most, count)):
             self._looked_at = (self._looked_at + 1) % count
@@ -97,11 +95,11 @@ class Table:
                 )
 
     def _part(self, value: object) -> object:
-        """What a part is known by within a key: itself and its type if it is plain, its number else."""
+        """The key of a part within a compound key: the part and its type if it is plain, else its number."""
         kind = value.__class__
         if kind is str or value is None:
             return value
-        if kind is dict:  # deep in something immutable: JSON of a record, say, which nobody changes any more
+        if kind is dict:  # within an immutable value: the JSON of a record, say
             self._on_trust = True
             return self._numbered(self._items(value), value)
         return (kind, value) if kind in _PLAIN else self.number(value)
@@ -152,15 +150,15 @@ def _could_be_changed(value: object) -> UnhashableState:
 
 @cache
 def _can_be_changed(kind: type) -> bool:
-    """Whether the values of a class can be changed by right, also where they have a hash."""
+    """Whether values of a class are meant to be changeable, even if they have a hash."""
     if dataclasses.is_dataclass(kind):
         return not kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    return kind.__hash__ is None or issubclass(kind, msgspec.Struct)  # the frozen ones are known before
+    return kind.__hash__ is None or issubclass(kind, msgspec.Struct)  # frozen structs were handled before
 
 
 def _has_fields_unseen(value: object) -> bool:
-    """Whether there is more to this object than who it is, though it is only known by that: fields, or how far it has come.
-    Parts keep nothing but settings in themselves."""
+    """Whether this object has state although only its identity is known: fields, or an iterator's position. Parts keep only
+    settings in themselves."""
     kind = value.__class__
     if kind.__hash__ is not object.__hash__ or dataclasses.is_dataclass(kind) or isinstance(value, _KNOWN_BY_IDENTITY):
         return False
@@ -170,7 +168,7 @@ def _has_fields_unseen(value: object) -> bool:
 
 @cache
 def _is_taken_on_trust(kind: type) -> bool:
-    """Whether a value of this class is taken though it, or something in it, could be changed."""
+    """Whether a value of this class is taken on trust: it, or a value in it, could be changed."""
     if issubclass(kind, Mapping):
         return not issubclass(kind, FrozenMap | FrozenDict)
     sealed = (tuple, msgspec.Struct, Enum, BaseModel, *_KNOWN_BY_IDENTITY)
@@ -178,7 +176,7 @@ def _is_taken_on_trust(kind: type) -> bool:
 
 
 class TupleTable:
-    """Like `Table`, for tuples of numbers and names that need no look at their types; 0 is the empty one."""
+    """Like `Table`, for tuples of numbers and names, without type checks; 0 is the empty tuple."""
 
     __slots__ = ("_numbers", "values")
 
@@ -199,8 +197,8 @@ class TupleTable:
 
 
 def packed(numbers: list[int]) -> bytes:
-    """A state: its numbers in two bytes each, or, if one of them is too large for that, in four with a byte behind them.
-    Noughts at the end are left out."""
+    """Pack the numbers of a state: two bytes each, or, if a number is too large, four bytes each and one byte behind them.
+    Zeros at the end are left out."""
     if not numbers[-1]:
         numbers = numbers[: max(at for at, number in enumerate(numbers) if number) + 1]
     try:
@@ -210,5 +208,5 @@ def packed(numbers: list[int]) -> bytes:
 
 
 def unpacked(state: bytes) -> list[int]:
-    """The numbers that a state is made of."""
+    """Unpack the numbers of a state."""
     return array("I", state[:-1]).tolist() if len(state) % 2 else array("H", state).tolist()

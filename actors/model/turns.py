@@ -1,4 +1,4 @@
-"""The dispatcher's rules on values: what `actors.runtime.system` does to live actors, done to a state that is a few numbers.
+"""The dispatcher's rules on values: `actors.runtime.system` for a state that is a few numbers instead of live actors.
 
 Steps are those of the real actor classes, as `actors.model.stage` remembers them. What happens around steps (lanes, the ready
 queue, commits before effects, crashes, restarts, stops) follows `ActorSystem` line by line.
@@ -9,8 +9,8 @@ the running system a tenth, and the model four states in a hundred. `tests/actor
 each of its scenes, and scripts drawn from seeds, is played by both, which must stand the same after each line, and
 `actors.model.lockstep` does the same with any model of a user.
 
-One thing is simpler: the living children of an actor are stopped and begun again in the order in which they were first spawned
-in any run, the last one first, and not by the order of this run.
+One rule is simpler: the living children of an actor are stopped and restarted in the reverse of the order in which any run
+first spawned them, not in this run's order.
 """
 
 from collections.abc import Callable
@@ -78,20 +78,20 @@ from actors.runtime.system import BUDGET, TOP_INTENSITY
 from machines.checker.model import ModelError
 
 NO_STEP: Final = -1
-WHOLE: Final = -2  # a crash that strikes before the step has done anything: the message is tried again
+WHOLE: Final = -2  # a crash before the step: the message is tried again
 CUT_HERE: Final = -3  # no crash: the turn ends here
-POISON: Final = -4  # a crash before the step, and again when the message is tried again: it is set aside
-DIED_AGAIN: Final = (-1, 0)  # the step that poison strikes the second time; no other fault can
+POISON: Final = -4  # a crash before the step, and again at the retry: the message is set aside
+DIED_AGAIN: Final = (-1, 0)  # the step that poison strikes the second time; it takes no other fault
 
 Faulty = tuple[int, ...]
-"""The crashes in a turn, three numbers each: the step that it strikes, counted from 0; after how many effects of it, or WHOLE,
-or POISON; and whose the step is. A cut may come last: after how many steps, CUT_HERE, and 0."""
+"""The crashes in a turn, three numbers each: the step, counted from 0; after how many of its effects, or WHOLE, or POISON; and
+the step's actor. A cut may come last: after how many steps, CUT_HERE, and 0."""
 
 _NEVER: Final = (NO_STEP, WHOLE)
 
 
 class Turn(OpenState):
-    """One state, opened up: outside events go in, the ready queue is drained, and it is closed again."""
+    """One opened state: outside events go in, the ready queue is drained, and the state is closed again."""
 
     __slots__ = ()
 
@@ -100,13 +100,13 @@ class Turn(OpenState):
     ) -> None:
         """Run the ready queue to its end, or for `stop_after` steps, with these crashes in it.
 
-        All of it is in this one loop, as in `ActorSystem.tell`: every transition of every model passes here, and a call for
-        each part of it costs a tenth of the states a second.
+        One loop does it all, as in `ActorSystem.tell`: every transition of every model passes here, and a call for each part
+        would cost a tenth of the states a second.
         """
         queue, stage, steps, log = self.queue, self.stage, self.steps, self.log
         to_come = zip(crashes[::3], crashes[1::3], strict=True)
         crash_step, crash_effect = next(to_come, _NEVER)
-        poisoned = poison = 0  # whose message it is, and which; 0 is none
+        poisoned = poison = 0  # the actor and the message; 0 is none
         while queue and len(steps) != stop_after:
             ref = queue.popleft()
             cell = self.cell(ref)
@@ -194,7 +194,7 @@ class Turn(OpenState):
             lane.append(message)
 
     def submit(self, part: int, work: int, source: str) -> str:
-        """Hand work to a part; the error if it raised."""
+        """Hand work to a part; return the error if the part raised one."""
         at = HEAD + part
         if at not in self.touched:
             self.touched.add(at)
@@ -206,7 +206,7 @@ class Turn(OpenState):
         return error
 
     def fire(self, ref: int, key: str) -> None:
-        """An armed timer comes due."""
+        """Let an armed timer come due."""
         self.arming.append((CANCEL_TIMER, ref, key, 0.0))
         if self.log is not None:
             self.log("timer", self.stage.addresses[ref].path, key, "")
@@ -289,7 +289,7 @@ class Turn(OpenState):
                 raise ModelError(f"{asked.part!r} can't take an answer: {error}")
 
     def spawn(self, ref: int) -> None:
-        """Start the actor at an address, unless it was started before."""
+        """Start the actor at an address, unless it was started already."""
         cell = self.cell(ref)
         if cell[STATUS] != UNBORN:
             return
@@ -305,7 +305,8 @@ class Turn(OpenState):
             self._put(ref, self.stage.start)
 
     def _children(self, ref: int) -> list[int]:
-        """The living children, the youngest first; which that is does not depend on the path here, see the module."""
+        """The living children, the youngest first, in an order that does not depend on the path (see the module's
+        docstring)."""
         me = self.stage.addresses[ref]
         addresses = self.stage.addresses
         self.reads.append((ADDRESSES, len(addresses)))
@@ -360,7 +361,7 @@ class Turn(OpenState):
     # --- failure ------------------------------------------------------------------------------------------------------
 
     def crash(self, ref: int, message: int, error: str) -> None:
-        """Hold the actor and tell its parent. `message` is what its step raised on, 0 when effects had gone out."""
+        """Hold the actor and tell its parent. `message` is the message on which its step raised, 0 if effects had gone out."""
         stage = self.stage
         cell = self.cell(ref)
         if cell[STATUS] in {HELD, STOPPED}:
@@ -401,8 +402,8 @@ class Turn(OpenState):
             self.crash(parent.number, 0, error)
 
     def _put_back_as(self, ref: int, message: int) -> int:
-        """The number of the message that waits in the place of one that its actor crashed on; 0 if that was tried before, and
-        is set aside."""
+        """The number of the message to be put back after its actor crashed on `message`; 0 if it was tried before, and is set
+        aside."""
         what = self.stage.values.values[message]
         if what.__class__ is Tried:
             return 0
@@ -439,7 +440,7 @@ class Turn(OpenState):
                 self._restart(child)
 
     def _take_out(self, cell: Cell, gone: Callable[[int], bool]) -> None:
-        """Remove messages, wherever they wait."""
+        """Remove messages from the slot, the lanes and the deferred messages."""
         cell[DEFERRED] = tuple([message for message in cell[DEFERRED] if not gone(message)])
         if not (cell[SLOT] or cell[LANES]):
             return
@@ -463,7 +464,7 @@ class Turn(OpenState):
         cell[DEFERRED] = ()
 
     def mistake(self, kind: str, ref: int, cell: Cell, message: int, error: str) -> None:
-        """Note what no run may have: it becomes part of the state, where a property finds it."""
+        """Note a failure that no run may have, as a part of the state, where a property finds it."""
         stage = self.stage
         body = cell[BODY]
         text = (
@@ -478,7 +479,7 @@ class Turn(OpenState):
         self.note(text)
 
     def note(self, note: Note) -> None:
-        """Keep what a property may have to know of the way to a state: once, however often it came about."""
+        """Keep a note on the way to a state for properties: once, however often it happened."""
         numbers, tuples = self.numbers, self.stage.tuples
         if NOTES not in self.touched:
             self.touched.add(NOTES)

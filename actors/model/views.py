@@ -1,4 +1,4 @@
-"""States of a model of actors as properties see them: actors by path, parts by name, timers, the faults that are left."""
+"""The states of a model of actors, as properties see them: actors by path, parts by name, timers, the remaining faults."""
 
 from collections import deque
 from collections.abc import Callable, Container, Hashable, Sequence
@@ -24,14 +24,14 @@ from actors.runtime.actor import Actor
 from actors.runtime.mailbox import HELD, STOPPED, UNBORN
 from machines.checker.model import ModelError, Reading, UnhashableState
 
-KEPT: Final = 4_096  # actors thawed for properties to see, and aspects of things: some hundred bytes each
+KEPT: Final = 4_096  # remembered actors for properties, and aspects of things: some hundred bytes each
 
 
 class Seen:
     """An actor as a property sees it: its fields by name, and whether it lives.
 
-    `unborn`, `held` (it crashed and waits for its supervisor) and `stopped` are what it may be instead of plainly `alive`; an
-    actor that is unborn or stopped has no fields. `unread` messages are in its mailbox; `journal` names what survives a crash.
+    An actor that is not `alive` is `unborn`, `held` (it crashed and waits for its supervisor) or `stopped`; an unborn or
+    stopped actor has no fields. `unread` messages are in its mailbox; `journal` names the fields that survive a crash.
     """
 
     def __init__(self, status: int, actor: Actor | None, unread: int) -> None:
@@ -44,7 +44,7 @@ class Seen:
         self._actor = actor
 
     def values(self) -> dict[str, Any]:
-        """All its fields by name, also those that are named like something of this class."""
+        """All fields of the actor by name, also those with the name of an attribute of this class."""
         actor = self._actor
         return {} if actor is None else {name: getattr(actor, name) for name in actor.state}
 
@@ -58,9 +58,9 @@ class Seen:
 
 
 class Aspect(NamedTuple):
-    """What a property reads of a thing, where that is less than all of it: `what(thing)`, a value that can be hashed.
+    """The part of a thing that a property reads, instead of the whole: `what(thing)`, a hashable value.
 
-    A property that reads little is decided sooner: it is asked once for all states that agree in what it reads."""
+    A property that reads little is decided sooner: it is asked once for all states with equal readings."""
 
     thing: str
     what: Callable[[Any], Hashable]
@@ -71,13 +71,13 @@ Read = str | Aspect
 
 
 class Views:
-    """Every look at a state. What properties read is picked out of many states at once; things are shown to a property only
-    when it has not yet answered for such a reading."""
+    """Reads states for properties. Readings are taken from many states at once; the things themselves are made only for a
+    reading for which the property has not answered yet."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._unpacked: tuple[bytes, list[int]] = (b"", [])
-        self._batches: deque[Batch] = deque(maxlen=2)  # the states before and after some steps
+        self._batches: deque[StateBatch] = deque(maxlen=2)  # the states before and after some steps
         self._readings: dict[tuple[Read, ...], Reading] = {}
         self._aspects: dict[Aspect, dict[int, int]] = {}
         self._places: dict[str, list[int]] = {}
@@ -86,7 +86,7 @@ class Views:
         self._seen_cells: dict[int, Seen] = {}
 
     def unpack(self, state: bytes) -> list[int]:
-        """The numbers that a state is made of; not to be changed."""
+        """The numbers of a state; not to be changed."""
         known, numbers = self._unpacked
         if known is not state or len(numbers) != self._stage.length:
             numbers = self._stage.opened(state)
@@ -94,7 +94,7 @@ class Views:
         return numbers
 
     def no_mistake(self, kind: str) -> Callable[[bytes], bool]:
-        """Whether a state has no mistake of this kind."""
+        """A condition: the state has no mistake of this kind."""
 
         def holds(state: bytes) -> bool:
             number = self.unpack(state)[NOTES]
@@ -105,11 +105,11 @@ class Views:
     # --- one state ------------------------------------------------------------------------------------------------------
 
     def condition(self, holds: Callable[..., bool], of: Sequence[Read]) -> Callable[[bytes], bool]:
-        """`holds` on states, given what is named."""
+        """`holds` as a condition on states: it gets the things named by `of`."""
         return lambda state: bool(holds(*self._read(of, state)))
 
     def step_condition(self, holds: Callable[..., bool], of: Sequence[Read]) -> Callable[[bytes, Any, bytes], bool]:
-        """`holds` on steps, given what is named as it is before and after."""
+        """`holds` as a condition on steps: it gets the things named by `of` before and after the step."""
         return lambda before, _, after: bool(holds(*self._read(of, before), *self._read(of, after)))
 
     def _read(self, of: Sequence[Read], state: bytes) -> list[Any]:
@@ -142,7 +142,7 @@ class Views:
     # --- many states at once --------------------------------------------------------------------------------------------
 
     def reading(self, of: Sequence[Read]) -> Reading:
-        """What is read in many states; the one function for the same things in the same order."""
+        """The function that reads these things in many states: one function for each sequence of things."""
 
         def read(states: Sequence[bytes]) -> list[Any]:
             columns = [self._column(states, one) for one in of]
@@ -151,7 +151,7 @@ class Views:
         return self._readings.setdefault(tuple(of), read)
 
     def readable(self, of: Sequence[Read]) -> tuple[Read, ...]:
-        """`of`, if it can be what a property reads. Raises `ModelError` if not; whether actors have these paths shows later."""
+        """`of`, checked for form. Raises `ModelError` if a property can't read it; `missing` checks the paths later."""
         if isinstance(of, str | Aspect):
             raise ModelError(f"`of` is a list, of=[{of!r}] perhaps, and not {of!r}")
         if not of:
@@ -168,7 +168,7 @@ class Views:
         return tuple(of)
 
     def missing(self, of: Sequence[Read], may_be_unborn: Container[str]) -> str:
-        """Which thing that is read never was, as a sentence with the names that are like it; empty if all were."""
+        """A sentence on the first thing of `of` that no state had, with similar names; empty if there was each."""
         for one in of:
             name = one.thing if isinstance(one, Aspect) else one
             if not self.places(name) and name not in may_be_unborn:
@@ -181,31 +181,31 @@ class Views:
         return ""
 
     def _names(self) -> list[str]:
-        """What can be read by name, as far as it was met."""
+        """The names that can be read, as far as the states so far have shown."""
         self.places("")
         return sorted(self._places)
 
     def _column(self, states: Sequence[bytes], read: Read) -> list[Any]:
-        """What stands in each of these states for one thing: its number, or the aspect of it."""
+        """The number of one thing, or of its aspect, in each of these states."""
         length = self._stage.length
         for batch in self._batches:
             if batch.states is states and batch.length == length:
                 break
         else:
-            batch = Batch(states, length, list(map(self._stage.opened, states)))
+            batch = StateBatch(states, length, list(map(self._stage.opened, states)))
             self._batches.append(batch)
         if isinstance(read, Aspect):
             return self._aspect(batch, read)
         return batch.column(read, self.places(read))
 
-    def _aspect(self, batch: "Batch", aspect: Aspect) -> list[int]:
+    def _aspect(self, batch: "StateBatch", aspect: Aspect) -> list[int]:
         numbers = batch.column(aspect.thing, self.places(aspect.thing))
         known = self._aspects.setdefault(aspect, {})
         new = set(numbers).difference(known)
         if len(known) + len(new) > KEPT:
             known.clear()
             new = set(numbers)
-        for number in new:  # a value by its number: equal ones of different types are two
+        for number in new:  # by number, since equal values of different types are two
             known[number] = self._aspect_of(aspect, number)
         return list(map(known.__getitem__, numbers))
 
@@ -218,14 +218,14 @@ class Views:
             raise TypeError(f"an aspect of {aspect.thing!r} can't be hashed: {found!r}") from error
 
     def places(self, name: str) -> list[int]:
-        """Where in a state a thing stands; an actor in several places if it can be spawned in several ways."""
+        """The places of a thing in a state; an actor has several places if it can be spawned in several ways."""
         stage = self._stage
         if self._placed != len(stage.addresses):
             self._placed = len(stage.addresses)
             self._places = {part.name: [HEAD + number] for number, part in enumerate(stage.parts)}
             self._part_names = frozenset(self._places)
             self._places |= {"@timers": [TIMERS], "@faults": [BUDGETS], "@set_aside": [NOTES], "@early": [NOTES]}
-            for address in sorted(stage.addresses, key=lambda address: address.ordinal):  # the latest one comes last
+            for address in sorted(stage.addresses, key=lambda address: address.ordinal):  # the latest comes last
                 self._places.setdefault(address.path, []).append(stage.first_actor + address.number)
         return self._places.get(name, [])
 
@@ -246,8 +246,8 @@ class Views:
         return Seen(cell[STATUS], actor, len(mail(cell)))
 
 
-class Batch:
-    """Some states, opened up, all to the same length; and what was picked out of them."""
+class StateBatch:
+    """Some states, unpacked to one length, and the columns that were read from them."""
 
     def __init__(self, states: Sequence[bytes], length: int, numbers: list[list[int]]) -> None:
         self.states = states
@@ -256,7 +256,7 @@ class Batch:
         self._numbers = numbers
 
     def column(self, name: str, places: list[int]) -> list[int]:
-        """What stands in these places, of which at most one is taken."""
+        """The number in these places for each state; at most one of the places is taken."""
         found = self._columns.get(name)
         if found is None:
             if len(places) == 1:
@@ -268,7 +268,7 @@ class Batch:
 
 
 def last_of(numbers: list[int], places: list[int]) -> int:
-    """What stands at the last of these places that is taken, 0 if none is."""
+    """The number at the last taken place of these, 0 if none is taken."""
     for at in reversed(places):
         if at < len(numbers) and numbers[at]:
             return numbers[at]
@@ -276,6 +276,6 @@ def last_of(numbers: list[int], places: list[int]) -> int:
 
 
 def mail(cell: tuple[Any, ...]) -> list[int]:
-    """All that waits in a mailbox, in the order in which it will be taken, deferred messages last."""
+    """The messages in a mailbox, in the order in which the actor will take them, deferred messages last."""
     lanes = [message for lane in cell[LANES] for message in lane]
     return [*([cell[SLOT]] if cell[SLOT] else []), *lanes, *cell[DEFERRED]]

@@ -53,7 +53,7 @@ class PortBack(Struct, frozen=True, gc=False):
     port: str
 
 
-class Watched(Struct, frozen=True):
+class WatchedPort(Struct, frozen=True):
     """How it stands with one port; `number` is that of its last heartbeat."""
 
     phase: str
@@ -81,12 +81,12 @@ class HealthWatch(Actor):
         self.listener = listener
         self.every_seconds = every_seconds
         self.timeout_seconds = timeout_seconds
-        self.watched: FrozenMap[str, Watched] = FrozenMap()
+        self.watched: FrozenMap[str, WatchedPort] = FrozenMap()
 
     def start(self, out: Out) -> None:
         """Ask every port."""
         for name, _ in self.ports:
-            self._set(name, Watched(ASKED, 1))
+            self._set(name, WatchedPort(ASKED, 1))
             self._ask(name, out)
 
     def restarted(self, out: Out) -> None:
@@ -116,7 +116,7 @@ class HealthWatch(Actor):
         """The pause of a port is over, or half of its time to answer."""
         watched = self._watched(timer)
         if watched.phase == RESTING:
-            self._set(timer, Watched(ASKED, watched.number % _NUMBERS + 1))
+            self._set(timer, WatchedPort(ASKED, watched.number % _NUMBERS + 1))
             self._ask(timer, out)
         elif watched.phase == ASKED:
             self._set(timer, replace(watched, phase=LATE))
@@ -131,11 +131,11 @@ class HealthWatch(Actor):
             out.set_timer(name, self.timeout_seconds / 2)
         out.port(dict(self.ports)[name], Heartbeat(watched.number, name, out.me))
 
-    def _watched(self, name: str) -> Watched:
+    def _watched(self, name: str) -> WatchedPort:
         watched = self.watched.get(name)
         if watched is None:
             raise LookupError(f"no port {name!r} is watched")
         return watched
 
-    def _set(self, name: str, watched: Watched) -> None:
+    def _set(self, name: str, watched: WatchedPort) -> None:
         self.watched = self.watched.with_item(name, watched)

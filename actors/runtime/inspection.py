@@ -115,7 +115,7 @@ class SystemInspector:
         found = list(self._system.refs())
         self._look([ref for ref, waiting in found if waiting])
         worst = sorted(
-            [ref for ref, waiting in found if waiting or ref.rare is not None], key=self._trouble, reverse=True
+            [ref for ref, waiting in found if waiting or ref.cold is not None], key=self._trouble, reverse=True
         )
         known = set(worst)
         chosen = [*worst, *(ref for ref, _ in found if ref not in known)][:most]
@@ -199,8 +199,8 @@ def _next_of_each_lane(ref: Ref) -> list[Message]:
         found.append(ref.slot)
     if ref.status == BORN:
         found.append(START)
-    if ref.rare is not None and ref.rare.deferred:
-        found.append(ref.rare.deferred[0])
+    if ref.cold is not None and ref.cold.deferred:
+        found.append(ref.cold.deferred[0])
     return found
 
 
@@ -212,7 +212,7 @@ def _mail(ref: Ref) -> MailPicture:
         counts[lane_of(ref.slot)] += 1
     counts[SYSTEM] += ref.status == BORN
     system, control, audio = counts
-    return MailPicture(system, control, audio, deferred=len(ref.rare.deferred) if ref.rare is not None else 0)
+    return MailPicture(system, control, audio, deferred=len(ref.cold.deferred) if ref.cold is not None else 0)
 
 
 def _letter(letter: DeadLetter) -> DeadLetterPicture:

@@ -86,9 +86,9 @@ KEEP_MAIL: Final = MailRule()
 DROP_MAIL: Final = MailRule(0)
 
 
-class Rare:
-    """What most actors never have: messages `deferred` until their phase changes, those who watch for their end, and more
-    than the first `incarnation`."""
+class ColdFields:
+    """The fields that few actors need: messages `deferred` until the phase changes, the `watchers` of the actor's end, and its
+    `incarnation`, if it was restarted."""
 
     __slots__ = ("deferred", "incarnation", "watchers")
 
@@ -106,13 +106,13 @@ class Ref:
 
     __slots__ = (
         "actor",
+        "cold",
         "elder",
         "journal",
         "journaled",
         "lanes",
         "name",
         "parent",
-        "rare",
         "slot",
         "status",
         "table",
@@ -128,7 +128,7 @@ class Ref:
     lanes: Lanes | None
     name: str
     parent: "Ref | None"
-    rare: Rare | None
+    cold: ColdFields | None
     slot: Message
     status: int
     table: dict[object, Table]
@@ -146,22 +146,22 @@ class Ref:
         self.parent = parent
         self.slot = EMPTY
         self.status = UNBORN
-        self.lanes = self.rare = self.timers = self.youngest = self.elder = self.younger = None
+        self.lanes = self.cold = self.timers = self.youngest = self.elder = self.younger = None
 
     def __repr__(self) -> str:
         return f"<Ref {self.name}#{self.incarnation}>"
 
     @property
     def incarnation(self) -> int:
-        """How often the actor was begun again."""
-        return 0 if self.rare is None else self.rare.incarnation
+        """How often the actor was restarted."""
+        return 0 if self.cold is None else self.cold.incarnation
 
     @property
-    def seldom(self) -> Rare:
-        """What most actors never have, made now if it is not there."""
-        if self.rare is None:
-            self.rare = Rare()
-        return self.rare
+    def cold_fields(self) -> ColdFields:
+        """The fields that few actors need, made at the first use."""
+        if self.cold is None:
+            self.cold = ColdFields()
+        return self.cold
 
     def children(self) -> "Iterator[Ref]":
         """The living children, the youngest first."""
@@ -226,7 +226,7 @@ def depth(ref: Ref) -> int:
     """How many messages wait at `ref`, deferred ones and its first step included."""
     waiting = sum(map(len, ref.lanes)) if ref.lanes is not None else int(ref.slot is not EMPTY)
     waiting += ref.status == BORN
-    return waiting + (len(ref.rare.deferred) if ref.rare is not None else 0)
+    return waiting + (len(ref.cold.deferred) if ref.cold is not None else 0)
 
 
 def take_first(ref: Ref, pool: LanePool) -> Message:
@@ -254,7 +254,7 @@ def waiting_in(ref: Ref, lane: int) -> tuple[Message, ...]:
 def waiting(ref: Ref) -> list[Message]:
     """Every message that waits, the next one first; deferred ones last."""
     found = [message for lane in (SYSTEM, CONTROL, AUDIO) for message in waiting_in(ref, lane)]
-    return found + (ref.rare.deferred if ref.rare is not None else [])
+    return found + (ref.cold.deferred if ref.cold is not None else [])
 
 
 def put_back(ref: Ref, message: Message, pool: LanePool) -> None:
@@ -286,16 +286,16 @@ def take_all(ref: Ref, pool: LanePool) -> list[Message]:
     messages: list[Message] = []
     while ref.slot is not EMPTY:
         messages.append(take_first(ref, pool))
-    if ref.rare is not None:
-        messages.extend(ref.rare.deferred)
-        ref.rare.deferred = []
+    if ref.cold is not None:
+        messages.extend(ref.cold.deferred)
+        ref.cold.deferred = []
     return messages
 
 
 def take_out(ref: Ref, unwanted: Callable[[Message], bool], pool: LanePool) -> None:
     """Remove the unwanted messages, wherever they wait."""
-    if ref.rare is not None:
-        ref.rare.deferred = [message for message in ref.rare.deferred if not unwanted(message)]
+    if ref.cold is not None:
+        ref.cold.deferred = [message for message in ref.cold.deferred if not unwanted(message)]
     if ref.lanes is None:
         if ref.slot is not EMPTY and unwanted(ref.slot):
             ref.slot = EMPTY

@@ -291,7 +291,7 @@ class ActorSystem:
                     journaled = ref.journaled
                     if journaled is not None:
                         ref.journal = journaled(actor)
-                        if ref.rare is not None and actor.phase is not phase:  # type: ignore[union-attr]
+                        if ref.cold is not None and actor.phase is not phase:  # type: ignore[union-attr]
                             self._take_deferred(ref)
                     if effects:
                         try:
@@ -559,8 +559,8 @@ class ActorSystem:
             self._letter(ref, gone, "overflow")
 
     def _take_deferred(self, ref: Ref) -> None:
-        if ref.rare is not None:
-            deferred, ref.rare.deferred = ref.rare.deferred, []
+        if ref.cold is not None:
+            deferred, ref.cold.deferred = ref.cold.deferred, []
             for message in reversed(deferred):
                 put_back(ref, message, self._pool)
 
@@ -637,8 +637,8 @@ class ActorSystem:
         ref.status = STOPPED
         if ref.timers is not None:
             self._timers.cancel_all(ref)
-        rare = ref.rare
-        if ref.slot is not EMPTY or rare is not None:
+        cold = ref.cold
+        if ref.slot is not EMPTY or cold is not None:
             for message in take_all(ref, self._pool):
                 if not isinstance(message, OWN_MAIL):
                     self._letter(ref, message, "stopped")
@@ -649,8 +649,8 @@ class ActorSystem:
             self._top_crashes.pop(ref, None)
         ref.actor = None
         ref.journal = ()
-        if rare is not None:
-            watchers, rare.watchers = rare.watchers, []
+        if cold is not None:
+            watchers, cold.watchers = cold.watchers, []
             for watcher in watchers:
                 self._enqueue(watcher, Gone(ref))
 
@@ -670,15 +670,15 @@ class ActorSystem:
     def _watch(self, me: Ref, ref: Ref, _: None) -> None:
         if ref.status == STOPPED:
             self._enqueue(me, Gone(ref))
-        elif me not in ref.seldom.watchers:
-            ref.seldom.watchers.append(me)
+        elif me not in ref.cold_fields.watchers:
+            ref.cold_fields.watchers.append(me)
 
     def _unwatch(self, me: Ref, ref: Ref, _: None) -> None:
-        if ref.rare is not None and me in ref.rare.watchers:
-            ref.rare.watchers.remove(me)
+        if ref.cold is not None and me in ref.cold.watchers:
+            ref.cold.watchers.remove(me)
 
     def _postpone(self, ref: Ref, message: Message, _: None) -> None:
-        deferred = ref.seldom.deferred
+        deferred = ref.cold_fields.deferred
         if len(deferred) >= self.control_bound:
             self._letter(ref, message, "overflow")
             raise MailboxOverflow(f"{ref.name}: more than {self.control_bound} messages are deferred")
@@ -739,7 +739,7 @@ class ActorSystem:
         if ref.status != HELD or ref.actor is None:
             return
         self._restarts += 1
-        ref.seldom.incarnation += 1
+        ref.cold_fields.incarnation += 1
         ref.actor = ref.actor.recover(ref.journal)
         ref.status = READY
         self._take_deferred(ref)

@@ -183,7 +183,7 @@ class _Followed:
         self._tracer = tracer
         self._ref = ref
         self._own_table = ref.table
-        ref.table = {phase: Watched(table, self._step) for phase, table in ref.table.items()}
+        ref.table = {phase: WatchedTable(table, self._step) for phase, table in ref.table.items()}
 
     def give_up(self) -> None:
         """The actor runs by its own table again."""
@@ -205,7 +205,7 @@ class _Followed:
                 trace.tell(self._ref, before, type(what).__name__, fields, told, problem)
 
 
-class Watched(dict[type, Step]):
+class WatchedTable(dict[type, Step]):
     """The table of one phase: what is looked up in it is run by `run`."""
 
     def __init__(self, table: Table, run: Callable[..., None]) -> None:

@@ -1,1 +1,1 @@
-"""Any actors through virtual days, with faults, each from one seed."""
+"""The simulator: it runs real actors through virtual days with faults, each day from one seed."""

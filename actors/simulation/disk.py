@@ -1,7 +1,7 @@
-"""A disk in virtual time: what was written is in its cache, what was synced is on it; it may be full, slow, hang, tear or lie.
+"""A disk in virtual time: writes go into its cache, a sync makes them durable; it may be full, slow, hang, tear or lie.
 
-A process that dies leaves the cache as it is. A machine that goes down takes the cache with it: what was written since the last
-sync is there up to some byte, and gone behind it.
+A process that dies leaves the cache as it is. A machine that goes down loses the cache: of the bytes written since the last
+sync, those up to some byte are kept, and those behind it are lost.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,10 @@ LATENCY_MS: Final = (1, 12)  # of a sync
 
 
 class DiskFailed(Exception):
-    """The disk did not do it, or only a part of it."""
+    """The disk did not write the data, or only a part of it."""
 
 
-class _File:
+class _CachedFile:
     def __init__(self) -> None:
         self.cache = bytearray()
         self.durable = bytearray()
@@ -27,8 +27,8 @@ class _File:
 class SimulatedDisk:
     """The files of one machine. `now_ms` gives the time.
 
-    Faults: it is full or hangs or is slow until a moment; the next syncs do nothing (`lies`); the next write is torn. When
-    one of the last two has come, `on_fault` is told.
+    Faults: the disk is full, hangs or is slow until a moment; its next syncs do nothing (`lies`); its next write is torn. The
+    disk calls `on_fault` when a sync has lied or a write was torn.
     """
 
     def __init__(
@@ -37,14 +37,14 @@ class SimulatedDisk:
         self.full_until = self.hangs_until = self.slow_until = 0
         self.lies = 0
         self.tears = False
-        self.lied = False  # since the last sync that was true
+        self.lied = False  # whether a sync has lied since the last true sync
         self._chance = chance
         self._now_ms = now_ms
         self._on_fault = on_fault
-        self._files: dict[str, _File] = {}
+        self._files: dict[str, _CachedFile] = {}
 
     def latency_ms(self) -> int:
-        """How long a write with its sync takes that begins now."""
+        """How long a write with its sync takes if it begins now."""
         now = self._now_ms()
         low, high = LATENCY_MS
         took = self._chance.between(low, high)
@@ -61,7 +61,10 @@ class SimulatedDisk:
         return bytes(self._files[name].cache[at : at + n]) if name in self._files else b""
 
     def write(self, name: str, data: bytes, at: int, *, allocated: bool = False) -> None:
-        """Write into the cache. `allocated` room is there even on a full disk. Raises `DiskFailed`, having written a part."""
+        """Write into the cache. A full disk still takes writes into `allocated` room.
+
+        Raises `DiskFailed`, after writing a part.
+        """
         if self._now_ms() < self.full_until and not allocated:
             raise DiskFailed("no space left on the disk")
         if self.tears and data:
@@ -72,7 +75,7 @@ class SimulatedDisk:
         self._put(name, data, at)
 
     def sync(self, name: str) -> None:
-        """Make what was written durable; by a fault it only says so."""
+        """Make the writes durable; a lying disk only claims to."""
         if self.lies:
             self.lies -= 1
             self.lied = True
@@ -87,7 +90,7 @@ class SimulatedDisk:
             self.lied = False
 
     def crash(self) -> None:
-        """The machine goes down."""
+        """Let the machine go down."""
         for name in sorted(self._files):
             file = self._files[name]
             whole = self._chance.below(len(file.unsynced) + 1)
@@ -100,6 +103,6 @@ class SimulatedDisk:
             file.cache = bytearray(file.durable)
 
     def _put(self, name: str, data: bytes, at: int) -> None:
-        file = self._files.setdefault(name, _File())
+        file = self._files.setdefault(name, _CachedFile())
         file.cache[at : at + len(data)] = data
         file.unsynced.append((at, data))

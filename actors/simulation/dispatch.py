@@ -1,7 +1,7 @@
-"""The real actor system with its ready queue in a drawn order, whose actors may fall asleep for as long as is drawn.
+"""The real actor system with a drawn order: the seed draws which actor runs next, and lets actors sleep for a while.
 
-All else is as it ships: the dispatcher, mailboxes, timers, supervision, restarts. What is added is that the next one is drawn,
-and that each step passes by whoever runs the simulation.
+Everything else is the shipped code: the dispatcher, mailboxes, timers, supervision, restarts. The simulation also wraps each
+step.
 """
 
 from collections import deque
@@ -12,17 +12,17 @@ from typing import Final
 from actors.runtime.actor import Actor, Out
 from actors.runtime.mailbox import Ref, Table
 from actors.runtime.system import FREE, ActorSystem
-from actors.runtime.tracing import Watched
+from actors.runtime.tracing import WatchedTable
 from actors.simulation.plan import Chance
 
-NAP_SHARE: Final = 1 / 64  # of the turns that an actor gets
+NAP_SHARE: Final = 1 / 64  # of an actor's turns begin with a nap
 LONGEST_NAP_MS: Final = 40  # a loop that is late, a thread that has the interpreter
 
 
 class SeededQueue(deque[Ref]):
-    """The actors that have mail and are awake, in no order: the next one is drawn. Those asleep are not seen by the dispatcher.
+    """The awake actors with mail, from which the next is drawn. The dispatcher does not see sleeping actors.
 
-    `now_ms` is set by whoever has the clock.
+    The owner of the clock sets `now_ms`.
     """
 
     def __init__(self, chance: Chance) -> None:
@@ -30,11 +30,11 @@ class SeededQueue(deque[Ref]):
         self.now_ms = 0
         self._chance = chance
         self._asleep: list[tuple[int, int, Ref]] = []
-        self._lags: dict[Ref, tuple[int, int]] = {}  # until when it lags, and by how much; 0: it hangs until then
+        self._lags: dict[Ref, tuple[int, int]] = {}  # until when an actor lags, and by how much; 0: it hangs until then
         self._serial = 0
 
     def append(self, ref: Ref) -> None:
-        """An actor has mail: it waits for its turn, or sleeps first."""
+        """Queue an actor that has mail; it may sleep first."""
         wake = 0
         if self._lags and ref in self._lags:
             until, each = self._lags[ref]
@@ -51,7 +51,7 @@ class SeededQueue(deque[Ref]):
             super().append(ref)
 
     def popleft(self) -> Ref:
-        """One of those that are awake."""
+        """Draw one of the awake actors."""
         n = len(self)
         at = self._chance.below(n) if n > 1 else 0
         if not at:
@@ -62,43 +62,43 @@ class SeededQueue(deque[Ref]):
         return ref
 
     def lag(self, ref: Ref, until_ms: int, each_ms: int) -> None:
-        """Until then, each turn of this actor comes so much later; none comes before then if `each_ms` is 0."""
+        """Until `until_ms`, delay each turn of this actor by `each_ms`, or, if that is 0, until `until_ms`."""
         self._lags[ref] = (until_ms, each_ms)
 
     def next_wake(self) -> int | None:
-        """When the next one wakes; None when nobody sleeps."""
+        """When the next actor wakes, in milliseconds; None if none sleeps."""
         return self._asleep[0][0] if self._asleep else None
 
     def wake(self) -> None:
-        """Let those who have slept enough wait for their turn."""
+        """Queue the actors whose sleep is over."""
         while self._asleep and self._asleep[0][0] <= self.now_ms:
             super().append(heappop(self._asleep)[2])
 
     def wake_all(self) -> None:
-        """Let all who sleep wait for their turn."""
+        """Queue all sleeping actors."""
         while self._asleep:
             super().append(heappop(self._asleep)[2])
 
 
 class SimulatedSystem(ActorSystem):
-    """An `ActorSystem` for one seeded run. `run_step(step, actor, message, out)` runs each step, or raises instead of it."""
+    """An `ActorSystem` for one seeded run. `run_step(step, actor, message, out)` runs each step, or raises instead."""
 
     def __init__(self, clock: Callable[[], float], queue: SeededQueue, run_step: Callable[..., None]) -> None:
         super().__init__(clock=clock)
         self._ready = self._queue = queue
         self._out = Out(self._made)
-        self._wake = _Nobody()  # type: ignore[assignment] # the driver is not asleep: it looks after each event
+        self._wake = _NoDriver()  # type: ignore[assignment] # no driver sleeps: the world drains after each event
         self._run_step = run_step
         self._watched: dict[type[Actor], dict[object, Table]] = {}
 
     def spawn(self, actor: Actor, name: str) -> Ref:
-        """Start an actor at the top of the system; the address that it answers at. Its first step is in its turn."""
+        """Start an actor at the top of the system, and return its address. Its first step waits for its turn."""
         ref = self._made(actor, name, None)
         self._spawn(ref)
         return ref
 
     def settle(self) -> None:
-        """Run all that waits to its end, also what only sleeps, and whatever holds the dispatcher back."""
+        """Run all waiting turns to their end, waking sleeping actors, also while the dispatcher is held back."""
         was = self._busy
         try:
             while self._ready or self._queue.next_wake() is not None:
@@ -110,7 +110,7 @@ class SimulatedSystem(ActorSystem):
 
     @property
     def failure(self) -> Exception | None:
-        """Why the system can't go on; None while it can."""
+        """The error for which the system can't go on; None while it can."""
         return self._failure
 
     @property
@@ -120,15 +120,15 @@ class SimulatedSystem(ActorSystem):
 
     @property
     def restarts(self) -> int:
-        """How many actors were begun again."""
+        """How many times actors were restarted."""
         return self._restarts
 
     def next_timer(self) -> float | None:
-        """When the next timer is due, in seconds; None when none is armed."""
+        """When the next timer is due, in seconds; None if none is armed."""
         return self._timers.next_at()
 
     def armed(self) -> list[tuple[Ref, str]]:
-        """The armed timers: whose and which."""
+        """The armed timers: the actor's address, and the key."""
         found = []
         for ref, _ in self.refs():
             timer = ref.timers
@@ -141,13 +141,13 @@ class SimulatedSystem(ActorSystem):
         ref = Ref(actor, name, parent)
         kind = actor.__class__
         if kind not in self._watched:
-            self._watched[kind] = {phase: Watched(table, self._run_step) for phase, table in kind.compiled.items()}
+            self._watched[kind] = {phase: WatchedTable(table, self._run_step) for phase, table in kind.compiled.items()}
         ref.table = self._watched[kind]
         return ref
 
 
-class _Nobody:
+class _NoDriver:
     """The event of a driver that need not be woken."""
 
     def set(self) -> None:
-        """Nothing is to be done."""
+        """Do nothing."""

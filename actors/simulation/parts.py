@@ -1,7 +1,7 @@
 """Ports in a simulation: they take work at once, and answer later, in virtual time.
 
-A `Part`, as models have them, is a port as it is: it answers by one of its choices after a drawn while, and takes a choice that
-is a fault when the plan says so. A port of one's own derives from `SimulatedPort`.
+A model's `Part` can be used as a port: it takes one of its choices after a drawn while, and a choice that is a fault when the
+plan says so. For other ports, derive from `SimulatedPort`.
 """
 
 from collections.abc import Callable, Hashable
@@ -14,15 +14,15 @@ from actors.simulation.trace import SimulatedToken
 if TYPE_CHECKING:
     from actors.simulation.world import World
 
-PROMPT_MS: Final = (1, 250)  # what a sound port takes
-FREE_MS: Final = (1, 20_000)  # what may take any time
+PROMPT_MS: Final = (1, 250)  # before a prompt choice
+FREE_MS: Final = (1, 20_000)  # before any other choice
 WHOLE: Final = "whole"
 
 
 class SimulatedPort:
-    """The base of ports. It belongs to one run; the world is where it finds the time, chance, and the actors.
+    """The base of ports. A port belongs to one run; its world has the time, the random numbers, and the actors.
 
-    `kinds` are the faults that it knows.
+    `kinds` are the faults that it can have.
     """
 
     kinds: tuple[str, ...] = ()
@@ -32,35 +32,35 @@ class SimulatedPort:
         self.name = name
 
     def begin(self) -> None:
-        """A process starts: the first one, or one after `died`."""
+        """A process starts: the first process, or the next after `died`."""
 
     def died(self, *, power: bool) -> None:
-        """The process was killed, and all that it had scheduled; with `power`, the whole machine went down."""
+        """The process was killed, with all that it had scheduled; with `power`, the whole machine went down."""
 
     def submit(self, work: Any) -> None:
-        """Take work of an actor. Raising is a crash of the actor that asked."""
+        """Take work of an actor. An error raised here crashes that actor."""
         raise NotImplementedError(f"{self.name} takes no {type(work).__name__}")
 
     def visit(self, number: int, what: Any) -> None:
-        """Something comes from outside, by plan."""
+        """Take a visit of the plan."""
         raise NotImplementedError(f"nobody visits {self.name}")
 
     def suffer(self, fault: Fault) -> bool:
-        """Have a fault of one of its kinds; False if there is nothing that it could hit now, and it is to be forgotten."""
+        """Have a fault of one of the port's kinds; False if the fault has nothing to hit now, and is to be forgotten."""
         raise NotImplementedError(f"{self.name} has no {fault.kind}")
 
     @property
     def state(self) -> Any:
-        """What properties see of it."""
+        """The port's state, as properties see it."""
         return None
 
 
 class _Answering:
-    """An answer that is under way; one that comes `soon` has to, and anything else may take its time."""
+    """An answer under way; `soon` says that it is prompt."""
 
     __slots__ = ("soon",)
 
-    def __init__(self, soon: bool) -> None:  # noqa: FBT001 - the only thing that there is to say
+    def __init__(self, soon: bool) -> None:  # noqa: FBT001 - the only argument
         self.soon = soon
 
 
@@ -87,11 +87,11 @@ class PartPort(SimulatedPort):
 
     @property
     def state(self) -> Any:
-        """The part's state, where it has one."""
+        """The state of a part with a single state."""
         return self.states.get(WHOLE)
 
     def begin(self) -> None:
-        """A part that is a client begins by itself."""
+        """Let the part take its first choices, as a client does by itself."""
         if not self.states:
             self.states[WHOLE] = self.part.initial()
         self._busy.clear()
@@ -99,7 +99,7 @@ class PartPort(SimulatedPort):
             self._go_on(key)
 
     def submit(self, work: Any) -> None:
-        """As the part does."""
+        """Hand the work to the part."""
         key = self._key_of(work)
         before = self.states.get(key)
         self.states[key] = self.part.submit(self.part.initial() if before is None else before, work)
@@ -107,12 +107,12 @@ class PartPort(SimulatedPort):
         self._go_on(key)
 
     def suffer(self, fault: Fault) -> bool:
-        """Take a choice that is a fault of this kind, as soon as there is one."""
+        """Take a choice that is a fault of this kind, as soon as the part has one."""
         self._wanted.append(fault)
         for key in list(self.states):
             if self._fail(key, list(self.part.choices(self.states[key]))):
                 break
-        return False  # it says itself when it has
+        return False  # `_fail` reports the fault when it happens
 
     def _fail(self, key: Hashable, choices: list[Choice]) -> bool:
         for fault in self._wanted:
@@ -137,7 +137,7 @@ class PartPort(SimulatedPort):
             return
         chance = self.world.chance
         choice = chance.one_of(sound)
-        if not choice.fair and chance.happens(1 / 4):  # it need never happen: what has to still does
+        if not choice.fair and chance.happens(1 / 4):  # an unfair choice need never happen: take a fair one
             sound = [choice for choice in sound if choice.fair]
             if not sound:
                 return
@@ -148,7 +148,7 @@ class PartPort(SimulatedPort):
 
     def _answer(self, key: Hashable, answering: "_Answering", label: str) -> None:
         if self._busy.get(key) is not answering:
-            return  # something was to be said sooner
+            return  # an earlier answer has replaced this one
         del self._busy[key]
         sound = [choice for choice in self.part.choices(self.states[key]) if not choice.fault]
         chosen = next((choice for choice in sound if choice.label == label), None) or next(iter(sound), None)

@@ -1,6 +1,6 @@
-"""What a simulated day is made of, drawn from its seed: who comes when, and which fault comes when.
+"""The plan of a simulated day, drawn from its seed: which visits come when, and which faults.
 
-A plan is data, so that a failing one can be made smaller and still be the plan of the same seed.
+A plan is data, so that a failing plan can be shrunk and still belong to the same seed.
 """
 
 import random
@@ -14,8 +14,8 @@ SECOND_MS: Final = 1000
 
 
 class Chance:
-    """Draws that are the same on every machine and every Python: nothing but `random()` is used of the generator, and no
-    function of the C library on what it gives."""
+    """Random draws that are the same on every machine and every Python: they use only the generator's `random()`, and no
+    function of the C library on its result."""
 
     __slots__ = ("random",)
 
@@ -35,13 +35,13 @@ class Chance:
         return self.random() < share
 
     def one_of(self, of: Sequence[T]) -> T:
-        """One of them."""
+        """Draw an element of `of`."""
         return of[int(self.random() * len(of))]
 
 
 class FaultKind(NamedTuple):
-    """A kind of fault: what it may hit (classes of actors, or whatever its port knows it by), how large it may be, which is a
-    time in milliseconds for what lasts, and how many times as often as another it comes."""
+    """A kind of fault: its possible targets (classes of actors, or names that its port knows), its range of sizes (for a
+    lasting fault, milliseconds), and its weight among the kinds."""
 
     targets: tuple[str, ...] = ("",)
     smallest: int = 0
@@ -50,7 +50,7 @@ class FaultKind(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """One fault of a plan: `number` in it, when it comes, what it hits and how large it is."""
+    """One fault of a plan: its `number` there, its kind, when it comes, its target and its size."""
 
     number: int
     kind: str
@@ -60,7 +60,7 @@ class Fault(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """Something that comes from outside, by plan: its `number`, when it comes, how long it may take, and what it is."""
+    """A visit from outside: its `number`, when it comes, how long it may take, and its content."""
 
     number: int
     at_ms: int
@@ -69,7 +69,7 @@ class Visit(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A whole run: visits and faults, and when nothing new comes any more."""
+    """A whole run: its visits, its faults, and the time after which nothing new comes."""
 
     seed: int
     until_ms: int
@@ -77,7 +77,7 @@ class Plan(NamedTuple):
     faults: tuple[Fault, ...]
 
     def only(self, visits: Collection[int], faults: Collection[int], until_ms: int) -> "Plan":
-        """This plan with these visits and faults alone, by number, and none from `until_ms` on."""
+        """This plan with only these visits and faults, by number, and none from `until_ms` on."""
         return Plan(
             self.seed,
             until_ms,
@@ -89,8 +89,8 @@ class Plan(NamedTuple):
 def drawn_faults(
     chance: Chance, kinds: Mapping[str, FaultKind], count: int, until_ms: int, visits: Sequence[Visit] = ()
 ) -> tuple[Fault, ...]:
-    """`count` faults of these kinds. Where there are visits, a third of the faults come in the time of one of them, and a third
-    about its end: one that meets nobody shows nothing."""
+    """Draw `count` faults of these kinds. If there are visits, a third of the faults come during a visit, and a third near the
+    end of one: a fault that hits an idle system shows nothing."""
     names = [name for name in sorted(kinds) for _ in range(kinds[name].share)]
     drawn: list[tuple[int, str, str, int]] = []
     for _ in range(count):

@@ -1,16 +1,16 @@
-"""A simulator: the real actors on the real `ActorSystem`, under a virtual clock, with one seed that decides everything.
+"""The simulator: the real actors on the real `ActorSystem`, under a virtual clock; one seed decides everything.
 
     simulation = Simulation("payments", setup, parts=[bank], faults={"crash": FaultKind(("Payment",))})
     simulation.always("nobody pays twice", lambda bank: bank != "charged twice", of=["bank"])
     day = simulation.run(7)            # the same on every machine and every Python
     print(day.trace_hash, day.broken)
 
-`setup` and `parts` are those of an `ActorModel`. Where the model tries every order with few faults, a simulation goes one way
-through a long time with many. The order of the actors is drawn with each turn; any of them may be asleep for a while, so that
-the others take hundreds of turns meanwhile. Time is virtual: it goes on to the next timer or the next answer of a port.
+`setup` and `parts` are those of an `ActorModel`. A model tries every order with few faults; a simulation takes one order
+through a long time with many faults. The seed draws which actor takes the next turn; an actor may sleep for a while, so that
+the others take hundreds of turns meanwhile. Time is virtual: it jumps to the next timer or the next answer of a port.
 
-A run follows a plan that is drawn from the seed before it begins: who comes when, and which fault when. So a plan that fails
-can be made smaller, and what is left fails in the same way (`shrink.py`).
+A run follows a plan that is drawn from the seed before it begins: which visits come when, and which faults. So a failing plan
+can be shrunk to a small one that fails in the same way (`shrink.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +30,7 @@ UNBORN: Final = Seen(5, None, 0)
 
 
 class Claim(NamedTuple):
-    """A property of a run: what it is called, what must hold, of which things, and whether only when all is over."""
+    """A property of a run: its name, its condition, the things that it reads, and whether it is only checked at the end."""
 
     name: str
     holds: Callable[..., bool]
@@ -39,7 +39,7 @@ class Claim(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What was broken in a run: the promise, what was seen, and when: at which step and at how many milliseconds."""
+    """A broken promise of a run: its name, the values seen, the step, and the time in milliseconds."""
 
     promise: str
     detail: str
@@ -48,10 +48,11 @@ class Failure(NamedTuple):
 
 
 class Day(NamedTuple):
-    """What came of one run.
+    """The result of one run.
 
-    `trace_hash` is the SHA-256 of every step; `visits` came, `steps` were taken, `faults` fired by kind; `processes` were
-    started, `crashes` and `restarts` were those of actors. `failure` is None when every promise held.
+    `trace_hash` is the SHA-256 of the trace. `visits`, `steps` and `processes` count visits, steps and started processes;
+    `faults` counts the faults that fired, by kind; `crashes` and `restarts` are those of actors. `failure` is None if every
+    promise held.
     """
 
     seed: int
@@ -67,7 +68,7 @@ class Day(NamedTuple):
 
 
 class PromiseBroken(AssertionError):
-    """A promise does not hold: `seed`, `step` and `promise` say where, `plan` is what it takes."""
+    """A promise does not hold: `seed`, `step` and `promise` say where; running `plan` shows it again."""
 
     def __init__(self, plan: Plan, failure: Failure) -> None:
         at = f"seed {plan.seed}, step {failure.step:,}, at {failure.at_ms / 1000:,.3f} s"
@@ -81,12 +82,13 @@ class PromiseBroken(AssertionError):
 
 
 class Simulation:
-    """What can be run with any seed.
+    """A simulation, which can be run with any seed.
 
-    `setup(world)` starts the actors of a process, with `world.spawn` and `world.port(part)`; after a kill it is called again. A
-    part is a `Part`, as in models, or makes a `SimulatedPort` for one world. `faults` are the kinds that may come; without,
-    those of the parts and jumps of the clock. `visits(chance, until_ms)` draws what comes from outside, for the one port that
-    takes visits: when, for how long, and what. `monitors` watch beside the properties that are claimed here.
+    `setup(world)` starts the actors of a process, with `world.spawn` and `world.port(part)`; the world calls it again after a
+    kill. A part is a model's `Part`, or a function that makes a `SimulatedPort` for a world. `faults` are the kinds that may
+    come; by default those of the parts, and jumps of the clock. `visits(chance, until_ms)` draws the visits from outside for
+    the one port that takes visits: when each comes, for how long, and its content. `monitors` check a run in addition to the
+    properties that are claimed here.
     """
 
     def __init__(
@@ -110,16 +112,17 @@ class Simulation:
         self._claims: list[Claim] = []
 
     def always(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
-        """Claim that `holds` after every step that changes one of the things named by `of`, and is given: an actor by its path
-        as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@fired" as the faults so far by kind."""
+        """Claim that `holds` is true after every step that changes one of the things named by `of`. Its arguments are these
+        things: an actor by its path as `Seen`, a part by its name as its state, "@timers" as (path, key) pairs, "@fired" as the
+        number of faults so far by kind."""
         self._claims.append(Claim(name, holds, tuple(of), at_end=False))
 
     def at_end(self, name: str, holds: Callable[..., bool], *, of: Sequence[str]) -> None:
-        """Claim that `holds` when all is over: nothing is under way, and no timer is armed."""
+        """Claim that `holds` is true at the end of a run, when no work is under way and no timer is armed."""
         self._claims.append(Claim(name, holds, tuple(of), at_end=True))
 
     def plan(self, seed: int, hours: float = 24.0) -> Plan:
-        """What a seed draws for so many hours."""
+        """The plan that a seed draws for so many hours."""
         until_ms = int(hours * HOUR_MS)
         chance = Chance(seed, "plan")
         drawn = sorted(self._visits(chance, until_ms), key=lambda one: one[0]) if self._visits is not None else []
@@ -132,7 +135,7 @@ class Simulation:
         return self.follow(self.plan(seed, hours))
 
     def follow(self, plan: Plan, *, keep_lines: int = 0) -> Day:
-        """The run of a plan; with the last lines of its trace, if so many are to be kept."""
+        """The run of a plan, with the last `keep_lines` lines of its trace."""
         world = World(plan, self._setup, self._parts, keep_lines=keep_lines)
         world.monitors = [*[make(world) for make in self._monitors], _Claims(world, self._claims)]
         failure = None
@@ -166,7 +169,7 @@ class _Claims:
         self._always = [claim for claim in claims if not claim.at_end]
 
     def stepped(self, ref: Ref, actor: Actor) -> None:
-        """Nothing: it looks when the effects have gone out."""
+        """Do nothing: `look` checks the claims once the effects have gone out."""
 
     def look(self) -> None:
         if not self._always:
@@ -178,7 +181,7 @@ class _Claims:
                 self._check(claim)
 
     def died(self) -> None:
-        """Nothing: the parts live on."""
+        """Do nothing: the parts live on."""
 
     def end(self) -> None:
         for claim in (*self._always, *self._at_end):

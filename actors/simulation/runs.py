@@ -1,4 +1,4 @@
-"""Many seeds, in several processes, and what all of them came to.
+"""Runs of many seeds in several processes, and their report.
 
 report = run_seeds(voice_simulation, range(1000), hours=24)
 report.problem        # "" if every promise held, and every kind of fault fired in enough of the seeds
@@ -13,16 +13,16 @@ from typing import Any, Final
 
 from actors.simulation.runner import Day, Simulation
 
-LEAST_SHARE: Final = 0.01  # of the seeds: a kind of fault that fires in fewer is not tried
-TRIED: Final = 20  # seeds, below which a share means nothing
-AT_ONCE: Final = 4  # seeds that a process takes with it
+LEAST_SHARE: Final = 0.01  # of the seeds: a kind of fault that fires in fewer counts as untried
+TRIED: Final = 20  # fewer seeds make a share meaningless
+AT_ONCE: Final = 4  # seeds that a process takes at a time
 
 Make = Callable[[], Simulation]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What many runs came to: `days` by seed, each of `hours`; `kinds` are the faults that could have come."""
+class SimulationReport:
+    """The report of many runs: `days` by seed, each of `hours`; `kinds` are the kinds of faults that were possible."""
 
     days: Sequence[Day]
     hours: float
@@ -43,13 +43,13 @@ class Report:
 
     @property
     def shares(self) -> dict[str, float]:
-        """In which share of the seeds each kind fired."""
+        """The share of the seeds in which each kind fired."""
         seeds = Counter([kind for day in self.days for kind in day.faults])
         return {kind: seeds[kind] / max(1, len(self.days)) for kind in self.faults}
 
     @property
     def untried(self) -> list[str]:
-        """The kinds that fired in too few of the seeds for what held to mean anything; none of a few seeds."""
+        """The kinds that fired in too few of the seeds to count as tried; empty for a few seeds."""
         if len(self.days) < TRIED:
             return []
         return [kind for kind, share in self.shares.items() if share < LEAST_SHARE]
@@ -65,7 +65,7 @@ class Report:
         return ""
 
     def as_json(self) -> dict[str, object]:
-        """All of it, with the trace hash of each seed."""
+        """The report as JSON values, with the trace hash of each seed."""
         return {
             "seeds": len(self.days),
             "hours": self.hours,
@@ -98,17 +98,17 @@ def run_seeds(
     *,
     processes: int = 1,
     on_day: Callable[[Day], bool | None] | None = None,
-) -> Report:
-    """Run every seed; `make()` gives the simulation, in each process anew.
+) -> SimulationReport:
+    """Run every seed; `make()` makes the simulation, once in each process.
 
-    `on_day` is told of each day as it comes, in the order of the seeds; if it gives False, no further seed is begun.
+    `on_day` is called with each day, in the order of the seeds; if it returns False, no further seed is begun.
     """
     days: list[Day] = []
     for day in _days(make, list(seeds), hours, processes):
         days.append(day)
         if on_day is not None and on_day(day) is False:
             break
-    return Report(tuple(days), hours, tuple(sorted(make().faults)))
+    return SimulationReport(tuple(days), hours, tuple(sorted(make().faults)))
 
 
 def _days(make: Make, seeds: Sequence[int], hours: float, processes: int) -> Iterator[Day]:

@@ -1,7 +1,7 @@
-"""Make a plan that fails smaller, and it still fails: fewer visits, fewer faults, a shorter time (delta debugging).
+"""Shrinking a failing plan to fewer visits, fewer faults and a shorter time that still fail (delta debugging).
 
 Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE TSE 28 (2002): remove pieces, large ones first,
-as long as what is left fails in the same way.
+as long as the rest fails in the same way.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ MAX_RUNS: Final = 200
 
 
 def shrunk(simulation: Simulation, day: Day, hours: float, *, max_runs: int = MAX_RUNS) -> tuple[Plan, Day, int]:
-    """A small plan of the same seed that breaks the same promise, its run, and how many runs it took to find it.
+    """A small plan of the same seed that breaks the same promise, its run, and how many runs the search took.
 
-    Raises `ValueError` for a day that broke nothing.
+    Raises `ValueError` for a day that broke no promise.
     """
     if day.failure is None:
         raise ValueError(f"seed {day.seed} broke no promise: there is nothing to make smaller")
@@ -61,13 +61,13 @@ class _Search:
         return len(self.plan.visits) + len(self.plan.faults), self.plan.until_ms
 
     def cut_time(self) -> None:
-        """Nothing that comes after the failure can have caused it."""
+        """Cut the plan at the failure: nothing after it can have caused it."""
         if self.day.failure is not None and self.day.failure.at_ms < self.plan.until_ms:
             plan = self.plan
             self._try(plan.only(_visits(plan), _faults(plan), self.day.failure.at_ms + 1))
 
     def reduce(self, numbers_of: Callable[[Plan], Sequence[int]], only: Callable[[Plan, set[int]], Plan]) -> None:
-        """Leave out as many as can be left out, in pieces of half of them, then of a quarter, down to one."""
+        """Leave out visits or faults while the plan still fails, in pieces of half of them, then of a quarter, down to one."""
         size = len(numbers_of(self.plan)) or 1
         while True:
             at = 0

@@ -1,7 +1,7 @@
-"""The trace of a run: one line for each step, in a text that is the same on every machine, and the hash of all of it.
+"""The trace of a run: one line for each step, the same text on every machine, and the hash of all lines.
 
-A line tells who took a step and what it was given: the type of the message, its plain fields, and those of values in it.
-Nothing of it depends on where objects are in memory or on the order of a hash table.
+A line has the actor of a step and the message: its type, its plain fields, and those of values in it. No line depends on memory
+addresses or on the order of a hash table.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ PLAIN: Final[dict[type, Callable[[Any], str]]] = {
 
 
 class SimulatedToken(Token):
-    """The token of an ask in a simulation; `then` is called with the reply. `name` is what traces call it."""
+    """The token of an ask in a simulation; `then` is called with the reply. `name` is its name in traces."""
 
     __slots__ = ("name",)
 
@@ -47,8 +47,8 @@ class _Answered:
         self._then(self._token.value)
 
 
-class Trace:
-    """The lines of a run. With `keep`, they are there to be read; else only their number and their hash."""
+class RunTrace:
+    """The lines of a run: the last `keep` of them, and the number and the hash of all."""
 
     def __init__(self, *, keep: int = 0) -> None:
         self.count = 0
@@ -60,11 +60,11 @@ class Trace:
         self._digest = hashlib.sha256()
 
     def step(self, ms: int, ref: Ref, message: Message) -> None:
-        """An actor takes a step."""
+        """Add the line of an actor's step."""
         self.add(f"{ms} {self.path(ref)} {self.text(message)}")
 
     def add(self, line: str) -> None:
-        """Something else has happened."""
+        """Add any other line."""
         self.count += 1
         waiting = self._waiting
         waiting.append(line)
@@ -72,14 +72,14 @@ class Trace:
             self._hash()
 
     def path(self, ref: Ref) -> str:
-        """Where an actor stands."""
+        """The path of an actor."""
         known = self._paths.get(ref)
         if known is None:
             known = self._paths[ref] = path_of(ref)
         return known
 
     def text(self, value: object) -> str:
-        """A message in its canonical text."""
+        """The canonical text of a message."""
         return self._text(value, 2)
 
     def hexdigest(self) -> str:
@@ -102,7 +102,7 @@ class Trace:
         return (self._by_kind.get(kind) or self._learn(kind))(value, depth)
 
     def _learn(self, kind: type) -> Callable[[Any, int], str]:
-        """What makes the text of values of this type."""
+        """A function that makes the text of values of this type."""
         text: Callable[[Any, int], str]
         if kind is tuple:
             text = self._items
@@ -133,7 +133,7 @@ class Trace:
 
 
 def _names(kind: type) -> tuple[str, ...]:
-    """The fields of a value, in the order of their declaration; none for what does not declare them."""
+    """The field names of a type, in the order of their declaration; empty for a type that does not declare them."""
     if issubclass(kind, Struct):
         return kind.__struct_fields__
     declared: Any = getattr(kind, "_fields", None) or getattr(kind, "__slots__", ())

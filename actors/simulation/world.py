@@ -1,4 +1,4 @@
-"""The world of one run: virtual time, what happens in it, and the process with its actors, which may die and begin again."""
+"""The world of one run: virtual time, its events, and the process with its actors, which may die and start again."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,55 +12,55 @@ from actors.runtime.mailbox import Message, Ref
 from actors.simulation.dispatch import SeededQueue, SimulatedSystem
 from actors.simulation.parts import PartPort, SimulatedPort
 from actors.simulation.plan import HOUR_MS, Chance, Fault, FaultKind, Plan
-from actors.simulation.trace import Trace
+from actors.simulation.trace import RunTrace
 
-LARGEST_BUDGET: Final = 48  # steps of one drain: what is left over waits while other things happen
-GOES_ON: Final = 3 / 4  # how often a drain that was cut goes on before anything else
-HALF_EFFECTS: Final = 4  # a crash, or a kill, comes after fewer effects of its step than that
+LARGEST_BUDGET: Final = 48  # steps of one drain: further mail waits while other events happen
+GOES_ON: Final = 3 / 4  # how often a cut drain goes on before any other event
+HALF_EFFECTS: Final = 4  # a crash, or a kill, comes after fewer effects of its step than this
 CRASHES: Final = 1 + HALF_EFFECTS  # ways to crash at a step: in it, and after each number of effects
 MINUTE_MS: Final = 60_000
-AFTER_MS: Final = 4 * HOUR_MS  # for all that is under way at the end of a run
-STEPS_A_MINUTE: Final = 100_000  # a busy minute has a tenth of it: more is an exchange without end
+AFTER_MS: Final = 4 * HOUR_MS  # for all work under way to end, after the plan
+STEPS_A_MINUTE: Final = 100_000  # ten times a busy minute: more is an endless exchange
 
 CRASH, POISON, HANG, SLOW, JUMP, KILL = "crash", "poison", "hang", "slow", "clock jump", "kill"
 DUPLICATE, REORDER = "duplicate", "reorder"
-POWER: Final = "power"  # what a kill is aimed at when it takes the machine with it
-IDLE_MS: Final = 1000  # without a step after it is due, a kill strikes a process that does nothing
+POWER: Final = "power"  # the target of a kill that takes the machine down too
+IDLE_MS: Final = 1000  # after so long without a step, a due kill strikes the idle process
 OF_ACTORS: Final = frozenset({CRASH, POISON, HANG, SLOW})
 
 PortMaker = Callable[["World"], SimulatedPort]
 
 
 class Crashed(Exception):
-    """What an actor's step raises when its crash was planned."""
+    """An actor's step raises this when its crash was planned."""
 
 
 class Killed(BaseException):
-    """The process dies between two effects of a step."""
+    """The process is killed between two effects of a step."""
 
 
 class NoEnd(AssertionError):
-    """Actors tell each other things without end, and time does not go on."""
+    """Actors exchange messages without end, and time does not go on."""
 
 
 class Monitor(Protocol):
-    """Who watches a run; each method raises or calls `World.broken` when a promise is broken."""
+    """Watches a run; each method raises `Broken` if a promise is broken."""
 
     def stepped(self, ref: Ref, actor: Actor) -> None:
         """An actor has taken a step; its effects have not gone out."""
 
     def look(self) -> None:
-        """Between two steps, when the effects of the one before have gone out."""
+        """Check between two steps, when the effects of the first have gone out."""
 
     def died(self) -> None:
         """The process was killed."""
 
     def end(self) -> None:
-        """Nothing happens any more."""
+        """The run is over."""
 
 
 class Broken(AssertionError):
-    """A promise does not hold in a run: `promise` is its name, `detail` what was seen."""
+    """A promise does not hold in a run: `promise` is its name, `detail` tells the values seen."""
 
     def __init__(self, promise: str, detail: str = "") -> None:
         super().__init__(f"{promise}: {detail}" if detail else promise)
@@ -69,7 +69,7 @@ class Broken(AssertionError):
 
 
 class _Strike:
-    """A port that nobody has: work for it ends the step halfway through its effects."""
+    """A port that no actor is wired to: work for it ends the step halfway through its effects."""
 
     def __init__(self, strike: Callable[[], None]) -> None:
         self._strike = strike
@@ -83,7 +83,7 @@ def _crash() -> None:
 
 
 class World:
-    """One run of a plan. `now_ms` is the time; `chance` draws what the plan leaves open; `fired` counts the faults by kind.
+    """One run of a plan. `now_ms` is the time; `chance` draws all that the plan leaves open; `fired` counts faults by kind.
 
     `setup(scene)` starts the actors of a process, and starts them again after a kill; the world is the scene.
     """
@@ -99,7 +99,7 @@ class World:
         self.plan = plan
         self.now_ms = 0
         self.chance = Chance(plan.seed, "schedule")
-        self.trace = Trace(keep=keep_lines)
+        self.trace = RunTrace(keep=keep_lines)
         self.fired: Counter[str] = Counter()
         self.steps = self.processes = self.crashes = self.restarts = 0
         self.system: SimulatedSystem | None = None
@@ -110,7 +110,9 @@ class World:
         self._queue = SeededQueue(self.chance)
         self._events: list[tuple[int, int, int, Callable[[], None]]] = []
         self._serial = 0
-        self._armed: dict[str, list[tuple[Fault, int]]] = {}  # by class of actors, with the steps that go by before
+        self._armed: dict[
+            str, list[tuple[Fault, int]]
+        ] = {}  # by class of actors, with the number of steps to let pass first
         self._armed_kill: Fault | None = None
         self._dying = self._setting_up = False
         self._error: Exception | None = None
@@ -118,28 +120,28 @@ class World:
         self._carried: list[Fault] = []
         self._touched: dict[tuple[str, Any], None] = {}
         self._tops: dict[str, Ref] = {}
-        self._minute = (0, 0)  # which one, and the steps in it
+        self._minute = (0, 0)  # the current minute, and its steps so far
 
     # --- what setups and ports use ----------------------------------------------------------------------------------
 
     def port(self, part: Part | PortMaker) -> Any:
-        """What actors hand work for this part to: what to put into their wiring."""
+        """The port of this part, to be put into the wiring of actors, which hand their work to it."""
         return self._ports[part]
 
     def spawn(self, actor: Actor, name: str) -> Ref:
-        """Start an actor at the top of the process; its address."""
+        """Start an actor at the top of the process, and return its address."""
         assert self.system is not None, "no process runs"
         ref = self._tops[name] = self.system.spawn(actor, name)
         return ref
 
     def tell(self, ref: Ref, message: Message) -> None:
-        """Tell an actor something. Of a process that is dead, nobody hears it."""
+        """Tell an actor a message, which is lost if the actor's process is dead."""
         if self.system is not None and self._lives(ref):
             with self.system.held_back():
                 self.system.tell(ref, message)
 
     def carry(self, ref: Ref, message: Message) -> None:
-        """Tell an actor something through a network, which may by plan bring it twice, or behind what comes later."""
+        """Tell an actor a message through a network that may, by plan, deliver it twice or behind later messages."""
         if self._carried:
             fault = self._carried.pop(0)
             self.has_fired(fault, type(message).__name__)
@@ -149,14 +151,14 @@ class World:
         self.tell(ref, message)
 
     def later(self, ms: int, do: Callable[[], None], *, outside: bool = False) -> None:
-        """Do something after `ms`; not if the process is dead by then, unless it happens `outside` of it."""
+        """Call `do` after `ms`, unless the process is dead by then; if `outside`, in any case."""
         self._serial += 1
         heappush(self._events, (self.now_ms + ms, self._serial, 0 if outside else self.processes, do))
 
     def find(self, path: str) -> Ref:
-        """The address of an actor that lives by now, "supervisor/door" say. Raises `ModelError` if there is none.
+        """The address of a living actor by its path, "supervisor/door" say. Raises `ModelError` if there is none.
 
-        In a setup, all that follows from what was spawned and told happens first, as in a model."""
+        In a setup, all steps that follow from spawned actors and told messages are taken first, as in a model."""
         if self._setting_up and self.system is not None and self.living(path) is None:
             self.system.settle()
         ref = self.living(path)
@@ -174,16 +176,16 @@ class World:
         return ref
 
     def touched(self, name: str, key: Any = "") -> None:
-        """A part, or what `key` names of it, has changed: the properties of it are looked at."""
+        """Note that a part, or the state `key` of it, has changed: properties that read it are checked next."""
         self._touched[name, key] = None
 
     def take_touched(self) -> list[tuple[str, Any]]:
-        """What was touched since this was asked last."""
+        """The parts touched since the last call."""
         touched, self._touched = list(self._touched), {}
         return touched
 
     def has_fired(self, fault: Fault, where: str) -> None:
-        """A fault of the plan has hit something."""
+        """Note that a fault of the plan has hit its target."""
         self.fired[fault.kind] += 1
         self.trace.add(f"{self.now_ms} fault {fault.number} {fault.kind} {where}")
         self.on_fault(fault, where)
@@ -195,7 +197,7 @@ class World:
     # --- the run ----------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """From the beginning until nothing happens any more. Raises what a monitor raises."""
+        """Run until nothing happens any more. Raises the errors of monitors."""
         for visit in self.plan.visits:
             port = next(port for port in self._ports.values() if type(port).visit is not SimulatedPort.visit)
             self._at(visit.at_ms, partial(port.visit, visit.number, visit.what))
@@ -211,14 +213,14 @@ class World:
             monitor.end()
 
     def start(self) -> None:
-        """A process starts."""
+        """Start a process."""
         self.processes += 1
         self._queue = SeededQueue(self.chance)
         self._queue.now_ms = self.now_ms
         self._tops.clear()
         self.system = SimulatedSystem(self._clock, self._queue, self._step)
         self.trace.add(f"{self.now_ms} process {self.processes}")
-        with self.system.held_back():  # nobody takes a step before all that the setup makes is there, or looked for
+        with self.system.held_back():  # no actor takes a step before the setup is done, unless it calls `find`
             self._setting_up = True
             self._setup(self)
             self._setting_up = False
@@ -226,7 +228,7 @@ class World:
                 port.begin()
 
     def kill(self, *, power: bool, down_ms: int) -> None:
-        """End the process at once, and start another one after a while."""
+        """End the process at once, and start the next after `down_ms`."""
         if self.system is None:
             return
         self.crashes += self.system.crashes
@@ -244,7 +246,7 @@ class World:
         self.later(down_ms, self.start, outside=True)
 
     def _lives(self, ref: Ref) -> bool:
-        """Whether an actor belongs to the process that runs."""
+        """Whether an actor belongs to the running process."""
         while ref.parent is not None:
             ref = ref.parent
         return self._tops.get(ref.name) is ref
@@ -257,7 +259,7 @@ class World:
         return self.now_ms / 1000
 
     def _advance(self) -> bool:
-        """Do what comes next; False when nothing does."""
+        """Do the next event; False if there is none."""
         system, chance = self.system, self.chance
         if system is not None:
             system.budget = 1 + chance.below(LARGEST_BUDGET)
@@ -298,7 +300,8 @@ class World:
             self._kill_by(self._armed_kill)
 
     def _give_up(self, error: Exception) -> None:
-        """An error within a step is its actor's: one of a monitor ends the run before anybody takes it for that."""
+        """End the run with a monitor's error, which the system would else take for a crash of the actor in whose step it
+        came."""
         self._error = error
         self._dying = True
         raise Killed from error
@@ -313,7 +316,7 @@ class World:
             self.kill(power=fault.target == POWER, down_ms=fault.size)
 
     def _step(self, step: Callable[..., None], actor: Actor, message: Message, out: Any) -> None:
-        """One step of an actor, with whatever the plan has for it."""
+        """Run one step of an actor, with the faults that the plan has for it."""
         if self._dying:
             raise Killed
         ref: Ref = out.me
@@ -359,7 +362,7 @@ class World:
     # --- faults -----------------------------------------------------------------------------------------------------
 
     def _come(self, fault: Fault) -> None:
-        """It is the time of a fault."""
+        """Let a fault of the plan happen at its time."""
         if fault.kind in OF_ACTORS:
             self._armed.setdefault(fault.target, []).append((fault, _steps_before(fault)))
         elif fault.kind == JUMP:
@@ -402,24 +405,24 @@ class World:
 
 
 def _steps_before(fault: Fault) -> int:
-    """How many steps of its actors a crash lets go by, so that it does not always meet the first one."""
+    """How many steps of its actors a crash lets pass, so that it does not always hit the first."""
     return fault.size // CRASHES if fault.kind == CRASH else fault.size if fault.kind == POISON else 0
 
 
 def _effects_done(fault: Fault) -> int | None:
-    """After how many effects of its step a crash comes; None: within it, when it has changed the actor and none is out."""
+    """After how many effects of its step a crash comes; None: within the step, once it has changed the actor."""
     done = fault.size % CRASHES
     return done - 1 if done else None
 
 
 def kinds_of(parts: Sequence[Part]) -> dict[str, FaultKind]:
-    """The faults that parts say they have, and those of every actor system that need no actor named."""
+    """The kinds of faults that the parts declare, and those of every actor system that name no actor."""
     own = {kind: FaultKind((part.name,), 0, 7) for part in parts for kind in part.faults or ()}
     return {**own, JUMP: FaultKind(smallest=1000, largest=600_000)}
 
 
 def _ms_of(seconds: float) -> int:
-    """The first whole millisecond that is not before this moment."""
+    """The time in whole milliseconds, rounded up."""
     ms = int(seconds * 1000)
     while ms / 1000 < seconds:
         ms += 1

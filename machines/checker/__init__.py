@@ -1,12 +1,13 @@
-"""An explicit-state model checker. It knows nothing of actors, calls or audio, and writes to nothing but what it is handed.
+"""An explicit-state model checker. It knows nothing of actors, calls or audio, and writes only to a folder that its caller
+gives.
 
     report = check(model)
     assert report.outcome is Outcome.HOLDS
 
-States are told apart by `==`: `True` and `1` are one, and so are two NamedTuples of different classes with equal fields.
+States are told apart by `==`: `True` and `1` are one state, and so are two NamedTuples of different classes with equal fields.
 Put a name or an enum into states whose kinds must not be confused.
 
-A name is imported when it is first used.
+A name's module is imported when the name is first used.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Asking a property: its answer, or an error that names the property, the state and the step."""
+"""Evaluating a property: its answer, or an error that names the property, the state and the step."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from machines.checker.model import Model, Property, PropertyMisread, PropertyRai
 
 
 def ask(claim: Property, condition: Callable[..., bool], *of: Any, action: Any = None) -> bool:
-    """What `condition`, one of those of `claim`, says of a state, to which `action` led, or of a step: before, action, after.
+    """Evaluate `condition`, a condition of `claim`, on a state, to which `action` led, or on a step: before, action, after.
 
     Raises `PropertyRaised`.
     """
@@ -19,13 +19,13 @@ def ask(claim: Property, condition: Callable[..., bool], *of: Any, action: Any =
 
 
 def raised(claim: Property, error: Exception, state: Any, action: Any, but: str = "") -> PropertyRaised:
-    """That `claim` raised `error`: at `state`, to which `action` led or in which it was taken."""
+    """The error for a `claim` that raised `error` at `state`; `action` led there, or was taken there."""
     return PropertyRaised(f"the property {claim.name!r} raised {error!r}{but}", state=state, action=action)
 
 
 @contextmanager
 def asking_of(model: Model[Any, Any]) -> Iterator[None]:
-    """Have an error of a property that comes out of this name states and actions as `model` does."""
+    """A context in which the error of a property shows states and actions as `model` names them."""
     try:
         yield
     except (PropertyMisread, PropertyRaised) as error:

@@ -1,6 +1,6 @@
-"""A check as an assertion: it passes when every property holds, and else fails with a counterexample that can be read.
+"""A check as an assertion: it passes if every property holds, and else fails with a readable counterexample.
 
-NOT_DECIDED is a failure too, and says so. What failed is written to a folder when one is given.
+NOT_DECIDED is a failure too, and says so. The counterexamples are written to a folder, if the caller gives one.
 """
 
 import json
@@ -17,20 +17,20 @@ from machines.checker.text import one_line, slug
 
 
 class Folder(Protocol):
-    """Where to write: what a `pathlib.Path` can do, of which no more is needed."""
+    """The methods of `pathlib.Path` that writing counterexamples needs."""
 
     def __truediv__(self, name: str, /) -> "Folder":
-        """What is called `name` in it."""
+        """The file or folder `name` in this folder."""
 
     def mkdir(self, *, parents: bool, exist_ok: bool) -> None:
-        """Make it."""
+        """Make the folder."""
 
     def write_text(self, text: str, /, *, encoding: str) -> int:
-        """Write the file that it is."""
+        """Write the text into this file."""
 
 
 class CheckFailed(AssertionError):
-    """A property fails, or is not decided. `report` has all that was found; `files` are the paths of what was written."""
+    """A property fails, or is not decided. `report` is the check's report; `files` are the paths of the written files."""
 
     def __init__(self, message: str, report: Report, files: Sequence[str] = ()) -> None:
         super().__init__(message)
@@ -46,11 +46,11 @@ def assert_holds(
     imports: Iterable[str] = (),
     **options: Any,
 ) -> Report:
-    """Check `model` with `options` (those of `check`) and return the report when every property holds.
+    """Check `model` with `options` (those of `check`) and return the report if every property holds.
 
-    Else raises `CheckFailed` with the first failing property as Markdown, or with what is not decided. Then `folder` (made if
-    need be) gets `report.json`, a Markdown file for each failing property, and for each a regression test where it is known how
-    to make the model again: `expression` and `imports` as for `regression`, or a class that is made without arguments.
+    Else raises `CheckFailed` with the first failing property as Markdown, or with the undecided properties. Then `folder` (made
+    if need be) gets `report.json`, a Markdown file for each failing property, and a regression test for each, if the test can
+    make the model again: by `expression` and `imports`, as for `regression`, or because its class takes no arguments.
     """
     __tracebackhide__ = True
     report = check(model, **options)
@@ -64,8 +64,8 @@ def assert_holds(
 
 
 def made_by(model: Model[Any, Any]) -> tuple[str, tuple[str, ...]]:
-    """The expression and the imports that make `model` again, if its class takes no arguments and lives in a module that is
-    no test; else two empty ones.
+    """The expression and the imports that make `model` again, if its class takes no arguments and its module is no test; else
+    both are empty.
     """
     kind = type(model)
     name, module = kind.__qualname__, kind.__module__

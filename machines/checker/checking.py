@@ -25,7 +25,7 @@ from machines.checker.walk import walk
 _COLLECTED_EACH: Final = (100_000, 20, 100)
 
 
-def check(  # noqa: PLR0913  each is a choice of its own
+def check(  # noqa: PLR0913  each option is a choice of its own
     model: Model[Any, Any],
     *,
     strategy: str = "breadth",
@@ -50,19 +50,19 @@ def check(  # noqa: PLR0913  each is a choice of its own
     `Model.owner` with `change_points` changes in each run (Burckhardt et al., 2010), both from `seed`: `walks` runs of
     at most `max_depth` steps (1,000 unless given). A path that a walk found is made shorter before it is reported.
 
-    Bounds: `max_states` distinct states, `max_depth` steps from an initial state, `seconds`. What was not violated before a
-    bound ended the search is not decided; so it is after Ctrl-C, and after walks.
+    Bounds: `max_states` distinct states, `max_depth` steps from an initial state, `seconds`. A property that was not violated
+    before a bound ended the search is not decided; so it is after Ctrl-C, and after walks.
 
     `visited`: "exact" keeps the states, "fingerprint" 64 bits of each; two states can then be taken for one, and the report's
-    configuration has the bound of that probability. `symmetry` keeps one state for all with the same `Model.canonical`,
-    `reduction` follows one action alone where `Model.independent` allows it. `workers` are processes, by default as many as
-    pay for themselves, which is one where a step is cheap.
+    configuration has a bound of that probability. `symmetry` keeps one state for all with the same `Model.canonical`,
+    `reduction` follows one action alone where `Model.independent` allows that. `workers` are processes, by default as many as
+    pay for themselves: one if steps are cheap.
 
-    `self_check` asks a sample of the states twice. The search goes on after a failure until nothing more can be learned, unless
-    `stop_at_first`. `progress` is called at most four times a second.
+    `self_check` asks the model twice for a sample of the states. The search goes on after a failure until no property can be
+    decided any more, unless `stop_at_first`. `progress` is called at most four times a second.
 
-    Raises `ModelError` for a model that can't be checked, `ValueError` for options that can't be had together or a reduction
-    that a property would not survive.
+    Raises `ModelError` for a model that can't be checked, `ValueError` for options that exclude each other, or a reduction that
+    could change a property's verdict.
     """
     options = Options(
         strategy=strategy,
@@ -93,7 +93,7 @@ def check(  # noqa: PLR0913  each is a choice of its own
 
 @contextmanager
 def _seldom_collected() -> Iterator[None]:
-    """What a search keeps is no garbage, and looking through it again and again for some costs a fifth of the time."""
+    """A context with rare garbage collections: a search keeps all its objects, and scanning them costs a fifth of the time."""
     before = gc.get_threshold()
     if gc.isenabled() and before[0] < _COLLECTED_EACH[0]:
         gc.set_threshold(*_COLLECTED_EACH)
@@ -162,7 +162,7 @@ def _verdicts(search: Search) -> tuple[Verdict, ...]:
 
 
 def _doubted(search: Search, verdicts: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
-    """The verdicts, of which none may rest on a property having been about nothing."""
+    """The verdicts, with NOT_DECIDED for properties of which `Model.doubts` says that they were about nothing."""
     doubts = search.model.doubts()
     if search.stopped_by or not doubts:
         return verdicts
@@ -196,7 +196,7 @@ def _verdict(search: Search, place: int, claim: Property) -> Verdict:
 
 
 def _on_the_graph(search: Search, place: int, claim: Property) -> Verdict | None:
-    """The failure of a property of the whole graph, None if there is none."""
+    """The failure of a property of the whole graph; None if it does not fail."""
     findings, graph = search.findings, search.graph
     if graph is None:
         return None
@@ -218,7 +218,8 @@ def _on_the_graph(search: Search, place: int, claim: Property) -> Verdict | None
 
 
 def _renewing(search: Search, graph: Graph) -> Callable[[int, int], Collection[int]]:
-    """What `Model.renews` says of a step from a state by its number with a label, as labels."""
+    """A function from a state's number and a step's label to the labels of the actions that the step renews
+    (`Model.renews`)."""
     model, states = search.model, States(search, graph)
 
     @cache

@@ -1,4 +1,4 @@
-"""A path as numbers: which of the enabled actions was taken each time. That is how a path is kept outside of a process."""
+"""A path as numbers: the place of each taken action among the enabled ones. A path is stored in this form."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from machines.checker.result import Path
 
 
 def choices(model: Model[Any, Any], path: Path) -> tuple[int, ...]:
-    """The place of `path.initial` among `model.initial()`, then that of each step among `model.successors(state)`.
+    """The place of `path.initial` among `model.initial()`, then the place of each step among `model.successors(state)`.
 
-    Raises `NotRepeatable` if the model does not have the path: it gives other actions than when the path was found.
+    Raises `NotRepeatable` if the model does not have the path: its actions are not those with which the path was found.
     """
     begin = [at for at, state in enumerate(model.initial()) if state == path.initial]
     if not begin:

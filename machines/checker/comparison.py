@@ -1,4 +1,4 @@
-"""Self-tests of what a model says about itself: on a small instance, is the reduced verdict the full one?
+"""Self-tests of a model's claims for reductions: on a small instance, is each reduced verdict the full one?
 
 assert not compare(TwoPhaseCommit(3), symmetry=True).differences
 """
@@ -14,7 +14,7 @@ from machines.checker.selfcheck import dependence
 
 
 class Comparison(NamedTuple):
-    """A full and a reduced search of the same model; `differences` are sentences, none if the verdicts are the same."""
+    """A full and a reduced search of one model; `differences` has a sentence for each verdict that differs."""
 
     full: Report
     reduced: Report
@@ -22,7 +22,7 @@ class Comparison(NamedTuple):
 
 
 class FalseClaim(NamedTuple):
-    """Two actions of which a model says wrongly that they are independent in `state`, and why they are not."""
+    """Two actions that a model wrongly calls independent in `state`, and why they are not."""
 
     state: Any
     action: Any
@@ -33,10 +33,11 @@ class FalseClaim(NamedTuple):
 def compare(
     model: Model[Any, Any], *, symmetry: bool = False, reduction: bool = False, max_states: int = 100_000
 ) -> Comparison:
-    """Check `model` twice, in full and as `check` does with these reductions, and compare every verdict. In the reduced search
-    nothing is asked of the model but what the search needs: `check` itself refuses what its sample finds.
+    """Check `model` twice, in full and with these reductions, and compare every verdict.
 
-    Raises `ValueError` if the full search does not end within `max_states`: take a smaller instance. And what `check` raises.
+    The reduced search runs without `check`'s self-check, which would refuse the model before its verdicts could be compared.
+    Raises `ValueError` if the full search does not end within `max_states`: take a smaller instance. Also raises the errors of
+    `check`.
     """
     full = check(model, max_states=max_states)
     if not full.complete and full.stopped_by != "failure":
@@ -46,11 +47,11 @@ def compare(
 
 
 def false_independence(model: Model[Any, Any], *, max_states: int = 10_000) -> FalseClaim | None:
-    """A pair of actions that `Model.independent` calls independent and that is not; None if there is none.
+    """A pair of actions that `Model.independent` wrongly calls independent; None if none is found.
 
     Looks at every pair enabled in each of the first `max_states` states: whether one disables the other, whether the two lead
-    to the same state in either order, whether a property sees the first. What may come of `other` later it does not look at;
-    `compare` does, by its effect on the verdicts.
+    to the same state in either order, whether a property sees the first. It does not look at steps after `other`; `compare`
+    does, by their effect on the verdicts.
     """
     claims = [claim for claim in model.properties() if claim.kind != "always_step"]
     seen = dict.fromkeys(model.initial())

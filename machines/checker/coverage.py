@@ -1,8 +1,8 @@
-"""Which pairs of an actor's phase and a message the models of a run have exercised.
+"""Coverage: which pairs of an actor's phase and a message the models of a run have exercised.
 
 A model that knows its actors offers `coverage() -> Iterable[CoverageRow]`, a row for each pair that an actor declares. A pair
-is covered when a step of it changed the state or asked for an effect, or when the actor declares that it ignores the
-message there. Being delivered alone covers nothing.
+is covered if one of its steps changed the state or asked for an effect, or if the actor declares that it ignores the message
+in that phase. Delivery alone covers nothing.
 """
 
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from machines.checker.text import one_line
 
 
 class CoverageRow(NamedTuple):
-    """What was seen of one pair: `message` came `count` times to `actor` in `phase`; `effective` when at least one of those
-    steps changed the state or asked for an effect; `ignored` when the actor declares that it ignores it there.
+    """The coverage of one pair: `message` came `count` times to `actor` in `phase`. `effective` says that at least one of these
+    steps changed the state or asked for an effect, `ignored` that the actor declares to ignore the message in that phase.
     """
 
     actor: str
@@ -26,12 +26,12 @@ class CoverageRow(NamedTuple):
 
     @property
     def is_covered(self) -> bool:
-        """Whether nothing more needs to be shown of this pair."""
+        """Whether this pair is covered."""
         return self.effective or self.ignored
 
 
 class Coverage:
-    """The rows of all models of a run, those of one pair put together."""
+    """The rows of all models of a run, merged by pair."""
 
     __slots__ = ("_rows",)
 
@@ -40,7 +40,7 @@ class Coverage:
         self.add(rows)
 
     def add(self, rows: Iterable[CoverageRow]) -> None:
-        """Put `rows` to those that are there."""
+        """Merge `rows` in."""
         for row in rows:
             key = row.actor, row.phase, row.message
             known = self._rows.get(key)
@@ -52,7 +52,7 @@ class Coverage:
                 )
 
     def add_model(self, model: Model[Any, Any]) -> None:
-        """Put the rows of `model` to those that are there, if it offers any."""
+        """Merge the rows of `model` in, if it offers any."""
         offered = getattr(model, "coverage", None)
         if offered is not None:
             self.add(offered())
@@ -69,11 +69,11 @@ class Coverage:
 
     @property
     def percent(self) -> float:
-        """How many of the pairs are covered, of 100; 0 when there are none, since nothing was shown."""
+        """The percentage of the pairs that are covered; 0 if there are no pairs."""
         return 100 * (len(self._rows) - len(self.uncovered)) / len(self._rows) if self._rows else 0.0
 
     def table(self) -> list[str]:
-        """Lines for a terminal: how much is covered of each actor, then every pair that is not."""
+        """Lines for a terminal: the coverage of each actor, then every pair that is not covered."""
         rows = self.rows
         if not rows:
             return []

@@ -1,7 +1,7 @@
 """A sequence diagram as SVG for the page: lifelines, arrows, lost messages, notes, the bad step and the loop boxed.
 
-No font is measured: widths are estimated, on the wide side. Colours are classes that the page's style sheet gives, so that
-the drawing follows the reader's light or dark.
+No font is measured: widths are estimated, on the wide side. Colours are classes of the page's style sheet, so the drawing
+follows the reader's light or dark mode.
 """
 
 import textwrap
@@ -9,21 +9,21 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from machines.checker.model import Happening
-from machines.checker.sequence import ARROWS, LONGEST_NAME, Line, Sequence, line_text
+from machines.checker.sequence import ARROWS, LONGEST_NAME, Line, SequenceDiagram, line_text
 from machines.checker.text import one_line, shortened
 
 _ADVANCE: Final = 7.4  # pixels of an average letter at 13 pixels
-_COLUMNS: Final = 38  # letters of a line of text
-_LEADING: Final = 17  # from one line of text to the next
+_COLUMNS: Final = 38  # letters in a line of text
+_LEADING: Final = 17  # pixels from one line of text to the next
 _HEAD: Final = 34  # height of a participant's box
-_GAP: Final = 130  # from one lifeline to the next, at least
+_GAP: Final = 130  # least distance between lifelines
 _MARGIN: Final = 36
 _PAD: Final = 12  # above and below a row
 _SELF: Final = 46  # how far a message to oneself swings out
 
 
-class _Row:
-    """One line of the diagram with its place on the paper."""
+class _DiagramRow:
+    """One line of the diagram with its vertical place."""
 
     __slots__ = ("height", "line", "source", "target", "top", "words")
 
@@ -37,12 +37,12 @@ class _Row:
 
     @property
     def is_arrow(self) -> bool:
-        """Whether it goes from one participant to another, or back to the same one."""
+        """Whether the line is an arrow between participants, or from one back to itself."""
         return self.line.happening.kind in ARROWS and bool(self.line.happening.target)
 
     @property
     def width(self) -> int:
-        """Of its text."""
+        """The width of its text, in pixels."""
         return _width(self.words)
 
 
@@ -66,10 +66,10 @@ class _Paper:
         self.shapes.append(f'<path d="{way}" class="{kind}"{marker}/>')
 
 
-def drawing(diagram: Sequence, *, ident: str, title: str) -> str:
+def drawing(diagram: SequenceDiagram, *, ident: str, title: str) -> str:
     """`diagram` as an SVG element whose title is `title`; `ident` (letters, digits, hyphens) is unique on the page."""
     columns = {name: at for at, name in enumerate(diagram.participants)}
-    rows = [_Row(line, columns) for line in diagram.lines]
+    rows = [_DiagramRow(line, columns) for line in diagram.lines]
     places, width = _places(diagram.participants, rows)
     top = _MARGIN + _HEAD + (_LEADING + _PAD if diagram.skipped or diagram.at_start else _PAD)
     for row in rows:
@@ -113,8 +113,8 @@ def _width(words: list[str]) -> int:
     return round(max(map(len, words)) * _ADVANCE) + 1
 
 
-def _places(participants: tuple[str, ...], rows: list[_Row]) -> tuple[list[int], int]:
-    """Where each lifeline stands, so that every text has room, and how wide the whole is."""
+def _places(participants: tuple[str, ...], rows: list[_DiagramRow]) -> tuple[list[int], int]:
+    """The place of each lifeline, with room for every text, and the width of the whole."""
     gaps = [_GAP] * len(participants)  # to the right of each lifeline
     for one, other in zip(range(len(participants)), range(1, len(participants)), strict=False):
         gaps[one] = max(gaps[one], (_box_width(participants[one]) + _box_width(participants[other])) // 2 + 16)
@@ -154,7 +154,7 @@ def _participant(paper: _Paper, x: int, y: int, name: str) -> None:
     paper.text(x, y + 22, _name(name), kind="strong")
 
 
-def _frames(paper: _Paper, diagram: Sequence, rows: list[_Row], width: int) -> None:
+def _frames(paper: _Paper, diagram: SequenceDiagram, rows: list[_DiagramRow], width: int) -> None:
     loop = [row for row in rows if diagram.loop is not None and row.line.step >= diagram.loop]
     bad = [row for row in rows if row.line.step == diagram.bad]
     for framed, kind, inset, words in ((loop, "loop", 10, "loop for ever"), (bad, "bad", 16, "here it breaks")):
@@ -164,7 +164,7 @@ def _frames(paper: _Paper, diagram: Sequence, rows: list[_Row], width: int) -> N
             paper.text(inset + 8, top + 15, words, anchor="start", kind="danger" if kind == "bad" else "faint")
 
 
-def _arrow(paper: _Paper, row: _Row, places: list[int], ident: str) -> None:
+def _arrow(paper: _Paper, row: _DiagramRow, places: list[int], ident: str) -> None:
     kind = row.line.happening.kind
     start, end = places[row.source], places[row.target]
     base = row.top + row.height - 10
@@ -183,7 +183,7 @@ def _arrow(paper: _Paper, row: _Row, places: list[int], ident: str) -> None:
         paper.path(f"M{cross - 6} {base - 6} l12 12 m0 -12 l-12 12", "cross")
 
 
-def _note(paper: _Paper, row: _Row, places: list[int]) -> None:
+def _note(paper: _Paper, row: _DiagramRow, places: list[int]) -> None:
     middle = (places[row.source] + places[row.target]) // 2
     width = max(row.width + 16, abs(places[row.source] - places[row.target]) + 16)
     happening: Happening = row.line.happening

@@ -1,7 +1,7 @@
 """The search: every reachable state once, breadth first or depth first.
 
-Breadth first, the first state that breaks a property is nearest to where runs begin, so its path is shortest. What is asked
-for decides which of two loops runs: the plain one knows states and nothing else.
+Breadth first, the first state that breaks a property is nearest to an initial state, so its path is shortest. The search runs
+one of two loops: the plain loop keeps only states and parents, and is enough unless properties or options need more.
 """
 
 from collections.abc import Sequence
@@ -16,32 +16,32 @@ from machines.checker.options import Options, Progress
 from machines.checker.result import Path, Step
 from machines.checker.selfcheck import SelfCheck
 
-_BATCH_SECONDS: Final = 0.05  # between two looks at the clock
+_BATCH_SECONDS: Final = 0.05  # between two readings of the clock
 _MOST_AT_ONCE: Final = 2_048
 _PROGRESS_SECONDS: Final = 0.25
-_SHARE_OF_THE_LATEST: Final = 0.3  # batch in what a state is taken to cost
+_SHARE_OF_THE_LATEST: Final = 0.3  # weight of the latest batch in the estimated cost of a state
 
 
 class Crew(Protocol):
     """Processes that expand states together."""
 
     def expand(self, search: "Search", states: Sequence[Any], first: int) -> tuple[list[Any], int]:
-        """The new states found from the first so many of `states`, and how many these were; 0 if it does not pay."""
+        """Expand the first states of `states`; return the new states and how many were expanded, 0 if the crew does not pay."""
 
 
 class Reduction(Protocol):
-    """Which of the enabled actions are enough."""
+    """Chooses enabled actions that are enough to follow."""
 
     def enough(self, state: Any, found: Sequence[tuple[Any, Any]], seen: Any) -> Sequence[tuple[Any, Any]]:
-        """Those of `found`, the actions of `state` with their states, that must be followed; `seen` tells which were."""
+        """The pairs of `found`, actions of `state` with their states, that must be followed; `seen` has the known states."""
 
 
 class Search:
-    """One search: what was seen, how far it went, and what was found.
+    """One search: the states seen so far, the bounds, and the findings.
 
     `seen` has a key for each state in the order of discovery. Its values are the numbers of the parents, or, with a `graph`,
     the states' own numbers, or, with `parents_are_states`, the parents themselves. `stopped_by` is empty while nothing has
-    ended the search early. `step_seconds` is what a state has cost lately in this process.
+    ended the search early. `step_seconds` is the recent cost of a state in this process.
     """
 
     def __init__(self, model: Model[Any, Any], options: Options, key: Key | None) -> None:
@@ -68,7 +68,7 @@ class Search:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all that must be known of a state is that it was seen, and from where."""
+        """Whether the search needs no more of a state than that it was seen, and its parent."""
         return self.graph is None and self.key is None and self.reduction is None and not self.findings.open_steps
 
     # --- beginning and end -----------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class Search:
         return fresh
 
     def goes_on(self, seconds: float, states: int, queue: int) -> bool:
-        """Note that a batch of so many states took so long; whether to go on."""
+        """Note that a batch of `states` states took `seconds`, with `queue` states waiting; return whether to go on."""
         now = perf_counter()
         if seconds < _BATCH_SECONDS / 2 and states >= self.batch:
             self.batch = min(2 * self.batch, _MOST_AT_ONCE)
@@ -121,7 +121,7 @@ class Search:
     # --- paths -----------------------------------------------------------------------------------------------------
 
     def path_along(self, numbers: Sequence[int]) -> Path:
-        """The run through these states."""
+        """The run through the states with these numbers."""
         keys = list(self.seen)
         return follow(self.model, self.key, [keys[number] for number in numbers])
 
@@ -142,12 +142,12 @@ class Search:
         return follow_to_step(self, before, found)
 
     def last_action(self, number: int) -> Any:
-        """The action that led to the state with this number, None for an initial one."""
+        """The action that led to the state with this number; None for an initial state."""
         steps = self.path(number).steps
         return steps[-1].action if steps else None
 
     def explain(self, states: Sequence[Any], error: TypeError) -> None:
-        """Raise `UnhashableState` if it is a state that `error` complains of."""
+        """Raise `UnhashableState` if `error` comes from an unhashable state, `ModelError` if from an unhashable action."""
         for state in states:
             for action, after in self.model.successors(state):
                 try:
@@ -166,7 +166,7 @@ class Search:
 
 
 class States:
-    """The states of a search by number. Where only fingerprints were kept, each is found again on the way to it."""
+    """The states of a search by number. If only fingerprints were kept, a state is found again by repeating the run to it."""
 
     def __init__(self, search: Search, graph: Graph) -> None:
         self._search = search
@@ -187,7 +187,7 @@ class States:
 
 
 def follow_to_step(search: Search, before: Path, found: StepFound) -> Path:
-    """A step that is like `found` up to symmetry, from the state in which `before` ends."""
+    """A path with a step that is like `found` up to symmetry, from the last state of `before`."""
     claims = [search.findings.properties[place] for place, at in search.findings.failed_step.items() if at is found]
     for action, after in search.model.successors(before.last):
         if any(not ask(claim, claim.holds, before.last, action, after) for claim in claims):
@@ -200,7 +200,7 @@ def follow_to_step(search: Search, before: Path, found: StepFound) -> Path:
 
 
 def expand(search: Search, states: Sequence[Any], first: int) -> list[Any]:
-    """Expand `states`, of which the first has the number `first`; the new states among those that they lead to."""
+    """Expand `states`, of which the first has the number `first`; return the new states among their successors."""
     began = perf_counter()
     try:
         fresh = (_expand_plain if search.is_plain else _expand_full)(search, states, first)
@@ -299,7 +299,7 @@ def _expand_full(search: Search, states: Sequence[Any], first: int) -> list[Any]
 
 
 def breadth_first(search: Search, crew: Crew | None = None) -> None:
-    """All states, nearest first, each level a batch at a time; levels that are dear enough by the `crew`."""
+    """Search all states, nearest first, each level in batches; the `crew` expands levels that cost enough."""
     level, first = search.begin(), 0
     while level and not search.stopped_by:
         if search.depth == search.options.max_depth:
@@ -323,7 +323,7 @@ def breadth_first(search: Search, crew: Crew | None = None) -> None:
 
 
 def depth_first(search: Search) -> None:
-    """All states, the newest first. With a bound, a state that is reached again by a shorter way is gone through again."""
+    """Search all states, newest first. With a depth bound, a state that is reached again by a shorter way is searched again."""
     order = _NewestFirst(search)
     while order.stack and not search.stopped_by:
         began = perf_counter()
@@ -337,7 +337,7 @@ def depth_first(search: Search) -> None:
 
 
 class _NewestFirst:
-    """What is still to be expanded, as number, state and depth. `cut` are the states that are as deep as the bound."""
+    """The states to expand, as number, state and depth. `cut` has the states at the depth bound."""
 
     def __init__(self, search: Search) -> None:
         self.search = search

@@ -1,6 +1,6 @@
-"""Properties while a search goes on: which are settled, and where.
+"""The properties during a search: which are settled, and by which state.
 
-States are asked about in batches, as they are found: a loop in C over a batch costs a third of one in Python.
+Properties are asked about states in batches, as these are found: a loop in C over a batch costs a third of one in Python.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ _NOTHING: Final = object()
 
 
 class StepFound(NamedTuple):
-    """Where an `always_step` failed: at the step to `after` by `action` from the state with this number."""
+    """The step at which an `always_step` failed: by `action` to `after`, from the state with this number."""
 
     number: int
     action: Any
@@ -23,11 +23,11 @@ class StepFound(NamedTuple):
 
 
 class Findings:
-    """What is known of each property so far; properties are known by their place.
+    """The findings on each property so far, by the property's place.
 
     `failed` has the number of a state that breaks "always" or "no_deadlock", `failed_step` the step that breaks "always_step",
     `witness` the number of a state that shows "sometimes". `marks` has a byte for each state: whether it is a goal, for
-    "can_always_reach"; `causes` and `effects` the same for "leads_to".
+    "can_always_reach"; `causes` and `effects` have the same for "leads_to".
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Findings:
 
     @property
     def single_steps(self) -> dict[int, Property]:
-        """Those of `open_steps` that must be asked of each step by itself."""
+        """The properties of `open_steps` that must be asked of each step by itself."""
         return {place: claim for place, claim in self.open_steps.items() if claim.reads is None}
 
     @property
@@ -97,11 +97,11 @@ class Findings:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing can be learned any more, and a property failed."""
+        """Whether a property failed and no other can be decided any more."""
         return self.has_failed and not self.needs_edges and not any(self._open.values())
 
     def look(self, states: Sequence[Any], first: int) -> None:
-        """Ask about new states, of which the first has the number `first`."""
+        """Ask the properties about new states, of which the first has the number `first`."""
         for place, claim in [*self._open["always"].items()]:
             at = None if claim.reads is not None else self._first(claim, states, first, wanted=False)
             if at is not None:
@@ -124,13 +124,13 @@ class Findings:
                 self._settle(place, first + at)
 
     def _settle(self, place: int, number: int) -> None:
-        """The state with this number breaks an "always" or shows a "sometimes"."""
+        """Note that the state with this number breaks an "always" or shows a "sometimes"."""
         kind = self.properties[place].kind
         (self.failed if kind == "always" else self.witness)[place] = number
         del self._open[kind][place]
 
     def look_at_steps(self, states: Sequence[Any], found: Sequence[Sequence[tuple[Any, Any]]], first: int) -> None:
-        """Ask about the steps `found` from `states`, of which the first has the number `first`."""
+        """Ask the properties about the steps `found` from `states`, of which the first has the number `first`."""
         if not any(readings.claims for readings in self._of_steps.values()):
             return
         steps = [(at, action, after) for at, some in enumerate(found) for action, after in some]
@@ -142,26 +142,26 @@ class Findings:
                 self.fail_step(place, StepFound(first + at, action, after))
 
     def look_at_end(self, state: Any, number: int) -> None:
-        """Ask about a state that has no actions."""
+        """Ask the properties about a state that has no actions."""
         for place, claim in [*self._open["no_deadlock"].items()]:
             if self._first(claim, [state], number, wanted=False) is not None:
                 self.failed[place] = number
                 del self._open["no_deadlock"][place]
 
     def fail_step(self, place: int, found: StepFound) -> None:
-        """An "always_step" failed."""
+        """Note that an "always_step" failed."""
         self.failed_step[place] = found
         del self._open["always_step"][place]
         for readings in self._of_steps.values():
             readings.claims.pop(place, None)
 
     def forget_from(self, size: int) -> None:
-        """Take back what was noted of states from `size` on."""
+        """Take the findings on states from number `size` on back."""
         for noted in (*self.marks.values(), *self.causes.values(), *self.effects.values()):
             del noted[size:]
 
     def _first(self, claim: Property, states: Sequence[Any], first: int, *, wanted: bool) -> int | None:
-        """The number of the first state of which the condition is as `wanted`."""
+        """The number of the first state for which the condition is `wanted`; None if there is none."""
         holds = claim.holds
         matching = filter(holds, states) if wanted else filterfalse(holds, states)
         try:
@@ -189,6 +189,6 @@ class Findings:
         for number, state in enumerate(states, first):
             try:
                 bool(holds(state))
-            except Exception:  # noqa: BLE001  whatever it is, this is the state
+            except Exception:  # noqa: BLE001  any error of a property, which this state raised
                 return raised(claim, error, state, self._last_action(number))
         return raised(claim, error, None, None, ", and did not when it was asked again")

@@ -1,7 +1,7 @@
-"""States by their 64-bit fingerprints: less memory, and a small chance that two states are taken for one.
+"""64-bit fingerprints of states: less memory, and a small chance that two states are taken for one.
 
-A fingerprint depends on the state's values alone, so it is the same in every process and on every machine. `hash` is not: it
-is salted for text, and weak for small tuples.
+A fingerprint depends on the state's values alone, so it is the same in every process and on every machine. Python's `hash` is
+salted for text, and weak for small tuples.
 """
 
 import marshal
@@ -16,7 +16,7 @@ from machines.checker.model import UnhashableState
 
 _BITS: Final = 64
 _ATOMS: Final = (int, str, bytes, bool, float, complex, type(None))
-# Marshal's oldest format: later ones write whether a text is interned, which is not part of its value.
+# Marshal's oldest format: newer formats also write whether a text is interned, which is not part of its value.
 _BY_VALUE: Final = 0
 
 

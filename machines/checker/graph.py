@@ -1,7 +1,8 @@
-"""What a search has found of a model: the states in the order of their discovery, and how each was reached.
+"""The graph that a search has found: the states in the order of their discovery, and the edges between them.
 
-A state is known by its number. A search that has no use for edges keeps `{state: number of its parent}` and nothing else; the
-order of a dictionary is the numbering. One that has keeps them as flat arrays: a row of targets and of labels for each state.
+A state is known by its number. A search that does not need the edges keeps only `{state: number of its parent}`; the order of
+the dictionary is the numbering. A search that needs the edges keeps them as flat arrays: a row of targets and of labels for
+each state.
 """
 
 from array import array
@@ -21,7 +22,7 @@ class Graph:
     """The edges between states, by number.
 
     `begin[n]` to `end[n]` are the places of the edges of state `n` in `targets` and `labels`; `begin[n]` is -1 while `n` is
-    not expanded. A label is a number too: `actions` has the action, in the order in which they were met.
+    not expanded. A label is a number too, the place of the action in `actions`.
     """
 
     __slots__ = ("actions", "begin", "end", "labels", "numbers", "parents", "targets")
@@ -39,7 +40,7 @@ class Graph:
         return len(self.parents)
 
     def add(self, parent: int) -> None:
-        """A new state, which was reached from `parent`."""
+        """Add a new state, reached from `parent`."""
         self.parents.append(parent)
         self.begin.append(-1)
         self.end.append(-1)
@@ -53,7 +54,7 @@ class Graph:
         return number
 
     def forget_from(self, size: int, edges: int) -> None:
-        """Take back the states from `size` on and the edges from `edges` on."""
+        """Remove the states from number `size` on and the edges from place `edges` on."""
         del self.parents[size:], self.begin[size:], self.end[size:]
         del self.targets[edges:], self.labels[edges:]
 
@@ -62,12 +63,12 @@ class Graph:
         return self.begin[number] >= 0
 
     def after(self, number: int) -> "array[int]":
-        """The states that the steps from `number` lead to, one for each step."""
+        """The target of each step from state `number`."""
         begin = self.begin[number]
         return self.targets[begin : self.end[number]] if begin >= 0 else array("I")
 
     def steps(self, number: int) -> Iterator[tuple[int, int]]:
-        """The steps from `number`, as label and target."""
+        """The steps from state `number`, as label and target."""
         begin, end = self.begin[number], self.end[number]
         return zip(self.labels[begin:end], self.targets[begin:end], strict=True) if begin >= 0 else iter(())
 
@@ -76,7 +77,7 @@ class Graph:
         return [number for number, parent in enumerate(self.parents) if parent == NO_PARENT]
 
     def reverse_reach(self, goals: Iterable[int]) -> bytearray:
-        """For each state 1 if a path leads from it to one of `goals`, else 0."""
+        """For each state 1 if a path leads from the state to one of `goals`, else 0."""
         first = array("I", bytes(4 * (len(self) + 1)))
         for target in self.targets:
             first[target + 1] += 1
@@ -118,13 +119,13 @@ def follow(
     *,
     start: Any = None,
 ) -> Path:
-    """The run of `model` whose states are known by `keys`, one after the other; the actions are found by asking again.
+    """The run of `model` whose states have these `keys`, in order; the actions are found by asking the model again.
 
-    Where several actions lead to the same state it is the first, unless `actions` are given. It begins with `start`, or if that
-    is None with an initial state.
+    If several actions lead to the same state, the run takes the first, unless `actions` are given. It begins with `start`, or,
+    if that is None, with an initial state.
 
     Raises `NotRepeatable` if there is no such run: then the model gave other answers while it was searched, or its canonical
-    form puts states together that are not the same up to symmetry.
+    form merges states that are not the same up to symmetry.
     """
     begins = model.initial() if start is None else [start]
     state = next((state for state in begins if known_by(key, state) == keys[0]), None)
@@ -147,5 +148,5 @@ def follow(
 
 
 def known_by(key: Key | None, state: Any) -> Any:
-    """What `state` is known by: itself, unless there is a `key`."""
+    """The key by which a search knows `state`: `key(state)`, or the state itself without `key`."""
     return state if key is None else key(state)

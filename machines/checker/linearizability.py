@@ -1,7 +1,7 @@
-"""Is a history of overlapping operations one that a single thread could have made? (Herlihy and Wing, 1990)
+"""Linearizability: could a single thread have made a history of overlapping operations? (Herlihy and Wing, 1990)
 
-A `History` is a value that can be part of a model's state: it remembers of each operation which ones had returned when it
-was invoked, and no times, so that histories that mean the same are equal.
+A `History` is a value that can be part of a model's state. For each operation it has the operations that had returned when it
+was invoked, but no times, so histories that mean the same are equal.
 """
 
 from collections.abc import Hashable
@@ -11,14 +11,14 @@ S = TypeVar("S")
 
 
 class SequentialSpec(Protocol, Generic[S]):
-    """What an object does when operations come one at a time."""
+    """The behaviour of an object whose operations come one at a time."""
 
     @property
     def initial(self) -> S:
         """The object's state before any operation."""
 
     def apply(self, state: S, operation: Any) -> tuple[S, Any]:
-        """The state after `operation`, and what it returns."""
+        """The state after `operation`, and its return value."""
 
 
 class Register(NamedTuple):
@@ -27,12 +27,13 @@ class Register(NamedTuple):
     initial: Any = None
 
     def apply(self, state: Any, operation: tuple[Any, ...]) -> tuple[Any, Any]:
-        """The value after `operation`, and what it returns."""
+        """The value after `operation`, and its return value."""
         return (operation[1], None) if operation[0] == "write" else (state, state)
 
 
 class Invoked(NamedTuple):
-    """An operation that was begun. `after` has, of each other thread that had completed any, how many it had by then."""
+    """An operation that has begun. `after` has the number of operations that each other thread had completed by then, if
+    any."""
 
     operation: Any
     after: tuple[tuple[Any, int], ...]
@@ -46,7 +47,7 @@ class Returned(NamedTuple):
 
 
 class History(NamedTuple):
-    """What some threads have done so far. Threads can be sorted; a thread does one thing at a time.
+    """The operations of some threads so far. Threads are sortable values; a thread does one operation at a time.
 
     `completed` and `under_way` are sorted by thread.
     """
@@ -55,7 +56,7 @@ class History(NamedTuple):
     under_way: tuple[tuple[Any, Invoked], ...] = ()
 
     def invoke(self, thread: Any, operation: Any) -> "History":
-        """This history after `thread` began `operation`. Raises `ValueError` if it is still at another one."""
+        """This history after `thread` began `operation`. Raises `ValueError` if the thread is still at another operation."""
         if any(one == thread for one, _ in self.under_way):
             raise ValueError(f"the thread {thread!r} is at an operation already")
         after = tuple((other, len(done)) for other, done in self.completed if other != thread)
@@ -64,7 +65,7 @@ class History(NamedTuple):
         )
 
     def answer(self, thread: Any, answer: Any) -> "History":
-        """This history after the operation of `thread` returned. Raises `ValueError` if it is at none."""
+        """This history after the operation of `thread` returned. Raises `ValueError` if the thread is at no operation."""
         invoked = next((invoked for one, invoked in self.under_way if one == thread), None)
         if invoked is None:
             raise ValueError(f"the thread {thread!r} is at no operation")
@@ -78,8 +79,8 @@ class History(NamedTuple):
 def linearization(history: History, spec: SequentialSpec[Any]) -> list[tuple[Any, Any, Any]] | None:
     """An order in which a single thread could have made `history`, as `(thread, operation, answer)`; None if there is none.
 
-    Operations under way may have had their effect already, or not yet. Where the search has been is remembered by what was
-    done and the object's state (Lowe, 2017), so it is exponential in the number of threads, not in that of operations.
+    Operations under way may have had their effect already, or not yet. The search remembers pairs of completed operations and
+    object state that it has seen (Lowe, 2017), so it is exponential in the number of threads, not of operations.
     """
     threads = sorted({thread for thread, _ in (*history.completed, *history.under_way)})
     completed, under_way = dict(history.completed), dict(history.under_way)

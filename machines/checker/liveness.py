@@ -1,7 +1,7 @@
-"""What can only be said of the whole graph: that a goal stays within reach, and that a cause leads to its effect.
+"""Properties of the whole graph: that a goal stays within reach, and that a cause leads to its effect.
 
-On a graph that was not searched to its end nothing is found to hold here, but a failure is one: a state from which all ways are
-known and none leads to the goal; a circle all of whose states are known.
+On a graph that was not searched completely nothing holds for certain, but a failure is certain: a state from which all ways
+are known and none leads to the goal, or a cycle all of whose states are known.
 """
 
 from array import array
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from machines.checker.graph import Graph, lineage
 
 Region = Sequence[int]
-"""A byte for each state: whether it belongs."""
+"""A byte for each state: whether the state belongs to the region."""
 
 
 class Lasso(NamedTuple):
-    """A run by the numbers of its states and the labels of its steps; from `loop` on it repeats, None if it just ends."""
+    """A run by the numbers of its states and the labels of its steps; from `loop` on the run repeats; None if it ends."""
 
     states: list[int]
     labels: list[int]
@@ -27,7 +27,7 @@ class Lasso(NamedTuple):
 def wedged(graph: Graph, goals: Region) -> list[int] | None:
     """The states on the shortest known way to a state from which no goal can be reached any more; None if there is none.
 
-    From a state that is not expanded anything may be reachable.
+    Any state may be reachable from a state that is not expanded.
     """
     hopeful = (number for number in range(len(graph)) if goals[number] or not graph.is_expanded(number))
     reached = graph.reverse_reach(hopeful)
@@ -40,9 +40,9 @@ def wedged(graph: Graph, goals: Region) -> list[int] | None:
 
 class Fairness(NamedTuple):
     """For each label of a graph's steps: whether the action is taken in the end if it stays enabled (`weak`), and whether it is
-    even if it only is enabled again and again (`strong`).
+    taken in the end even if it is only enabled again and again (`strong`).
 
-    `renewed` has the labels of the actions that count as taken too, when a step with this label is taken in this state."""
+    `renewed` gives, for a state and the label of a step taken there, the labels of actions that count as taken too."""
 
     weak: Sequence[bool]
     strong: Sequence[bool]
@@ -52,11 +52,11 @@ class Fairness(NamedTuple):
 def unfulfilled(graph: Graph, causes: Region, effects: Region, fair: Fairness) -> Lasso | None:
     """A fair run with a cause and no effect then or later; None if there is none in the known part of the graph.
 
-    The states that a run can be in while the effect is still due make up a part of the graph. A run that stays there for ever
-    is in the end in one strongly connected component of it. Under weak fairness the largest components decide: if a fair
-    action is enabled all over one and never taken inside, that is so in every part of it too. Under strong fairness a run has
-    to avoid the states that enable such an action, so it is the components of what is left that decide. And a run may end
-    where nothing that is fair is enabled, whatever else could be done there.
+    The states in which the effect is still due make up a part of the graph. A run that stays there for ever is in the end in
+    one strongly connected component of that part. Under weak fairness the largest components decide: if a fair action is
+    enabled in every state of a component and never taken inside, the same is true of every part of the component. Under strong
+    fairness a run has to avoid the states that enable such an action, so the components of the remaining states decide. And a
+    run may end in a state where no fair action is enabled, even if other actions are.
     """
     stem, order = _distances(graph, [(root, 0) for root in graph.roots()], lambda _: True)
     far = array("i", stem)
@@ -90,9 +90,9 @@ def unfulfilled(graph: Graph, causes: Region, effects: Region, fair: Fairness) -
 def _distances(
     graph: Graph, begins: Iterable[tuple[int, int]], belongs: Callable[[int], bool]
 ) -> tuple["array[int]", "array[int]"]:
-    """The states that can be reached from `begins` through states that belong, nearest first, and how: a parent for each.
+    """The states that can be reached from `begins` through states that belong, nearest first, and a parent for each.
 
-    `begins` are states with the distance at which they count, in the order of these. A beginning has the parent -1.
+    `begins` has states with their distances, in the order of the distances. The parent of a beginning is -1.
     """
     parents = array("i", [-2]) * len(graph)
     order = array("I")
@@ -124,9 +124,9 @@ def _distances(
 def _components(graph: Graph, members: Sequence[int], inside: Region) -> dict[int, list[int]]:
     """The strongly connected components of a part of the graph that have a step inside, by one of their states.
 
-    Tarjan's algorithm, with a stack of its own: a recursion would be as deep as the graph.
+    Tarjan's algorithm with an explicit stack: a recursion would be as deep as the graph.
     """
-    index = array("i", [-1]) * len(graph)  # in what order they were met; not yet: -1
+    index = array("i", [-1]) * len(graph)  # the order of discovery; -1 if not discovered yet
     low = array("i", index)
     on_stack = bytearray(len(graph))
     stack = array("I")
@@ -186,13 +186,13 @@ def _lasting(graph: Graph, members: Sequence[int], inside: Region, fair: Fairnes
 
 
 def _enabled_in_vain(graph: Graph, members: Sequence[int], fair: Fairness) -> set[int]:
-    """The strongly fair actions that are enabled somewhere in the component and never taken inside."""
+    """The strongly fair actions that are enabled in a state of the component and never taken inside."""
     enabled = {label for number in members for label, _ in graph.steps(number) if fair.strong[label]}
     return _never_taken(graph, members, enabled, fair)
 
 
 def _is_lasting(graph: Graph, members: Sequence[int], fair: Fairness) -> bool:
-    """Whether a weakly fair run can stay in the component for ever: what is enabled all over it is taken inside it."""
+    """Whether a weakly fair run can stay in the component for ever: fair actions enabled in all its states are taken inside."""
     always: set[int] | None = None
     for number in members:
         enabled = {label for label, _ in graph.steps(number) if fair.weak[label]}
@@ -201,22 +201,22 @@ def _is_lasting(graph: Graph, members: Sequence[int], fair: Fairness) -> bool:
 
 
 def _never_taken(graph: Graph, members: Sequence[int], wanted: set[int], fair: Fairness) -> set[int]:
-    """Those of the actions `wanted` that no step inside the component takes."""
+    """The actions of `wanted` that no step inside the component takes."""
     here = set(members)
     inside = [(number, label) for number in members for label, target in graph.steps(number) if target in here]
     left = wanted.difference(label for _, label in inside)
     for number, label in inside:
-        if not left:  # asking a model what a step renews is dear
+        if not left:  # asking a model which actions a step renews is slow
             break
         left.difference_update(fair.renewed(number, label))
     return left
 
 
 def _circle(graph: Graph, start: int, members: Sequence[int], fair: Fairness) -> list[tuple[int, int]]:
-    """Steps, as label and target, from `start` through the component and back, by which the run is fair.
+    """Steps, as label and target, of a fair cycle from `start` through the component and back.
 
-    It begins as the shortest circle and is led, for each action that it would leave out unfairly, through the nearest step that
-    takes that action or, where weak fairness is enough, the nearest state that does not enable it.
+    The cycle begins as the shortest one. For each action that it would leave out unfairly, it is extended through the nearest
+    step that takes the action or, if weak fairness is enough, the nearest state that does not enable it.
     """
     here = set(members)
     steps = _way(graph, start, here, lambda _, __, target: target == start)
@@ -235,7 +235,7 @@ def _circle(graph: Graph, start: int, members: Sequence[int], fair: Fairness) ->
 
 
 def _meets(graph: Graph, wanted: int, fair: Fairness) -> Callable[[int, int, int], bool]:
-    """Whether a step takes the action `wanted` or, if that is not strongly fair, leads to a state that does not enable it."""
+    """A test whether a step takes the action `wanted` or, if that is not strongly fair, leads to a state that disables it."""
 
     def meets(number: int, label: int, target: int) -> bool:
         if label == wanted or wanted in fair.renewed(number, label):
@@ -246,8 +246,7 @@ def _meets(graph: Graph, wanted: int, fair: Fairness) -> Callable[[int, int, int
 
 
 def _way(graph: Graph, start: int, here: set[int], meets: Callable[[int, int, int], bool]) -> list[tuple[int, int]]:
-    """The shortest way from `start` inside of `here` whose last step, from one state by a label to the next, is as wanted;
-    there is one."""
+    """The shortest way from `start` inside `here` whose last step `meets` the condition; the caller knows that there is one."""
     came: dict[int, tuple[int, int]] = {}
     queue = deque([start])
     seen = {start}

@@ -1,13 +1,13 @@
-"""What can be checked: a model and its properties, as plain data and pure functions.
+"""Models and their properties, as plain data and pure functions.
 
-A model is a graph given by rules: initial states, the actions that a state enables, and the state that an action leads to.
-States are immutable and hashable; two that are equal are one. Actions are values too, and come in the same order whenever
-they are asked for, so that a run is repeatable and its first counterexample always the same.
+A model is a graph given by rules: initial states, the actions that a state enables, and the state to which an action leads.
+States are immutable and hashable; equal states are one state. Actions are values too, and a model gives them in the same order
+every time, so that a run is repeatable and the first counterexample always the same.
 
 This package knows nothing of actors, calls or audio. `actors.model.actor_model` makes a model of actors.
 """
 
-# ruff: noqa: ARG002  what a method is given is told, also where the base has no use for it
+# ruff: noqa: ARG002  the base class does not use all arguments of the methods that models override
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -17,18 +17,18 @@ A = TypeVar("A")
 
 
 Reading = Callable[[Sequence[Any]], Sequence[Hashable]]
-"""What a property reads of each of these states. Where it reads the same, it answers the same."""
+"""Gives, for each of these states, the part that a property reads. For equal readings the property gives equal answers."""
 
 
 class Property(NamedTuple):
-    """What is claimed of a model; made by the functions below.
+    """A claim about a model; made by the functions below.
 
     `kind` is one of "always", "always_step", "sometimes", "can_always_reach", "leads_to", "no_deadlock". `holds` is the
-    condition: of a state, or of `(before, action, after)` for "always_step". `until` is the goal of "leads_to".
+    condition on a state, or on `(before, action, after)` for "always_step". `until` is the goal of "leads_to".
 
-    With `reads` the conditions need not be asked of every state: only once, or once in a while, for each reading, and an
-    "always_step" for each pair of readings before and after, whatever the action. Properties that share one `reads` are asked
-    together. Like states, readings are told apart by `==`.
+    With `reads` the search evaluates a condition only once, or once in a while, for each reading instead of each state, and an
+    "always_step" for each pair of readings before and after, whatever the action. Properties that share one `reads` are
+    evaluated together. Like states, readings are told apart by `==`.
     """
 
     kind: str
@@ -54,7 +54,7 @@ def sometimes(name: str, holds: Callable[[Any], bool], *, reads: Reading | None 
 
 
 def can_always_reach(name: str, goal: Callable[[Any], bool], *, reads: Reading | None = None) -> Property:
-    """From every reachable state some path leads to a state where `goal(state)`: nothing is ever wedged."""
+    """From every reachable state some path leads to a state where `goal(state)`: the model never gets stuck."""
     return Property("can_always_reach", name, goal, reads=reads)
 
 
@@ -64,8 +64,8 @@ def leads_to(
     """Whenever `cause(state)`, `effect(state)` then or later, on every fair path.
 
     A path is fair if no fair action (`Model.is_fair`) is enabled in all its states from some point on and never taken, and no
-    strongly fair one (`Model.is_strongly_fair`) is enabled again and again and never taken. Taking an action that renews
-    another one (`Model.renews`) counts as taking that one too. A path may end where nothing is enabled that is fair.
+    strongly fair action (`Model.is_strongly_fair`) is enabled again and again and never taken. Taking an action that renews
+    another (`Model.renews`) counts as taking the other too. A path may end where no fair action is enabled.
     """
     return Property("leads_to", name, cause, effect, reads)
 
@@ -76,11 +76,11 @@ def no_deadlock(name: str, may_end: Callable[[Any], bool] = lambda _: False) -> 
 
 
 class Happening(NamedTuple):
-    """One line of a step as a sequence diagram shows it.
+    """One line of a step in a sequence diagram.
 
-    `kind`: "message" from `source` to `target`; "drop" and "duplicate", the same of a message that got lost or came twice;
-    "timer", "crash", "restart", "spawn", "stop" and "note" at `source`. `text` is what is written there. A participant's
-    name includes its incarnation where there is more than one, as "recorder#2".
+    `kind`: "message" from `source` to `target`; "drop" and "duplicate", for a message that got lost or came twice; "timer",
+    "crash", "restart", "spawn", "stop" and "note" at `source`. `text` labels the line. A participant's name includes its
+    incarnation if there is more than one, as in "recorder#2".
     """
 
     kind: str
@@ -90,19 +90,19 @@ class Happening(NamedTuple):
 
 
 class Model(Generic[S, A]):
-    """The base of every model: override `initial`, `actions` and `step`, and whatever else is known.
+    """The base of every model: override `initial`, `actions` and `step`, and other methods as needed.
 
-    `successors` may be overridden where states and actions are found together more cheaply. What is given must not depend on
-    anything but the arguments: no clock, no chance, no order of a set.
+    Override `successors` if the model finds actions and states together more cheaply. Results must depend on the arguments
+    alone: on no clock, no random number, no order of a set.
     """
 
     name: str = "model"
 
     one_process: bool = False
-    """Whether a state means nothing in another process, so that the search has to stay in this one."""
+    """Whether states are only valid in this process, so that the search must use one process."""
 
     def initial(self) -> Iterable[S]:
-        """The states that a run can begin in; at least one."""
+        """The states in which a run can begin; at least one."""
         raise NotImplementedError
 
     def actions(self, state: S) -> Iterable[A]:
@@ -110,7 +110,7 @@ class Model(Generic[S, A]):
         raise NotImplementedError
 
     def step(self, state: S, action: A) -> S | None:
-        """The state that `action` leads to from `state`; None when it turns out to lead nowhere."""
+        """The state to which `action` leads from `state`; None if the action turns out to be impossible."""
         raise NotImplementedError
 
     def successors(self, state: S) -> Sequence[tuple[A, S]]:
@@ -120,30 +120,31 @@ class Model(Generic[S, A]):
         return [(action, after) for action, after in found if after is not None]
 
     def properties(self) -> Sequence[Property]:
-        """What is claimed of this model."""
+        """The properties that the model claims."""
         return ()
 
     def doubts(self) -> Mapping[str, str]:
-        """Asked when a search is over: the properties, by name, that were about nothing in any state that was met, and why.
+        """The properties, by name, that were about nothing in all states of a finished search, and why.
 
-        When every reachable state was seen, one that does not fail is then not decided, whatever it answered. Raises
-        `ModelError` where it turns out that the states can't be trusted.
+        After a complete search such a property is not decided, unless it fails. Raises `ModelError` if the model finds that its
+        states can't be trusted.
         """
         return {}
 
     # --- what reductions need; each is optional -----------------------------------------------------------------------
 
     def canonical(self, state: S) -> S:
-        """One state that stands for all that are the same up to symmetry. Properties must not tell them apart."""
+        """The state that stands for all states that equal `state` up to symmetry. Properties must not tell these apart."""
         return state
 
     def independent(self, state: S, action: A, other: A) -> bool:
-        """Whether `action` may be taken before `other` and all that may come of it, and nobody can tell.
+        """Whether `action` may be taken before `other` and before all steps behind `other`, without changing any verdict.
 
-        True promises of every run from `state` that begins with `other` and puts `action` off: each of its steps leaves
-        `action` enabled, leads to the same state whether it comes before or after `action`, and `action` changes the truth
-        of no property of states wherever it is taken. That the two commute in `state` alone is not enough: what `other`
-        enables must commute with `action` too. Only ever asked with partial-order reduction on; both are enabled in `state`.
+        True is a promise about every run from `state` that begins with `other` and puts `action` off: each step of the run
+        leaves `action` enabled and leads to the same state whether it comes before or after `action`, and `action` changes the
+        truth of no property of states wherever it is taken. It is not enough that the two commute in `state`: actions that
+        `other` enables must commute with `action` too. Only asked with partial-order reduction on; both are enabled in
+        `state`.
         """
         return False
 
@@ -153,49 +154,47 @@ class Model(Generic[S, A]):
 
     def is_strongly_fair(self, action: A) -> bool:
         """Whether an action that is enabled again and again is taken in the end, even if it is disabled in between: strong
-        fairness, for `leads_to`. What is strongly fair need not be said to be fair too."""
+        fairness, for `leads_to`. Strong fairness includes weak fairness: `is_fair` need not say so too."""
         return False
 
     def renews(self, state: S, action: A) -> Iterable[A]:
         """The actions that `action`, taken in `state`, withdraws or begins anew: a timer that it arms again, say.
 
-        For fairness it is as if they had been taken, since what waits for them waits from the beginning again. Asked for
-        `leads_to` alone, of steps of circles.
+        For fairness they count as taken, since their waiting begins anew. Only asked for `leads_to`, about steps of cycles.
         """
         return ()
 
     def owner(self, action: A) -> str:
-        """Who takes the action; priority-based walks give their priorities to owners."""
+        """The owner of the action, to which priority-based walks give a priority: an actor's name, say."""
         return str(action)
 
     # --- what reports show ----------------------------------------------------------------------------------------
 
     def configuration(self) -> Mapping[str, Any]:
-        """What this model was made with: sizes, schedule, fault budget. Shown at the head of a counterexample."""
+        """The model's arguments: sizes, schedule, fault budget. Shown at the head of a counterexample."""
         return {}
 
     def fields(self, state: S) -> Mapping[str, Any]:
-        """The parts of `state` by name, so that a report can say which of them a step changed."""
+        """The parts of `state` by name, so that a report can say which parts a step changed."""
         return {"state": state}
 
     def label(self, action: A) -> str:
-        """One line that says what the action is."""
+        """The action in one line of text."""
         return str(action)
 
     def happenings(self, before: S, action: A, after: S) -> Sequence[Happening]:
-        """What a step looks like in a sequence diagram."""
+        """The lines of a step in a sequence diagram."""
         return [Happening("note", self.name, self.label(action))]
 
     def pending(self, state: S) -> Mapping[str, Sequence[str]]:
-        """What waits in each mailbox or channel in `state`; shown at the end of a counterexample."""
+        """The messages that wait in each mailbox or channel in `state`; shown at the end of a counterexample."""
         return {}
 
 
 class ModelError(Exception):
-    """A model that can't be checked. `state` and `action` are where it was noticed, None where there is none.
+    """A model that can't be checked. `state` and `action` show where the search noticed; either may be None.
 
-    Where these are a state and an action of `model`, the text names fields and labels as its reports do; else it has them as
-    they are."""
+    With `model` the error's text names fields and labels as the model's reports do; without, it shows plain values."""
 
     def __init__(
         self, problem: str, *, state: Any = None, action: Any = None, model: "Model[Any, Any] | None" = None
@@ -206,14 +205,14 @@ class ModelError(Exception):
         self.model = model
 
     def state_text(self, state: Any) -> str:
-        """A state as the error's text has it."""
+        """A state as the error's text shows it."""
         fields = {"state": state} if self.model is None else self.model.fields(state)
         if [*fields] == ["state"]:
             return repr(fields["state"])
         return "{" + ", ".join([f"{name}: {value!r}" for name, value in fields.items()]) + "}"
 
     def action_text(self, action: Any) -> str:
-        """An action as the error's text has it."""
+        """An action as the error's text shows it."""
         model = self.model
         return repr(action) if model is None or type(model).label is Model.label else model.label(action)
 
@@ -231,25 +230,25 @@ class NoInitialState(ModelError):
 
 
 class UnhashableState(ModelError):
-    """A state can't be hashed, so it can't be known again."""
+    """A state can't be hashed, so the search can't recognize it."""
 
 
 class NotRepeatable(ModelError):
-    """The same state gave other actions, or the same action another state, when asked again. The text names what that
-    usually comes from: the order of a set, `id()`, a clock, chance."""
+    """The same state gave other actions, or the same action another state, when the model was asked again. The text names the
+    usual causes: the order of a set, `id()`, a clock, chance."""
 
 
 class PropertyRaised(ModelError):
-    """A property raised an error instead of answering; it is the cause of this one."""
+    """A property raised an error, the cause of this one, instead of answering."""
 
 
 class PropertyMisread(ModelError):
-    """A property looks at more of a state than it reads (`Property.reads`): it can't be asked once for each reading."""
+    """A property looks at more of a state than its `Property.reads` gives, so it can't be asked once for each reading."""
 
 
 class NotSymmetric(ModelError):
-    """The canonical form puts two states together that do not go on alike: `state` and `other`, its canonical form. What
-    `action` leads to from one of them, nothing leads to from the other, also up to symmetry."""
+    """The canonical form merges two states that do not go on alike: `state` and `other`, its canonical form. From one of them
+    `action` leads to a state that no step from the other leads to, also up to symmetry."""
 
     def __init__(self, model: "Model[Any, Any]", state: Any, other: Any, action: Any) -> None:
         problem = (

@@ -1,4 +1,4 @@
-"""A property on one path: whether this run breaks it. Nothing is searched but what the property itself asks for."""
+"""A property on one path: whether this run breaks the property. Only "can_always_reach" searches beyond the path."""
 
 from typing import Any, Final
 
@@ -6,7 +6,7 @@ from machines.checker.asking import ask, asking_of
 from machines.checker.model import Model, Property
 from machines.checker.result import Path
 
-MOST_STATES: Final = 200_000  # looked at for a goal that should be reachable from the end of a path
+MOST_STATES: Final = 200_000  # most states searched for a goal that should be reachable from the end of a path
 
 
 def property_named(model: Model[Any, Any], name: str) -> Property:
@@ -20,10 +20,10 @@ def property_named(model: Model[Any, Any], name: str) -> Property:
 def holds_on(model: Model[Any, Any], name: str, path: Path) -> bool:
     """Whether `path` is no counterexample to the property `name`.
 
-    "always" is asked of every state on it and "always_step" of every step, "no_deadlock" and "can_always_reach" of its last
-    state, "leads_to" of the whole run, which counts only if it goes on for ever, fairly, or ends where nothing is enabled.
-    A goal that is not found within `MOST_STATES` states counts as not reachable. "sometimes" holds if a state on the path
-    shows it.
+    "always" is asked of every state on the path and "always_step" of every step, "no_deadlock" and "can_always_reach" of the
+    last state, "leads_to" of the whole run, which counts only if it goes on for ever, fairly, or ends where nothing is enabled.
+    A goal that is not found within `MOST_STATES` states counts as not reachable. "sometimes" holds if its condition holds in a
+    state on the path.
     """
     with asking_of(model):
         return _holds_on(model, property_named(model, name), path)
@@ -79,7 +79,7 @@ def _led(model: Model[Any, Any], claim: Property, path: Path, reached: list[tupl
 
 
 def _is_fair(model: Model[Any, Any], circle: list[Any], taken: list[Any]) -> bool:
-    """Whether going round leaves out no fair action that is enabled all the way, and no strongly fair one at all."""
+    """Whether the cycle leaves out no fair action that is enabled all the way, and no strongly fair action at all."""
     enabled = [[action for action, _ in model.successors(state)] for state in circle]
     renewed = [other for state, action in zip(circle, taken, strict=False) for other in model.renews(state, action)]
     left_out = {action: None for some in enabled for action in some if action not in taken and action not in renewed}

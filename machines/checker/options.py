@@ -1,4 +1,4 @@
-"""How a check is to be made: what was asked for, held to what is possible, and what a check says while it runs."""
+"""The options of a check, validated, and the progress that a running check reports."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ VISITED: Final = ("exact", "fingerprint")
 
 
 class Progress(NamedTuple):
-    """How far a check is: distinct `states`, `transitions` taken, `depth` reached, states that wait in the `queue`, `seconds`
-    elapsed, and new states a second since the last of these.
+    """The progress of a check: distinct `states`, `transitions` taken, `depth` reached, states that wait in the `queue`,
+    `seconds` elapsed, and new states a second since the report before.
     """
 
     states: int
@@ -23,7 +23,7 @@ class Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What `check` was asked for; its docstring says what each means. Raises `ValueError` for what can't be."""
+    """The options of `check`, whose docstring explains each. Raises `ValueError` for impossible options."""
 
     strategy: str = "breadth"
     max_states: int | None = None
@@ -61,5 +61,5 @@ class Options:
 
     @property
     def is_walk(self) -> bool:
-        """Whether runs are drawn, rather than all of them searched."""
+        """Whether the check draws runs instead of searching all states."""
         return self.strategy in ("walk", "pct")

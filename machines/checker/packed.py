@@ -4,9 +4,8 @@
     rules = [bits.rule("press", when={"switch": 0}, then={"switch": 1, "lamp": 1}), ...]
     model = PackedModel("lamp", bits, rules, initial=[bits.pack()])
 
-A rule is enabled where some bits have given values, and gives some bits given values. That is all the search has to know, so it
-can look up many rules at once: rules that touch the same few bits share a table from the values of these bits to the bits that
-each enabled rule flips.
+A rule is enabled if some bits have given values, and sets some bits to given values. So the search can look up many rules at
+once: rules that touch the same few bits share a table from the values of these bits to the bits that each enabled rule flips.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from machines.checker.explore import Search
 from machines.checker.model import Model, Property
 
-_MOST_BITS: Final = 16  # that the rules of one table touch: a table holds only the values that were met
+_MOST_BITS: Final = 16  # touched by the rules of one table, which holds only values that were met
 
 
 class Rule(NamedTuple):
@@ -30,7 +29,7 @@ class Rule(NamedTuple):
 
 
 class Layout:
-    """Where the fields of a state are: `Layout(name=bits, ...)`, the first one lowest."""
+    """The places of a state's fields: `Layout(name=bits, ...)`, with the first field in the lowest bits."""
 
     def __init__(self, **bits: int) -> None:
         self._places: dict[str, tuple[int, int]] = {}
@@ -65,12 +64,12 @@ class Layout:
         return self.pack({name: self._places[name][1] for name in names})
 
     def rule(self, name: str, *, when: Mapping[str, int], then: Mapping[str, int]) -> Rule:
-        """The rule that is enabled when the fields are as in `when`, and gives them the values in `then`."""
+        """The rule that is enabled if the fields have the values in `when`, and sets the fields in `then`."""
         return Rule(name, self.mask(when), self.pack(when), self.mask(then), self.pack(then))
 
 
 class _Table(dict[int, tuple[int, ...]]):
-    """From the values of the bits that some rules touch to the bits that each enabled one flips; filled as it is asked."""
+    """A table from the values of the bits that some rules touch to the bits that each enabled rule flips; filled on demand."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         super().__init__()
@@ -88,8 +87,8 @@ class _Table(dict[int, tuple[int, ...]]):
 class PackedModel(Model[int, str]):
     """A model of rules on bits; actions are the names of rules. Properties are conditions of an int.
 
-    It can be checked like any other model; breadth first, with properties of states only, it has a search of its own. The order
-    of actions is that of `rules` after those that touch the same bits were put together.
+    It can be checked like any other model; a breadth-first check with properties of states only uses a faster search. The order
+    of actions is that of `rules`, grouped by the bits that they touch.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class PackedModel(Model[int, str]):
         self._properties = tuple(properties)
 
     def initial(self) -> Sequence[int]:
-        """The initial states that were given."""
+        """The initial states given at construction."""
         return self._initial
 
     def actions(self, state: int) -> list[str]:
@@ -117,18 +116,18 @@ class PackedModel(Model[int, str]):
         return [rule.name for rule in self._rules if state & rule.mask == rule.value]
 
     def step(self, state: int, action: str) -> int:
-        """The state that a rule leads to."""
+        """The state to which a rule leads."""
         rule = next(rule for rule in self._rules if rule.name == action and state & rule.mask == rule.value)
         return state & ~rule.changed | rule.put
 
     def successors(self, state: int) -> list[tuple[str, int]]:
-        """Every enabled rule with the state that it leads to."""
+        """Every enabled rule with the state to which it leads."""
         return [
             (name, state & ~changed | put) for name, mask, value, changed, put in self._rules if state & mask == value
         ]
 
     def properties(self) -> Sequence[Property]:
-        """The properties that were given."""
+        """The properties given at construction."""
         return self._properties
 
     def fields(self, state: int) -> Mapping[str, Any]:
@@ -137,7 +136,7 @@ class PackedModel(Model[int, str]):
 
 
 def _grouped(rules: Sequence[Rule]) -> list[list[Rule]]:
-    """The rules in groups that touch few bits: each goes where it adds the fewest."""
+    """The rules in groups that touch few bits: each rule joins the group to which it adds the fewest."""
     groups: list[list[Rule]] = []
     touched: list[int] = []
     for rule in rules:
@@ -154,7 +153,7 @@ def _grouped(rules: Sequence[Rule]) -> list[list[Rule]]:
 
 
 def packed_breadth_first(search: Search, model: PackedModel) -> None:
-    """All states, nearest first, without asking the model: `search.seen` keeps for each state the one before it."""
+    """Search all states, nearest first, without asking the model: `search.seen` has the parent of each state."""
     search.parents_are_states = True
     level, first = search.begin(), 0
     while level and not search.stopped_by:

@@ -1,4 +1,4 @@
-"""What a check found as one page of HTML: nothing is fetched, nothing runs, and it can be read in light and dark."""
+"""The result of a check as one page of HTML, which fetches nothing, runs no script, and has a light and a dark mode."""
 
 import hashlib
 from base64 import b64encode
@@ -58,9 +58,9 @@ svg circle.clock { fill: var(--paper); stroke: var(--ink); }
 
 
 def page(model: Model[Any, Any], report: Report) -> str:
-    """The whole page: a table of verdicts, then each path with its diagram, its steps, what they changed, and the mailboxes.
+    """The whole page: a table of verdicts, then each path with its diagram, its steps, their changes, and the mailboxes.
 
-    It loads nothing and runs no script; its policy allows its own style sheet, known by its hash, and nothing else.
+    The page's content policy allows its own style sheet, by hash, and nothing else.
     """
     digest = b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"

@@ -1,8 +1,8 @@
-"""A level of the search by several processes, where a step is dear enough to pay for telling what it found.
+"""A level of the search in several processes, if a step costs more than sending its results.
 
-Processes are forked for one part of one level: they have all that was seen until then and send back what was not. The first
-slice is done here meanwhile. What comes back is put together in the order of the slices, so that numbers, counterexamples and
-counts are those of one process.
+Processes are forked for one part of one level: they know all states that were seen until then, and send new states back. This
+process does the first slice meanwhile. It merges the results in the order of the slices, so numbers, counterexamples and counts
+are the same as with one process.
 """
 
 import os
@@ -19,22 +19,22 @@ from machines.checker.findings import StepFound
 from machines.checker.graph import known_by
 from machines.checker.options import Options
 
-_LEAST_SECONDS: Final = 0.2  # of work that are worth a fork
-_MOST_SECONDS: Final = 2.0  # of work for each process between two looks at the bounds
+_LEAST_SECONDS: Final = 0.2  # of work: less is not worth a fork
+_MOST_SECONDS: Final = 2.0  # of work for each process between two checks of the bounds
 _FORK_SECONDS: Final = 0.02
-_DEAR_SECONDS: Final = 50e-6  # for a state: below, what is sent, read and put together costs as much as it saves
-_TELLINGS: Final = 3  # new states that come back from one, in the mean, copies of others included
-_WORTH: Final = 0.8  # of the time of one process: what several may take to be worth it
+_DEAR_SECONDS: Final = 50e-6  # for a state: below, sending, reading and merging results costs as much as it saves
+_TELLINGS: Final = 3  # new states sent back for one state, on average, including copies of others
+_WORTH: Final = 0.8  # several processes are worth it if they take at most this share of one process's time
 _MOST_WORKERS: Final = 8
-_MOST_IN_VAIN: Final = 2  # parts in a row that took longer than one process would have: then it is left at that
-_SAMPLE: Final = 50  # states that are pickled to learn what that costs
+_MOST_IN_VAIN: Final = 2  # parts in a row that took longer than one process would have; then only one goes on
+_SAMPLE: Final = 50  # states that are pickled to measure the cost
 
 
-class _Row(NamedTuple):
-    """What a process found from one state.
+class _Expansion(NamedTuple):
+    """The successors of one state that a process has found.
 
-    `new` are the states that were not seen when it began. `edges`, where they are recorded, are the action's label, or the
-    action itself where it has none yet, and the target: a number, or -1 - n for the n-th new state of this process.
+    `new` are the states that were not seen when the process began. `edges`, if recorded, have the action's label, or the action
+    itself if it has no label yet, and the target: a number, or -1 - n for the n-th new state of this process.
     """
 
     transitions: int
@@ -44,7 +44,7 @@ class _Row(NamedTuple):
 
 
 def crew_for(options: Options) -> "ForkedCrew | None":
-    """The processes that may be used: None for one alone, and where a fork is not possible or not safe."""
+    """The processes to use; None if only one is wanted, or if a fork is not possible or not safe."""
     if options.reduction or not hasattr(os, "fork") or len(sys._current_frames()) > 1:  # noqa: SLF001  threads don't survive
         return None
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -53,9 +53,9 @@ def crew_for(options: Options) -> "ForkedCrew | None":
 
 
 class ForkedCrew:
-    """Some processes, of which one is this one. `used` is the largest number that worked at once.
+    """This process and forked ones. `used` is the largest number that worked at once.
 
-    `forced` is for who asked for so many: then it is not weighed whether they pay.
+    `forced` says that the user asked for this number: then the crew does not weigh whether they pay.
     """
 
     def __init__(self, workers: int, *, forced: bool = False) -> None:
@@ -67,7 +67,7 @@ class ForkedCrew:
         self._telling: float | None = None
 
     def expand(self, search: Search, states: Sequence[Any], first: int) -> tuple[list[Any], int]:
-        """The new states found from the first so many of `states`, and how many these were; 0 if it does not pay."""
+        """Expand the first states of `states`; return the new states and how many were expanded, 0 if the crew does not pay."""
         cost = search.step_seconds
         if self._given_up or len(states) < self.workers or not cost or len(sys._current_frames()) > 1:  # noqa: SLF001
             return [], 0
@@ -101,7 +101,7 @@ class ForkedCrew:
         children: list[tuple[int, int]] = []
         try:
             for share in slices[1:]:
-                children.append(_forked(search, share))  # noqa: PERF401  those that there are must be known if one fails
+                children.append(_forked(search, share))  # noqa: PERF401  the list must have the forked children if a later fork fails
             fresh = expand(search, slices[0], first)
             first += len(slices[0])
             for (_, pipe), share in zip(children, slices[1:], strict=True):
@@ -120,22 +120,22 @@ class ForkedCrew:
 
 
 def _cost_of_telling(states: Sequence[Any]) -> float | None:
-    """Seconds for sending a state between processes; None if it does not arrive as an equal one."""
+    """Seconds for sending a state between processes; None if a state does not arrive as an equal one."""
     began = perf_counter()
     try:
         arrived = pickle.loads(pickle.dumps(states, pickle.HIGHEST_PROTOCOL))  # noqa: S301  from this very process
         if arrived != states or list(map(hash, arrived)) != list(map(hash, states)):
             return None
-    except Exception:  # noqa: BLE001  what can't be pickled says so in many ways
+    except Exception:  # noqa: BLE001  pickle raises many kinds of errors
         return None
     return (perf_counter() - began) / len(states)
 
 
 def _forked(search: Search, states: Sequence[Any]) -> tuple[int, int]:
-    """A process that expands `states`: its id, and where what it found can be read."""
+    """Fork a process that expands `states`; return its id, and the pipe with its results."""
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        # Threads of Python there are none; those of C libraries, which Python warns of as well, no model calls into.
+        # There are no other Python threads. Python also warns of threads of C libraries, into which no model calls.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid:
@@ -147,22 +147,20 @@ def _forked(search: Search, states: Sequence[Any]) -> tuple[int, int]:
         with os.fdopen(writer, "wb") as out:
             pickle.dump(_rows(search, states), out, pickle.HIGHEST_PROTOCOL)
     finally:
-        os._exit(
-            0
-        )  # whatever happened: what was written is not whole then, and the other process does the slice itself
+        os._exit(0)  # after any error the result is not complete, and the parent does the slice itself
 
 
-def _told(pipe: int) -> list[_Row] | None:
-    """What a process found; None if it failed."""
+def _told(pipe: int) -> list[_Expansion] | None:
+    """Read the results of a process; None if it failed."""
     with os.fdopen(os.dup(pipe), "rb") as source:
         try:
-            rows: list[_Row] = pickle.load(source)  # noqa: S301  from a process that was forked from this one
-        except Exception:  # noqa: BLE001  what is cut off can look like anything
+            rows: list[_Expansion] = pickle.load(source)  # noqa: S301  from a process that was forked from this one
+        except Exception:  # noqa: BLE001  a truncated pickle raises many kinds of errors
             return None
     return rows
 
 
-def _rows(search: Search, states: Sequence[Any]) -> list[_Row]:
+def _rows(search: Search, states: Sequence[Any]) -> list[_Expansion]:
     seen, graph, model = search.seen, search.graph, search.model
     failed = set(search.findings.failed_step)
     claims = [(place, claim.holds) for place, claim in search.findings.single_steps.items()]
@@ -172,7 +170,7 @@ def _rows(search: Search, states: Sequence[Any]) -> list[_Row]:
     for state in states:
         found = model.successors(state)
         taken.append(found)
-        row = _Row(len(found), [], [], [])
+        row = _Expansion(len(found), [], [], [])
         for action, after in found:
             row.broken.extend((place, action, after) for place, holds in claims if not holds(state, action, after))
             kept = model.canonical(after) if search.options.symmetry else after
@@ -194,10 +192,10 @@ def _rows(search: Search, states: Sequence[Any]) -> list[_Row]:
     return rows
 
 
-def _joined(  # noqa: C901, PLR0912  it mirrors the loop of explore
-    search: Search, states: Sequence[Any], rows: Sequence[_Row], first: int
+def _joined(  # noqa: C901, PLR0912  mirrors the loop of explore
+    search: Search, states: Sequence[Any], rows: Sequence[_Expansion], first: int
 ) -> list[Any]:
-    """Put what a process found to what is known, as if it had been found here."""
+    """Merge the results of a process, as if this process had found them; return the new states."""
     seen, graph, most = search.seen, search.graph, search.most
     fresh: list[Any] = []
     numbers: list[int] = []

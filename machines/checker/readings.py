@@ -1,8 +1,8 @@
-"""Properties that tell what they read: asked once for each reading, not for each state.
+"""Properties with `reads`: evaluated once for each reading, not for each state.
 
-Most states differ from others in what a property does not look at. All the readings of a batch are taken in one go, and only
-those that were not met lately lead to a question. A sample of the others is asked about too: a property that looks at more than
-it reads would be decided wrongly.
+Most states differ only in parts that a property does not read. The readings of a batch are taken in one go, and the property is
+evaluated only for readings that were not met lately. It is evaluated for a sample of the known readings too, to find a property
+that looks at more than it reads, and would be decided wrongly.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -12,21 +12,21 @@ from typing import Any, Final
 from machines.checker.asking import ask, raised
 from machines.checker.model import Property, PropertyMisread, PropertyRaised
 
-_MOST_KNOWN: Final = 4_096  # answers that are kept for a reading; to ask again costs some microseconds
-MOST_MARKED: Final = 8  # that share the bits of one byte
-_AGAIN_FIRST: Final = 100  # states, or steps, that are asked about although their reading is known
-_AGAIN_EACH: Final = 1_000  # after these one in so many
+_MOST_KNOWN: Final = 4_096  # remembered answers of a reading; evaluating again costs some microseconds
+MOST_MARKED: Final = 8  # marked conditions, which share the bits of one byte
+_AGAIN_FIRST: Final = 100  # states, or steps, evaluated although their reading is known
+_AGAIN_EACH: Final = 1_000  # after these, one in so many
 _BIT: Final = tuple([bytes([byte >> bit & 1 for byte in range(256)]) for bit in range(MOST_MARKED)])
 
 Raised = Callable[[Property, Exception, int], Exception]
-"""What to raise when a property raised at the state with this place in its batch."""
+"""Gives the error to raise if a property raised at the state with this place in its batch."""
 
 Marked = tuple[Property, Callable[[Any], bool], bytearray]
-"""A condition that must be known of every state: whose it is, and a byte for each state."""
+"""A condition whose truth is needed for every state: its property, and a byte for each state."""
 
 
 class Sample:
-    """Which of the states or steps whose reading is known are asked about all the same; none if not `wanted`."""
+    """Chooses states or steps that are evaluated although their reading is known; none if not `wanted`."""
 
     def __init__(self, *, wanted: bool) -> None:
         self._wanted = wanted
@@ -34,7 +34,7 @@ class Sample:
         self._next = _AGAIN_FIRST
 
     def places(self, read: Sequence[Any], new: AbstractSet[Any]) -> list[int]:
-        """Their places in a batch of which this was read, and this is `new`."""
+        """The chosen places in a batch with the readings `read`, of which the readings in `new` are evaluated anyway."""
         first = self._count
         self._count += len(read)
         if not self._wanted or not read or (first >= _AGAIN_FIRST and self._count < self._next):
@@ -49,19 +49,19 @@ class Sample:
 
 
 class StateReadings:
-    """Conditions on states with one `reads`: `claims` that are only asked until they are settled, by their places, and
-    `MOST_MARKED` `marked` ones at most. `first` is the first of them, which answers for what they read."""
+    """Conditions on states with one `reads`: `claims`, by place, which are only evaluated until they are settled, and at most
+    `MOST_MARKED` `marked` conditions. `first` is the first of them; errors in reading are reported in its name."""
 
     def __init__(self, first: Property, *, again: bool) -> None:
         self._first = first
         self._sample = Sample(wanted=again)
         self.claims: dict[int, Property] = {}
         self.marked: list[Marked] = []
-        self._answers: dict[Hashable, int] = {}  # to the marked ones: a bit for each
+        self._answers: dict[Hashable, int] = {}  # of the marked conditions, a bit for each
 
     def look(self, states: Sequence[Any], raised_at: Raised) -> dict[int, int]:
-        """The claims that are settled by one of these states, each with the first such state's place among them: an "always"
-        is broken there, a "sometimes" shown."""
+        """The claims that these states settle, each with the place of the first state that breaks the "always" or shows the
+        "sometimes"."""
         settled: dict[int, int] = {}
         if not self.claims and not self.marked:
             return settled
@@ -117,7 +117,7 @@ def _asked(claim: Property, holds: Callable[[Any], bool], state: Any, at: int, r
 
 
 def _taken(claim: Property, states: Sequence[Any]) -> Sequence[Hashable]:
-    """What `claim` reads of each of these states."""
+    """The readings of `claim` for each of these states."""
     reads = claim.reads
     if reads is None:
         raise ValueError(f"the property {claim.name!r} does not say what it reads")
@@ -130,10 +130,10 @@ def _taken(claim: Property, states: Sequence[Any]) -> Sequence[Hashable]:
 
 
 def _unreadable(claim: Property, state: Any) -> Exception | None:
-    """Why what `claim` reads of this state is not to be had, None if it is."""
+    """Why the reading of `claim` for this state fails; None if it does not."""
     try:
         read = _taken(claim, [state])
-    except Exception as error:  # noqa: BLE001  whatever it is, it is told
+    except Exception as error:  # noqa: BLE001  any error of `reads` is reported
         return error
     try:
         hash(read[0])
@@ -158,8 +158,8 @@ def _unlike_one_by_one(claim: Property, error: Exception) -> PropertyRaised:
 
 
 class StepReadings:
-    """All conditions on steps with one `reads`, by their places. `first` is the first of them, which answers for what they
-    read."""
+    """All conditions on steps with one `reads`, by place. `first` is the first of them; errors in reading are reported in its
+    name."""
 
     def __init__(self, first: Property, *, again: bool) -> None:
         self._first = first
@@ -170,8 +170,8 @@ class StepReadings:
     def look(
         self, states: Sequence[Any], steps: Sequence[tuple[int, Any, Any]], afters: Sequence[Any]
     ) -> dict[int, int]:
-        """The claims that are broken by one of these steps, each with the first such step's place among them. A step is the
-        place of the state that it begins in, its action and the state after, of which `afters` is the list."""
+        """The claims that these steps break, each with the place of the first step that does. A step has the place of its first
+        state in `states`, its action and its second state; `afters` lists the second states."""
         if not self.claims:
             return {}
         try:

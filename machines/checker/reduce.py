@@ -1,17 +1,17 @@
 """Fewer states for the same verdicts: symmetry by a canonical form, and partial-order reduction by ample sets.
 
-Symmetry keeps one state for all that are the same up to an exchange of equal parts. It preserves every property that treats
-those parts alike, but not fairness: in the reduced graph it can't be told any more who it is that waits.
+Symmetry keeps one state for all states that are equal up to an exchange of equal parts. It preserves every property that treats
+those parts alike, but not fairness: the reduced graph no longer shows which of the parts waits.
 
-Partial-order reduction follows one action alone, and puts all others off, where that changes no verdict. The conditions are
+Partial-order reduction follows one action alone, and puts all others off, if that changes no verdict. The conditions are
 those of Clarke, Grumberg, Minea and Peled (1999), with sets of one action so that branching-time properties are
 preserved too (Gerth, Kuiper, Peled and Penczek, 1999):
 
 - C0: a state with actions keeps one.
-- C1: what happens while the action is put off commutes with it: `Model.independent`, asked about every other action.
-- C2: no property sees the action. `Model.independent` promises it; it is looked up at the state itself too.
-- C3: no action is put off for ever: the action must lead to a state that was not seen before. Each circle of the reduced graph
-  has a step to a state that was, so it has a state whose actions were all followed.
+- C1: all steps that are taken while the action is put off commute with it: `Model.independent`, asked about every other action.
+- C2: no property sees the action. `Model.independent` promises that; the reduction checks it at the state itself too.
+- C3: no action is put off for ever: the followed action must lead to a state that was not seen before. Each cycle of the
+  reduced graph has a step to a state that was seen, so it has a state whose actions were all followed.
 """
 
 from collections.abc import Container, Sequence
@@ -26,7 +26,7 @@ _LOST_BY_ORDER = ("leads_to", "always_step")
 
 
 class AmpleSets:
-    """Which action is enough, if one is."""
+    """Chooses one action that is enough to follow, if there is one."""
 
     def __init__(self, model: Model[Any, Any]) -> None:
         self._model = model

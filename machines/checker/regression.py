@@ -1,6 +1,6 @@
-"""A counterexample as a test: it fails as long as the model has it, and passes once that is mended.
+"""A counterexample as a regression test, which fails as long as the model has the counterexample, and passes afterwards.
 
-`regression` writes the module; `assert_mended` is what it calls.
+`regression` writes the test module; the module calls `assert_mended`.
 """
 
 import textwrap
@@ -15,17 +15,17 @@ from machines.checker.replaying import replay
 from machines.checker.result import Outcome, Path, Verdict
 from machines.checker.text import one_line, slug
 
-MOST_STATES: Final = 200_000  # looked at when a run is no longer possible
-_WIDTH: Final = 110  # of the lines of the module
-_PIECE: Final = 80  # of one literal of several
+MOST_STATES: Final = 200_000  # searched if the run is no longer possible
+_WIDTH: Final = 110  # columns of the written module
+_PIECE: Final = 80  # columns of each part of a long literal
 _CALL: Final = "from machines.checker.regression import assert_mended"
 
 
 def regression(model_expression: str, imports: Iterable[str], model: Model[Any, Any], verdict: Verdict) -> str:
     """A pytest module that takes the path of `verdict` again and asserts that the property holds on it.
 
-    `model_expression` makes the model, with what the import statements `imports` bring in, as "TwoPhase(3)" and
-    ("from two_phase import TwoPhase",). Raises `ValueError` if the verdict has no path that breaks a property, or if the
+    `model_expression` makes the model, with the import statements `imports`: "TwoPhase(3)" and
+    ("from two_phase import TwoPhase",), say. Raises `ValueError` if the verdict has no path that breaks a property, or if the
     expression or an import is not valid Python.
     """
     path = verdict.path
@@ -55,10 +55,10 @@ def assert_mended(
 ) -> None:
     """Assert that the run `taken` no longer breaks the property `name` of `model`.
 
-    As long as the model has that run, with those `actions`, the property must hold on it. Once it has not, the first
-    `MOST_STATES` states must show no other run that breaks the property; where it is one of states or steps, none of that
-    length. So the test does not pass because something was renamed. Raises `AssertionError`, and
-    `KeyError` when the model has no such property any more.
+    As long as the model has that run, with those `actions`, the property must hold on it. Without that run, the first
+    `MOST_STATES` states must have no other run that breaks the property; for a property of states or steps, none of at most
+    that length. So the test does not pass because something was renamed. Raises `AssertionError`, and
+    `KeyError` if the model has no such property any more.
     """
     __tracebackhide__ = True
     path = _same_run(model, taken, actions, loop)
@@ -75,7 +75,7 @@ def assert_mended(
 
 
 def _same_run(model: Model[Any, Any], taken: Sequence[int], actions: Sequence[str], loop: int | None) -> Path | None:
-    """The run again; None if the model no longer has it, or not with those actions, or it no longer goes round."""
+    """The run, repeated; None if the model no longer has it with those actions, or if its loop no longer closes."""
     try:
         path = replay(model, taken)
     except NotRepeatable:
@@ -95,7 +95,7 @@ def _title(model: Model[Any, Any], verdict: Verdict) -> str:
 
 
 def _order(line: str) -> tuple[bool, str]:
-    """Plain imports first, each kind by the module's name, as import sorters have it."""
+    """A sort key: plain imports first, each kind by the module's name, as import sorters order them."""
     return not line.startswith("import "), line
 
 
@@ -112,7 +112,7 @@ def _literal(text: str) -> str:
 
 
 def _broken(text: str) -> str:
-    """`text` as a literal, or as several in brackets where one would be too long for a line."""
+    """`text` as a literal, or as several literals in brackets if one would be too long for a line."""
     whole = _literal(text)
     if len(whole) <= _WIDTH:
         return whole

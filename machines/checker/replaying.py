@@ -1,4 +1,4 @@
-"""A run again: from the numbers or the actions that were written down of it, and a shorter one that shows the same."""
+"""Replaying a run from its stored choices or actions, and shortening a run."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -6,14 +6,14 @@ from typing import Any, Final
 from machines.checker.model import Model, NotRepeatable
 from machines.checker.result import Path, Step
 
-_MOST_TRIES: Final = 3_000  # runs made to shorten one
+_MOST_TRIES: Final = 3_000  # most runs that are tried to shorten one
 
 
 def replay(model: Model[Any, Any], choices: Sequence[int]) -> Path:
-    """The run that takes these ways: the place of its beginning among `model.initial()`, then, step after step, that of what
-    was done among `model.successors(state)`.
+    """The run with these choices: the place of its initial state among `model.initial()`, then the place of each step among
+    `model.successors(state)`.
 
-    Raises `NotRepeatable` if the model has no such place: it is another one than when the run was written down.
+    Raises `NotRepeatable` if the model has no such place: then the model has changed since the choices were stored.
     """
     if not choices:
         raise ValueError("a run has at least a beginning: choices is empty")
@@ -38,7 +38,8 @@ def replay_actions(
 ) -> Path:
     """The run that takes these actions from `initial`, the first initial state unless given.
 
-    With `by_label` they are given as `model.label` writes them. Raises `NotRepeatable` for one that is not enabled.
+    With `by_label` the actions are labels, as `model.label` writes them. Raises `NotRepeatable` for an action that is not
+    enabled.
     """
     state = next(iter(model.initial())) if initial is None else initial
     steps: list[Step] = []
@@ -52,10 +53,11 @@ def replay_actions(
 
 
 def minimise(model: Model[Any, Any], path: Path, shows: Callable[[Path], bool]) -> Path:
-    """A run made of actions of `path` that still `shows` what it does, from which no single action can be left out.
+    """A run made of actions of `path` for which `shows` is still true, and which needs each of its actions.
 
-    Parts are left out, half of them first, then smaller ones; what is not enabled without them is left out too. For a run that
-    ends; `shows` must be true of `path`. For very long runs it ends after some thousand tries with what it has.
+    Leaves out parts of the run, first halves, then smaller parts, and actions that are not enabled without them. `path` must
+    end, without a loop, and `shows` must be true of it. For very long runs the search stops after some thousand tries, with the
+    shortest run so far.
     """
     best = _without_circles(path)
     if not shows(best):
@@ -84,7 +86,7 @@ def minimise(model: Model[Any, Any], path: Path, shows: Callable[[Path], bool]) 
 
 
 def _without_circles(path: Path) -> Path:
-    """The run without what it does between two visits of the same state."""
+    """The run without the steps between two visits of the same state."""
     last = {path.initial: 0} | {step.state: at for at, step in enumerate(path.steps, 1)}
     kept: list[Step] = []
     at = last[path.initial]
@@ -95,7 +97,7 @@ def _without_circles(path: Path) -> Path:
 
 
 def _tolerant(model: Model[Any, Any], initial: Any, actions: Sequence[Any]) -> Path:
-    """The run that takes those of `actions` that are enabled when their turn comes."""
+    """The run that takes each of `actions` if it is enabled when its turn comes."""
     steps: list[Step] = []
     for wanted in actions:
         step = _taken(model, steps[-1].state if steps else initial, wanted, by_label=False)

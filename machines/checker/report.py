@@ -1,4 +1,4 @@
-"""What a check found, for people and programs: a summary for terminals, a counterexample as Markdown, all of it as JSON."""
+"""The result of a check as text: a summary for terminals, a counterexample as Markdown, the whole result as JSON."""
 
 import re
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from machines.checker.result import Outcome, Path, Report, Verdict
 from machines.checker.sequence import bad_step, happenings, mermaid, sequence
 from machines.checker.text import bare, changes, named_fields, one_line, shortened, shown
 
-MOST_LISTED: Final = 400  # steps of a path written out in Markdown, from both its ends; the JSON twin has all
+MOST_LISTED: Final = 400  # steps of a path in Markdown, from both its ends; the JSON form has all
 
 _MEANING: Final = {
     "always": "holds in every reachable state",
@@ -25,13 +25,13 @@ _MARKS: Final = {Outcome.HOLDS: "ok  ", Outcome.FAILS: "FAIL", Outcome.NOT_DECID
 
 
 def claim(model: Model[Any, Any], verdict: Verdict) -> str:
-    """What the property says, in one line: its kind in words, and the first line of its condition's docstring if it has one."""
+    """The property in one line: its kind in words, and the first line of its condition's docstring, if there is one."""
     meaning = _MEANING.get(verdict.kind, verdict.kind)
     return " ".join(filter(None, [f"{meaning}.", _documented(model, verdict.name)]))
 
 
 def extent(report: Report) -> str:
-    """How far a search went, in one line."""
+    """The extent of a search, in one line."""
     end = "all reachable states" if report.complete else f"not all: stopped by {report.stopped_by or 'its bounds'}"
     took = f"{report.seconds:.2f} s" + (f", {report.states / report.seconds:,.0f} states/s" if report.seconds else "")
     return f"{report.states:,} states, {report.transitions:,} steps, depth {report.depth:,}, {took}; {end}"
@@ -45,7 +45,7 @@ def rounds(path: Path) -> str:
 
 
 def summary(report: Report) -> list[str]:
-    """What was found as lines for a terminal: the outcome, the extent, and a line for each property."""
+    """The result as lines for a terminal: the outcome, the extent, and a line for each property."""
     lines = [
         f"{one_line(report.model)}: {report.outcome.value}",
         f"  {report.strategy}: {extent(report)}",
@@ -61,8 +61,8 @@ def summary(report: Report) -> list[str]:
 
 
 def markdown(model: Model[Any, Any], report: Report, verdict: Verdict) -> str:
-    """One verdict as a Markdown page: the property, the configuration, and where there is a path its steps, the fields that
-    each changed, a Mermaid sequence diagram, and what was in the mailboxes at its end.
+    """One verdict as a Markdown page: the property, the configuration and, if there is a path, its steps with the fields that
+    each changed, a Mermaid sequence diagram, and the mailboxes at its end.
     """
     out = [f"# {escaped(report.model)}: {escaped(verdict.name)}", ""]
     out += [
@@ -88,10 +88,10 @@ def markdown(model: Model[Any, Any], report: Report, verdict: Verdict) -> str:
 
 
 def as_json(model: Model[Any, Any], report: Report) -> dict[str, Any]:
-    """All that was found, as plain lists, dicts, texts and numbers.
+    """The whole result, as plain lists, dicts, texts and numbers.
 
-    Each path has `choices`: the place of the initial state among `model.initial()`, then that of each step among
-    `model.successors(state)`. It is all that `machines.checker.replaying` needs.
+    Each path has `choices`: the place of the initial state among `model.initial()`, then the place of each step among
+    `model.successors(state)`. `machines.checker.replaying` needs nothing else.
     """
     return {
         "model": report.model,
@@ -120,12 +120,12 @@ def as_json(model: Model[Any, Any], report: Report) -> dict[str, Any]:
 
 
 def escaped(text: str) -> str:
-    """`text` as Markdown prose in one line, where nothing of it means anything."""
+    """`text` as Markdown prose in one line, with all markup escaped."""
     return _MARKUP.sub(r"\\\1", one_line(text))
 
 
 def code(text: str) -> str:
-    """`text` as a Markdown code span, whatever is in it."""
+    """`text`, which may have any characters, as a Markdown code span."""
     text = one_line(text)
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
     padding = " " if text.startswith("`") or text.endswith("`") or not text else ""

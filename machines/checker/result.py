@@ -1,4 +1,4 @@
-"""What a check found: a verdict for each property, with the path that breaks it, and how far the search went."""
+"""The result of a check: a verdict for each property, with the path that breaks it, and the extent of the search."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Outcome(str, Enum):
-    """What is known of a property. NOT_DECIDED is never a pass."""
+    """The outcome of checking a property. NOT_DECIDED is never a pass."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -14,7 +14,7 @@ class Outcome(str, Enum):
 
 
 class Step(NamedTuple):
-    """One step of a path: the action, and the state that it led to."""
+    """One step of a path: the action, and the state to which it led."""
 
     action: Any
     state: Any
@@ -22,10 +22,10 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Path:
-    """A run of a model: where it began, and its steps.
+    """A run of a model: its initial state, and its steps.
 
-    With `loop` set it is a lasso: after the last step the run is in the state before step `loop` (counted from 0) again, and
-    goes round for ever.
+    With `loop` set the run is a lasso: after the last step it is in the state before step `loop` (counted from 0) again, and
+    repeats from there for ever.
     """
 
     initial: Any
@@ -34,21 +34,21 @@ class Path:
 
     @property
     def last(self) -> Any:
-        """The state in which it ends."""
+        """The run's last state."""
         return self.steps[-1].state if self.steps else self.initial
 
     @property
     def actions(self) -> tuple[Any, ...]:
-        """The actions alone: what a replay needs."""
+        """The actions of the steps, as `replay_actions` takes them."""
         return tuple(step.action for step in self.steps)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of one property.
+    """The verdict on one property.
 
-    `path` leads to the fault where it FAILS ("sometimes" has none: there is nothing to show); for a "sometimes" that HOLDS
-    it is the witness. `why` is one sentence.
+    If the property FAILS, `path` leads to the fault (None for "sometimes", which has nothing to show). If a "sometimes" HOLDS,
+    `path` is the witness. `why` is one sentence.
     """
 
     name: str
@@ -60,11 +60,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
-    `complete` is True when every reachable state was seen; else `stopped_by` says what ended the search: "max_states",
-    "max_depth", "seconds", "interrupted", "failure" (a property failed, and the search does not go on after that), "walks".
-    `states` are distinct ones, `transitions` all steps taken, `depth` that of the deepest state, `seconds` elapsed.
+    `complete` says that every reachable state was seen; else `stopped_by` says what ended the search: "max_states",
+    "max_depth", "seconds", "interrupted", "failure" (the search stopped at the first failure), "walks". `states` counts
+    distinct states, `transitions` all steps taken, `depth` is that of the deepest state, `seconds` is the time elapsed.
     """
 
     model: str
@@ -80,8 +80,8 @@ class Report:
 
     @property
     def outcome(self) -> Outcome:
-        """FAILS if any property does, else NOT_DECIDED if any is not, else HOLDS. A model without properties is decided by
-        having been explored completely."""
+        """FAILS if any property fails, else NOT_DECIDED if any is undecided, else HOLDS. A model without properties HOLDS once
+        all its states were seen."""
         found = {verdict.outcome for verdict in self.verdicts}
         if Outcome.FAILS in found:
             return Outcome.FAILS

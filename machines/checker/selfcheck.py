@@ -1,7 +1,7 @@
-"""Does the model give the same answers when it is asked again? A search of one that does not has no meaning.
+"""The self-check: does the model give the same answers again? If not, searching it means nothing.
 
-A sample of states is asked twice: once as it is, once as an equal state that is made of new objects and whose sets were filled
-in another order. What differs tells where the difference comes from.
+The model is asked twice about a sample of states: about the state itself, and about an equal state made of new objects, whose
+sets were filled in another order. The kind of difference tells its cause.
 """
 
 import random
@@ -11,18 +11,18 @@ from typing import Any, Final
 from machines.checker.asking import ask
 from machines.checker.model import Model, ModelError, NotIndependent, NotRepeatable, NotSymmetric, Property
 
-_FIRST: Final = 500  # states that are all asked twice
-_ASKED_IN_DOUBT: Final = 10  # times: chance gives the same twice now and then
+_FIRST: Final = 500  # states that are all in the sample
+_ASKED_IN_DOUBT: Final = 10  # times, since chance may give the same answer twice
 _READ_FIRST: Final = (
     200  # of these, the ones of which it is also asked whether properties look at nothing but what they read
 )
 _READ_EACH: Final = 1_010  # and after these
-_EACH: Final = 101  # after these one in so many; prime, so that it keeps no step with the model
+_EACH: Final = 101  # after these, one in so many; prime, so that the sample has no regular pattern of the model
 
 
 class SelfCheck:
-    """Asks a sample of the states that a search goes through again. With `symmetry`, the canonical form is asked too, and with
-    `reduction`, which actions are independent."""
+    """Asks the model again about a sample of a search's states; with `symmetry` also about their canonical forms, and with
+    `reduction` about the independence of their actions."""
 
     def __init__(self, model: Model[Any, Any], *, symmetry: bool = False, reduction: bool = False) -> None:
         self._model = model
@@ -30,13 +30,14 @@ class SelfCheck:
         self._reduction = reduction
 
     def look_at_beginning(self, state: Any) -> None:
-        """Ask an initial state as the model gives it, of which the search may only go through the canonical form."""
+        """Ask about an initial state as the model gives it; the search itself may only see its canonical form."""
         if self._symmetry:
             ask_whether_alike(self._model, state, self._model.canonical(state))
 
     def look(self, states: Sequence[Any], first: int) -> None:
-        """Ask those of `states` that are in the sample; the first of them has the number `first`. Raises `NotRepeatable`,
-        `NotSymmetric`, `NotIndependent` or another `ModelError`."""
+        """Ask about the states of `states` that are in the sample; the first of `states` has the number `first`.
+
+        Raises `NotRepeatable`, `NotSymmetric`, `NotIndependent` or another `ModelError`."""
         begin = 0 if first < _FIRST else -first % _EACH
         for at in range(begin, len(states), 1 if first < _FIRST else _EACH):
             state = states[at]
@@ -94,11 +95,11 @@ def _not_the_same_again(model: Model[Any, Any], state: Any, one: list[Any], two:
 
 
 def ask_symmetry(model: Model[Any, Any], state: Any) -> None:
-    """Ask whether the canonical form of `state`, and of what comes after it, is its own. Raises `ModelError`.
+    """Check the canonical form of `state` and of its successors. Raises `ModelError`.
 
-    And whether it stands for the state: the two must go on alike (`NotSymmetric`), and properties can't tell one from the
-    other: those of states hold in both or in neither, and those of steps are broken by as many steps from the one as from
-    the other.
+    The canonical form of a canonical form must be itself. It must stand for the state: both must go on alike (else
+    `NotSymmetric`), and no property may tell them apart: a property of states holds in both or in neither, and a property of
+    steps is broken by as many steps from the one as from the other.
     """
     of_steps = [claim for claim in model.properties() if claim.kind == "always_step"]
     for action, after in [(None, state), *model.successors(state)]:
@@ -123,8 +124,9 @@ def ask_symmetry(model: Model[Any, Any], state: Any) -> None:
 
 
 def ask_whether_alike(model: Model[Any, Any], state: Any, stands: Any) -> None:
-    """Ask whether from a state and from the one that stands for it the same can be reached by one step, up to symmetry. Raises
-    `NotSymmetric`."""
+    """Check that one step from `state`, and one from `stands`, its canonical form, reach the same states up to symmetry.
+
+    Raises `NotSymmetric`."""
     one, other = ({model.canonical(after): action for action, after in model.successors(of)} for of in (state, stands))
     for after, action in [*one.items(), *other.items()]:
         if after not in one or after not in other:
@@ -132,9 +134,9 @@ def ask_whether_alike(model: Model[Any, Any], state: Any, stands: Any) -> None:
 
 
 def ask_independence(model: Model[Any, Any], state: Any) -> None:
-    """Ask whether the actions of `state` that are called independent are. Raises `NotIndependent`.
+    """Check the actions of `state` that the model calls independent. Raises `NotIndependent`.
 
-    Only of pairs that are enabled here: what comes of the other action later is not looked at.
+    Looks only at pairs that are enabled in `state`, not at steps after the other action.
     """
     found = list(model.successors(state))
     for at, (action, after) in enumerate(found):
@@ -146,8 +148,8 @@ def ask_independence(model: Model[Any, Any], state: Any) -> None:
 
 
 def dependence(model: Model[Any, Any], action: Any, after: Any, other: Any, then: Any) -> str:
-    """Why two actions of one state are not independent, of which one leads to `after` and the other one to `then`; empty if
-    they are, as far as the next two steps show."""
+    """Why `action`, which leads to `after`, and `other`, which leads to `then`, are not independent; empty if they are, as far
+    as the next two steps show."""
     one = [end for taken, end in model.successors(after) if taken == other]
     two = [end for taken, end in model.successors(then) if taken == action]
     if not one or not two:
@@ -156,7 +158,7 @@ def dependence(model: Model[Any, Any], action: Any, after: Any, other: Any, then
 
 
 def _broken(model: Model[Any, Any], claim: Property, state: Any) -> int:
-    """How many steps from `state` break it."""
+    """How many steps from `state` break the claim."""
     return sum(not ask(claim, claim.holds, state, action, after) for action, after in model.successors(state))
 
 
@@ -202,7 +204,7 @@ def _same_but_order(one: list[Any], two: list[Any]) -> bool:
 
 
 def _differs(one: list[Any], two: list[Any]) -> Any:
-    """The action at which the two part."""
+    """The action at which the two lists first differ."""
     for left, right in zip(one, two, strict=False):
         if left != right:
             return left[0]

@@ -1,4 +1,4 @@
-"""A path as a sequence diagram: who takes part, what happens in which step, and the same as Mermaid text.
+"""A path as a sequence diagram: its participants, the lines of each step, and the diagram as Mermaid text.
 
 `sequence` makes the diagram as data; `mermaid` writes it for Markdown, and `machines.checker.drawing` draws it as SVG.
 """
@@ -11,7 +11,7 @@ from machines.checker.result import Path, Verdict
 from machines.checker.text import one_line, shortened
 
 LONGEST_LINE: Final = 100  # characters of one line of a diagram
-LONGEST_NAME: Final = 40  # of a participant, likewise
+LONGEST_NAME: Final = 40  # characters of a participant's name
 MOST_STEPS: Final = 80  # a longer path is drawn from its end; Mermaid refuses texts over 50,000 characters
 ARROWS: Final = ("message", "drop", "duplicate")  # the happenings that go from one participant to another
 
@@ -25,19 +25,19 @@ _BAD: Final = "rgba(220, 38, 38, 0.15)"
 
 
 class Line(NamedTuple):
-    """One line of a diagram: what happened in step `step`, counted from 0; `opens` is set on the first line of a step."""
+    """One line of a diagram: a happening of step `step`, counted from 0; `opens` is set on the first line of a step."""
 
     step: int
     happening: Happening
     opens: bool
 
 
-class Sequence(NamedTuple):
+class SequenceDiagram(NamedTuple):
     """A sequence diagram.
 
-    `participants` are in the order in which they first appear, incarnations of one beside each other. `bad` is the step that
-    breaks the property and `loop` the step that the run comes back to, both counted from 0, None where there is none.
-    `skipped` steps at the beginning are not drawn. `at_start` is set when the initial state breaks the property.
+    `participants` are in the order in which they first appear, with the incarnations of one beside each other. `bad` is the
+    step that breaks the property and `loop` the step to which the run comes back, both counted from 0; None if there is none.
+    `skipped` steps at the beginning are not drawn. `at_start` says that the initial state breaks the property.
     """
 
     participants: tuple[str, ...]
@@ -49,8 +49,8 @@ class Sequence(NamedTuple):
 
 
 def bad_step(verdict: Verdict) -> int | None:
-    """The step of the path that breaks the property, counted from 0; None for a lasso, which breaks it as a whole, for a
-    witness, and where the initial state does.
+    """The step of the path that breaks the property, counted from 0; None for a lasso, which breaks the property as a whole,
+    for a witness, and if the initial state breaks the property.
     """
     path = verdict.path
     if path is None or path.loop is not None or not path.steps or verdict.kind == "sometimes":
@@ -58,8 +58,8 @@ def bad_step(verdict: Verdict) -> int | None:
     return len(path.steps) - 1
 
 
-def sequence(model: Model[Any, Any], verdict: Verdict) -> Sequence:
-    """The path of `verdict` as a diagram. Raises `ValueError` if it has none."""
+def sequence(model: Model[Any, Any], verdict: Verdict) -> SequenceDiagram:
+    """The path of `verdict` as a diagram. Raises `ValueError` if the verdict has no path."""
     path = verdict.path
     if path is None:
         raise ValueError(f"there is no path to show for {verdict.name!r}: it {verdict.outcome.value}")
@@ -71,11 +71,11 @@ def sequence(model: Model[Any, Any], verdict: Verdict) -> Sequence:
         lines += [Line(at, happening, not place) for place, happening in enumerate(happenings(model, path, at))]
     participants = _participants(lines) or (model.name,)
     at_start = not path.steps and verdict.kind != "sometimes"
-    return Sequence(participants, tuple(lines), bad_step(verdict), path.loop, skipped, at_start)
+    return SequenceDiagram(participants, tuple(lines), bad_step(verdict), path.loop, skipped, at_start)
 
 
 def happenings(model: Model[Any, Any], path: Path, at: int) -> list[Happening]:
-    """What step `at` of `path` looks like; the model's word for the action where the model shows nothing."""
+    """The happenings of step `at` of `path`; a note with the action's label if the model gives none."""
     step = path.steps[at]
     before = path.steps[at - 1].state if at else path.initial
     found = [
@@ -86,9 +86,7 @@ def happenings(model: Model[Any, Any], path: Path, at: int) -> list[Happening]:
 
 
 def line_text(line: Line) -> str:
-    """What is written at a line: the number of the step where it begins, the kind of a note that is not a plain one, the
-    text. One line, not too long.
-    """
+    """The label of a line: the number of the step at its first line, the kind unless it is plain, and the text, shortened."""
     kind, _, text, _ = line.happening
     if kind == "drop":
         text = f"{text} (lost)"
@@ -100,7 +98,7 @@ def line_text(line: Line) -> str:
     return number + shortened(one_line(text), LONGEST_LINE)
 
 
-def mermaid(diagram: Sequence) -> str:
+def mermaid(diagram: SequenceDiagram) -> str:
     """`diagram` as the text of a Mermaid sequence diagram; every text in it is escaped."""
     names = {name: f"p{at}" for at, name in enumerate(diagram.participants)}
     everyone = f"p0,p{len(names) - 1}" if len(names) > 1 else "p0"
@@ -131,13 +129,13 @@ def mermaid(diagram: Sequence) -> str:
 
 
 def escaped(text: str) -> str:
-    """`text` for any place in a Mermaid diagram: all that could mean something there becomes a numeric entity."""
+    """`text` for any place in a Mermaid diagram: characters that are syntax there become numeric entities."""
     plain = _UNSAFE.sub(lambda found: f"#{ord(found[0])};", one_line(text))
     plain = _KEYWORD.sub(lambda found: f"#{ord(found[1])};{found[2]}", plain)
     return _WRAP.sub(r"\1#58;", plain) or "-"
 
 
-def _steps(diagram: Sequence) -> int:
+def _steps(diagram: SequenceDiagram) -> int:
     return len({line.step for line in diagram.lines})
 
 

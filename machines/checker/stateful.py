@@ -1,6 +1,6 @@
 """A model for hypothesis: its rules are the model's actions, its invariants the model's `always` properties.
 
-hypothesis is imported when it is asked for, since only tests have it.
+hypothesis is imported when `state_machine` is called, since only tests have it.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 
 def state_machine(model: Model[Any, Any]) -> "type[RuleBasedStateMachine]":
-    """A `RuleBasedStateMachine` that walks through `model`: it draws an initial state, then each time one of the actions that
-    are enabled. `always` properties are invariants; `always_step` and `no_deadlock` are asserted at each step too. The other
-    kinds speak of all paths, and a walk can't decide them.
+    """A `RuleBasedStateMachine` that walks through `model`: it draws an initial state, then one enabled action after the
+    other. `always` properties are invariants; `always_step` and `no_deadlock` are asserted at each step too. The other kinds
+    are about all paths, and a walk can't decide them.
 
-    Use it as any other: `TestProtocol = state_machine(Protocol()).TestCase`, or `run_state_machine_as_test`. Needs hypothesis.
+    Use it like any other: `TestProtocol = state_machine(Protocol()).TestCase`, or `run_state_machine_as_test`. Needs
+    hypothesis.
     """
     from hypothesis import note  # noqa: PLC0415 - not there outside of tests
     from hypothesis import strategies as st  # noqa: PLC0415
@@ -28,7 +29,7 @@ def state_machine(model: Model[Any, Any]) -> "type[RuleBasedStateMachine]":
     ends = [it for it in model.properties() if it.kind == "no_deadlock"]
 
     class ModelMachine(RuleBasedStateMachine):
-        """One walk; `state` is where it is."""
+        """One walk; `state` is its current state."""
 
         state: Any = None
 
@@ -39,7 +40,7 @@ def state_machine(model: Model[Any, Any]) -> "type[RuleBasedStateMachine]":
 
         @rule(data=st.data())
         def take(self, data: Any) -> None:
-            """Draw one of the enabled actions and take it; where there is none, the walk stays."""
+            """Draw one of the enabled actions and take it; the walk stays if there is none."""
             successors = model.successors(self.state)
             if not successors:
                 for claim in ends:
@@ -53,7 +54,7 @@ def state_machine(model: Model[Any, Any]) -> "type[RuleBasedStateMachine]":
 
         @invariant()
         def always_holds(self) -> None:
-            """Every `always` property, wherever the walk is."""
+            """Assert every `always` property in the current state."""
             for claim in always:
                 _assert(model, claim, self.state)
 

@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from machines.checker.model import Model
 
-LONGEST: Final = 240  # characters of one value; what is cut is said
-_KEPT: Final = 24  # characters of agreement that are kept on either side of a difference
-_NONE: Final = object()  # what is not there
+LONGEST: Final = 240  # characters of one value; an ellipsis marks the cut
+_KEPT: Final = 24  # equal characters that are kept on either side of a difference
+_NONE: Final = object()  # stands for a missing value
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -45,7 +45,7 @@ def shown(value: Any) -> str:
 
 
 def bare(value: Any) -> str:
-    """`value` as text where it stands alone: as `shown`, a plain word without quotes."""
+    """`value` as text that stands alone: like `shown`, but a plain word has no quotes."""
     if isinstance(value, str) and not isinstance(value, Enum) and value and value.isprintable():
         return value
     return shown(value)
@@ -70,15 +70,15 @@ def slug(text: str, longest: int = 60) -> str:
 
 
 def named_fields(model: Model[Any, Any], state: Any) -> dict[str, str]:
-    """Each field of `state` as text; one that is a mapping with text keys is taken apart, as "field.key"."""
+    """Each field of `state` as text; a field that is a mapping with text keys becomes several, named "field.key"."""
     found: dict[str, str] = {}
     _collect(found, "", model.fields(state).items())
     return found
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """What differs between the fields of two states, as deep inside as both have the same form: "calls[0].answer", say. What
-    comes or goes was or is "(none)"; long values are cut to where they differ.
+    """The differences between the fields of two states, as deep inside as both have the same form: "calls[0].answer", say. A
+    missing value is shown as "(none)"; long values are cut to the part that differs.
     """
     found: list[Change] = []
     _compare_items(found, "", before, after)
@@ -107,13 +107,13 @@ def _compare(found: list[Change], name: str, old: Any, new: Any) -> None:
 
 
 def _parts(value: Any) -> Mapping[Any, Any] | None:
-    """What a value with names inside is made of; else None."""
+    """The parts of a value by name or key; None if it has none."""
     named = _named(value)
     return _mapped(value) if named is None else named
 
 
 def _are_alike(old: Any, new: Any) -> bool:
-    """Whether both are sequences whose items differ only within: as many, and where one changed, of the same form."""
+    """Whether both are sequences of one length, in which every changed item kept its form."""
     if not (isinstance(old, tuple | list) and isinstance(new, tuple | list) and len(old) == len(new)):
         return False
     changed = [(one, other) for one, other in zip(old, new, strict=True) if one is not other and one != other]
@@ -121,7 +121,7 @@ def _are_alike(old: Any, new: Any) -> bool:
 
 
 def _mapped(value: Any) -> Mapping[Any, Any] | None:
-    """A mapping, or what has items as one does, in an order that is always the same; else None."""
+    """The items of a mapping, or of a value with `items` like a mapping's, in a fixed order; else None."""
     if isinstance(value, Mapping):
         return value
     kind = type(value)
@@ -131,7 +131,7 @@ def _mapped(value: Any) -> Mapping[Any, Any] | None:
 
 
 def _named(value: Any) -> dict[str, Any] | None:
-    """The fields of a NamedTuple, a dataclass or a Struct that is shown by them; else None."""
+    """The fields of a NamedTuple, dataclass or Struct whose text shows its fields; else None."""
     kind = type(value)
     names: Iterable[str] | None = None
     if isinstance(value, tuple):
@@ -168,7 +168,7 @@ def _contrast(old: str, new: str) -> tuple[str, str]:
 
 
 def _around(text: str, head: int, tail: int) -> str:
-    """`text` without all but the last letters of its first `head` and the first letters of its last `tail`."""
+    """`text` with its first `head` letters cut to their last `_KEPT`, and its last `tail` letters to their first `_KEPT`."""
     start = head - _KEPT if head > 2 * _KEPT else 0
     end = len(text) - (tail - _KEPT if tail > 2 * _KEPT else 0)
     middle = shortened(text[start:end])

@@ -1,9 +1,9 @@
-"""Runs drawn by chance, for models that are too large to be searched: most mistakes show in few steps of the right order.
+"""Random walks, for models that are too large to be searched: most mistakes show in few steps of the right order.
 
-All chance comes from the seed. A uniform walk takes any enabled action; a priority-based one (PCT: Burckhardt, Kothari,
-Musuvathi and Nagarakatte, 2010) lets the owner with the highest priority go on, except at a few steps, where that one
-becomes the lowest. A mistake of depth d is found by PCT with a probability that falls with the run's length to the power of
-d - 1, where that of a uniform walk falls exponentially.
+All random numbers come from the seed. A uniform walk takes any enabled action. A priority-based walk (PCT: Burckhardt, Kothari,
+Musuvathi and Nagarakatte, 2010) takes an action of the owner with the highest priority; at a few steps that owner gets the
+lowest. PCT finds a mistake of depth d with a probability that falls with the run's length to the power of d - 1; for a uniform
+walk it falls exponentially.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from machines.checker.result import Outcome, Path, Report, Step, Verdict
 from machines.checker.selfcheck import SelfCheck
 
 _DEPTH: Final = 1_000
-_FIRST_LENGTH: Final = 100  # assumed of a run while none was made
+_FIRST_LENGTH: Final = 100  # assumed length of the first run
 _PROGRESS_SECONDS: Final = 0.25
 
 
@@ -31,13 +31,13 @@ class _Found(NamedTuple):
 
 
 class _Uniform:
-    """Any enabled action."""
+    """Chooses any enabled action."""
 
     def __init__(self, chance: Random) -> None:
         self._chance = chance
 
     def begin(self, length: int) -> None:
-        """A new run."""
+        """Begin a run."""
 
     def choose(self, found: list[tuple[Any, Any]], _step: int) -> int:
         """The place of the action to take."""
@@ -45,7 +45,7 @@ class _Uniform:
 
 
 class _Priorities:
-    """An action of the owner with the highest priority."""
+    """Chooses an action of the owner with the highest priority."""
 
     def __init__(self, model: Model[Any, Any], chance: Random, points: int) -> None:
         self._model = model
@@ -56,7 +56,7 @@ class _Priorities:
         self._lowest = 0.0
 
     def begin(self, length: int) -> None:
-        """A new run, expected to be so long: other priorities, and other steps at which they change."""
+        """Begin a run of the expected `length`: draw new priorities, and new steps at which they change."""
         self._priority = {}
         self._changes = {int(self._chance.random() * length) for _ in range(self._points)}
         self._lowest = 0.0
@@ -77,14 +77,14 @@ class _Priorities:
 
 
 def walk(model: Model[Any, Any], options: Options) -> Report:
-    """Draw runs and say what they show. What no run decides is not decided.
+    """Draw runs and report what they show. A property that no run decides is not decided.
 
-    A run that ends where nothing is enabled decides "no_deadlock", "can_always_reach" and "leads_to" too; others don't.
+    A run that ends where nothing is enabled can break "no_deadlock", "can_always_reach" and "leads_to" too; other runs can't.
     """
-    return _Walk(model, options).report()
+    return _Walks(model, options).report()
 
 
-class _Walk:
+class _Walks:
     def __init__(self, model: Model[Any, Any], options: Options) -> None:
         self.model = model
         self.options = options
@@ -117,7 +117,7 @@ class _Walk:
                 if ended:
                     stopped_by = ended
                     break
-            self.model.doubts()  # no walk sees every state, but they must be what they seem
+            self.model.doubts()  # walks do not need the doubts, but the model may find here that its states can't be trusted
             verdicts = self.verdicts(stopped_by, shorten=True)
         except KeyboardInterrupt:
             stopped_by = "interrupted"
@@ -165,7 +165,7 @@ class _Walk:
             self.visit(path, steps, state, due, waiting)
 
     def visit(self, path: Path, steps: list[Step], state: Any, due: set[int], waiting: set[int]) -> None:
-        """Ask about the state that a run is in now."""
+        """Ask the properties about the current state of a run."""
         self.depth = max(self.depth, len(steps))
         action = steps[-1].action if steps else None
         for place in due:
@@ -193,7 +193,7 @@ class _Walk:
                 self.note(place, Outcome.HOLDS, path, steps, "the last state shows it")
 
     def end(self, path: Path, steps: list[Step], state: Any, waiting: set[int]) -> None:
-        """A run has come to a state where nothing is enabled."""
+        """Ask the properties about a run that ended in a state where nothing is enabled."""
         action = steps[-1].action if steps else None
         for place, claim in enumerate(self.properties):
             if place in self.found:
@@ -209,7 +209,7 @@ class _Walk:
         self.found[place] = _Found(outcome, Path(path.initial, tuple(steps)), why)
 
     def ended(self) -> str:
-        """What ends the walks now, if anything does."""
+        """The bound that ends the walks now; empty if none does."""
         now = perf_counter()
         then, before = self.told
         if self.options.progress is not None and now - then >= _PROGRESS_SECONDS:
@@ -238,5 +238,5 @@ class _Walk:
         return tuple(said)
 
     def shows(self, claim: Property, outcome: Outcome) -> Callable[[Path], bool]:
-        """Whether a run shows of a property what was found."""
+        """A test whether a run shows the same outcome of a property."""
         return lambda run: holds_on(self.model, claim.name, run) == (outcome is Outcome.HOLDS)

@@ -1,1 +1,1 @@
-"""The protocol of the browser stream: its messages, the rules of both its ends, its media time, and its model."""
+"""The protocol of the browser stream: its messages, the rules of both ends, the media time, and the model that checks it."""

@@ -1,20 +1,21 @@
-"""The browser stream's rules, for both ends and without I/O: who may say what when, and which frames go where.
+"""The rules of the browser stream for both ends, without I/O: which message is allowed when, and what happens to each frame.
 
-`ServerStream` is one connection as the server sees it, `ClientStream` a stream as the client sees it, through all its
-connections. Both take messages in and say what to do; sockets, clocks and bytes belong to whoever runs them.
-`messages.py` says what the messages look like, `model.py` explores the two against each other.
+`ServerStream` is one connection at the server, `ClientStream` a whole stream at the client, through all its connections. Both
+take messages in and say what to send; their callers own sockets, clocks and bytes. `messages.py` has the messages, `model.py`
+checks both ends against each other.
 
-What they keep together, whatever is cut when: every frame is taken exactly once and in order, or declared as lost.
+The promise, wherever a connection is cut: the server takes every frame exactly once and in order, or it is declared as lost.
 
-- The server takes only the frame that it expects. One below was taken already, one beyond leaves a hole: both are violations.
-- The client keeps a frame until it is durable at the server, so that even a server that died and began again can have it. Its
-  ring is bounded; what falls off before it was sent is declared as a gap as soon as the stream gets there. So is what was
-  never captured: it has numbers as frames have, and no place in the ring. A session that keeps no audio has nothing to be
-  durable; then the client keeps a frame until the session has received it.
-- Each frame that the server calls durable is kept there, or was declared to the client as lost, in this message or before.
-  That is repeated until the answer to a later ping, or the next hello, shows that the client knows.
-- Credit: the client sends nothing at or beyond the server's limit, and a limit never falls within a connection.
-- One connection of a session is live. A newer one fences the older, which takes nothing more.
+- The server takes only the frame that it expects. A lower frame was taken already, a higher one leaves a hole: both are
+  violations.
+- The client keeps a frame until it is durable at the server, so that even a restarted server can have it again. The client's
+  ring is bounded; it declares frames that fell off the ring before they were sent as a gap, as soon as the stream gets there.
+  It declares frames that were never captured too: these have numbers, but no place in the ring. If the session keeps no
+  audio, nothing becomes durable, and the client keeps a frame until the session has received it.
+- The server has stored each frame that it calls durable, or has declared it as lost, in the same message or before. It repeats
+  the declaration until the answer to a later ping, or the next hello, shows that the client knows.
+- Credit: the client sends no frame at or beyond the server's limit, and a limit never falls within a connection.
+- One connection of a session is live. A newer connection fences the older, which takes nothing more.
 """
 
 from collections.abc import Sequence
@@ -41,10 +42,10 @@ from machines.stream.messages import (
     StreamViolation,
 )
 
-WRAP_MS: Final = 2**32  # media time begins anew behind it, and is compared as RFC 1982 has it
-SILENT_BEATS: Final = 2  # heartbeats without a word from the other side, then the connection counts as half-open
+WRAP_MS: Final = 2**32  # media time wraps here, and is compared as in RFC 1982
+SILENT_BEATS: Final = 2  # heartbeats without a message from the other side, then the connection counts as half-open
 MOST_LOST: Final = (
-    64  # runs of lost frames in one message: two kilobytes; what lies behind more of them is not durable yet
+    64  # runs of lost frames in one message, two kilobytes; frames behind further runs are not durable yet
 )
 
 F = TypeVar("F", bound=StreamFormat)
@@ -56,7 +57,7 @@ AWAY, ENDED, FAILED = "away", "ended", "failed"
 
 
 def common_format(wished: tuple[F, ...], possible: tuple[StreamFormat, ...]) -> F:
-    """The first of the formats that a client can send which the server can take. Raises `StreamViolation`."""
+    """The first format in `wished`, the client's, that is in `possible`, the server's. Raises `StreamViolation` if none is."""
     for one in wished:
         if one in possible:
             return one
@@ -64,15 +65,15 @@ def common_format(wished: tuple[F, ...], possible: tuple[StreamFormat, ...]) -> 
 
 
 class _Frozen(Struct):
-    """What the explorer needs of the two: their state as a value, and back."""
+    """The state of an end as a value, and back, for the model."""
 
     def freeze(self) -> tuple[Any, ...]:
-        """All of its state, as a value."""
+        """The whole state, as a value."""
         return astuple(self)
 
     @classmethod
     def thaw(cls, frozen: tuple[Any, ...]) -> Self:
-        """One in this state."""
+        """An end in this state."""
         return cls(*frozen)
 
 
@@ -83,10 +84,10 @@ def _in_words(taken: StreamFormat) -> str:
 class ServerStream(_Frozen):
     """One connection at the server.
 
-    `expected` is the next frame to come and `limit` the one that must not come yet; `acked` is what the client was last told:
-    received, durable, limit. It was told what is lost below `told`, and is known to know that below `known`; when it answers
-    the first ping in `asked`, it knows what is lost below the second. `heard` says whether it said anything since the last
-    beat, `silent` counts beats without a word.
+    `expected` is the next frame, and `limit` the first that may not come yet. `acked` has the numbers last sent to the client:
+    received, durable, limit. The client was told of losses below `told`, and has confirmed those below `known`; its answer to
+    ping `asked[0]` confirms those below `asked[1]`. `heard` says whether the client sent anything since the last beat,
+    `silent` counts beats without a message.
     """
 
     phase: str = GREETING
@@ -103,7 +104,7 @@ class ServerStream(_Frozen):
     pings: int = 0
 
     def greeted(self, message: FromClient) -> Hello:
-        """The first message. Raises `StreamViolation` when it is no hello."""
+        """Take the first message. Raises `StreamViolation` if it is no hello."""
         if self.phase != GREETING or not isinstance(message, Hello):
             raise StreamViolation(StreamCode.MALFORMED, "the first message is hello, and only the first")
         self.heard = True
@@ -118,11 +119,11 @@ class ServerStream(_Frozen):
         limit: int,
         losses: Sequence[Lost] = (),
     ) -> Ack:
-        """The client is who it says, and its `newest` attempt so far was that one: the session expects this frame next. Of
-        `durable` and `losses` see `ack`. Returned is what its welcome says of frames.
+        """Open the connection, once the caller has authenticated the client; return the numbers for the welcome.
 
-        Raises `StreamViolation` when a newer connection was there before, or the session has frames that a client who goes
-        on says it never had.
+        `newest` is the client's newest attempt so far, `expected` the session's next frame. For `durable` and `losses` see
+        `ack`. Raises `StreamViolation` if a newer connection was there before, or if the session has frames that a resuming
+        client says it never had.
         """
         if hello.attempt <= newest:
             raise StreamViolation(StreamCode.FENCED, "a newer connection of this client has the session")
@@ -130,15 +131,15 @@ class ServerStream(_Frozen):
             raise StreamViolation(StreamCode.OUT_OF_ORDER, f"frame {expected} is expected, your next is {hello.next}")
         self.phase = OPEN
         self.expected, self.limit = expected, max(expected, limit)
-        self.known = expected if hello.resume is UNSET else hello.durable  # what was lost to another client is not told
+        self.known = expected if hello.resume is UNSET else hello.durable  # losses of another client are not told
         return self._say(self._now(durable, losses))
 
     def fence(self) -> None:
-        """A newer connection has the session now: this one takes nothing more."""
+        """Take nothing more: a newer connection has the session now."""
         self.phase = OVER
 
     def check_audio(self, first: int, count: int, media_ms: int) -> None:
-        """Frames have come. Raises `StreamViolation` if they may not."""
+        """Check frames that have come. Raises `StreamViolation` if they are not allowed."""
         if self.phase != OPEN or self.upto is not None:
             self._not_open("audio")
         if first != self.expected:
@@ -151,7 +152,7 @@ class ServerStream(_Frozen):
             raise StreamViolation(StreamCode.OUT_OF_ORDER, "the media time went back")
 
     def audio(self, first: int, count: int, media_ms: int, *, last: bool) -> None:
-        """Frames have come; the caller takes all of them. Raises `StreamViolation`: it takes none of them."""
+        """Take frames that have come. If this raises `StreamViolation`, the caller takes none of them, else all."""
         self.check_audio(first, count, media_ms)
         self.media_ms = media_ms
         self.expected = first + count
@@ -159,10 +160,10 @@ class ServerStream(_Frozen):
             self.upto = self.expected
         self.heard = True
 
-    def heard_of(self, message: FromClient) -> Gap | End | None:
-        """Another message has come; a gap is to be declared to the session, an end to be carried out by the caller.
+    def receive(self, message: FromClient) -> Gap | End | None:
+        """Take any other message. The caller declares a returned gap to the session, and carries a returned end out.
 
-        Raises `StreamViolation`: nothing is to be done.
+        If this raises `StreamViolation`, the caller does nothing.
         """
         self.heard = True
         if isinstance(message, Pong):
@@ -188,24 +189,24 @@ class ServerStream(_Frozen):
         return message
 
     def grant(self, limit: int) -> None:
-        """The session has room for frames below `limit`; what was granted before stays granted."""
+        """Allow frames below `limit`, for which the session has room. A limit that was granted before stays granted."""
         self.limit = max(self.limit, limit)
 
     def ack(self, durable: int | None, losses: Sequence[Lost] = ()) -> Ack | None:
-        """What to tell the client; None when it was told.
+        """The message that tells the client the newest numbers; None if it knows them.
 
-        Each frame below `durable` outlives this process or is among the `losses`, which are in order; None when the session
-        keeps no audio.
+        Each frame below `durable` outlives this process or is among the `losses`, which are in order. `durable` is None if the
+        session keeps no audio.
         """
         ack = self._now(durable, losses)
         return self._say(ack) if self._is_news(ack) else None
 
     def has_news(self, durable: int | None, losses: Sequence[Lost] = ()) -> bool:
-        """Whether `ack` would have something to tell."""
+        """Whether `ack` would return a message."""
         return self._is_news(self._now(durable, losses))
 
     def _now(self, durable: int | None, losses: Sequence[Lost]) -> Ack:
-        """Behind more losses than one message declares nothing is called durable yet."""
+        """The newest numbers. Frames behind more losses than fit into one message are not called durable yet."""
         unknown = clipped(losses, self.known, self.expected) if losses else ()
         if durable is not None:
             if len(unknown) > MOST_LOST:
@@ -223,11 +224,11 @@ class ServerStream(_Frozen):
         if ack.lost:
             self.told = max(self.told, ack.lost[-1].upto)
         else:
-            self.known = max(self.known, ack.durable or 0)  # there is nothing to know
+            self.known = max(self.known, ack.durable or 0)  # no losses below: nothing to confirm
         return ack
 
     def beat(self) -> Ping:
-        """A heartbeat has passed: what to send. Raises `StreamViolation` when the client has been silent for too long."""
+        """Count a heartbeat, and return the ping to send. Raises `StreamViolation` if the client was silent for too long."""
         self.silent = 0 if self.heard else self.silent + 1
         self.heard = False
         if self.silent >= SILENT_BEATS:
@@ -251,8 +252,8 @@ class ServerStream(_Frozen):
         raise StreamViolation(StreamCode.MALFORMED, problem)
 
 
-class Run(Struct, frozen=True):
-    """Frames that the client is to send now; `last` when the audio ends with them."""
+class FrameRun(Struct, frozen=True):
+    """Frames that the client is to send now; `last` says that the audio ends with them."""
 
     first: int
     count: int
@@ -262,13 +263,15 @@ class Run(Struct, frozen=True):
 class ClientStream(_Frozen):
     """A stream at the client, through all its connections.
 
-    It has numbered the frames below `next`, and keeps those from `kept` on, `held` of them and at most `capacity`. The runs in
-    `gaps` were never captured, `skipped` frames in all; those that the server has for good are forgotten, `passed` frames.
-    Frames below `sent` went out on this connection. Those below `durable` are safe at the server, or it has declared them lost:
-    so many are `missed`, all below `missed_upto`. `lost` fell off the ring before they were sent. `credential` is what the
-    next hello carries: a ticket, and a resume token as soon as the stream is `resuming`. Until then frames are numbered from
-    0; a session that had audio before from somebody else gives them the numbers behind it. `events` is the number of the
-    last event that was handed on.
+    The client has numbered the frames below `next`, and keeps those from `kept` on: `held` frames, at most `capacity`. The
+    frames of the runs in `gaps` were never captured, `skipped` frames in all; `gaps` forgets runs that the server has for
+    good, `passed` frames so far. Frames below `sent` went out on this connection. Each frame below `durable` is safe at the
+    server, or the server declared it lost: `missed` frames so far, all below `missed_upto`. `lost` frames fell off the ring
+    before they were sent.
+
+    The next hello carries the `credential`: a ticket, or a resume token once the stream is `resuming`. Until the first welcome
+    frames are numbered from 0; if the session already has audio of another client, the welcome moves all numbers behind it.
+    `events` is the number of the last event that was handed on.
     """
 
     capacity: int
@@ -298,9 +301,9 @@ class ClientStream(_Frozen):
     # --- what the program does -----------------------------------------------------------------------------------------
 
     def capture(self, count: int) -> int:
-        """So many more frames were captured; how many of the oldest fell off the ring for it.
+        """Add `count` captured frames; return how many of the oldest fell off the ring for them.
 
-        Raises `ValueError` after the end.
+        Raises `ValueError` after `finish`.
         """
         if self.finished:
             raise ValueError("the stream was finished: no more audio")
@@ -314,7 +317,7 @@ class ClientStream(_Frozen):
         return fell
 
     def skip(self, count: int) -> None:
-        """So many frames passed by that were not captured. Raises `ValueError` after the end."""
+        """Add a gap of `count` frames that were not captured. Raises `ValueError` after `finish`."""
         if self.finished:
             raise ValueError("the stream was finished: no more audio")
         *before, last = self.gaps or ((0, 0),)
@@ -326,12 +329,11 @@ class ClientStream(_Frozen):
         self.skipped += count
 
     def captured(self, first: int, upto: int) -> int:
-        """How many of the frames from `first` on and below `upto` were captured; of those that the server has for good, the
-        gaps are forgotten."""
+        """How many of the frames from `first` on and below `upto` were captured. Counts forgotten gaps as captured."""
         return upto - first - sum([max(0, min(upto, at + gap) - max(first, at)) for at, gap in self.gaps])
 
     def _behind(self, number: int, count: int) -> int:
-        """The number behind so many captured frames from this one on."""
+        """The number behind `count` captured frames from frame `number` on."""
         for first, gap in self.gaps:
             if number < first:
                 passed = min(count, first - number)
@@ -342,14 +344,14 @@ class ClientStream(_Frozen):
         return number + count
 
     def finish(self, *, short: bool = False) -> None:
-        """No more frames are captured; `short` says that the last one is less than a whole frame."""
+        """End the audio; `short` says that the last frame is shorter than 20 ms."""
         self.finished = True
         self.short = short
 
     # --- connections ---------------------------------------------------------------------------------------------------
 
     def hello(self, formats: tuple[StreamFormat, ...]) -> Hello:
-        """A connection is there: the message that it begins with."""
+        """Begin a connection, and return its first message."""
         self.phase = GREETING
         self.heard, self.silent = False, 0
         self.attempt += 1
@@ -366,9 +368,9 @@ class ClientStream(_Frozen):
         )
 
     def closed(self, code: int) -> None:
-        """The connection is gone, with this close code: the stream is away and comes back, or has failed for good.
+        """Note that the connection closed with this code: the stream is away and may come back, or has failed for good.
 
-        One that is not `resuming` yet needs a new ticket, as a `credential`, to come back.
+        A stream that is not `resuming` yet needs a new ticket as `credential` to come back.
         """
         if self.phase not in {ENDED, FAILED}:
             self.phase = AWAY if code in COME_BACK else FAILED
@@ -376,8 +378,10 @@ class ClientStream(_Frozen):
     # --- messages ------------------------------------------------------------------------------------------------------
 
     def receive(self, message: FromServer) -> Pong | Event | tuple[Lost, ...] | None:
-        """A message of the server: a pong is to be sent, an event to be handed on; frames that are lost there are those that
-        were not told before. Raises `StreamViolation`."""
+        """Take a message of the server. Returns a pong to send, an event to hand on, newly declared losses, or None.
+
+        Raises `StreamViolation`.
+        """
         self.heard = True
         if isinstance(message, Ack):
             if message.received > self.sent:
@@ -406,8 +410,8 @@ class ClientStream(_Frozen):
         self.sent, self.limit, self.end_sent = message.expected, message.limit, False
         return self._know(message.expected, message.durable, message.limit, message.lost)
 
-    def to_send(self, most: int) -> Run | Gap | End | None:
-        """What goes out next, at most `most` frames of it; None when nothing may. What is given counts as sent."""
+    def to_send(self, most: int) -> FrameRun | Gap | End | None:
+        """The next message to send, with at most `most` frames; None if nothing may be sent. It counts as sent then."""
         if self.phase != OPEN or self.end_sent:
             return None
         upto = self.next
@@ -426,7 +430,7 @@ class ClientStream(_Frozen):
             return gap
         upto = min(upto, self.limit, self.sent + most)
         if self.sent < upto:
-            run = Run(self.sent, upto - self.sent, self.finished and self.short and upto == self.next)
+            run = FrameRun(self.sent, upto - self.sent, self.finished and self.short and upto == self.next)
             self.sent = upto
             return run
         if self.finished and self.sent == self.next:
@@ -435,7 +439,7 @@ class ClientStream(_Frozen):
         return None
 
     def beat(self) -> bool:
-        """A heartbeat of the server has passed: whether the connection is still worth keeping."""
+        """Count a heartbeat; return whether the connection still counts as alive."""
         self.silent = 0 if self.heard else self.silent + 1
         self.heard = False
         return self.silent <= SILENT_BEATS

@@ -1,18 +1,19 @@
-"""Where a client's frames lie in its session, by the media time that comes with them.
+"""The places of a client's frames in its session, by the media time that comes with them.
 
-A session's frames are the time of the call, 20 ms each. A client that captured nothing for a while says so with a gap; one that
-does not gives its next frame the next number, and only the media time shows the pause. Then the server declares the gap: from
-there on the session's numbers are ahead of the client's, and a `Mark` says by how many. Whatever is told to the client goes
-through the marks, so that it hears of its own numbers only. Where another process may go on with the session, a mark is stored
-before the frames behind it get in: without it nobody could tell the client any more where the session stands.
+A session's frames are the time of the call, 20 ms each. A client that captured nothing for a while should declare a gap. If it
+gives its next frame the next number instead, only the media time shows the pause, and the server declares the gap: from there
+on the session's numbers are ahead of the client's. A `Mark` says by how many. By the marks the server translates all numbers
+for the client, so the client sees only its own. If another process may resume the session, the server stores a mark before it
+lets the frames behind the mark in: without the mark that process could not give the client its numbers.
 
-- Media time says when the first sample of a message was captured. What counts is where the client's own count of frames should
-  have it: frames that are sent again, and gaps that the client has declared, are no pause, and jitter never adds up.
-- Two frames of that are jitter. A sound card's clock and the client's may differ by as much as `SLEW`: that is no pause either.
-- Media time is 32 bits of milliseconds and may wrap. Within a connection it never falls (`ServerStream`); a client that comes
-  back with a clock that began anew is followed from there on.
-- More or less audio than the clock has time for, by far, is told once: most likely the session has another sample rate. A clock
-  that stands still is none.
+- Media time is the capture time of a message's first sample. It is compared with the time that the client's own count of
+  frames predicts. So frames that are sent again, and gaps that the client declared, are no pause, and jitter never adds up.
+- A difference of up to two frames is jitter. The clocks of sound card and client may drift apart by up to `SLEW`: that is no
+  pause either.
+- Media time is 32 bits of milliseconds and may wrap. Within a connection it never falls (`ServerStream`). If a client comes
+  back with a clock that began anew, its marks begin anew there.
+- If far more or far less audio comes than the clock has time for, the session is told once: most likely the audio has another
+  sample rate. A clock that stands still is ignored.
 """
 
 from collections.abc import Sequence
@@ -26,15 +27,15 @@ from machines.stream.messages import StreamCode, StreamViolation
 
 TOO_MUCH, TOO_LITTLE = "too_much_audio", "too_little_audio"
 
-MOST_MARKS: Final = 1_000  # that are kept; what was lost so many pauses ago was declared long since
+MOST_MARKS: Final = 1_000  # newest marks kept; losses before so many pauses were declared long ago
 JITTER_US: Final = 2 * FRAME_MS * 1_000
 SLEW: Final = 0.001  # of the audio's time; sound cards are ten times as exact
 RESTORED: Final = (
     0.0005  # the same, of the time from a mark that another process has made: it may have slewed meanwhile
 )
-AHEAD_US: Final = 1_000_000  # so much audio more than the clock has time for, or less, is worth a word
-SHARE: Final = 0.04  # if it is this part of the whole, too: 48 kHz that are called 44.1 kHz are 9 per cent
-SHORT_FRAMES: Final = 25  # a pause of half a second is one that somebody made
+AHEAD_US: Final = 1_000_000  # a mismatch is at least this much audio more, or less, than the clock has time for
+SHARE: Final = 0.04  # and at least this share of the whole: 48 kHz declared as 44.1 kHz differ by 9 per cent
+SHORT_FRAMES: Final = 25  # a pause of half a second or more is a real pause, not drift
 
 FRAME_US: Final = FRAME_MS * 1_000
 _SLEW_US = int(FRAME_US * SLEW)
@@ -43,39 +44,38 @@ _HALF_US = _WRAP_US // 2
 
 
 class Mark(NamedTuple):
-    """From its frame `number` on, the client's frames are the session's from `frame` on; the first of them was captured at
-    `media_ms` of the client's clock."""
+    """The client's frame `number` is the session's `frame`, and so on behind it; the client captured that frame at `media_ms`
+    of its clock."""
 
     number: int
     frame: int
     media_ms: int
 
 
-class Mismatch(NamedTuple):
-    """So much audio came in so much time, in milliseconds, by the clock of its capture; `reason` is `TOO_MUCH` or
-    `TOO_LITTLE`."""
+class ClockMismatch(NamedTuple):
+    """`audio_ms` of audio came in `media_ms` of the capture clock; `reason` is `TOO_MUCH` or `TOO_LITTLE`."""
 
     reason: str
     audio_ms: int
     media_ms: int
 
 
-class Change(NamedTuple):
-    """What is to be done before a client's next frames: `pause` frames are to be skipped in the session, and `mark` is to
-    outlive the process before they get in; `mismatch` is to be told."""
+class TimeChange(NamedTuple):
+    """What the server does before it lets a client's next frames in: skip `pause` frames in the session, store `mark` so that
+    it outlives the process, and tell the session of `mismatch`."""
 
     pause: int = 0
     mark: Mark | None = None
-    mismatch: Mismatch | None = None
+    mismatch: ClockMismatch | None = None
 
 
 class StreamTime(Struct):
     """The marks of one client, and its clock.
 
-    `begin_us` is the media time at which the client's frame 0 would have been captured, in microseconds; audio follows on that
-    is ahead of it by `least_us` or more (behind it, where that is negative) and by no more than jitter. `restored` is set
-    until the first audio is seen here. `short` counts the frames of short pauses since frame `since`; None when they were
-    told.
+    `begin_us` is the media time of the client's frame 0, in microseconds, as its later frames imply it. Audio follows on if it
+    is ahead of that clock by at least `least_us` (negative: behind it) and at most the jitter. `restored` says that the marks
+    come from another process and no audio was seen here yet. `short` counts the frames of short pauses since frame `since`;
+    None once a mismatch was told.
     """
 
     marks: tuple[Mark, ...] = ()
@@ -86,11 +86,11 @@ class StreamTime(Struct):
     short: int | None = 0
 
     @classmethod
-    def again(cls, marks: Sequence[Mark], frame: int) -> tuple[Self, int]:
-        """What another process knew of the client, when the session expects `frame`; and how many frames are to be skipped,
-        where it stands within a pause.
+    def from_marks(cls, marks: Sequence[Mark], frame: int) -> tuple[Self, int]:
+        """The time of a client whose `marks` another process stored, if the session expects `frame`; and how many frames to
+        skip, if the session stands within a pause.
 
-        Of a pause that it does not have the mark is forgotten: audio that comes again shows it again.
+        Marks of pauses that the session does not have are dropped: the audio behind them comes again and shows the pause.
         """
         known = [mark for mark in marks if mark.frame <= frame]
         skip = 0
@@ -114,11 +114,11 @@ class StreamTime(Struct):
         return number
 
     def bound(self, number: int) -> int:
-        """The limit of the session's frames that has the client's frames below `number`, and no pause behind them."""
+        """The session's limit that takes in the client's frames below `number`, and no pause behind them."""
         return self.session_frame(number - 1) + 1 if number else 0
 
     def number(self, frame: int) -> int:
-        """The client's limit that has its frames below the session's `frame`."""
+        """The client's limit that takes in its frames below the session's `frame`."""
         most = None
         for mark in reversed(self.marks):
             if mark.frame <= frame:
@@ -128,7 +128,7 @@ class StreamTime(Struct):
         return frame if most is None else min(frame, most)
 
     def losses(self, lost: Sequence[Lost]) -> tuple[Lost, ...]:
-        """Of losses in the session those that are frames of the client."""
+        """The session's losses in the client's numbers, without pauses."""
         if not self.marks or not lost:
             return tuple(lost)
         found = []
@@ -141,7 +141,7 @@ class StreamTime(Struct):
     # --- the clock -----------------------------------------------------------------------------------------------------
 
     def follows(self, number: int, count: int, media_ms: int) -> bool:
-        """Whether these frames of the client follow on what came before them, as nearly all do; else ask `change` first."""
+        """Whether these frames follow on the earlier ones without a pause, as nearly all do; if not, ask `change`."""
         ahead = (media_ms * 1_000 - self.begin_us - number * FRAME_US + _HALF_US) % _WRAP_US - _HALF_US
         if ahead > JITTER_US or ahead < self.least_us:
             return False
@@ -149,11 +149,11 @@ class StreamTime(Struct):
             self.begin_us += count * _SLEW_US if ahead > 0 else -count * _SLEW_US
         return True
 
-    def change(self, number: int, media_ms: int, frame: int, *, longest: int, fresh: bool) -> Change:
-        """What the frames of the client from `number` on change, when the session expects `frame` and has at most `longest`;
-        `fresh` says that they are the first of a connection, or behind a gap that it has declared.
+    def change(self, number: int, media_ms: int, frame: int, *, longest: int, fresh: bool) -> TimeChange:
+        """What to do before the client's frames from `number` on, if the session expects `frame` and may have `longest` frames.
 
-        Raises `StreamViolation` for a pause beyond the longest session: nothing has changed.
+        `fresh` says that the frames are the first of a connection, or stand behind a declared gap. Raises `StreamViolation`,
+        and changes nothing, for a pause beyond the longest session.
         """
         ahead = _wrapped(media_ms * 1_000 - self.begin_us - number * FRAME_US)
         if not self.marks:
@@ -163,29 +163,29 @@ class StreamTime(Struct):
             allowed = JITTER_US + RESTORED * FRAME_US * max(0, number - self.marks[-1].number)
             if 0 < ahead <= allowed:
                 self.begin_us += ahead
-                return Change()
+                return TimeChange()
         if ahead > JITTER_US:
             pause = ahead // FRAME_US
             if frame + pause > longest:
                 problem = f"the media time jumps beyond the longest session, of {longest:,} frames"
                 raise StreamViolation(StreamCode.MALFORMED, problem)
             return self._pauses(number, media_ms, frame, pause)
-        if fresh and ahead < -AHEAD_US:  # its clock began anew
+        if fresh and ahead < -AHEAD_US:  # the client's clock began anew
             return self._begins(number, media_ms, frame)
         if ahead < self.least_us:
-            return Change(mismatch=self._too_much(number, media_ms, -ahead))
-        return Change()
+            return TimeChange(mismatch=self._too_much(number, media_ms, -ahead))
+        return TimeChange()
 
-    def _begins(self, number: int, media_ms: int, frame: int) -> Change:
+    def _begins(self, number: int, media_ms: int, frame: int) -> TimeChange:
         if not self.marks:
             self.since = number
         mark = self._mark(Mark(number, frame, media_ms))
         self.begin_us = _begin(mark)
         if self.least_us != -_HALF_US:
             self.least_us = -AHEAD_US
-        return Change(mark=mark)
+        return TimeChange(mark=mark)
 
-    def _pauses(self, number: int, media_ms: int, frame: int, pause: int) -> Change:
+    def _pauses(self, number: int, media_ms: int, frame: int, pause: int) -> TimeChange:
         mark = self._mark(Mark(number, frame + pause, media_ms))
         self.begin_us += pause * FRAME_US
         mismatch = None
@@ -193,11 +193,11 @@ class StreamTime(Struct):
             self.short += pause
             watched = number - self.since + self.short
             if self.short * FRAME_US >= max(AHEAD_US, SHARE * FRAME_US * watched):
-                mismatch = Mismatch(TOO_LITTLE, (watched - self.short) * FRAME_MS, watched * FRAME_MS)
+                mismatch = ClockMismatch(TOO_LITTLE, (watched - self.short) * FRAME_MS, watched * FRAME_MS)
                 self.short = None
-        return Change(pause, mark, mismatch)
+        return TimeChange(pause, mark, mismatch)
 
-    def _too_much(self, number: int, media_ms: int, behind: int) -> Mismatch | None:
+    def _too_much(self, number: int, media_ms: int, behind: int) -> ClockMismatch | None:
         last = self.marks[-1]
         elapsed = _wrapped((media_ms - last.media_ms) * 1_000)
         if elapsed <= 0:
@@ -207,7 +207,7 @@ class StreamTime(Struct):
             self.least_us = -behind - AHEAD_US
             return None
         self.least_us = -_HALF_US
-        return Mismatch(TOO_MUCH, (number - last.number) * FRAME_MS, elapsed // 1_000)
+        return ClockMismatch(TOO_MUCH, (number - last.number) * FRAME_MS, elapsed // 1_000)
 
     def _mark(self, mark: Mark) -> Mark:
         before = [one for one in self.marks if one.number < mark.number]

@@ -1,15 +1,15 @@
-"""What is said on a browser stream, sub-protocol `agentos-voice.v1`: JSON text both ways, and audio as binary messages.
+"""The messages of a browser stream, sub-protocol `agentos-voice.v1`: JSON text both ways, and audio as binary messages.
 
-A text message is one of the classes below: its `type` names it, fields that it does not have are refused, and so are values
-of another type. Frames are counted in 20 ms of the session's audio, from 0, through all connections of a session; a
-limit is an exclusive upper bound.
+A text message is one of the classes below, named by its `type`. Unknown fields, and values of another type, are refused. A
+frame is 20 ms of the session's audio; frames are counted from 0, through all connections of a session; a limit is an exclusive
+upper bound.
 
 A binary message is audio, with a header of 12 bytes, big-endian, before the payload:
 
     0  u8   1, for audio          2  u16  count of frames, from 1       8  u32  media time, ms
     1  u8   flags: 1 = last       4  u32  number of the first frame     12      payload
 
-The media time is the sender's capture clock at the first sample; it never falls. Where a message says `last` the audio ends;
+The media time is the sender's capture clock at the first sample; it never falls. A message that says `last` ends the audio;
 its last frame may be short.
 """
 
@@ -40,7 +40,7 @@ Credential = Annotated[str, Meta(min_length=1, max_length=512)]
 class StreamCode:
     """The close codes of a stream, the WebSocket's own (1000 to 1011) and those of this protocol.
 
-    After those in `COME_BACK` the session stands as it was and the client comes back with its resume token.
+    After a code in `COME_BACK` the session is unchanged, and the client comes back with its resume token.
     """
 
     DONE = 1000
@@ -78,7 +78,7 @@ COME_BACK: Final = frozenset(
 
 
 class StreamViolation(Exception):
-    """What the other side sent breaks the protocol, or can't be granted. The session stays as it was before.
+    """A message of the other side breaks the protocol, or can't be granted. The session stays as it was before.
 
     `code` is the close code, `reason` a sentence of at most 123 bytes, as WebSocket close reasons are.
     """
@@ -93,7 +93,7 @@ class StreamViolation(Exception):
 
 
 class StreamFormat(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How the audio is written: PCM of 16 bit little-endian, or one Opus packet a message, which has a rate of its own."""
+    """How audio is written: PCM of 16 bit little-endian, or one Opus packet a message, with its own sample rate."""
 
     encoding: Literal["pcm_s16le", "mulaw", "opus"]
     sample_rate: Annotated[int, Meta(ge=8_000, le=48_000)]
@@ -104,12 +104,12 @@ class StreamFormat(Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Hello(Struct, frozen=True, tag_field="type", tag="hello", forbid_unknown_fields=True, omit_defaults=True):
-    """The first message: with a `ticket` a new stream, with a `resume` token one that goes on.
+    """The client's first message: a `ticket` begins a new stream, a `resume` token continues one.
 
-    `formats` are those that the client can send, best first. Of a stream that goes on, `first` is the oldest frame that
-    the client can still send and `next` the number of its next new one. `attempt` counts the client's connections, so that
-    a hello that was long under way does not fence a newer one. `events` is the number of the last event it has seen, and
-    `durable` the highest that it was told: it knows what was lost below that.
+    `formats` are the formats that the client can send, best first. In a continued stream `first` is the oldest frame that the
+    client can still send, and `next` the number of its next new frame. `attempt` counts the client's connections, so that a
+    delayed hello does not fence a newer connection. `events` is the number of the last event that the client has seen, and
+    `durable` the highest `durable` that it was told: it knows all losses below.
     """
 
     formats: Annotated[tuple[StreamFormat, ...], Meta(min_length=1, max_length=16)]
@@ -141,7 +141,7 @@ class Gap(Struct, frozen=True, tag_field="type", tag="gap", forbid_unknown_field
 
 
 class End(Struct, frozen=True, tag_field="type", tag="end", forbid_unknown_fields=True):
-    """No more audio: the frames below `upto` are all there are. The session is stopped."""
+    """The client ends the audio behind frame `upto`, exclusive; the server stops the session."""
 
     upto: FrameNumber
 
@@ -153,7 +153,7 @@ class Pong(Struct, frozen=True, tag_field="type", tag="pong", forbid_unknown_fie
 
 
 class Audio(Struct, frozen=True, gc=False):
-    """A binary message: `count` frames from `first` on, captured from `media_ms` on; `last` when no more follow."""
+    """A binary message: `count` frames from `first` on, captured from `media_ms` on; `last` says that no more follow."""
 
     first: int
     count: int
@@ -166,14 +166,14 @@ class Audio(Struct, frozen=True, gc=False):
 
 
 class Welcome(Struct, frozen=True, tag_field="type", tag="welcome", forbid_unknown_fields=True, omit_defaults=True):
-    """The stream is open. `resume` is the token to come back with, until another ticket of the session is used.
+    """The stream is open. The client can come back with the token `resume`, until another ticket of the session is used.
 
-    `expected` is the next frame that the session has not taken; those below `limit` may be sent now. `heartbeat_ms` is the
-    longest time in which the server says nothing.
+    `expected` is the next frame that the session has not taken; the client may send frames below `limit` now. The server sends
+    something at least every `heartbeat_ms`.
 
     Each frame below `durable` outlives the server's process, or is lost for good and was declared in `lost`, here or in an
-    `Ack` before: it need never be sent again. It is None for a session that keeps no audio. `lost` are the frames that the
-    client is not known to know of yet, in order.
+    earlier `Ack`: the client need never send it again. `durable` is None if the session keeps no audio. `lost` has, in order,
+    the lost frames below `received` that the client has not confirmed yet.
     """
 
     session_id: str
@@ -190,7 +190,7 @@ class Welcome(Struct, frozen=True, tag_field="type", tag="welcome", forbid_unkno
 
 
 class Ack(Struct, frozen=True, tag_field="type", tag="ack", forbid_unknown_fields=True, omit_defaults=True):
-    """The session has taken the frames below `received`; see `Welcome` for the others."""
+    """The session has taken the frames below `received`; `Welcome` explains the other fields."""
 
     received: FrameNumber
     durable: FrameNumber | None
@@ -214,7 +214,7 @@ class Ping(Struct, frozen=True, tag_field="type", tag="ping", forbid_unknown_fie
 
 
 class Bye(Struct, frozen=True, tag_field="type", tag="bye", forbid_unknown_fields=True):
-    """The session has ended; the server closes now. `reason` is why it ended."""
+    """The session has ended, for `reason`; the server closes the connection now."""
 
     state: VoiceSessionState
     reason: str
@@ -229,19 +229,19 @@ _decode_server: Final[Callable[[str | bytes], FromServer]] = msgspec.json.Decode
 
 
 def read_from_client(text: str | bytes) -> FromClient:
-    """A text message of a client. Raises `StreamViolation` for anything that is none."""
+    """Read a text message of a client. Raises `StreamViolation` if the text is none."""
     message = _read(_decode_client, text)
-    _read(read_strictly, text)  # of two values of one name the last has counted so far
+    _read(read_strictly, text)  # refuses two values of one name; msgspec takes the last
     return message
 
 
 def read_from_server(text: str | bytes) -> FromServer:
-    """A text message of a server. Raises `StreamViolation` for anything that is none."""
+    """Read a text message of a server. Raises `StreamViolation` if the text is none."""
     return _read(_decode_server, text)
 
 
 def read_audio(data: bytes) -> Audio:
-    """A binary message. Raises `StreamViolation` for anything that is none; of the payload it only says that there is one."""
+    """Read a binary message. Raises `StreamViolation` if `data` is none; checks of the payload only that it is not empty."""
     if len(data) <= HEADER.size:
         raise StreamViolation(
             StreamCode.MALFORMED, f"a binary message has a header of {HEADER.size} bytes and a payload"
@@ -253,7 +253,7 @@ def read_audio(data: bytes) -> Audio:
 
 
 def write_audio(audio: Audio) -> bytes:
-    """The binary message."""
+    """Write a binary message."""
     return HEADER.pack(AUDIO, LAST if audio.last else 0, audio.count, audio.first, audio.media_ms) + audio.payload
 
 
@@ -281,7 +281,7 @@ def _read(decode: Callable[[str | bytes], M], text: str | bytes) -> M:
 
 
 def _in_words(error: Exception) -> str:
-    """What is wrong, without the names that Python has for it, and without what was sent."""
+    """The error in words, without Python's type names and without the client's values."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if isinstance(error, UnicodeError):

@@ -1,10 +1,10 @@
-"""The browser stream as a model: both ends of `stream.py` against each other, over connections that are cut at any point.
+"""The browser stream as a model: both ends of `ends.py` against each other, over connections that are cut at any point.
 
-A frame's content is when it was captured, so that what the session has taken shows whether anything came twice, in the wrong
-order, at another time or not at all. A client may pause: one of ours declares that, another's only has its media time. A cut
-takes a suffix of what was under way; what came before may still arrive, on a connection that the server takes for alive, also
-after the client has come back on another one. A server that dies loses what was not durable. Its disk may refuse frames: they
-are lost, and so far as the server is concerned as much dealt with as those that it keeps.
+A frame's content is its capture time, so the frames that the session has taken show whether one came twice, in the wrong order,
+at another time or not at all. A client may pause: our client declares the pause, a foreign one only shows it by its media time.
+A cut drops the last messages under way; earlier ones may still arrive, on a connection that the server takes for alive, also
+after the client has come back on another. A server that dies loses the frames that were not durable. Its disk may refuse
+frames: they are lost, and the server counts them as durable like stored ones.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ from machines.frozen import FrozenDict
 from machines.losses import Losses, Lost
 from machines.reasons import DISK_FULL
 from machines.session import VoiceSessionState
-from machines.stream.ends import AWAY, ENDED, ENDING, FAILED, GREETING, OPEN, OVER, ClientStream, Run, ServerStream
+from machines.stream.ends import AWAY, ENDED, ENDING, FAILED, GREETING, OPEN, OVER, ClientStream, FrameRun, ServerStream
 from machines.stream.media_time import Mark, StreamTime
 from machines.stream.messages import (
     Ack,
@@ -43,29 +43,29 @@ from machines.stream.messages import (
 )
 
 FORMATS = (StreamFormat("pcm_s16le", 16_000),)
-LOST = -1  # in what the session has taken: a frame that was declared lost
-GONE = -2  # what a client would send of a frame that it does not have any more
-REFUSED = -3  # in what the session has taken: a frame that the disk refused
-PAUSED = -4  # of a number of the client's: nothing was captured
+LOST = -1  # in `State.taken`: a frame that was declared lost
+GONE = -2  # the content that a client would send for a frame that it has no more
+REFUSED = -3  # in `State.taken`: a frame that the disk refused
+PAUSED = -4  # in `State.slots`: a number for which nothing was captured
 PAUSE: Final = 3  # frames: one more than jitter
 LONGEST: Final = 1_000
 
 
-class Closed(NamedTuple):
-    """The server closed the connection; the last thing on its way down."""
+class ServerClosed(NamedTuple):
+    """The server closed the connection; the last message under way to the client."""
 
     code: int
 
 
 class State(NamedTuple):
-    """Client, the connection that the server takes for live, and the one before it, each with what is under way.
+    """The client, the connection that the server takes for live, and the one before it, each with its messages under way.
 
-    `slots` has for each of the client's numbers when it was captured, and `clock` is when the next will be. `time` is what the
-    server knows of that, and `marks` what of it is stored.
+    `slots` has the capture time of each of the client's frame numbers, and `clock` is the capture time of the next. `time` is
+    the server's `StreamTime` of the client, and `marks` are the stored marks of it.
 
-    `taken` is what the session has: the content of each frame, or LOST, or REFUSED. `told` are the frames of which the client
-    has heard that the server lost them. `cut_short` says that a death took frames which the client can't send again, because
-    the session was ending: its last account declares them.
+    `taken` has the content of each frame in the session, or LOST, or REFUSED. `told` are the frames that the server has
+    declared lost to the client. `cut_short` says that the server died while the session was ending, with frames that the
+    client can't send again: the session's last account declares them.
     """
 
     client: tuple[Any, ...]
@@ -97,8 +97,9 @@ class StreamModel(Model[State, tuple[str, int]]):
     """A stream of `frames` frames through a ring of `ring`, with at most so many cuts, deaths of the server, refusals of its
     disk and pauses of the client.
 
-    The server lets `window` frames come ahead of what it has taken; a message carries at most `most`. A server that does not
-    `keep` the audio has nothing to be durable. A client that does not `declare` its pauses has no message over one.
+    The server lets `window` frames come ahead of those that it has taken; a message carries at most `most` frames. If the
+    server does not `keep` the audio, nothing becomes durable. A client that does not `declare` its pauses sends no message
+    with frames from both sides of a pause.
     """
 
     name = "stream"
@@ -124,17 +125,17 @@ class StreamModel(Model[State, tuple[str, int]]):
             self.most = 1
 
     def initial(self) -> Iterator[State]:
-        """Nothing captured, nobody connected."""
+        """No frame captured, no connection."""
         client = ClientStream(self.ring, "ticket").freeze()
         yield State(client, cuts=self.cuts, deaths=self.deaths, refusals=self.refusals, pauses=self.pauses)
 
     def actions(self, state: State) -> Iterator[tuple[str, int]]:
-        """What may happen next."""
+        """The actions that are possible now."""
         client = ClientStream.thaw(state.client)
         if not client.finished:
             more = sum(slot != PAUSED for slot in state.slots) < self.frames
             yield ("capture", 1) if more else ("finish", 0)
-            if more and state.pauses and (self.declare or state.slots):  # before the first frame nobody knows of a time
+            if more and state.pauses and (self.declare or state.slots):  # media time begins with the first frame
                 yield "pause", 0
         if client.phase == AWAY:
             yield "connect", 0
@@ -172,7 +173,7 @@ class StreamModel(Model[State, tuple[str, int]]):
             yield "stop", 0
 
     def step(self, state: State, action: tuple[str, int]) -> State:
-        """One thing happens."""
+        """The state after this action."""
         name, number = action
         client = ClientStream.thaw(state.client)
         match name:
@@ -208,8 +209,8 @@ class StreamModel(Model[State, tuple[str, int]]):
 
     # --- the client ------------------------------------------------------------------------------------------------
 
-    def _with_content(self, message: Run | Gap | End | None, kept: int, slots: tuple[int, ...]) -> Any:
-        if isinstance(message, Run):
+    def _with_content(self, message: FrameRun | Gap | End | None, kept: int, slots: tuple[int, ...]) -> Any:
+        if isinstance(message, FrameRun):
             numbers = range(message.first, message.first + message.count)
             media_ms = slots[message.first] * FRAME_MS if self.pauses else 0
             return message, tuple(slots[number] if number >= kept else GONE for number in numbers), media_ms
@@ -230,7 +231,7 @@ class StreamModel(Model[State, tuple[str, int]]):
 
     @staticmethod
     def _hear(state: State, client: ClientStream, message: Any) -> State:
-        if isinstance(message, Closed):
+        if isinstance(message, ServerClosed):
             client.closed(message.code)
             state = state._replace(server=None, up=(), down=(), connected=False)
         else:
@@ -273,7 +274,7 @@ class StreamModel(Model[State, tuple[str, int]]):
             return self._close(state, StreamCode.DONE, Bye(VoiceSessionState.STOPPED, "stopped"))
         state = self._with_time(state)
         welcome = self._open(state, server, hello)
-        if _phase(state.old) in {OPEN, ENDING}:  # of one that did not say hello yet nobody knows whose it is
+        if _phase(state.old) in {OPEN, ENDING}:  # before its hello the server does not know whose it is
             old = ServerStream.thaw(state.old or ())
             old.fence()
             state = state._replace(old=old.freeze())
@@ -289,15 +290,15 @@ class StreamModel(Model[State, tuple[str, int]]):
         return Welcome("session", "token", FORMATS[0], *numbers, active, no_verdict, 1, 1, said.lost)
 
     def _with_time(self, state: State) -> State:
-        """A server that has just begun knows of its client what is stored."""
+        """The state with the server's `StreamTime`, which a restarted server makes from the stored marks."""
         if state.time is not None:
             return state
-        time, skip = StreamTime.again(state.marks, len(state.taken))
+        time, skip = StreamTime.from_marks(state.marks, len(state.taken))
         return state._replace(time=astuple(time), taken=state.taken + (LOST,) * skip)
 
     def _fate(self, state: State) -> tuple[int | None, tuple[Lost, ...]]:
-        """What the server knows of the frames that it has dealt with. One that came after a death sees that there is nothing,
-        and not that the client had said so (which is left out where no loss of the disk is explored)."""
+        """The server's durable limit and losses, in the client's numbers. A restarted server counts frames that the client
+        declared lost as losses too, since it only sees that they are missing (left out if the disk refuses nothing)."""
         gone = {REFUSED, LOST} if state.died and self.refusals else {REFUSED}
         lost = Losses()
         for number, content in enumerate(state.taken[: state.durable]):
@@ -308,7 +309,7 @@ class StreamModel(Model[State, tuple[str, int]]):
 
     @staticmethod
     def _close(state: State, code: int, *last_words: Bye) -> State:
-        down = (*state.down, *last_words, Closed(code)) if state.connected else ()
+        down = (*state.down, *last_words, ServerClosed(code)) if state.connected else ()
         return state._replace(server=None, up=(), down=down)
 
     def _take(self, state: State, server: ServerStream, message: Any) -> State:
@@ -319,14 +320,14 @@ class StreamModel(Model[State, tuple[str, int]]):
                 state = self._in_time(state, run, media_ms, fresh=server.media_ms is None)
             server.audio(run.first, run.count, media_ms, last=run.last)
             return state._replace(taken=state.taken + content)
-        found = server.heard_of(message)
+        found = server.receive(message)
         if isinstance(found, Gap):
             return state._replace(taken=state.taken + (LOST,) * found.count)
         return state._replace(ending=state.ending or isinstance(found, End))
 
     @staticmethod
-    def _in_time(state: State, run: Run, media_ms: int, *, fresh: bool) -> State:
-        """What comes before audio: a pause that only its media time tells of, and the mark of that, stored first."""
+    def _in_time(state: State, run: FrameRun, media_ms: int, *, fresh: bool) -> State:
+        """The state before audio is taken: with a pause that only the media time shows, and with its mark stored."""
         time, marks = StreamTime(*state.time or ()), state.marks
         if not fresh and time.follows(run.first, run.count, media_ms):
             return state._replace(time=astuple(time))
@@ -354,7 +355,7 @@ class StreamModel(Model[State, tuple[str, int]]):
         if name == "grant":
             server.grant(server.expected + 1)
             return state._replace(server=server.freeze())
-        server.heard = name == "ping"  # silence is another matter
+        server.heard = name == "ping"  # so that the model has no timeouts for silence
         said = server.beat() if name == "ping" else server.ack(*self._fate(state))
         server.heard = False
         down = (*state.down, said) if state.connected else ()
@@ -384,7 +385,7 @@ class StreamModel(Model[State, tuple[str, int]]):
     # --- what is claimed -------------------------------------------------------------------------------------------
 
     def properties(self) -> Sequence[Property]:
-        """What holds of a stream, whatever is cut."""
+        """The promises of a stream, wherever it is cut."""
         return (
             always("every frame is taken once and in order, or declared lost", _in_order),
             always("what is declared lost fell off the ring", _lost_fell_off),
@@ -451,7 +452,7 @@ class StreamModel(Model[State, tuple[str, int]]):
         }
 
     def fields(self, state: State) -> Mapping[str, Any]:
-        """Both ends by name."""
+        """The fields of the state by name, with both ends as objects."""
         shown = state._asdict()
         shown["client"] = ClientStream.thaw(state.client)
         for name in ("server", "old"):
@@ -459,7 +460,7 @@ class StreamModel(Model[State, tuple[str, int]]):
         return shown
 
     def label(self, action: tuple[str, int]) -> str:
-        """What happens."""
+        """The action in words."""
         name, number = action
         return f"{name} after {number} messages" if name == "cut" else name
 
@@ -469,7 +470,7 @@ class StreamModel(Model[State, tuple[str, int]]):
         action: tuple[str, int],
         after: State,  # noqa: ARG002 - asked with more than it needs
     ) -> Sequence[Happening]:
-        """Messages where one arrives, notes for the rest."""
+        """A message for each arrival, a note for every other action."""
         name, _ = action
         if name == "arrive":
             return [Happening("message", "client", _said(before.up[0]), "server")]
@@ -482,7 +483,7 @@ class StreamModel(Model[State, tuple[str, int]]):
         return [Happening(kind, at, self.label(action), "server" if kind == "drop" else "")]
 
     def pending(self, state: State) -> Mapping[str, Sequence[str]]:
-        """What is under way."""
+        """The messages under way."""
         ways = {"to the server": state.up, "to the client": state.down, "late, to the server": state.old_up}
         return {name: [_said(message) for message in way] for name, way in ways.items()}
 
@@ -497,7 +498,7 @@ def stream_model(
     *,
     declare: bool = False,
 ) -> StreamModel:
-    """The browser stream, for `agentos-voice check`; a client that pauses `declare`s it, or only has its media time."""
+    """The browser stream, for `agentos-voice check`; `declare` says that the client declares its pauses."""
     by_media_time = pauses > 0 and not declare
     return StreamModel(
         frames=frames, ring=ring, cuts=cuts, deaths=deaths, refusals=refusals, pauses=pauses, declare=not by_media_time
@@ -525,14 +526,14 @@ def _in_order(state: State) -> bool:
 
 
 def _lost_fell_off(state: State) -> bool:
-    # By what was captured, not by what the client says it keeps: it may have let go of a frame too early.
+    # By the captured frames, not by `client.kept`: the client may have let go of a frame too early.
     captured = [slot for slot in state.slots if slot != PAUSED]
     kept = captured[max(0, len(captured) - _client(state).capacity) :]
     return all(state.taken[slot] != LOST for slot in kept if slot < len(state.taken))
 
 
 def _durable_is_true(state: State) -> bool:
-    # A frame that the client let go of before it was sent it has declared itself; others it took for safe.
+    # The client has declared the frames itself that fell off its ring unsent; it took all others for safe.
     return all(
         slot == PAUSED or _content(state, slot) in (LOST, slot) or number in state.told
         for number, slot in enumerate(state.slots[: _client(state).durable])
@@ -554,7 +555,7 @@ def _known_to_be_known(state: State) -> bool:
 
 
 def _in_agreement(state: State) -> bool:
-    refused = [one for one in state.down if isinstance(one, Closed) and one.code != StreamCode.DONE]
+    refused = [one for one in state.down if isinstance(one, ServerClosed) and one.code != StreamCode.DONE]
     return not refused and _client(state).phase != FAILED
 
 
@@ -565,8 +566,8 @@ def _complete(state: State) -> bool:
 
 
 def _said(message: Any) -> str:
-    if isinstance(message, tuple) and not isinstance(message, Closed):
+    if isinstance(message, tuple) and not isinstance(message, ServerClosed):
         return f"audio {', '.join(map(str, message[1]))}"
     if isinstance(message, Ack | End | Gap | Ping | Pong):
         return repr(message)
-    return f"closed {message.code}" if isinstance(message, Closed) else type(message).__name__.lower()
+    return f"closed {message.code}" if isinstance(message, ServerClosed) else type(message).__name__.lower()

@@ -46,7 +46,7 @@ def test_a_wrong_token_is_told_and_not_kept(visit: Visiting, guarded: Guarded) -
     there = visit(guarded.url)
     page = there.open()
     sign_in(page, "avt_of-nobody")
-    expect(page.get_by_role("alert")).to_contain_text("It is not known who asks")
+    expect(page.get_by_role("alert")).to_contain_text("The request is not authenticated")
     expect(page.get_by_label("Access token")).to_be_focused()
     assert page.evaluate("sessionStorage.length") == 0
     there.look("sign-in-refused")

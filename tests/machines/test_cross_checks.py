@@ -2,10 +2,10 @@
 
 import pytest
 
-from machines.cross_checks import Stored, mismatches
+from machines.cross_checks import StoredSession, mismatches
 
 
-def stored(*texts: str, transcript: str | None = "go forward ten meters") -> Stored:
+def stored(*texts: str, transcript: str | None = "go forward ten meters") -> StoredSession:
     result = {"reason": "stopped"} if transcript is None else {"reason": "stopped", "transcript": transcript}
     final = {
         "id": "ev-0-final",
@@ -16,10 +16,10 @@ def stored(*texts: str, transcript: str | None = "go forward ten meters") -> Sto
     }
     events = [{"event_type": "stt_final", "payload": {"text": text}} for text in texts]
     end = {"event_type": "session_stopped", "payload": {"reason": "stopped"}}
-    return Stored({"state": "stopped", "result": result}, [final], [*events, end])
+    return StoredSession({"state": "stopped", "result": result}, [final], [*events, end])
 
 
-def kinds(of: Stored) -> list[str]:
+def kinds(of: StoredSession) -> list[str]:
     return [one.kind for one in mismatches("voice-0", of, spilled=False)]
 
 

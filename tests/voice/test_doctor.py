@@ -245,7 +245,7 @@ def test_samples_that_no_result_names_are_found_and_recovered(
     assert said["recordings_failed"] == [str(left.recordings / damaged.session_id / "recording.flac")]
     assert said["recordings_of_nobody"] == ["voice-4"]
     here = [check for check in examine(tmp_path) if check.name == "recordings"]
-    assert [check.found.partition(":")[0] for check in here] == ["samples of sessions that nobody knows", "damaged"]
+    assert [check.found.partition(":")[0] for check in here] == ["samples of unknown sessions", "damaged"]
     (tmp_path / "voice.db").rename(tmp_path / "elsewhere")
     assert "no database names" in found(examine(tmp_path), "recordings").found
 

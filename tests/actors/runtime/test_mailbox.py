@@ -132,7 +132,7 @@ def test_a_pool_keeps_no_more_than_its_bound() -> None:
 def test_take_all_empties_a_mailbox_with_the_deferred_mail_last(ref: Ref, pool: LanePool) -> None:
     put(ref, "control", pool)
     put(ref, Note(SYSTEM), pool)
-    ref.seldom.deferred = ["deferred"]
+    ref.cold_fields.deferred = ["deferred"]
     assert depth(ref) == 3
     assert [getattr(mail, "lane", mail) for mail in take_all(ref, pool)] == [SYSTEM, "control", "deferred"]
     assert depth(ref) == 0

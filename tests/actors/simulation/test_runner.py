@@ -20,7 +20,7 @@ from actors.runtime.mailbox import Ref
 from actors.runtime.static_supervisor import StaticSupervisor
 from actors.simulation.plan import HOUR_MS, Chance, Fault, Plan, drawn_faults
 from actors.simulation.runner import FaultKind, PromiseBroken, Simulation, World
-from actors.simulation.runs import Report, run_seeds
+from actors.simulation.runs import SimulationReport, run_seeds
 from actors.simulation.shrink import shrunk
 from machines.checker import ModelError
 from machines.restart import Backoff, Intensity
@@ -326,8 +326,8 @@ def test_a_kind_of_fault_that_hardly_comes_fails_many_seeds_but_not_a_few() -> N
     simulation = parcels(faults={**FAULTS, "crash": FaultKind(("Nobody",))})
     days = [simulation.run(seed, SIX_MINUTES) for seed in range(20)]
     kinds = tuple(FAULTS)
-    assert Report(days, SIX_MINUTES, kinds).problem == "fired in fewer than 1% of the seeds: crash"
-    assert Report(days[:19], SIX_MINUTES, kinds).problem == ""
+    assert SimulationReport(days, SIX_MINUTES, kinds).problem == "fired in fewer than 1% of the seeds: crash"
+    assert SimulationReport(days[:19], SIX_MINUTES, kinds).problem == ""
 
 
 def test_several_processes_find_what_one_does() -> None:

@@ -56,7 +56,7 @@ def follow(data: bytes) -> None:
                 assert taken <= LIMIT
             else:
                 said = read_from_client(chosen.ConsumeBytes(chosen.ConsumeIntInRange(0, 80)))
-                found = stream.heard_of(said)
+                found = stream.receive(said)
                 if found is not None and hasattr(found, "count"):
                     assert found.first == taken
                     taken += found.count

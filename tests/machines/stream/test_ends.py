@@ -18,7 +18,7 @@ from machines.stream.ends import (
     MOST_LOST,
     OPEN,
     ClientStream,
-    Run,
+    FrameRun,
     ServerStream,
     common_format,
 )
@@ -71,9 +71,9 @@ def refusal(call: Any, *arguments: Any, **named: Any) -> int:
 class TestServer:
     def test_the_first_message_is_hello_and_only_the_first(self) -> None:
         assert refusal(ServerStream().greeted, End(0)) == StreamCode.MALFORMED
-        assert refusal(ServerStream().heard_of, End(0)) == StreamCode.MALFORMED
+        assert refusal(ServerStream().receive, End(0)) == StreamCode.MALFORMED
         assert refusal(ServerStream().audio, 0, 1, 0, last=False) == StreamCode.MALFORMED
-        assert refusal(open_server().heard_of, HELLO) == StreamCode.MALFORMED
+        assert refusal(open_server().receive, HELLO) == StreamCode.MALFORMED
         assert refusal(open_server().greeted, HELLO) == StreamCode.MALFORMED
 
     def test_frames_are_taken_in_order_and_once(self) -> None:
@@ -98,35 +98,35 @@ class TestServer:
 
     def test_a_gap_begins_with_the_expected_frame(self) -> None:
         server = open_server()
-        assert refusal(server.heard_of, Gap(1, 2, "ring")) == StreamCode.OUT_OF_ORDER
+        assert refusal(server.receive, Gap(1, 2, "ring")) == StreamCode.OUT_OF_ORDER
         gap = Gap(0, 200, "ring")
-        assert server.heard_of(gap) is gap
-        assert refusal(server.heard_of, gap) == StreamCode.REPLAYED
-        assert refusal(server.heard_of, Gap(200, 2**32 - 1, "ring")) == StreamCode.MALFORMED
+        assert server.receive(gap) is gap
+        assert refusal(server.receive, gap) == StreamCode.REPLAYED
+        assert refusal(server.receive, Gap(200, 2**32 - 1, "ring")) == StreamCode.MALFORMED
         assert refusal(server.audio, 200, 1, 0, last=False) == StreamCode.BEYOND_LIMIT
 
     def test_the_end_is_there_when_all_frames_are(self) -> None:
         server = open_server()
         server.audio(0, 2, 0, last=False)
-        assert refusal(server.heard_of, End(3)) == StreamCode.OUT_OF_ORDER
-        assert refusal(server.heard_of, End(1)) == StreamCode.REPLAYED
-        assert server.heard_of(End(2)) == End(2)
+        assert refusal(server.receive, End(3)) == StreamCode.OUT_OF_ORDER
+        assert refusal(server.receive, End(1)) == StreamCode.REPLAYED
+        assert server.receive(End(2)) == End(2)
         assert server.phase == ENDING
-        assert server.heard_of(End(2)) is None, "told twice is once"
+        assert server.receive(End(2)) is None, "told twice is once"
         assert refusal(server.audio, 2, 1, 0, last=False) == StreamCode.MALFORMED
-        assert refusal(server.heard_of, Gap(2, 1, "ring")) == StreamCode.MALFORMED
+        assert refusal(server.receive, Gap(2, 1, "ring")) == StreamCode.MALFORMED
 
     def test_no_audio_follows_the_last(self) -> None:
         server = open_server()
         server.audio(0, 2, 0, last=True)
         assert refusal(server.audio, 2, 1, 0, last=False) == StreamCode.MALFORMED
-        assert server.heard_of(End(2)) == End(2)
+        assert server.receive(End(2)) == End(2)
 
     def test_a_fenced_connection_takes_nothing_more(self) -> None:
         server = open_server()
         server.fence()
         assert refusal(server.audio, 0, 1, 0, last=False) == StreamCode.FENCED
-        assert refusal(server.heard_of, End(0)) == StreamCode.FENCED
+        assert refusal(server.receive, End(0)) == StreamCode.FENCED
 
     def test_an_older_attempt_does_not_get_in(self) -> None:
         again = Hello((PCM,), 2, resume="r", next=5)
@@ -158,11 +158,11 @@ class TestServer:
         longer = (Lost(2, 5, "disk_full"),)
         assert server.has_news(6, longer)
         assert server.ack(7, longer) == Ack(8, 7, 10, longer)
-        server.heard_of(Pong(1))
+        server.receive(Pong(1))
         assert server.ack(8, longer) == Ack(8, 8, 10, (Lost(5, 2, "disk_full"),)), "it knew of the first three"
         assert server.beat() == Ping(2)
         assert server.beat() == Ping(3)
-        server.heard_of(Pong(2))
+        server.receive(Pong(2))
         server.audio(8, 1, 200, last=False)
         assert server.ack(9, longer) == Ack(9, 9, 10)
 
@@ -171,10 +171,10 @@ class TestServer:
         server.audio(0, 8, 0, last=False)
         lost = (Lost(2, 3, "disk_full"),)
         server.ack(5, lost)
-        server.heard_of(Pong(1))
+        server.receive(Pong(1))
         server.beat()
-        server.heard_of(Pong(7))
-        server.heard_of(Pong(0))
+        server.receive(Pong(7))
+        server.receive(Pong(0))
         assert server.ack(6, lost) == Ack(8, 6, 10, lost)
 
     def test_who_comes_back_is_told_what_it_may_have_missed(self) -> None:
@@ -193,7 +193,7 @@ class TestServer:
         first = server.ack(1000, lost)
         assert first == Ack(1000, lost[MOST_LOST].first, 1000, lost[:MOST_LOST])
         server.beat()
-        server.heard_of(Pong(1))
+        server.receive(Pong(1))
         assert server.ack(1000, lost) == Ack(1000, 1000, 1000, lost[MOST_LOST:])
 
     def test_a_session_that_keeps_no_audio_has_nothing_to_be_durable(self) -> None:
@@ -207,7 +207,7 @@ class TestServer:
         server = open_server()
         assert server.beat() == Ping(1)
         assert server.beat() == Ping(2)
-        server.heard_of(Pong(2))
+        server.receive(Pong(2))
         assert server.beat() == Ping(3)
         assert server.beat() == Ping(4)
         assert refusal(server.beat) == StreamCode.TOO_SLOW
@@ -222,11 +222,11 @@ class TestClient:
     def test_it_sends_what_it_may_and_no_more(self) -> None:
         client = open_client(limit=3)
         client.capture(5)
-        assert client.to_send(2) == Run(0, 2, last=False)
-        assert client.to_send(2) == Run(2, 1, last=False)
+        assert client.to_send(2) == FrameRun(0, 2, last=False)
+        assert client.to_send(2) == FrameRun(2, 1, last=False)
         assert client.to_send(2) is None
         client.receive(Ack(3, 0, 4))
-        assert client.to_send(2) == Run(3, 1, last=False)
+        assert client.to_send(2) == FrameRun(3, 1, last=False)
 
     def test_it_keeps_what_is_not_durable(self) -> None:
         client = open_client()
@@ -257,10 +257,10 @@ class TestClient:
     def test_the_oldest_falls_off_a_full_ring_and_is_declared(self) -> None:
         client = open_client(capacity=2, limit=9)
         client.capture(1)
-        assert client.to_send(9) == Run(0, 1, last=False)
+        assert client.to_send(9) == FrameRun(0, 1, last=False)
         assert client.capture(4) == 3
         assert client.to_send(9) == Gap(1, 2, "ring")
-        assert client.to_send(9) == Run(3, 2, last=False)
+        assert client.to_send(9) == FrameRun(3, 2, last=False)
         assert client.lost == 2, "the first one had been sent"
 
     def test_what_was_not_captured_is_declared_where_it_is_and_takes_no_room(self) -> None:
@@ -272,9 +272,9 @@ class TestClient:
         client.capture(1)
         assert (client.next, client.held, client.kept, client.skipped) == (16, 4, 0, 12)
         assert client.to_send(9) == Gap(0, 2, "capture")
-        assert client.to_send(9) == Run(2, 3, last=False)
+        assert client.to_send(9) == FrameRun(2, 3, last=False)
         assert client.to_send(9) == Gap(5, 10, "capture")
-        assert client.to_send(9) == Run(15, 1, last=False)
+        assert client.to_send(9) == FrameRun(15, 1, last=False)
         client.receive(Ack(16, 7, 30))
         assert (client.kept, client.held, client.passed) == (7, 1, 2), "seven of the gap are not durable, and no frames"
         client.receive(Ack(16, 16, 30))
@@ -294,7 +294,7 @@ class TestClient:
             Gap(0, 2, "ring"),
             Gap(2, 3, "capture"),
             Gap(5, 2, "ring"),
-            Run(7, 2, last=False),
+            FrameRun(7, 2, last=False),
         ]
         assert (client.lost, client.skipped) == (4, 3)
 
@@ -306,17 +306,17 @@ class TestClient:
         client.hello((PCM,))
         client.receive(welcome(expected=100, limit=110))
         assert [client.to_send(9) for _ in range(3)] == [
-            Run(100, 2, last=False),
+            FrameRun(100, 2, last=False),
             Gap(102, 3, "capture"),
-            Run(105, 1, last=False),
+            FrameRun(105, 1, last=False),
         ]
 
     def test_it_ends_behind_its_last_frame_which_may_be_short(self) -> None:
         client = open_client()
         client.capture(3)
         client.finish(short=True)
-        assert client.to_send(2) == Run(0, 2, last=False)
-        assert client.to_send(2) == Run(2, 1, last=True)
+        assert client.to_send(2) == FrameRun(0, 2, last=False)
+        assert client.to_send(2) == FrameRun(2, 1, last=True)
         assert client.to_send(2) == End(3)
         assert client.to_send(2) is None
         with pytest.raises(ValueError, match="finished"):
@@ -333,7 +333,7 @@ class TestClient:
         assert client.to_send(9) is None
         assert client.hello((PCM,)) == Hello((PCM,), 2, resume="avr_1", first=1, next=5, durable=1)
         client.receive(welcome(expected=2, durable=1, limit=10))
-        assert client.to_send(9) == Run(2, 3, last=False)
+        assert client.to_send(9) == FrameRun(2, 3, last=False)
 
     def test_a_server_that_lost_what_the_ring_lost_too_is_told_of_the_gap(self) -> None:
         client = open_client(capacity=2)
@@ -344,14 +344,14 @@ class TestClient:
         client.hello((PCM,))
         client.receive(welcome(expected=1))
         assert client.to_send(9) == Gap(1, 1, "ring")
-        assert client.to_send(9) == Run(2, 2, last=False)
+        assert client.to_send(9) == FrameRun(2, 2, last=False)
 
     def test_a_new_client_of_a_session_numbers_its_frames_behind_those_that_are_there(self) -> None:
         client = ClientStream(9, "avs_2")
         client.capture(2)
         client.hello((PCM,))
         client.receive(welcome(expected=100, limit=110))
-        assert client.to_send(9) == Run(100, 2, last=False)
+        assert client.to_send(9) == FrameRun(100, 2, last=False)
 
     def test_what_a_server_can_not_have_is_a_violation(self) -> None:
         client = open_client()
@@ -416,7 +416,7 @@ def _all_is_told_again(
     return KNOW(self, received, durable, limit, lost)
 
 
-NOW, KNOW, AGAIN = ServerStream._now, ClientStream._know, StreamTime.again
+NOW, KNOW, AGAIN = ServerStream._now, ClientStream._know, StreamTime.from_marks
 SAFE, TRUE = (
     "what is declared lost fell off the ring",
     "P10 what the client takes for safe is there or was declared lost",
@@ -439,9 +439,9 @@ AGREED = "neither end breaks the protocol or is refused"
 UNTIMELY: dict[str, tuple[str, Any, dict[str, int], str]] = {
     "a pause is not seen": ("follows", lambda *_: True, {"cuts": 0, "deaths": 0}, IN_PLACE),
     "the client is told the session's numbers": ("number", lambda _, frame: frame, {"cuts": 1, "deaths": 0}, AGREED),
-    "the marks die with the server": ("again", lambda *_: (StreamTime(), 0), {"cuts": 0, "deaths": 1}, AGREED),
+    "the marks die with the server": ("from_marks", lambda *_: (StreamTime(), 0), {"cuts": 0, "deaths": 1}, AGREED),
     "a mark beyond what the session has counts": (
-        "again",
+        "from_marks",
         lambda marks, _: (StreamTime(tuple(marks), AGAIN(marks, 10**6)[0].begin_us, restored=True), 0),
         {"cuts": 0, "deaths": 1},
         IN_PLACE,

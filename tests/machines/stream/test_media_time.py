@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import astuple
 
 from machines.losses import Lost
-from machines.stream.media_time import MOST_MARKS, Change, Mark, Mismatch, StreamTime
+from machines.stream.media_time import MOST_MARKS, ClockMismatch, Mark, StreamTime, TimeChange
 from machines.stream.messages import StreamCode, StreamViolation
 
 LONGEST = 10**6
@@ -19,7 +19,7 @@ class Session:
         self.time = StreamTime() if time is None else time
         self.frame, self.number = frame, number
         self.pauses: list[tuple[int, int]] = []
-        self.told: list[Mismatch] = []
+        self.told: list[ClockMismatch] = []
         self.marks: list[Mark] = []
 
     def hear(self, media_ms: int, count: int = 1, *, fresh: bool = False) -> None:
@@ -183,7 +183,7 @@ def test_another_process_goes_on_where_the_session_stands(taken: int) -> None:
     first = Session()
     for at in (*range(0, 2_000, 100), *range(7_000, 9_000, 100)):
         first.hear(at, 5, fresh=not at)
-    time, skip = StreamTime.again(first.marks, taken)
+    time, skip = StreamTime.from_marks(first.marks, taken)
     assert skip == 0
     again = Session(time, taken, time.number(taken))
     times = [*range(0, 2_000, 20), *range(7_000, 9_000, 20)]
@@ -194,17 +194,17 @@ def test_another_process_goes_on_where_the_session_stands(taken: int) -> None:
 
 
 def test_a_session_that_stands_within_a_pause_leaves_the_rest_of_it_out() -> None:
-    time, skip = StreamTime.again([Mark(0, 0, 0), Mark(100, 350, 7_000)], 200)
+    time, skip = StreamTime.from_marks([Mark(0, 0, 0), Mark(100, 350, 7_000)], 200)
     assert (skip, time.number(200 + skip)) == (150, 100)
 
 
 def test_a_pause_while_the_process_was_dead_is_a_gap_and_what_the_clocks_drifted_is_none() -> None:
     marks = [Mark(0, 0, 5_000)]
     for late, pause in ((1_000, 0), (4_000, 200)):
-        time, _ = StreamTime.again(marks, 180_000)
+        time, _ = StreamTime.from_marks(marks, 180_000)
         assert time.change(180_000, 5_000 + 3_600_000 + late, 180_000, longest=LONGEST, fresh=True).pause == pause
         assert time.follows(180_000, 5, 5_000 + 3_600_000 + late)
-    assert StreamTime.again([], 5) == (StreamTime(), 0)
+    assert StreamTime.from_marks([], 5) == (StreamTime(), 0)
 
 
 def test_a_pause_beyond_the_longest_session_is_refused_and_changes_nothing() -> None:
@@ -221,14 +221,14 @@ def test_a_pause_beyond_the_longest_session_is_refused_and_changes_nothing() -> 
 def test_the_first_audio_makes_a_mark_and_nothing_else() -> None:
     time = StreamTime()
     assert not time.follows(7, 1, 100)
-    assert time.change(7, 100, 7, longest=LONGEST, fresh=True) == Change(mark=Mark(7, 7, 100))
+    assert time.change(7, 100, 7, longest=LONGEST, fresh=True) == TimeChange(mark=Mark(7, 7, 100))
 
 
 def test_what_the_clocks_may_have_drifted_counts_from_the_last_mark_only() -> None:
     late = 1_000  # in the twenty seconds from the mark on clocks drift apart by no more than jitter
     for mark in (Mark(0, 0, 5_000), Mark(179_000, 180_000, 5_000 + 3_600_000)):
         number = mark.number + 1_000
-        time, _ = StreamTime.again([mark], mark.frame + 1_000)
+        time, _ = StreamTime.from_marks([mark], mark.frame + 1_000)
         change = time.change(number, mark.media_ms + 20_000 + late, mark.frame + 1_000, longest=LONGEST, fresh=True)
         assert change.pause == late // 20
 
@@ -244,7 +244,7 @@ def test_far_too_much_audio_is_told_with_the_time_in_which_it_came(begun: int) -
 
 def test_another_process_looks_for_short_pauses_from_where_it_goes_on() -> None:
     """An hour without one, before it, does not make those that come now few."""
-    time, _ = StreamTime.again([Mark(180_000, 180_000, 3_600_000)], 180_000)
+    time, _ = StreamTime.from_marks([Mark(180_000, 180_000, 3_600_000)], 180_000)
     again = Session(time, 180_000, 180_000)
     for turn in range(200):
         again.hear(3_600_000 + turn * 120, 5, fresh=not turn)

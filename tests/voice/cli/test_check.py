@@ -341,7 +341,7 @@ def test_json_is_one_object_with_the_choices_of_each_path(folder: Path) -> None:
         (["no_such_module:model"], "can't import no_such_module: ModuleNotFoundError"),
         (["unfinished:Model"], "can't import unfinished: SyntaxError"),
         (["counting:missing"], "the module counting has no 'missing'"),
-        (["counting:number"], "is a value of the type int, neither a model nor what makes one"),
+        (["counting:number"], "is a value of the type int, neither a model nor a function that makes one"),
         (["counting:wrong"], "counting:wrong gave a value of the type int, not a model"),
         (["counting:broken"], "counting:broken makes no model: RuntimeError: out of order, counting.py:"),
         (["counting:ready", "--frames=1"], "counting:ready is made already"),

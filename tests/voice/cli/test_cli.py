@@ -453,8 +453,8 @@ def test_a_head_is_printed_as_it_is_noted_and_the_chain_goes_on_from_it(kept: di
     assert said["verified"] is True
     assert [head["state"] for head in said["heads"]] == ["holds", "holds"]
     assert said["not_shown"] == (
-        f"that nothing was cut off or put in behind record {found['place']}, the newest noted head; and whoever can write the "
-        "database and the place where heads are noted can make both anew"
+        f"that no record was cut off or inserted behind record {found['place']}, the newest noted head; and an attacker who "
+        "can write the database and the place where heads are noted can rewrite both"
     )
     done = run_here("evidence", "verify", "--head", noted, AGENTOS_VOICE_HOME=home)
     assert "holds: the chain goes on from it" in done.stdout

@@ -16,7 +16,7 @@ from wsproto.events import TextMessage
 from agentos.core.communication.voice.client import connect_stream
 from agentos.core.communication.voice.client.audio_ring import AudioRing
 from machines.session import EndReason, VoiceSessionState
-from machines.stream.ends import ClientStream, Run
+from machines.stream.ends import ClientStream, FrameRun
 from machines.stream.messages import Gap, Welcome, read_audio
 from tests.voice.gateway.streaming import FRAME, PCM, Tap, audio, proxy, recorded, server
 from tests.voice.gateway.streams.test_opus import OPUS, level, packets, tone
@@ -120,7 +120,7 @@ def test_a_ring_gives_each_frame_its_media_time_whatever_the_pieces(piece: int) 
     stream.receive(Welcome("s", "t", PCM, 0, 0, 9_999, VoiceSessionState.ACTIVE, {}, 1, 1))
     sent: list[Any] = []
     while (out := stream.to_send(1)) is not None:
-        sent.append((read_audio(ring.message(out)).media_ms, out.first) if isinstance(out, Run) else out)
+        sent.append((read_audio(ring.message(out)).media_ms, out.first) if isinstance(out, FrameRun) else out)
     gaps = [one for one in sent if isinstance(one, Gap)]
     assert gaps == [Gap(250, 1_750, "capture")]
     assert all(media == 20 * number for media, number in (one for one in sent if not isinstance(one, Gap)))

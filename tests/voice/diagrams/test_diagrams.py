@@ -11,7 +11,7 @@ from actors.voice import messages
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.diagrams import compare, draw, machines_declared
 from agentos.core.communication.voice.diagrams.flow_diagram import actors_mermaid
-from agentos.core.communication.voice.diagrams.message_flow import ACTORS, Flow, Kind, flows, name_of, nodes, parents
+from agentos.core.communication.voice.diagrams.message_flow import ACTORS, Flow, FlowKind, flows, name_of, nodes, parents
 from agentos.core.communication.voice.diagrams.state_diagram import machine_mermaid, machine_svg
 from machines.lifecycle import Lifecycle, Move
 from machines.session import SESSION
@@ -108,17 +108,17 @@ def test_every_message_that_an_actor_handles_reaches_it() -> None:
 def test_the_flow_is_the_one_that_the_actors_have() -> None:
     found = set(flows())
     for flow in (
-        Flow("Frames", "service", ("session",), Kind.TELL),
-        Flow("Frames", "session", ("recorder", "transcriber", "quality"), Kind.TELL),
-        Flow("Keep", "recorder", ("media",), Kind.WORK),
-        Flow("Kept", "media", ("recorder",), Kind.FACT),
-        Flow("Kept", "recorder", ("quality",), Kind.TELL),
-        Flow("Commit", "session", ("evidence",), Kind.TELL),
-        Flow("Stored", "store", ("evidence",), Kind.FACT),
-        Flow("Durable", "evidence", ("supervisor", "session"), Kind.TELL),
-        Flow("Routes", "supervisor", ("session",), Kind.TELL),
-        Flow("Opened", "session", ("service",), Kind.REPLY),
-        Flow("Changed", "session", ("directory",), Kind.WORK),
+        Flow("Frames", "service", ("session",), FlowKind.TELL),
+        Flow("Frames", "session", ("recorder", "transcriber", "quality"), FlowKind.TELL),
+        Flow("Keep", "recorder", ("media",), FlowKind.WORK),
+        Flow("Kept", "media", ("recorder",), FlowKind.FACT),
+        Flow("Kept", "recorder", ("quality",), FlowKind.TELL),
+        Flow("Commit", "session", ("evidence",), FlowKind.TELL),
+        Flow("Stored", "store", ("evidence",), FlowKind.FACT),
+        Flow("Durable", "evidence", ("supervisor", "session"), FlowKind.TELL),
+        Flow("Routes", "supervisor", ("session",), FlowKind.TELL),
+        Flow("Opened", "session", ("service",), FlowKind.REPLY),
+        Flow("Changed", "session", ("directory",), FlowKind.WORK),
     ):
         assert flow in found
     assert parents() == {

@@ -30,7 +30,7 @@ from agentos.core.communication.voice.gateway.access.control import (
     requires,
 )
 from agentos.core.communication.voice.gateway.access.idempotency import (
-    Answer,
+    HttpAnswer,
     IdempotencyKeys,
     checked_key,
     fingerprint,
@@ -68,9 +68,9 @@ def server(service: AsyncVoiceService) -> FastAPI:
     ) -> Response:
         access_of(request).project(principal, project_id, request)
 
-        async def made() -> Answer:
+        async def made() -> HttpAnswer:
             session = await service.create_session(project_id, VoiceProvider.LOCAL, STTProvider.WHISPER)
-            return Answer(201, (("location", f"/v1/sessions/{session.session_id}"),), session.session_id.encode())
+            return HttpAnswer(201, (("location", f"/v1/sessions/{session.session_id}"),), session.session_id.encode())
 
         same = fingerprint("POST", "/v1/sessions", project_id.encode())
         answer = await keys.once(principal.token_id, checked_key(idempotency_key), same, made)

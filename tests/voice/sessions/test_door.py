@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from actors.voice.messages import Frames
 from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidRequest, InvalidState
 from agentos.core.communication.voice.running.resources import MEDIA, SPEECH
-from agentos.core.communication.voice.sessions.door import Door, DoorLock, GivenUp
+from agentos.core.communication.voice.sessions.door import Door, DoorLock, FramesGivenUp
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import VoiceSessionState
 
@@ -203,7 +203,7 @@ def test_a_session_that_cannot_be_slowed_always_gets_in_and_its_oldest_audio_goe
     for at in range(3, 5):
         assert door.offer(bytes([at]) * FRAME)
     for first in (0, 1):
-        with pytest.raises(GivenUp):
+        with pytest.raises(FramesGivenUp):
             door.take(MEDIA, first)
     assert [door.take(MEDIA, first) for first in (2, 3, 4)] == [bytes([at]) * FRAME for at in (2, 3, 4)]
     assert [door.take(SPEECH, first) for first in (2, 3, 4)] == [bytes([at]) * FRAME for at in (2, 3, 4)]
@@ -228,7 +228,7 @@ def test_of_a_session_that_cannot_be_slowed_every_frame_is_fetched_or_given_up_a
         numbers = range(frames.first, frames.first + frames.count)
         try:
             data = door.take(MEDIA, frames.first)
-        except GivenUp:
+        except FramesGivenUp:
             given_up.extend(numbers)
             return
         assert data == b"".join(bytes([number % 251]) * FRAME for number in numbers)
@@ -257,7 +257,7 @@ def test_a_session_that_cannot_be_slowed_keeps_no_more_than_its_bound_and_its_ne
     door.offer(bytes(7 * FRAME))
     waiting = 0
     for frames in told:
-        with suppress(GivenUp):
+        with suppress(FramesGivenUp):
             waiting += len(door.take(MEDIA, frames.first)) // FRAME
     assert waiting == 7
 

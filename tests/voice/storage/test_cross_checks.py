@@ -239,7 +239,7 @@ def test_what_was_changed_beside_the_chain_is_found(
     kind, about = min(named)
     assert f"({kind})" in said.out
     assert about in said.out
-    assert said.err.startswith("agentos-voice: what is stored disagrees, in ")
+    assert said.err.startswith("agentos-voice: stored data disagrees with the chain, in ")
     assert main(["evidence", "verify", str(kept.path / "voice.db"), "--json"]) == 4
     told = json.loads(capsys.readouterr().out)
     assert told["verified"] is False

@@ -333,7 +333,7 @@ def _recordings(home: Path | None) -> Iterator[Check]:
         yield Check("recordings", Level.WARN, f"samples that no result names: {_some(left)}", advice)
     if unknown:
         advice = "they belong to another database, or can be deleted"
-        yield Check("recordings", Level.WARN, f"samples of sessions that nobody knows: {_some(unknown)}", advice)
+        yield Check("recordings", Level.WARN, f"samples of unknown sessions: {_some(unknown)}", advice)
     if failed:
         advice = "what there is of them is in their folders; evidence says so (`recording_failed`)"
         yield Check("recordings", Level.WARN, f"damaged: {_some([name for name, _ in failed])}", advice)

@@ -15,7 +15,7 @@ from agentos.core.communication.voice.errors import InvalidRequest, KeyInUse, Ke
 from agentos.core.communication.voice.gateway.access import idempotency as module
 from agentos.core.communication.voice.gateway.access.idempotency import (
     KEPT_MS,
-    Answer,
+    HttpAnswer,
     IdempotencyKeys,
     checked_key,
     fingerprint,
@@ -27,17 +27,17 @@ from agentos.core.communication.voice.storage.store import VoiceStore
 
 pytestmark = pytest.mark.anyio
 
-MADE = Answer(201, (("location", "/v1/sessions/voice-1"),), b'{"session_id":"voice-1"}')
+MADE = HttpAnswer(201, (("location", "/v1/sessions/voice-1"),), b'{"session_id":"voice-1"}')
 
 
 class Work:
     """Something that must not be done twice."""
 
-    def __init__(self, answer: Answer = MADE) -> None:
+    def __init__(self, answer: HttpAnswer = MADE) -> None:
         self.done = 0
         self._answer = answer
 
-    async def __call__(self) -> Answer:
+    async def __call__(self) -> HttpAnswer:
         self.done += 1
         await checkpoint()
         return self._answer
@@ -116,9 +116,9 @@ async def test_keys_belong_to_whoever_used_them(keys: IdempotencyKeys) -> None:
 
 @pytest.mark.parametrize("status", [200, 202, 403, 404, 422])
 async def test_every_answer_is_kept_also_a_refusal(keys: IdempotencyKeys, status: int) -> None:
-    work = Work(Answer(status, (), bytes(range(256))))
+    work = Work(HttpAnswer(status, (), bytes(range(256))))
     await keys.once("tok-1", "key", "print", work)
-    assert await keys.once("tok-1", "key", "print", work) == Answer(status, (), bytes(range(256)), replayed=True)
+    assert await keys.once("tok-1", "key", "print", work) == HttpAnswer(status, (), bytes(range(256)), replayed=True)
 
 
 async def test_a_key_is_forgotten_after_a_day(keys: IdempotencyKeys, folder: Path, now: list[int]) -> None:
@@ -153,9 +153,9 @@ async def test_one_principal_has_so_many_keys_and_others_have_theirs(
 
 async def test_while_a_request_is_carried_out_the_same_one_has_to_wait(keys: IdempotencyKeys) -> None:
     begun, go_on = anyio.Event(), anyio.Event()
-    answers: list[Answer] = []
+    answers: list[HttpAnswer] = []
 
-    async def slow() -> Answer:
+    async def slow() -> HttpAnswer:
         begun.set()
         await go_on.wait()
         return MADE
@@ -200,7 +200,7 @@ async def test_of_many_at_once_one_is_carried_out(keys: IdempotencyKeys) -> None
 
 
 async def test_a_request_that_fails_sets_its_key_free(keys: IdempotencyKeys, folder: Path) -> None:
-    async def fails() -> Answer:
+    async def fails() -> HttpAnswer:
         raise StoreError("down", kind="full")
 
     with pytest.raises(StoreError, match="down"):
@@ -212,7 +212,7 @@ async def test_a_request_that_fails_sets_its_key_free(keys: IdempotencyKeys, fol
 async def test_a_request_that_is_cancelled_sets_its_key_free(keys: IdempotencyKeys, folder: Path) -> None:
     with anyio.CancelScope() as scope:
 
-        async def cancelled() -> Answer:
+        async def cancelled() -> HttpAnswer:
             scope.cancel()
             await anyio.sleep_forever()
             raise AssertionError
@@ -248,7 +248,7 @@ async def test_an_answer_that_the_store_did_not_take_is_kept_in_memory_and_store
     with VoiceStore(Flaky.open(folder / "voice.db", 5.0), FileLocks(folder), folder, "me") as flaky:
         keys = IdempotencyKeys(lambda: flaky)
 
-        async def and_then_it_is_down() -> Answer:
+        async def and_then_it_is_down() -> HttpAnswer:
             down[0] = True
             return MADE
 
@@ -271,7 +271,7 @@ async def test_an_attempt_of_this_process_that_left_nothing_but_its_key_is_made_
     assert claim.begin() is None
     work = Work()
     assert not (await keys.once("tok-1", "key", "print", work)).replayed
-    claim.finish(Answer(500, (), b"late"))  # its thread wakes up at last, and changes nothing
+    claim.finish(HttpAnswer(500, (), b"late"))  # its thread wakes up at last, and changes nothing
     claim.give_up()
     assert await keys.once("tok-1", "key", "print", work) == MADE._replace(replayed=True)
     assert work.done == 1
@@ -281,7 +281,7 @@ DIES = """
 import os, signal, sys
 from pathlib import Path
 import anyio
-from agentos.core.communication.voice.gateway.access.idempotency import Answer, IdempotencyKeys
+from agentos.core.communication.voice.gateway.access.idempotency import HttpAnswer, IdempotencyKeys
 from agentos.core.communication.voice.storage.file_locks import FileLocks
 from agentos.core.communication.voice.storage.opening import open_store
 from agentos.core.communication.voice.storage.sqlite.database import SqliteDatabase
@@ -291,7 +291,7 @@ folder = Path(sys.argv[1])
 ownership = FileLocks(folder).take("other")
 store = open_store(folder / "voice.db", busy_timeout_seconds=5.0, owner="other")
 
-async def work() -> Answer:
+async def work() -> HttpAnswer:
     print("carried out", flush=True)
     sys.stdin.readline()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -327,10 +327,10 @@ async def test_what_a_process_that_was_killed_had_begun_is_carried_out_anew(
 
 
 async def test_nothing_is_remembered_of_what_is_over(keys: IdempotencyKeys) -> None:
-    async def fails() -> Answer:
+    async def fails() -> HttpAnswer:
         raise KeyError
 
-    runs: list[Callable[[], Awaitable[Answer]]] = [Work(), fails]
+    runs: list[Callable[[], Awaitable[HttpAnswer]]] = [Work(), fails]
     for number, run in enumerate(runs):
         try:
             await keys.once("tok-1", f"key-{number}", "print", run)

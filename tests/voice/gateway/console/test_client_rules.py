@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from machines.losses import Lost
-from machines.stream.ends import ClientStream, Run
+from machines.stream.ends import ClientStream, FrameRun
 from machines.stream.messages import (
     COME_BACK,
     MAX_FRAME,
@@ -116,7 +116,7 @@ def answer(client: ClientStream, name: str, *given_: Any) -> Any:
     except ValueError:
         return {"refused": True}
     written = json.loads(encode(said))
-    return {"type": "run", **written} if isinstance(said, Run) else written
+    return {"type": "run", **written} if isinstance(said, FrameRun) else written
 
 
 def as_written(said: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from agentos.core.communication.voice.client import connect_stream
 from agentos.core.communication.voice.client import stream as client_stream
 from machines.restart import Backoff
-from machines.stream.ends import ENDED, ClientStream, Run
+from machines.stream.ends import ENDED, ClientStream, FrameRun
 from machines.stream.messages import Audio, Welcome, write_audio
 from tests.voice.gateway.streaming import FRAME, PCM, RawSocket, Server, audio, proxy, recorded, server
 
@@ -138,7 +138,7 @@ async def test_nothing_that_the_older_connection_still_has_gets_in_behind_the_ne
         client.capture(1_200)
         for _ in range(20):
             # All of it, one frame a message, on a connection that is left open; the next one comes while it is under way.
-            while isinstance(run := client.to_send(1), Run):
+            while isinstance(run := client.to_send(1), FrameRun):
                 payload = said[run.first * FRAME : (run.first + 1) * FRAME]
                 await socket.send(write_audio(Audio(run.first, 1, run.first * 20, last=False, payload=payload)))
             sockets.append(socket)
@@ -149,10 +149,12 @@ async def test_nothing_that_the_older_connection_still_has_gets_in_behind_the_ne
         client.finish()
         while client.phase != ENDED:
             while (out := client.to_send(50)) is not None:
-                payload = said[out.first * FRAME : (out.first + out.count) * FRAME] if isinstance(out, Run) else b""
+                payload = (
+                    said[out.first * FRAME : (out.first + out.count) * FRAME] if isinstance(out, FrameRun) else b""
+                )
                 await socket.send(
                     write_audio(Audio(out.first, out.count, out.first * 20, last=False, payload=payload))
-                    if isinstance(out, Run)
+                    if isinstance(out, FrameRun)
                     else out
                 )
             client.receive(await socket.receive())

@@ -1,1 +1,1 @@
-"""Audio as numbers: coding, resampling, levels, sound files, and the thread that keeps what was said."""
+"""Audio processing: coding, resampling, levels and sound files."""

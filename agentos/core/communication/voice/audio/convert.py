@@ -1,4 +1,4 @@
-"""From what a session speaks to what an engine hears: mono 16 bit samples at one rate."""
+"""Conversion of a session's audio into an engine's: mono 16 bit samples at one rate."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ CANCELLED: Final = 0.001
 def to_pcm16(data: bytes, audio_format: AudioFormat) -> NDArray[np.int16]:
     """The samples in `data`, int16 of shape (n, channels). PCM is a read-only view of `data`, mu-law is decoded.
 
-    Raises `ValueError` when `data` ends within a sample.
+    Raises `ValueError` if `data` ends within a sample.
     """
     if len(data) % audio_format.sample_bytes:
         raise ValueError(f"{len(data)} bytes are no whole number of samples of {audio_format.sample_bytes} bytes")
@@ -27,8 +27,7 @@ def to_pcm16(data: bytes, audio_format: AudioFormat) -> NDArray[np.int16]:
 def mix_to_mono(samples: NDArray[np.int16]) -> NDArray[np.int16]:
     """The mean of the channels of `samples` (n, channels), rounded to the nearest, as shape (n, 1).
 
-    Where the channels cancel each other, one being the other upside down, the mean would be silence: the loudest channel is
-    taken instead.
+    If the channels cancel each other (opposite phase), the mean would be silence: then the result is the loudest channel.
     """
     if samples.shape[1] == 1:
         return samples
@@ -43,7 +42,7 @@ def channels_cancel(samples: NDArray[np.int16]) -> bool:
 
 
 def _loudest_if_cancelled(samples: NDArray[np.int16], mean: NDArray[np.float64]) -> int | None:
-    """The loudest channel when next to nothing of the channels' power is left in their mean; else None."""
+    """The loudest channel if next to nothing of the channels' power is left in their mean; else None."""
     power: NDArray[np.float64] = np.square(samples, dtype=np.float64).sum(axis=0)
     if float(np.square(mean).sum()) >= CANCELLED * float(power.mean()):
         return None
@@ -53,8 +52,8 @@ def _loudest_if_cancelled(samples: NDArray[np.int16], mean: NDArray[np.float64])
 class Converter:
     """A stream in `source` format, given out as mono signed 16 bit little-endian at `target_rate` Hz.
 
-    Channels are averaged, then the rate is changed; the output is aligned in time with the input once `finish` has
-    given the last of it. A stream that already is in the target's form passes through, the same objects and no copy.
+    Channels are averaged, then the rate is changed; the output is aligned in time with the input once `finish` has returned
+    the last samples. A stream that already has the target's form passes through without a copy.
     """
 
     def __init__(self, source: AudioFormat, target_rate: int = 16_000) -> None:
@@ -65,11 +64,11 @@ class Converter:
         )
 
     def convert(self, data: bytes) -> bytes:
-        """Take whole samples; give what is ready, which may be nothing. `ValueError` for half a sample."""
+        """Take whole samples; return the converted ones that are ready, which may be none. `ValueError` for half a sample."""
         if self._unchanged and len(data) % 2 == 0:
             return data
         return self._resampler.process(mix_to_mono(to_pcm16(data, self._source))).astype("<i2", copy=False).tobytes()
 
     def finish(self) -> bytes:
-        """What the filter still held; the stream is over."""
+        """End the stream, and return the samples that the filter still held."""
         return self._resampler.finish().astype("<i2", copy=False).tobytes()

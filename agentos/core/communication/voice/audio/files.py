@@ -1,8 +1,8 @@
 """Sound files as a stream of a session's audio.
 
-WAV, FLAC and OGG are read through libsndfile, block by block, so memory doesn't grow with the file. A file that was cut
-off is refused before any of it is played: libsndfile itself reads a cut WAV or OGG to its end as if it were whole, so
-their structure is looked at here. So is an OGG of several streams one behind the other, of which it reads the first.
+WAV, FLAC and OGG are read through libsndfile, block by block, so memory doesn't grow with the file. A truncated file is refused
+before any of it is played. libsndfile reads a truncated WAV or OGG as if it were whole, and only the first of several chained
+OGG streams; so this module checks the structure of these files itself.
 """
 
 import struct
@@ -23,23 +23,29 @@ from agentos.core.communication.voice.audio.wav import StreamedWav, wav_layout
 from machines.audio import FRAME_MS, AudioEncoding, AudioFormat
 
 _FORMATS = ("WAV", "WAVEX", "RF64", "FLAC", "OGG")
-_EXACT_AS_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")  # the rest is read as float and rounded, not truncated
+_EXACT_AS_INT16 = (
+    "PCM_16",
+    "PCM_S8",
+    "PCM_U8",
+    "ULAW",
+    "ALAW",
+)  # other formats are read as float and rounded, not truncated
 _BLOCK = 16_384  # samples read at a time
-_OGG_PAGE_BYTES = 65_307  # the longest page there is
+_OGG_PAGE_BYTES = 65_307  # the longest possible page
 _OGG_FIRST_PAGE = 0x02
 _OGG_LAST_PAGE = 0x04
 
 
 class AudioFileError(ValueError):
-    """A sound file that can't be played. The message is one line: which file, what is wrong, what to do."""
+    """A sound file can't be played. The message is one line: the file, the fault, and what to do."""
 
 
 class SoundFile:
     """The sound file at `path`, to be played as a session in `target` format.
 
-    Opening reads the header: raises `AudioFileError` when the file is missing, not readable, no WAV, FLAC or OGG,
-    empty, or visibly cut off. `sample_rate`, `channels` and `duration_seconds` are the file's own. Nothing is held open
-    between calls.
+    Opening reads the header: raises `AudioFileError` if the file is missing, not readable, no WAV, FLAC or OGG, empty, or
+    visibly truncated. `sample_rate`, `channels` and `duration_seconds` are the file's own. The file is not kept open between
+    calls.
     """
 
     def __init__(self, path: Path, target: AudioFormat) -> None:
@@ -62,10 +68,10 @@ class SoundFile:
         self.duration_seconds = self._frames / self.sample_rate
 
     def check(self) -> str:
-        """Read the whole file once, in bounded memory. Raises `AudioFileError` when it is cut off or damaged.
+        """Read the whole file once, in bounded memory. Raises `AudioFileError` if it is truncated or damaged.
 
-        Returns a sentence for a person when the file is played in another way than one would expect, else nothing: where its
-        channels cancel each other, so that a mix would be silent, the loudest is taken.
+        Returns a warning if channels cancel each other in the file, so that a mix would be silent and the loudest channel is
+        played there; else an empty text.
         """
         cancelled = 0
         for samples in self._samples():
@@ -81,11 +87,10 @@ class SoundFile:
     def blocks(self, frames_per_block: int) -> Iterator[bytes]:
         """The audio in the target's format, `frames_per_block` 20 ms frames at a time; the last block may be shorter.
 
-        A PCM file in the target's rate and channels passes bit for bit. Otherwise channels are mixed (to mono by their mean,
-        where they cancel each other by the loudest; from mono by repetition), the rate is changed, and the length is within one
+        A PCM file in the target's rate and channels passes bit for bit. Otherwise channels are mixed (to mono by their mean, or
+        the loudest one if they cancel each other; from mono by repetition), the rate is changed, and the length is within one
         sample of the exact one.
-        Raises `AudioFileError` where the file turns out to be cut off or damaged; `check` finds that before anything is
-        played.
+        Raises `AudioFileError` at the point at which the file is truncated or damaged; `check` finds that before playing.
         """
         if frames_per_block < 1:
             raise ValueError(f"frames_per_block must be at least 1 ({FRAME_MS} ms), got {frames_per_block}")
@@ -116,7 +121,7 @@ class SoundFile:
         return samples.astype("<i2", copy=False).tobytes()
 
     def _samples(self) -> Iterator[NDArray[np.int16]]:
-        """All samples as int16 (n, channels); `AudioFileError` unless there are as many as the header promises."""
+        """All samples as int16 (n, channels). Raises `AudioFileError` unless there are as many as the header says."""
         count = 0
         with self._open() as source:
             while True:
@@ -148,7 +153,7 @@ class SoundFile:
 
 
 def _streamed(path: Path) -> StreamedWav | None:
-    """The file, if it is a WAV that does not know its size, as one that does; None for every other file."""
+    """The file with a corrected header, if it is a WAV of unknown size; None for every other file."""
     with ExitStack() as stack:
         file = stack.enter_context(path.open("rb"))
         layout = None
@@ -161,7 +166,7 @@ def _streamed(path: Path) -> StreamedWav | None:
 
 
 def _to_int16(block: NDArray[np.float64]) -> NDArray[np.int16]:
-    """Floats with full scale 1.0, rounded to 16 bit; what is louder is limited, what is no number is silence."""
+    """Floats with full scale 1.0, rounded to 16 bit; louder values are limited, NaN becomes silence."""
     scaled = np.rint(np.nan_to_num(block, nan=0.0, posinf=1.0, neginf=-1.0) * 32_768.0)
     return np.clip(scaled, -32_768, 32_767).astype(np.int16)
 
@@ -171,7 +176,7 @@ def _cut(path: Path) -> AudioFileError:
 
 
 def _check_structure(path: Path) -> None:
-    """Raise `AudioFileError` for what can be told without decoding: no file, no audio, or a cut WAV, FLAC or OGG."""
+    """Raise `AudioFileError` for faults that show without decoding: no file, no audio, or a truncated WAV, FLAC or OGG."""
     if not path.exists():
         raise AudioFileError(f"{path.name} was not found in {path.parent.absolute()}: check the path")
     if not path.is_file():
@@ -198,7 +203,7 @@ def _check_structure(path: Path) -> None:
 
 
 def _check_wav(path: Path, file: BinaryIO, size: int) -> None:
-    """The samples must be there as long as the header says, unless it could not know."""
+    """Check that the file has as many samples as its header says, unless the header says that it does not know."""
     layout = wav_layout(file, size)
     if layout is None or layout.cut:
         raise _cut(path)
@@ -207,7 +212,7 @@ def _check_wav(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _check_ogg(path: Path, file: BinaryIO, size: int) -> None:
-    """The file must end with a whole page that is marked as its stream's last (RFC 3533)."""
+    """Check that the file ends with a whole page that is marked as its stream's last (RFC 3533)."""
     file.seek(max(0, size - _OGG_PAGE_BYTES))
     tail = file.read()
     at = tail.rfind(b"OggS")
@@ -221,7 +226,7 @@ def _check_ogg(path: Path, file: BinaryIO, size: int) -> None:
 
 
 def _check_ogg_is_not_chained(path: Path, file: BinaryIO) -> None:
-    """All streams must begin before any of them goes on; one that begins later is a file of its own (RFC 3533, 4)."""
+    """Check that all streams begin before any of them goes on; a later stream is a chained file (RFC 3533, 4)."""
     streams: set[bytes] = set()
     beginning = True
     for first, stream in _ogg_pages(file):
@@ -236,7 +241,7 @@ def _check_ogg_is_not_chained(path: Path, file: BinaryIO) -> None:
 
 
 def _ogg_pages(file: BinaryIO) -> Iterator[tuple[bool, bytes]]:
-    """Of each page whether it begins a stream, and of which stream it is; only headers are read, whatever the size."""
+    """For each page, whether it begins a stream, and its stream's number. Reads only the headers of pages."""
     at = 0
     while True:
         file.seek(at)
@@ -247,7 +252,7 @@ def _ogg_pages(file: BinaryIO) -> Iterator[tuple[bool, bytes]]:
             yield bool(header[5] & _OGG_FIRST_PAGE), header[14:18]
             at += 27 + header[26] + sum(header[27 : 27 + header[26]])
             continue
-        found = (header + file.read(_OGG_PAGE_BYTES)).find(b"OggS")  # something foreign stands between two pages
+        found = (header + file.read(_OGG_PAGE_BYTES)).find(b"OggS")  # other bytes stand between two pages
         at += found if found >= 0 else _OGG_PAGE_BYTES
 
 
@@ -261,7 +266,7 @@ def _behind_id3(file: BinaryIO, header: bytes) -> bytes:
 
 
 def _check_flac(path: Path, file: BinaryIO) -> None:
-    """STREAMINFO must say how many samples there are (RFC 9639, 8.2), or nobody could tell that some are missing."""
+    """Check that STREAMINFO has the number of samples (RFC 9639, 8.2): without it, missing samples would go unnoticed."""
     file.seek(4)
     header = file.read(38)
     if len(header) < 38:

@@ -1,8 +1,8 @@
-"""FLAC files joined by their frames (RFC 9639), so that nothing is encoded a second time.
+"""Joining FLAC files by their frames (RFC 9639), so that no audio is encoded a second time.
 
-A frame says where it belongs, by its number among frames of one size or by the number of its first sample, and ends with a
-CRC of all its bytes. Joined frames differ in size where a file ended, so each of them gets the number of its sample; of its CRC
-only what the new header changes has to be computed, since a CRC is linear:
+A frame's header has its number among frames of one size, or the number of its first sample; a CRC of all its bytes ends the
+frame. Joined frames differ in size at the end of each file, so each gets a new header with the number of its first sample.
+Since a CRC is linear, the new CRC is computed from the headers alone:
 
     new CRC = old CRC + (CRC of the new header + CRC of the old one) * x^(8 * bytes behind the header),   over GF(2)
 """
@@ -38,7 +38,7 @@ _CONSTANT_ZERO: Final = b"\0\0\0"
 
 
 class NotFlac(ValueError):
-    """The bytes are not a FLAC file with frames of one size, or not a whole one."""
+    """The bytes are not a FLAC file with frames of one size, or the file is not whole."""
 
 
 class StreamInfo(NamedTuple):
@@ -102,8 +102,8 @@ def stream_info(data: Data) -> tuple[StreamInfo, int]:
 def frames_of(data: Data, info: StreamInfo, begin: int) -> Iterator[Frame]:
     """The frames of a file, in order; `begin` is where they begin. Raises `NotFlac`.
 
-    Where a frame ends only the beginning of the next one says: a header with the number that is expected, whose CRC holds.
-    Should the samples happen to look like one too, the CRC of the whole frame decides.
+    Only the beginning of the next frame shows where a frame ends: a header with the expected number and a correct CRC. If
+    samples happen to look like such a header, the CRC of the whole frame decides.
     """
     at, number, samples = begin, 0, 0
     found = _header(data, at, number)
@@ -137,7 +137,8 @@ def _ends(data: Data, first: int, most: int, number: int) -> Iterator[int]:
 
 
 def _header(data: Data, at: int, number: int) -> tuple[int, int] | None:
-    """The length of the header at `at`, and the sample instants of its frame; None when it is not that of frame `number`."""
+    """The length of the header at `at`, and the sample instants of its frame; None if it is not the header of frame
+    `number`."""
     coded = _coded(number)
     end = at + 4 + len(coded)
     if data[at : at + 2] != _FIXED or data[at + 4 : end] != coded:
@@ -152,7 +153,7 @@ def _header(data: Data, at: int, number: int) -> tuple[int, int] | None:
 
 
 def renumbered(data: Data, frame: Frame, first_sample: int) -> bytes:
-    """The frame as one of a file whose frames differ in size, where it begins with sample `first_sample`."""
+    """The frame with a new header, for a file whose frames differ in size, in which it begins with sample `first_sample`."""
     old = data[frame.begin : frame.begin + frame.header]
     behind = 4 + _coded_length(old[4])
     head = _VARIABLE + old[2:4] + _coded(first_sample) + old[behind:-1]
@@ -163,7 +164,7 @@ def renumbered(data: Data, frame: Frame, first_sample: int) -> bytes:
 
 
 def verbatim(samples: NDArray[np.int16], first_sample: int) -> bytes:
-    """A frame of samples, of shape (n, channels), as they are, for a file whose frames differ in size."""
+    """An uncompressed frame of samples, of shape (n, channels), for a file whose frames differ in size."""
     size, channels = samples.shape
     body = b"".join(_VERBATIM + channel.astype(">i2").tobytes() for channel in samples.T)
     return _framed(body, size, channels, first_sample)

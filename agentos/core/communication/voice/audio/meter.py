@@ -1,4 +1,4 @@
-"""How loud audio is, frame by frame, many frames in one go.
+"""Levels of audio, frame by frame, computed for many frames in one go.
 
 Full scale is 1.0, so a mean square of 1.0 is 0 dBFS (a square wave at full scale; a sine there is -3 dBFS).
 """
@@ -38,7 +38,7 @@ class FrameLevels(NamedTuple):
 
 
 def dbfs(mean_square: float) -> float | None:
-    """A mean square in dBFS; None for digital silence, which has no level. For a peak, hand in its square."""
+    """A mean square in dBFS; None for digital silence, which has no level. For a peak, pass its square."""
     return 10.0 * log10(mean_square) if mean_square > 0.0 else None
 
 
@@ -76,7 +76,7 @@ def measure(samples: NDArray[np.int16], frame_samples: int, *, full_scale: int =
     shorter.
 
     A frame is silent below -60 dBFS RMS. It is clipped when at least three successive samples of a channel are at full
-    scale (magnitude `full_scale` or more). Nothing measured gives zeros.
+    scale (magnitude `full_scale` or more). Without samples all values are zero.
     """
     count, channels = samples.shape
     whole, rest = divmod(count, frame_samples)

@@ -1,4 +1,4 @@
-"""ITU-T G.711 mu-law: 8 bit logarithmic samples, as telephones speak, to and from linear 16 bit.
+"""ITU-T G.711 mu-law: 8 bit logarithmic samples, as telephones use, to and from linear 16 bit.
 
 Both directions are one table look-up a sample. The tables follow the recommendation: a code is, inverted, a sign bit, a
 segment of three bits and a step of four; the linear values are scaled from 14 to 16 bit, so full scale is 32,124.
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FULL_SCALE = 32_124
-"""The largest linear value that mu-law can say."""
+"""The largest linear value of mu-law."""
 
 SILENCE = b"\xff"
 """The code of a zero sample."""

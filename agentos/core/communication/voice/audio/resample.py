@@ -63,7 +63,7 @@ def _bank(phases: int, up: int, down: int) -> Numbers:
 
 
 class _BlockFilter:
-    """Whole blocks of input times one matrix: for ratios whose period is short, the fast way."""
+    """Multiplies whole blocks of input by one matrix: the fast way for ratios with a short period."""
 
     def __init__(self, up: int, down: int) -> None:
         taps = 2 * _half_taps(up, down)
@@ -78,7 +78,7 @@ class _BlockFilter:
             self._matrix[start : start + taps, k] = weights[phase]
 
     def run(self, signal: Numbers, produced: int) -> tuple[Numbers, int]:
-        """All outputs of the whole blocks in `signal` (channels, n), and how many of its samples are used up."""
+        """All outputs of the whole blocks in `signal` (channels, n), and the number of its samples used up."""
         del produced  # a block always begins with phase 0
         blocks = (signal.shape[1] - self.reach) // self._step_in + 1
         if blocks <= 0:
@@ -91,19 +91,19 @@ class _BlockFilter:
 
 
 class _GatherFilter:
-    """One row of weights for each output: for ratios whose period is long."""
+    """Uses one row of weights for each output: for ratios with a long period."""
 
     def __init__(self, up: int, down: int) -> None:
         self._up, self._down = up, down
         self._taps = np.arange(2 * _half_taps(up, down))
-        self.reach = len(self._taps)  # samples that must be there for a block, or here for one output
+        self.reach = len(self._taps)  # samples needed for a block, or here for one output
         self._phases = min(up, _BANK_PHASES)
         self._weights = _bank(self._phases, up, down)
 
     def run(self, signal: Numbers, produced: int) -> tuple[Numbers, int]:
-        """All outputs that `signal` (channels, n) reaches, and how many of its samples are used up."""
+        """All outputs that `signal` (channels, n) is long enough for, and the number of its samples used up."""
         origin = produced * self._down // self._up
-        last = origin + signal.shape[1] - len(self._taps)  # the last place a window may begin
+        last = origin + signal.shape[1] - len(self._taps)  # the last place at which a window may begin
         count = max(0, ((last + 1) * self._up - 1) // self._down - produced + 1)
         out = np.empty((len(signal), count))
         for done in range(0, count, _OUTPUTS_AT_ONCE):
@@ -124,12 +124,12 @@ def _filter(up: int, down: int) -> _BlockFilter | _GatherFilter:
 
 
 class Resampler:
-    """A stream of int16 samples at `source_rate` Hz, given out at `target_rate` Hz.
+    """Resamples a stream of int16 samples from `source_rate` to `target_rate` Hz.
 
-    After `finish` the outputs number n * target / source for n inputs, rounded up, and output k is the signal at
-    k / `target_rate` seconds: no delay is left in. Before, they lag by half the filter (5 ms at 8 kHz) and up to one
-    period of the ratio. The same input gives the same output, bit for bit, however it is cut into chunks. Equal rates
-    hand the samples on untouched. Rates are 4 kHz to 192 kHz; another rate or channel count is a `ValueError`.
+    After `finish` there are n * target / source outputs for n inputs, rounded up, and output k is the signal at
+    k / `target_rate` seconds: no delay is left. Before, the outputs lag by half the filter (5 ms at 8 kHz) and up to one
+    period of the ratio. The same input gives the same output, bit for bit, however it is cut into chunks. With equal rates
+    the samples pass unchanged. Rates are 4 kHz to 192 kHz; another rate or channel count is a `ValueError`.
     """
 
     def __init__(self, source_rate: int, target_rate: int, channels: int = 1) -> None:
@@ -153,13 +153,13 @@ class Resampler:
 
     @property
     def lag(self) -> int:
-        """How many outputs may be missing, at the most, of those that what went in is worth."""
+        """The largest number of outputs that may still be missing for the inputs so far."""
         if self._identical:
             return 0
         return ceil((self._filter.reach - self._half) * self._up / self._down) + 1
 
     def process(self, samples: Samples) -> Samples:
-        """Take `samples`, int16 of shape (n, channels); give the (m, channels) that are ready, m from 0 up.
+        """Take `samples`, int16 of shape (n, channels); return the outputs that are ready, of shape (m, channels), m from 0 up.
 
         Raises `ValueError` for another shape or type, and after `finish`.
         """

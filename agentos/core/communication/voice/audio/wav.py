@@ -1,8 +1,8 @@
-"""Where the samples of a WAV file lie, also of one whose header does not say how many there are.
+"""The layout of a WAV file: the place of its samples, also if its header does not know their number.
 
-A program that writes a WAV into a pipe, or that died while it recorded, leaves a size that it could not know: zero, or one
-of a few values far above the file's length. Such a file is read to its end; with every other size that does not fit, the file
-was cut.
+A program that writes a WAV into a pipe, or that died while it recorded, leaves a placeholder as the size: zero, or one of a few
+values far above the file's length. Such a file is read to its end; any other size that does not fit means that the file was
+truncated.
 """
 
 import io
@@ -11,18 +11,17 @@ from os import SEEK_CUR, SEEK_END, SEEK_SET
 from typing import BinaryIO, Final, NamedTuple
 
 UNKNOWN_SIZES: Final = frozenset({0xFFFF_FFFF, 0x8000_0000, 0x7FFF_FFFF, 0x7FFF_F000})
-"""What writers put for a size that they don't know: ffmpeg, arecord, Oboe, SoX."""
+"""The placeholders of ffmpeg, arecord, Oboe and SoX for a size that they don't know."""
 
-_LARGEST_HEADER: Final = 1 << 20  # of the chunk that says the format: some tens of bytes in every file there is
+_LARGEST_HEADER: Final = 1 << 20  # of the format chunk, which has some tens of bytes in real files
 _BEHIND_AUDIO: Final = frozenset(
     {b"LIST", b"id3 ", b"ID3 ", b"fact", b"cue ", b"bext", b"smpl", b"PEAK", b"iXML", b"_PMX"}
 )
 
 
 class WavLayout(NamedTuple):
-    """The bytes of the format chunk, and where the samples lie. `size_unknown`: up to the file's end, the header can't tell.
-
-    `cut` when the file holds less than its header says."""
+    """The bytes of the format chunk, and the place of the samples. With `size_unknown` the header has no size, and the samples
+    reach to the file's end. With `cut` the file has fewer samples than its header says."""
 
     format_chunk: bytes
     start: int
@@ -32,8 +31,8 @@ class WavLayout(NamedTuple):
 
 
 def wav_layout(file: BinaryIO, size: int) -> WavLayout | None:
-    """How the WAV in `file`, which is `size` bytes long, is laid out (RIFF; EBU Tech 3306 for RF64); None when it ends before
-    its samples begin."""
+    """The layout of the WAV in `file`, of `size` bytes (RIFF; EBU Tech 3306 for RF64); None if it ends before its samples
+    begin."""
     long_size: int | None = None
     format_chunk = b""
     file.seek(12)
@@ -61,13 +60,13 @@ def _samples(
 
 
 def _is_audio(file: BinaryIO, start: int, size: int) -> bool:
-    """Whether samples stand behind a data chunk that claims to have none, and no other chunk."""
+    """Whether samples, and no other chunk, follow a data chunk that claims to have none."""
     file.seek(start)
     return size > start and file.read(4) not in _BEHIND_AUDIO
 
 
 class StreamedWav(io.RawIOBase):
-    """A WAV file of unknown size, read as if its header said the size (as RF64, which has room for any). It owns `file`."""
+    """A WAV file of unknown size, read with a header that has the size (as RF64, which has room for any). It owns `file`."""
 
     def __init__(self, file: BinaryIO, layout: WavLayout) -> None:
         super().__init__()
@@ -80,24 +79,24 @@ class StreamedWav(io.RawIOBase):
         self._at = 0
 
     def readable(self) -> bool:
-        """It is read."""
+        """True: the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """At any place."""
+        """True: the file can be read from any place."""
         return True
 
     def tell(self) -> int:
-        """How many bytes from the beginning."""
+        """The position, in bytes from the beginning."""
         return self._at
 
     def seek(self, offset: int, whence: int = SEEK_SET, /) -> int:
-        """Go to a place; returns how many bytes from the beginning."""
+        """Go to a position; return it in bytes from the beginning."""
         self._at = {SEEK_SET: 0, SEEK_CUR: self._at, SEEK_END: self._size}[whence] + offset
         return self._at
 
     def readinto(self, buffer: "memoryview | bytearray", /) -> int:  # type: ignore[override]
-        """Fill `buffer` from the made-up header, then from the file."""
+        """Fill `buffer` from the new header, then from the file."""
         wanted = min(len(buffer), max(0, self._size - self._at))
         head = self._header[self._at : self._at + wanted]
         buffer[: len(head)] = head
@@ -116,7 +115,7 @@ class StreamedWav(io.RawIOBase):
 
 
 def _header(format_chunk: bytes, n_bytes: int, n_samples: int) -> bytes:
-    """A header of RF64 before `n_bytes` of samples."""
+    """An RF64 header for `n_bytes` of samples."""
     fmt = struct.pack("<4sI", b"fmt ", len(format_chunk)) + format_chunk + b"\0" * (len(format_chunk) % 2)
     behind_riff = 4 + 36 + len(fmt) + 8 + n_bytes
     ds64 = struct.pack("<4sIQQQI", b"ds64", 28, behind_riff, n_bytes, n_samples, 0)

@@ -1,4 +1,4 @@
-"""The commands by name, and what is common to all: parsing, errors, exit codes."""
+"""The commands by name, and their common parts: parsing, errors, exit codes."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from agentos.core.communication.voice.cli.exits import (
     first_error,
     one_line,
 )
-from agentos.core.communication.voice.cli.outcome import PROGRAM, Outcome, print_json, print_problem, show
+from agentos.core.communication.voice.cli.outcome import PROGRAM, CommandOutcome, print_json, print_problem, show
 from agentos.core.communication.voice.secrets_in_text import without_secrets
 
 _COMMANDS = "agentos.core.communication.voice.cli"
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(tokens, as_json=as_json)
     except BrokenPipeError:
-        # What is still buffered would fail again when the interpreter flushes at its end.
+        # Buffered output would fail again when the interpreter flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SIGNAL_BASE + signal.SIGPIPE
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(tokens: list[str], *, as_json: bool) -> int:
     try:
         outcome = application()(tokens)
-        if isinstance(outcome, Outcome):
+        if isinstance(outcome, CommandOutcome):
             show(outcome, as_json=as_json)
             return outcome.code
         sys.stdout.flush()
@@ -57,7 +57,7 @@ def _run(tokens: list[str], *, as_json: bool) -> int:
         return _failed(Interrupted(signal.SIGINT), as_json=as_json)
     except CycloptsError as error:
         return _failed(error, as_json=as_json)
-    except Exception as error:  # noqa: BLE001 - the border of the program: whatever it is becomes a line and a code
+    except Exception as error:  # noqa: BLE001 - the program's outermost call: any error becomes a line and a code
         return _failed(error, as_json=as_json)
     return OK
 
@@ -79,7 +79,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
         if code == FAILED and not _is_expected(error):
             message = f"internal error, {type(error).__name__}: {message}; with {_DEBUG}=debug it says where"
             _show_where(error)
-    message = without_secrets(message)  # of a token that was given where its id is wanted, for example
+    message = without_secrets(message)  # a token given in place of its id, say
     if as_json:
         print_json(described(error, code, message))
     else:
@@ -94,7 +94,7 @@ def _is_expected(error: BaseException) -> bool:
 
 
 def _on_record(error: BaseException) -> str:
-    """Where the evidence of a refusal stands."""
+    """A hint to the evidence of a refusal."""
     from agentos.core.communication.voice.errors import PolicyDenied  # noqa: PLC0415 - as above
 
     if not isinstance(error, PolicyDenied):
@@ -110,7 +110,7 @@ def _show_where(error: BaseException) -> None:
 
 
 def application() -> App:
-    """The tree of commands; none of them is imported yet."""
+    """The tree of commands, none of which is imported yet."""
     app = App(
         name=PROGRAM,
         help="Voice calls with live transcripts, recordings and verifiable evidence.",
@@ -127,28 +127,28 @@ def application() -> App:
         evidence,
         "verify",
         "evidence:verify",
-        "Walk the whole chain, and hold what is stored, and noted heads, against it.",
+        "Verify the whole chain, and compare stored data and noted heads with it.",
     )
-    _add(evidence, "head", "evidence:head", "Where the chain ends, to be noted somewhere else.")
+    _add(evidence, "head", "evidence:head", "The head of the chain, to be noted somewhere else.")
     _add(evidence, "list", "evidence:records", "The records of one session, or the newest of all.")
     app.command(evidence)
     _add(app, "sessions", "sessions:sessions", "The stored sessions, newest first.")
-    _add(app, "events", "sessions:events", "What a session told its listeners.")
-    _add(app, "serve", "serve:serve", "Serve HTTP in front of a voice service, until it is told to end.")
-    _add(app, "top", "top:top", "A running service, live: who waits, what is wrong.")
-    _add(app, "trace", "trace:trace", "What the actors of a running session do, step by step.")
-    _add(app, "recover", "recover:recover", "End the sessions that processes left when they died.")
+    _add(app, "events", "sessions:events", "The events of a session.")
+    _add(app, "serve", "serve:serve", "Serve HTTP in front of a voice service, until a signal or a drain ends it.")
+    _add(app, "top", "top:top", "A running service, live: its waiting actors and its problems.")
+    _add(app, "trace", "trace:trace", "The steps of the actors of a running session.")
+    _add(app, "recover", "recover:recover", "End the sessions of dead processes.")
     token = App(
         name="token", help="Access tokens: for the server, by role, and an admin's for calls of a high risk tier."
     )
-    _add(token, "create", "tokens:create", "Make a token; it is shown this once.")
+    _add(token, "create", "tokens:create", "Make a token; it is shown only once.")
     _add(token, "list", "tokens:listing", "The tokens, without their secret.")
     _add(token, "revoke", "tokens:revoke", "Make a token invalid.")
     app.command(token)
-    _add(app, "settings", "settings:settings", "Every setting, its value and where it comes from.")
-    _add(app, "check", "check:check", "Search a model for a run that breaks what is claimed of it.")
+    _add(app, "settings", "settings:settings", "Every setting, its value and the source of the value.")
+    _add(app, "check", "check:check", "Search a model for a run that breaks a property.")
     _add(app, "simulate", "simulate:simulate", "Run days of the service with faults, each from one seed.")
-    _add(app, "diagrams", "diagrams:diagrams", "Draw the state machines and who tells whom what.")
+    _add(app, "diagrams", "diagrams:diagrams", "Draw the state machines and the messages between actors.")
     _add(app, "doctor", "doctor:doctor", "Check that everything is in place, and say what to do.")
     return app
 

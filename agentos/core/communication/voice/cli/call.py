@@ -25,8 +25,8 @@ from agentos.core.communication.voice.cli.exits import (
 from agentos.core.communication.voice.cli.live_view import LiveView
 from agentos.core.communication.voice.cli.logs import configure_logging
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, fields, terminal, whole
-from agentos.core.communication.voice.cli.playback import CallPlan, NoView, Played, View, loop_options, play
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, fields, terminal, whole
+from agentos.core.communication.voice.cli.playback import NoView, PlaybackPlan, Played, View, loop_options, play
 from agentos.core.communication.voice.errors import StoreError
 from agentos.core.communication.voice.samples import SAMPLE
 from agentos.core.communication.voice.settings import TOKEN_VARIABLE, VoiceSettings, load_settings
@@ -38,7 +38,7 @@ from machines.session import EndReason, FrameAccount, Quality, SessionResult
 from machines.strict_json import read_strictly
 
 
-def call(  # noqa: PLR0913 - each is an option of the command
+def call(  # noqa: PLR0913 - each argument is an option of the command
     file: Annotated[
         Path | None, Parameter(help="A WAV, FLAC or OGG file, 4,000 to 192,000 Hz; a sample that ships, if none.")
     ] = None,
@@ -65,10 +65,10 @@ def call(  # noqa: PLR0913 - each is an option of the command
     ] = None,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
+) -> CommandOutcome:
     """Play a sound file through a real call: transcript, recording, evidence.
 
-    Ctrl-C stops the call in order: what was played until then is recorded, transcribed and accounted for.
+    Ctrl-C stops the call in order: the audio played until then is recorded, transcribed and accounted for.
     """
     settings = load_settings(**({} if home is None else {"home": home}))
     configure_logging(settings.log_level)
@@ -78,7 +78,7 @@ def call(  # noqa: PLR0913 - each is an option of the command
     path = SAMPLE if file is None else file
     sound = SoundFile(path, audio_format)
     notice = sound.check()
-    plan = CallPlan(sound, audio_format, project, stt, options, given, admin_token, fast, silence_timeout)
+    plan = PlaybackPlan(sound, audio_format, project, stt, options, given, admin_token, fast, silence_timeout)
     if sys.stdout.isatty() and not json_output:
         with LiveView(terminal(), seconds=sound.duration_seconds) as view:
             played = _run(plan, settings, view, loop or settings.loop)
@@ -87,12 +87,12 @@ def call(  # noqa: PLR0913 - each is an option of the command
     return _outcome(path, sound, played, settings, notice)
 
 
-def _run(plan: CallPlan, settings: VoiceSettings, view: View, loop: Literal["asyncio", "trio"]) -> Played:
+def _run(plan: PlaybackPlan, settings: VoiceSettings, view: View, loop: Literal["asyncio", "trio"]) -> Played:
     return anyio.run(play, plan, settings, view, backend=loop, backend_options=loop_options(loop, settings))
 
 
 def _metadata(text: str, *, record: bool) -> dict[str, Any]:
-    """The metadata asked for; recording is asked for unless it, or `--no-record`, says otherwise."""
+    """The metadata in `text`, with recording enabled unless the metadata, or `--no-record`, says otherwise."""
     given = _object(text, "--metadata")
     if not record:
         return {**given, "recording_enabled": False}
@@ -110,7 +110,7 @@ def _object(text: str, option: str) -> dict[str, Any]:
 
 
 class _Evidence(NamedTuple):
-    """What the store says after the call: the call's records, and the whole chain."""
+    """The evidence after the call: the call's records, and the verification of the whole chain."""
 
     database: Path
     records: int
@@ -141,7 +141,7 @@ def _evidence(settings: VoiceSettings, session_id: str) -> _Evidence:
     return _Evidence(database, records, found.records, found.head, fault)
 
 
-def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettings, notice: str) -> Outcome:
+def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettings, notice: str) -> CommandOutcome:
     session = played.session
     result = session.result or SessionResult(reason=EndReason.FAILED, drained=False)
     evidence = _evidence(settings, session.session_id)
@@ -190,7 +190,7 @@ def _outcome(path: Path, sound: SoundFile, played: Played, settings: VoiceSettin
         *_recording(result),
         *([("notice", Text(notice, style="yellow"))] if notice else []),
     ]
-    return Outcome(data, (fields(rows),), code, problem)
+    return CommandOutcome(data, (fields(rows),), code, problem)
 
 
 def _verdict(played: Played, result: SessionResult, evidence: _Evidence) -> tuple[int, str]:

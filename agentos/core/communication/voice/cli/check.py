@@ -1,7 +1,7 @@
-"""`agentos-voice check`: search a model for a run that breaks what is claimed of it.
+"""`agentos-voice check`: search a model for a run that breaks a property.
 
-A user's model is named as "module:attribute", and made as `voice_model` is: what was given on the command line is handed to
-it by the names of its parameters.
+A user's model is named as "module:attribute". If the attribute is a function, it gets the options of the command line by the
+names of its parameters, as `voice_model` does.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from actors.model.actor_model import Schedule, Timers
 from actors.model.parts import Faults, UnknownFault
 from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError
 from agentos.core.communication.voice.cli.options import Json
-from agentos.core.communication.voice.cli.outcome import Outcome, terminal
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, terminal
 from agentos.core.communication.voice.cli.user_code import blamed, described_type, imported
 from machines import checker
 from machines.checker.coverage import Coverage
@@ -41,14 +41,16 @@ _STYLES: Final = {"ok": "green", "FAIL": "bold red", "?": "yellow"}
 
 Kind = Annotated[
     list[str] | None,
-    Parameter(negative=(), help="No more than so many faults of a kind, and of no kind that is not named: crash=1."),
+    Parameter(negative=(), help="At most so many faults of a kind, and of no other kind: crash=1."),
 ]
 
 
-def check(  # noqa: PLR0913 - each is an option of the command
+def check(  # noqa: PLR0913 - each argument is an option of the command
     model: Annotated[
         str,
-        Parameter(help="`voice`, `stream`, or a model of your own as module:attribute, an object or what makes one."),
+        Parameter(
+            help="`voice`, `stream`, or a model of your own as module:attribute, an object or a function that makes one."
+        ),
     ] = VOICE,
     /,
     *,
@@ -60,11 +62,9 @@ def check(  # noqa: PLR0913 - each is an option of the command
         int | None,
         Parameter(help="How often the client of `stream` captures nothing for a while; only its media time tells."),
     ] = None,
-    in_turn: Annotated[bool, Parameter(negative=(), help="Nobody asks for a call while another one runs.")] = False,
+    in_turn: Annotated[bool, Parameter(negative=(), help="Clients request calls one after the other.")] = False,
     silence: Annotated[bool, Parameter(negative=(), help="Calls end when nobody speaks.")] = False,
-    faults: Annotated[
-        int | None, Parameter(help="How many faults a run may have; one for `voice` if nothing is said.")
-    ] = None,
+    faults: Annotated[int | None, Parameter(help="How many faults a run may have; by default one for `voice`.")] = None,
     kind: Kind = None,
     schedule: Annotated[
         Literal["turns", "any-order"] | None, Parameter(help="Mail in the dispatcher's order, or in any.")
@@ -79,7 +79,7 @@ def check(  # noqa: PLR0913 - each is an option of the command
     max_states: Annotated[int | None, Parameter(help="Stop at so many states.")] = None,
     max_depth: Annotated[int | None, Parameter(help="Go no further than so many steps.")] = None,
     seconds: Annotated[float | None, Parameter(help="Stop after so long.")] = None,
-    seed: Annotated[int, Parameter(help="Of random runs.")] = 0,
+    seed: Annotated[int, Parameter(help="The seed of random runs.")] = 0,
     walks: Annotated[int, Parameter(help="How many random runs.")] = 100,
     fingerprints: Annotated[
         bool, Parameter(negative=(), help="Keep 64 bits of each state, not all of it: less memory, not quite certain.")
@@ -92,10 +92,10 @@ def check(  # noqa: PLR0913 - each is an option of the command
         Path | None, Parameter(name="--regression", help="Write the first counterexample as a test for pytest.")
     ] = None,
     json_output: Json = False,
-) -> Outcome:
+) -> CommandOutcome:
     """Search all orders, timers and faults for a run that breaks a promise.
 
-    A search that ends before everything was seen (at a bound, or by Ctrl-C) decides nothing that it did not find.
+    After a search that ended early (at a bound, or by Ctrl-C) a property that it has not seen broken is not decided.
     """
     sizes = {"sessions": sessions, "frames": frames, "stops": stops, "refused": refused, "pauses": pauses}
     given: dict[str, Any] = {name: number for name, number in sizes.items() if number is not None}
@@ -129,7 +129,7 @@ def check(  # noqa: PLR0913 - each is an option of the command
 
 
 class _Made(NamedTuple):
-    """A model, and how a test makes it again: an expression, and the imports that it needs."""
+    """A model, with the expression and the imports by which a test makes it again."""
 
     model: Model[Any, Any]
     expression: str
@@ -137,7 +137,7 @@ class _Made(NamedTuple):
 
 
 def _model(name: str, given: Mapping[str, Any]) -> _Made:
-    """The model that is called `name`, made with what was given."""
+    """The model called `name`, made with the `given` options."""
     target = _NAMES.get(name, name)
     module, colon, attribute = target.partition(":")
     if not (colon and module and attribute.isidentifier() and all(map(str.isidentifier, module.split(".")))):
@@ -150,7 +150,7 @@ def _model(name: str, given: Mapping[str, Any]) -> _Made:
             raise InputError(f"{name} is made already: {_options(given)} can only be given to what makes a model")
         return _Made(found, attribute, imports)
     if not callable(found):
-        raise InputError(f"{name} is {described_type(found)}, neither a model nor what makes one")
+        raise InputError(f"{name} is {described_type(found)}, neither a model nor a function that makes one")
     _refuse_unknown(name, found, given)
     try:
         with blamed(f"{name} makes no model"):
@@ -185,7 +185,7 @@ def _refuse_unknown(name: str, maker: Callable[..., Any], given: Mapping[str, An
 def _rules(
     model: str, faults: int | None, kind: Sequence[str] | None, schedule: str | None, *, any_time: bool
 ) -> dict[str, Any]:
-    """What was said of faults, mail and timers, as the parameters of a model."""
+    """The options for faults, mail and timers, as parameters of a model."""
     rules: dict[str, Any] = {}
     kinds = dict(map(_limit, kind or ()))
     if model == VOICE:
@@ -232,7 +232,7 @@ def _source(value: Any) -> str:
 
 @contextmanager
 def _progress(*, shown: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """What draws how far a search is, in one line that is gone afterwards; nothing where there is no terminal."""
+    """A function that draws the progress of a search in one line, which is erased afterwards; None without a terminal."""
     if not shown or not sys.stdout.isatty():
         yield None
         return
@@ -249,20 +249,20 @@ def _line(progress: Progress) -> Text:
 
 
 class _Files(NamedTuple):
-    """Where reports are asked for."""
+    """The files to which reports are to be written."""
 
     html: Path | None
     markdown: Path | None
     regression: Path | None
 
     def refuse_unwritable(self) -> None:
-        """Raise `InputError` for a place where nothing can be written, before any search is made."""
+        """Raise `InputError` for a file that can't be written, before any search is made."""
         for path in filter(None, self):
             if path.is_dir() or not path.parent.is_dir():
                 raise InputError(f"can't write to {path}; give a file in a folder that exists")
 
     def write(self, made: _Made, report: Report) -> dict[str, str]:
-        """Write what was asked for and what there is; which kind is where."""
+        """Write the requested reports, as far as there is something to report; return the files by kind."""
         failing = _failing(report)
         shown = [verdict for verdict in failing if verdict.path is not None]
         texts: dict[str, tuple[Path, str]] = {}
@@ -292,7 +292,7 @@ def _short_markdown(report: Report) -> str:
     return "\n".join(["```text", *summary(report), "```", ""])
 
 
-def _outcome(made: _Made, report: Report, files: _Files) -> Outcome:
+def _outcome(made: _Made, report: Report, files: _Files) -> CommandOutcome:
     coverage = Coverage()
     coverage.add_model(made.model)
     with blamed("the report can't be made"):
@@ -305,7 +305,7 @@ def _outcome(made: _Made, report: Report, files: _Files) -> Outcome:
     }
     data["files"] = written
     text += [Text(f"written: {path}") for path in written.values()]
-    return Outcome(data, text, _CODES[report.outcome], _problem(report))
+    return CommandOutcome(data, text, _CODES[report.outcome], _problem(report))
 
 
 def _summary(report: Report) -> list[RenderableType]:
@@ -329,7 +329,7 @@ def _counterexamples(model: Model[Any, Any], report: Report) -> list[RenderableT
 
 
 def _steps(model: Model[Any, Any], run: Run) -> list[RenderableType]:
-    """Each step of a run, what the last one changed, and what waits where at the end."""
+    """The steps of a run, the changes of the last one, and the mailboxes at the end."""
     text: list[RenderableType] = [
         Text(f"  {at}. {model.label(step.action)}") for at, step in enumerate(run.steps, start=1)
     ]

@@ -1,4 +1,4 @@
-"""`agentos-voice diagrams`: draw them, or check that those that were drawn are still right."""
+"""`agentos-voice diagrams`: draw the diagrams, or check that the drawn ones are up to date."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ from rich.text import Text
 
 from agentos.core.communication.voice.cli.exits import FAILED, InputError
 from agentos.core.communication.voice.cli.options import Json
-from agentos.core.communication.voice.cli.outcome import Outcome
+from agentos.core.communication.voice.cli.outcome import CommandOutcome
 from agentos.core.communication.voice.diagrams import compare, draw
 
 
@@ -19,17 +19,17 @@ def diagrams(
         bool, Parameter(negative=(), help="Write nothing; fail when a file is stale, missing or extra.")
     ] = False,
     json_output: Json = False,
-) -> Outcome:
-    """Draw each state machine, and which actor tells which what, as Mermaid and SVG, from the code itself."""
+) -> CommandOutcome:
+    """Draw each state machine, and the messages between actors, as Mermaid and SVG, from the code itself."""
     del json_output
     drawn = draw()
     if check:
         wrong = compare(drawn, output)
         data = {"folder": str(output), "files": sorted(drawn), "fresh": not wrong, "wrong": wrong}
         if not wrong:
-            return Outcome(data, (Text(f"{len(drawn)} diagrams in {output} are fresh"),))
+            return CommandOutcome(data, (Text(f"{len(drawn)} diagrams in {output} are fresh"),))
         told = ", ".join(f"{name} is {what}" for name, what in wrong.items())
-        return Outcome(data, (), FAILED, f"{told} in {output}; draw them again with `agentos-voice diagrams`")
+        return CommandOutcome(data, (), FAILED, f"{told} in {output}; draw them again with `agentos-voice diagrams`")
     try:
         output.mkdir(parents=True, exist_ok=True)
         for name, text in drawn.items():
@@ -37,4 +37,4 @@ def diagrams(
     except OSError as error:
         raise InputError(f"can't write to {output}: {error.strerror}; give another folder with --output") from error
     files = [str(output / name) for name in sorted(drawn)]
-    return Outcome({"folder": str(output), "files": sorted(drawn)}, [Text(file) for file in files])
+    return CommandOutcome({"folder": str(output), "files": sorted(drawn)}, [Text(file) for file in files])

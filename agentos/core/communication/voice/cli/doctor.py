@@ -4,14 +4,14 @@ from rich.text import Text
 
 from agentos.core.communication.voice.cli.exits import FAILED, OK
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, table
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, table
 from agentos.core.communication.voice.doctor import Level, examine
 
 
-def doctor(*, home: Home = None, json_output: Json = False) -> Outcome:
+def doctor(*, home: Home = None, json_output: Json = False) -> CommandOutcome:
     """Check Python, event loops, settings, home, database, speech to text, and clashes of names.
 
-    The home is tried with a file that is removed again; nothing else is written.
+    The check writes one file into the home, and removes it again.
     """
     del json_output
     checks = examine(home)
@@ -30,4 +30,4 @@ def doctor(*, home: Home = None, json_output: Json = False) -> Outcome:
     summary = f"it will work; not ideal: {', '.join(warnings)}" if warnings else "all is in place"
     problem = f"{len(failed)} of {len(checks)} checks failed: {', '.join(check.name for check in failed)}"
     parts = (table(("", "check", "found"), rows), *(() if failed else (Text(summary),)))
-    return Outcome(data, parts, FAILED if failed else OK, problem if failed else "")
+    return CommandOutcome(data, parts, FAILED if failed else OK, problem if failed else "")

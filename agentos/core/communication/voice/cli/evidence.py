@@ -1,4 +1,4 @@
-"""`agentos-voice evidence`: whether the chain holds and goes on from the heads that were noted, and what is in it."""
+"""`agentos-voice evidence`: verify the chain, also against noted heads, and show its records."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import RenderableType
 
 from agentos.core.communication.voice.cli.exits import EVIDENCE, OK, OLDER_HEAD, InputError
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, fields, table, whole
 from agentos.core.communication.voice.cli.stores import database_of, settings_of
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.recording.checks import RecordingsChecked, check_recordings
@@ -19,11 +19,11 @@ from machines.cross_checks import Mismatch
 from machines.heads import Head, HeadState, is_torn, read_head, read_heads
 from machines.verification import Examination
 
-BEHIND: Final = "that nothing was cut off or put in behind record {}, the newest noted head"
-NOT_SHOWN: Final = "whoever can write the database and the place where heads are noted can make both anew"
+BEHIND: Final = "that no record was cut off or inserted behind record {}, the newest noted head"
+NOT_SHOWN: Final = "an attacker who can write the database and the place where heads are noted can rewrite both"
 SHOWN: Final = 20  # disagreements, one a line
 WITHOUT_HEADS: Final = (
-    "that the end was not cut off, and that all was not made anew: note `evidence head`, give it as --head"
+    "that the end was not cut off, and that the chain was not rewritten: note `evidence head`, give it as --head"
 )
 
 
@@ -33,19 +33,19 @@ def verify(
     *,
     head: Annotated[
         list[str] | None,
-        Parameter(negative=(), help="A head that was noted, PLACE:HASH: the chain must go on from it; may come again."),
+        Parameter(negative=(), help="A noted head, PLACE:HASH, from which the chain must go on; may be repeated."),
     ] = None,
-    heads: Annotated[Path | None, Parameter(help="A file of heads that were noted, one a line.")] = None,
+    heads: Annotated[Path | None, Parameter(help="A file of noted heads, one a line.")] = None,
     recordings: Annotated[
         bool, Parameter(help="Read the recordings too, those beside the database. It takes the time of decoding them.")
     ] = True,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
-    """Walk the whole evidence chain, say whether it holds, and hold sessions, events and recordings against it.
+) -> CommandOutcome:
+    """Walk the whole evidence chain, say whether it holds, and compare sessions, events and recordings with it.
 
-    The database is only read. Only a head that was noted somewhere else (`evidence head`) shows that nothing was cut off and
-    that the chain was not made anew.
+    The database is only read. Only a head that was noted somewhere else (`evidence head`) shows that no records were cut off
+    and that the chain was not rewritten.
     """
     del json_output
     noted, torn = _noted(head or (), heads)
@@ -56,7 +56,7 @@ def verify(
     folder = path.with_name("recordings")
     with open_to_read(path) as store:
         found = store.examine(noted)
-        if not found.chain.ok:  # its records say nothing of anything
+        if not found.chain.ok:  # the records of a broken chain prove nothing
             return _outcome(path, found, None, None, torn)
         beside = store.cross_check()
         if heads is not None and settings.heads is not None and heads.absolute() == settings.heads.absolute():
@@ -68,7 +68,7 @@ def verify(
 
 def _outcome(
     path: Path, found: Examination, beside: Sequence[Mismatch] | None, read: RecordingsChecked | None, torn: int
-) -> Outcome:
+) -> CommandOutcome:
     mismatches = [*(beside or ()), *(() if read is None else read.mismatches)]
     code, problem = _judged(found, mismatches)
     chain = found.chain
@@ -92,7 +92,7 @@ def _outcome(
     rows: list[tuple[str, RenderableType]] = [
         ("database", whole(str(path))),
         ("records", f"{chain.records} hold"),
-        ("contents", f"{found.sealed} are what was sealed, {found.erased} are erased"),
+        ("contents", f"{found.sealed} fit their seals, {found.erased} are erased"),
         ("head", whole(Head(chain.records, chain.head).text)),
         *(("noted", whole(f"{check.head.text} {check.state.value}: {check.state.meaning}")) for check in found.heads),
         *(
@@ -107,7 +107,7 @@ def _outcome(
         ("verified", _verdict(found, problem)),
         ("not shown", _not_shown(found)),
     ]
-    return Outcome(data, (fields(rows),), code, problem)
+    return CommandOutcome(data, (fields(rows),), code, problem)
 
 
 def _agreeing(beside: Sequence[Mismatch]) -> str:
@@ -117,11 +117,11 @@ def _agreeing(beside: Sequence[Mismatch]) -> str:
 def _recorded(read: RecordingsChecked) -> str:
     rest = f", {read.unfinished} not finished" if read.unfinished else ""
     wrong = f", {len(read.mismatches)} disagree" if read.mismatches else ""
-    return f"{read.whole} are what was recorded{rest}{wrong}"
+    return f"{read.whole} fit their digests{rest}{wrong}"
 
 
 def _judged(found: Examination, mismatches: Sequence[Mismatch]) -> tuple[int, str]:
-    """The exit code, and the worst that is to be said."""
+    """The exit code, and the worst problem."""
     chain = found.chain
     if not chain.ok:
         return EVIDENCE, f"the evidence chain is broken at record {chain.at_seq}: {chain.fault}"
@@ -131,7 +131,10 @@ def _judged(found: Examination, mismatches: Sequence[Mismatch]) -> tuple[int, st
         return EVIDENCE, f"the evidence chain does not go on from the head {wrong.head.text}: {wrong.state.meaning}"
     if mismatches:
         first = mismatches[0]
-        return EVIDENCE, f"what is stored disagrees, in {len(mismatches)} points: {first.about}: {first.text}"
+        return (
+            EVIDENCE,
+            f"stored data disagrees with the chain, in {len(mismatches)} points: {first.about}: {first.text}",
+        )
     if bad:
         return OLDER_HEAD, f"{bad[0].state.value}: {bad[0].head.text}: {bad[0].state.meaning}"
     return OK, ""
@@ -148,15 +151,15 @@ def _not_shown(found: Examination) -> str:
     return f"{BEHIND.format(held)}; and {NOT_SHOWN}" if held else f"{WITHOUT_HEADS}; and {NOT_SHOWN}"
 
 
-def head(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """Print where the chain ends, as PLACE:HASH.
+def head(*, home: Home = None, json_output: Json = False) -> CommandOutcome:
+    """Print the head of the chain, as PLACE:HASH.
 
-    Note it where whoever can write the database can't write: it covers every record up to there.
+    Note it where nobody who can write the database can change it: it covers every record up to its place.
     """
     del json_output
     with open_to_read(_stored(home)) as store:
         found = store.head()
-    return Outcome({"place": found.seq, "hash": found.hash}, (whole(found.text),))
+    return CommandOutcome({"place": found.seq, "hash": found.hash}, (whole(found.text),))
 
 
 def records(
@@ -166,10 +169,10 @@ def records(
     limit: Annotated[int, Parameter(help="Without a session: how many records at most.")] = 20,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
+) -> CommandOutcome:
     """The evidence records of one session in the chain's order, or the newest of all, newest first.
 
-    A refused request has a record, too; the session of that id never was.
+    A refused request has a record too, under an id that no session has.
     """
     del json_output
     if limit < 1:
@@ -189,11 +192,11 @@ def records(
         for record in found
     )
     data = {"session_id": session_id, "records": [record.model_dump(mode="json") for record in found]}
-    return Outcome(data, (table(("at", "session", "operation", "status", "id"), rows),))
+    return CommandOutcome(data, (table(("at", "session", "operation", "status", "id"), rows),))
 
 
 def _noted(given: Sequence[str], file: Path | None) -> tuple[list[Head], int]:
-    """The heads that the chain must go on from, and how many lines of the file were torn. Raises `InputError` for what is no
+    """The noted heads from `given` and `file`, and the number of torn lines in the file. Raises `InputError` for a malformed
     head."""
     try:
         noted = [read_head(text) for text in given]
@@ -219,7 +222,7 @@ def _noted(given: Sequence[str], file: Path | None) -> tuple[list[Head], int]:
 
 
 def _stored(home: Path | None) -> Path:
-    """The home's database. Raises `InputError` when nothing was stored yet."""
+    """The path of the home's database. Raises `InputError` if there is none yet."""
     path = database_of(home).absolute()
     if not path.is_file():
         raise InputError(f"there is no database at {path}; a first call makes one")

@@ -1,4 +1,4 @@
-"""How the command ends: its exit codes, and which error has which."""
+"""The exit codes of the command, and the code of each error."""
 
 import signal
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ SIGNAL_BASE: Final = 128  # the shell's convention for a process that a signal e
 EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
     {
         OK: "done",
-        FAILED: "it failed, or a check did: the message says what",
-        USAGE: "wrong usage or settings, an input file or a model that can't be used, or an id that nothing has",
+        FAILED: "it failed, or a check failed: the message says why",
+        USAGE: "wrong usage or settings, an input file or a model that can't be used, or an unknown id",
         DENIED: "the policy denied it; the verdict says why and what would help",
         EVIDENCE: "evidence is not durable, or the chain is broken, was cut off, or is at odds with what is stored beside it",
         UNAVAILABLE: "not available now: overloaded, no speech-to-text engine, or the store or a service can't be reached",
@@ -24,28 +24,28 @@ EXIT_CODES: Final[Mapping[int, str]] = MappingProxyType(
         OLDER_HEAD: "head-before-carry-over: a noted head is one of the older chain that this one was made from",
         NO_DATABASE: "the file is no database, or one of something else",
         SIGNAL_BASE + signal.SIGINT: "interrupted (Ctrl-C); a call was stopped in order",
-        SIGNAL_BASE + signal.SIGPIPE: "whoever read the output went away",
+        SIGNAL_BASE + signal.SIGPIPE: "the reader of the output went away",
         SIGNAL_BASE + signal.SIGTERM: "asked to end (SIGTERM); a call was stopped in order",
     }
 )
-"""What each exit code means."""
+"""The meaning of each exit code."""
 
 
 class Interrupted(Exception):
-    """A signal came before there was anything to stop. `signum` is its number."""
+    """A signal, `signum`, came before there was a call to stop."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(signum).name}; nothing was done")
         self.signum = signum
-        self.interrupted = True  # as in the result of a call that was stopped in order
+        self.interrupted = True  # the same field as in the result of a call that a signal stopped
 
 
 class InputError(ValueError):
-    """What was given on the command line can't be used; the message says what is wrong and what to give."""
+    """An argument on the command line can't be used; the message says what is wrong and what to give."""
 
 
 def first_error(error: BaseException) -> BaseException:
-    """The error itself: task groups wrap what was raised inside them."""
+    """The error itself, out of the exception groups in which task groups wrap it."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

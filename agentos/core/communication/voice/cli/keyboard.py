@@ -10,15 +10,15 @@ from typing import Any, Self
 
 from agentos.core.communication.voice.cli.exits import Interrupted
 
-_LOCAL_FLAGS, _SPECIAL = 3, 6  # in what termios gives
+_LOCAL_FLAGS, _SPECIAL = 3, 6  # indices in the list of `termios.tcgetattr`
 _NONE = b"\x00"
 
 
 class Keyboard:
     """Keys as they are pressed, unechoed; a context manager that leaves the terminal as it was, also on SIGTERM.
 
-    Ctrl-C is a `KeyboardInterrupt` as ever; Ctrl-Z does nothing, since a suspended view would leave the terminal unusable.
-    Where the standard input is no terminal there are no keys.
+    Ctrl-C raises `KeyboardInterrupt` as usual; Ctrl-Z does nothing, since a suspended view would leave the terminal unusable.
+    If the standard input is no terminal, there are no keys.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Keyboard:
         signal.signal(signal.SIGTERM, self._handler)
 
     def pressed(self, within_seconds: float) -> str:
-        """The keys that were pressed, waiting so long for the first one; empty when none was."""
+        """The pressed keys, after waiting up to `within_seconds` for the first; empty if there was none."""
         readable = select.select([] if self._input is None else [self._input], [], [], within_seconds)[0]
         return os.read(self._input, 64).decode(errors="replace") if readable and self._input is not None else ""
 

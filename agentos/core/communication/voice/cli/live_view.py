@@ -1,4 +1,4 @@
-"""A call as it goes on, on a terminal: state, level, progress, and the words as they come."""
+"""The live view of a call on a terminal: state, level, progress, and the words as they come."""
 
 from collections.abc import Mapping
 from types import TracebackType
@@ -12,10 +12,10 @@ from rich.text import Text
 
 from machines.events import VoiceEvent, VoiceEventType
 
-FLOOR_DBFS: Final = -60.0  # below it a frame counts as silent
+FLOOR_DBFS: Final = -60.0  # quieter frames count as silent
 LOUD_DBFS: Final = -12.0
 TOO_LOUD_DBFS: Final = -3.0
-METER_CELLS: Final = 60  # a decibel each; more would tell nothing
+METER_CELLS: Final = 60  # one for each decibel
 REFRESHES_PER_SECOND: Final = 10
 FIXED_LINES: Final = 3  # state, level, and one left free at the bottom
 
@@ -23,9 +23,9 @@ _STYLES: Final[Mapping[str, str]] = {"created": "cyan", "active": "green", "stop
 
 
 class LiveView:
-    """What a call shows of itself; a context manager that leaves the terminal as it was.
+    """The view of one call; a context manager that leaves the terminal as it was.
 
-    `event` and `progress` take the news and draw nothing; the drawing goes on in a thread of its own.
+    `event` and `progress` only note the news; a thread of the view draws.
     """
 
     def __init__(self, console: Console, *, seconds: float) -> None:
@@ -55,11 +55,11 @@ class LiveView:
         self._live.__exit__(kind, error, trace)
 
     def progress(self, seconds: float) -> None:
-        """So much of the file has been played."""
+        """Note that so many seconds of the file were played."""
         self._played = min(seconds, self._seconds)
 
     def event(self, event: VoiceEvent) -> None:
-        """Take in what the session tells."""
+        """Note an event of the session."""
         payload: Mapping[str, Any] = event.payload
         match event.event_type:
             case VoiceEventType.SESSION_STARTED | VoiceEventType.STATE_CHANGED:
@@ -79,7 +79,7 @@ class LiveView:
                 pass
 
     def render(self) -> RenderableType:
-        """The view as it is now."""
+        """The current view."""
         return Group(self._status(), self._meter(), *self._words())
 
     def _status(self) -> RenderableType:
@@ -120,7 +120,7 @@ class LiveView:
 
 
 class _Bar:
-    """A level meter as wide as it is given room: green, yellow when loud, red near full scale, with a mark at the peak."""
+    """A level meter over the available width: green, yellow if loud, red near full scale, with a mark at the peak."""
 
     def __init__(self, level: float | None, peak: float | None) -> None:
         self._level = level
@@ -148,6 +148,6 @@ def _cells(dbfs: float | None, width: int) -> int:
 
 
 def clock(seconds: float) -> str:
-    """`m:ss.t`."""
+    """Seconds as `m:ss.t`."""
     tenths = int(seconds * 10 + 1e-6)
     return f"{tenths // 600}:{tenths // 10 % 60:02d}.{tenths % 10}"

@@ -1,4 +1,4 @@
-"""Where the program's log goes: to stderr, one line a message, so that stdout is the result alone."""
+"""The program's log: to stderr, one line a message, so that stdout has the result alone."""
 
 import logging
 import sys
@@ -21,19 +21,19 @@ def configure_logging(level: str) -> None:
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to whatever stderr is at that moment: a live view puts its own in between."""
+    """Writes to the current `sys.stderr`, which a live view replaces."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]
-        """Where a line goes now."""
+        """The current `sys.stderr`."""
         return sys.stderr
 
 
 class _Line(logging.Formatter):
-    """`[warning] event: facts`."""
+    """Formats a line as `[warning] event: facts`."""
 
     def __init__(self, *, tracebacks: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a command gives back, and how it is shown: as text for people or as one JSON object for programs."""
+"""The outcome of a command, shown as text for people or as one JSON object for programs."""
 
 import io
 import json
@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 PROGRAM = "agentos-voice"
-_UNWRAPPED = 100_000  # columns where there is no terminal: programs that read text want whole lines
+_UNWRAPPED = 100_000  # columns without a terminal: programs that read text need whole lines
 
 
-class Outcome(NamedTuple):
-    """The result of a command.
+class CommandOutcome(NamedTuple):
+    """The outcome of a command.
 
-    `data` is the JSON object of `--json`; `text` is shown in order without it. `problem` is a line for stderr, when the
-    result is not what was hoped for; `code` is the exit code.
+    `data` is the JSON object of `--json`; without that option, `text` is shown in order. `problem` is a line for stderr, if
+    something is wrong; `code` is the exit code.
     """
 
     data: dict[str, Any]
@@ -31,7 +31,7 @@ class Outcome(NamedTuple):
     problem: str = ""
 
 
-def show(outcome: Outcome, *, as_json: bool) -> None:
+def show(outcome: CommandOutcome, *, as_json: bool) -> None:
     """Print the outcome on stdout, and its problem on stderr unless `as_json`."""
     if as_json:
         print_json(outcome.data)
@@ -52,7 +52,7 @@ def print_text(parts: Iterable[RenderableType]) -> None:
     if sys.stdout.isatty():
         console = terminal()
         for part in (_fitting(part, console) for part in parts):
-            # Wider than the terminal when it has to be: the terminal then wraps, and what is copied from it is whole.
+            # Wider than the terminal if need be: the terminal then wraps, and text copied from it is whole.
             console.print(part, width=max(console.width, _needed(part)), crop=False)
         return
     buffer = io.StringIO()
@@ -64,7 +64,7 @@ def print_text(parts: Iterable[RenderableType]) -> None:
 
 
 def print_problem(problem: str) -> None:
-    """One line on stderr; on a terminal, broken between words where the terminal ends."""
+    """Print one line on stderr; on a terminal, broken between words at its width."""
     line = f"{PROGRAM}: {problem}"
     if sys.stderr.isatty():
         columns = shutil.get_terminal_size().columns
@@ -74,7 +74,7 @@ def print_problem(problem: str) -> None:
 
 
 def terminal() -> Console:
-    """The terminal behind stdout. Nothing in a text is markup: names and paths may hold brackets."""
+    """The console of stdout, without markup: names and paths may contain brackets."""
     return Console(markup=False, highlight=False, emoji=False)
 
 
@@ -106,8 +106,8 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def _fitting(part: RenderableType, console: Console) -> RenderableType:
-    """A table that is too wide for the terminal, so that only what may not be broken goes over the edge: one with headings as a
-    block of lines for each row, another with its last column wrapped. Everything else as it is."""
+    """A renderable that fits the terminal, except for pieces that may not be broken: a too wide table with headings becomes a
+    block of lines for each row, one without headings gets its last column wrapped. Other renderables stay."""
     if not isinstance(part, Table) or _wanted(part) <= console.width:
         return part
     rows = list(zip(*(column.cells for column in part.columns), strict=True))
@@ -121,7 +121,7 @@ def _fitting(part: RenderableType, console: Console) -> RenderableType:
 
 
 def _wrapped(row: Sequence[RenderableType], labels: Sequence[tuple[int, StyleType]], width: int) -> Iterable[Text]:
-    """A row as lines: its labels, and behind them its last cell, broken between words."""
+    """A row as lines: its labels, followed by its last cell, broken between words."""
     head = Text(no_wrap=True)
     for cell, (label_width, style) in zip(row, labels, strict=False):
         label = cell.plain if isinstance(cell, Text) else str(cell)
@@ -133,7 +133,7 @@ def _wrapped(row: Sequence[RenderableType], labels: Sequence[tuple[int, StyleTyp
 
 
 def _wanted(part: Table) -> int:
-    """The columns that a table needs when only its last column may wrap."""
+    """The columns that a table needs if only its last column may wrap."""
     *others, last = part.columns
     cells = [max((cell_len(str(cell)) for cell in column.cells), default=0) for column in others]
     padding = sum(part.padding[at] for at in (1, 3)) * len(part.columns)
@@ -151,7 +151,7 @@ def _unbroken(cells: Iterable[RenderableType]) -> int:
 
 
 def _needed(part: RenderableType) -> int:
-    """The columns that a renderable needs so that nothing in it is broken that must not be."""
+    """The columns that a renderable needs to keep its unbreakable pieces whole."""
     if isinstance(part, Text):
         return _unbroken([part])
     if isinstance(part, Group):

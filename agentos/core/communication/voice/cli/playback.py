@@ -1,4 +1,4 @@
-"""A sound file played as a call: the audio goes in at its own pace or at once, the session is stopped, whatever happens."""
+"""Playing a sound file as a call: in real time or as fast as possible; the session is stopped in any case."""
 
 import importlib.util
 import signal
@@ -29,33 +29,35 @@ from machines.audio import FRAME_MS, FRAMES_PER_SECOND, AudioFormat
 from machines.events import VoiceEvent, VoiceEventType
 from machines.session import VoiceProvider, VoiceSession
 
-FRAMES_AT_ONCE: Final = 10  # with `fast`: large enough to be quick, small enough for the loop to go on in between
-RECORDING_SECONDS: Final = 60.0  # for a recording of ten hours
+FRAMES_AT_ONCE: Final = (
+    10  # with `fast`: large enough to be quick, small enough for other tasks of the loop to run in between
+)
+RECORDING_SECONDS: Final = 60.0  # to wait for the file: enough for a recording of ten hours
 
 
 class View(Protocol):
-    """Who watches the call."""
+    """Shows the call while it runs."""
 
     def event(self, event: VoiceEvent) -> None:
-        """The session told this."""
+        """Show an event of the session."""
 
     def progress(self, seconds: float) -> None:
-        """So much of the file has been played."""
+        """Show that so many seconds of the file were played."""
 
 
 class NoView:
-    """Nobody watches."""
+    """A view that shows nothing."""
 
     def event(self, event: VoiceEvent) -> None:
-        """Not shown."""
+        """Do nothing."""
 
     def progress(self, seconds: float) -> None:
-        """Not shown."""
+        """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class CallPlan:
-    """What to play, and which session to ask for. With `fast`, as fast as the session takes it."""
+class PlaybackPlan:
+    """The file to play, and the session to request. With `fast`, the file is played as fast as the session takes it."""
 
     sound: SoundFile
     audio_format: AudioFormat
@@ -70,10 +72,10 @@ class CallPlan:
 
 @dataclass(slots=True)
 class Played:
-    """How the call went.
+    """The result of a played call.
 
-    `session` is STOPPED. `signum` is the signal that ended it early, `problem` what went wrong without keeping it from its
-    end. `fallback` says why another engine ran than the one asked for; `took_seconds` is the time from creation to end.
+    `session` is STOPPED. `signum` is the signal that ended the call early, `problem` an error that did not keep it from
+    stopping. `fallback` says why another engine ran than the requested one; `took_seconds` is the time from creation to end.
     """
 
     session: VoiceSession
@@ -84,18 +86,18 @@ class Played:
 
 
 def loop_options(backend: str, settings: VoiceSettings) -> dict[str, Any]:
-    """The options of `anyio.run` for a loop: uvloop where it is installed and the settings allow it."""
+    """The options of `anyio.run` for a loop: uvloop, if it is installed and the settings allow it."""
     if backend != "asyncio":
         return {}
     installed = importlib.util.find_spec("uvloop") is not None
     return {"use_uvloop": settings.uvloop == "on" or (settings.uvloop == "auto" and installed)}
 
 
-async def play(plan: CallPlan, settings: VoiceSettings, view: View) -> Played:
+async def play(plan: PlaybackPlan, settings: VoiceSettings, view: View) -> Played:
     """Run one call in a service of its own, and close the service.
 
-    SIGINT and SIGTERM stop the call in order; further ones change nothing, since the stop has its deadlines. Raises what
-    `create_session` raises, `StoreError`, and `Interrupted` when a signal came before there was a session.
+    SIGINT and SIGTERM stop the call in order; further signals change nothing, since the stop has its deadlines. Raises the
+    errors of `create_session`, `StoreError`, and `Interrupted` if a signal came before there was a session.
     """
     return await _Playback(plan, settings, view).run()
 
@@ -103,7 +105,7 @@ async def play(plan: CallPlan, settings: VoiceSettings, view: View) -> Played:
 class _Playback:
     """One call; see `play`."""
 
-    def __init__(self, plan: CallPlan, settings: VoiceSettings, view: View) -> None:
+    def __init__(self, plan: PlaybackPlan, settings: VoiceSettings, view: View) -> None:
         self._plan = plan
         self._settings = settings
         self._view = view
@@ -164,7 +166,7 @@ class _Playback:
             self._view.event(event)
 
     async def _play(self, service: AsyncVoiceService, session_id: str) -> Exception | None:
-        """Play the file to its end, or until the session takes no more; what was wrong with the file, if anything."""
+        """Play the file to its end, or until the session takes no more; return the file's error, if there was one."""
         frame_bytes = self._plan.audio_format.frame_bytes
         step = frame_bytes * (FRAMES_AT_ONCE if self._plan.fast else 1)
         start_ms, frames = monotonic_ms(), 0
@@ -184,7 +186,7 @@ class _Playback:
         except AudioFileError as error:
             return error
         except (InvalidState, SessionNotFound):
-            pass  # it ended by itself; its result says why
+            pass  # the session ended by itself; its result says why
         return None
 
     async def _seconds(self) -> AsyncIterator[bytes]:
@@ -203,7 +205,7 @@ async def _stop(service: AsyncVoiceService, session_id: str) -> Exception | None
 
 
 async def _recorded(service: AsyncVoiceService, session_id: str) -> None:
-    """Wait for the file of the recording; one that does not come in time is left to the next service."""
+    """Wait for the file of the recording. If it is not ready in time, the next service finishes it."""
     with anyio.move_on_after(RECORDING_SECONDS), suppress(InvalidState, ServiceClosed, StoreError):
         await service.recording(session_id)
 
@@ -213,7 +215,7 @@ async def _until(due_ms: int) -> None:
 
 
 async def _dispatch(service: AsyncVoiceService, session_id: str, chunk: bytes) -> None:
-    # It ends: a session that takes nothing for its idle time, or lasts too long, stops itself and refuses the chunk.
+    # This loop ends: a session that takes nothing for its idle time, or lasts too long, stops itself and refuses the chunk.
     while True:
         try:
             await service.dispatch_audio_chunk(session_id, chunk)

@@ -1,10 +1,10 @@
-"""`agentos-voice recover`: end the sessions that processes left when they died."""
+"""`agentos-voice recover`: end the sessions of dead processes."""
 
 from rich.text import Text
 
 from agentos.core.communication.voice.cli.exits import FAILED, OK
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, table
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, table
 from agentos.core.communication.voice.cli.stores import settings_of
 from agentos.core.communication.voice.recording.finishing import Finishing, FinishingReport
 from agentos.core.communication.voice.recovery.recovery import Recovery, RecoveryReport
@@ -13,11 +13,11 @@ from agentos.core.communication.voice.storage.opening import open_store
 from machines.session import VoiceSession
 
 
-def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """End every session whose process is dead, with evidence that says so, and finish recordings that are not finished.
+def recover(*, home: Home = None, json_output: Json = False) -> CommandOutcome:
+    """End every session whose process is dead, with evidence that says so, and finish unfinished recordings.
 
-    Sessions of living processes are not touched, nor those that may still be resumed. A running service does the same by
-    itself. Nothing is done where the evidence chain does not go on from the heads that were noted.
+    Does not touch sessions of living processes, or sessions that may still be resumed. A running service does the same by
+    itself. Does nothing if the evidence chain does not go on from the noted heads.
     """
     del json_output
     settings = settings_of(home)
@@ -63,9 +63,9 @@ def recover(*, home: Home = None, json_output: Json = False) -> Outcome:
     found = (table(("session", "created", "project", "frames", "recording"), rows),) if report.recovered else ()
     recordings = Text(f"recordings finished: {len(finished.ready)}; damaged: {len(finished.failed)}")
     if unknown:
-        recordings.append(f"; samples of sessions that nobody knows: {', '.join(unknown)}")
+        recordings.append(f"; samples of unknown sessions: {', '.join(unknown)}")
     problem = "; ".join(said)
-    return Outcome(data, (*found, summary, recordings), FAILED if problem else OK, problem)
+    return CommandOutcome(data, (*found, summary, recordings), FAILED if problem else OK, problem)
 
 
 def _row(session: VoiceSession) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ _NEEDED: Final = {
 }
 
 
-def serve(  # noqa: PLR0913 - each is an option of the command
+def serve(  # noqa: PLR0913 - each argument is an option of the command
     *,
     host: Annotated[str, Parameter(help="The address to listen on; other machines reach 0.0.0.0 or ::.")] = "127.0.0.1",
     port: Annotated[int, Parameter(help="The port; 0 takes a free one.", validator=Number(gte=0, lte=65_535))] = 8080,
@@ -26,7 +26,7 @@ def serve(  # noqa: PLR0913 - each is an option of the command
         Literal["asyncio", "trio"], Parameter(help="The event loop: asyncio (uvloop where it is installed) or trio.")
     ] = "asyncio",
     no_auth: Annotated[
-        bool, Parameter(negative=(), help="Ask nobody who they are; on this machine's own addresses only.")
+        bool, Parameter(negative=(), help="Serve without authentication, on this machine's own addresses only.")
     ] = False,
     origin: Annotated[
         tuple[str, ...],
@@ -41,21 +41,23 @@ def serve(  # noqa: PLR0913 - each is an option of the command
     trusted_proxy: Annotated[
         tuple[str, ...],
         Parameter(
-            negative=(), help="Address or network of a proxy that is believed who its client is; may be given often."
+            negative=(),
+            help="Address or network of a trusted proxy, which tells its client's address; may be repeated.",
         ),
     ] = (),
     traces: Annotated[
-        str | None, Parameter(help="Send a trace of each call there (OTLP), as http://127.0.0.1:4318/v1/traces.")
+        str | None,
+        Parameter(help="Send a trace of each call to this address (OTLP), like http://127.0.0.1:4318/v1/traces."),
     ] = None,
     home: Home = None,
     json_output: Json = False,
 ) -> None:
-    """Serve the HTTP interface, and say where.
+    """Serve the HTTP interface, and print its address.
 
-    SIGTERM and Ctrl-C end it in order: no new calls, time for those that run, a stop for what is left, and then the sockets
-    close. Once more shortens that.
+    SIGTERM and Ctrl-C end the server in order: it takes no new calls, gives running calls time, stops the rest, and then closes
+    its sockets. A second signal shortens that.
 
-    Every request needs a token, see `token create`, unless --no-auth says otherwise.
+    Every request needs a token, see `token create`, unless --no-auth is given.
     """
     _check_extra("server", "`serve`")
     if traces is not None:
@@ -83,5 +85,5 @@ def _check_extra(extra: str, what: str) -> None:
 def _is_there(package: str) -> bool:
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # of a package above it
+    except ModuleNotFoundError:  # a package above the missing one
         return False

@@ -1,4 +1,4 @@
-"""A running service on a terminal: what it carries, who waits, and what is wrong."""
+"""The view of a running service on a terminal: its load, its waiting actors, and its problems."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,8 +11,8 @@ from actors.runtime.inspection import ActorPicture
 from agentos.core.communication.voice.running.inspection import ServicePicture
 
 DEAD_LETTERS_SHOWN: Final = 5
-FIXED_LINES: Final = 12 + DEAD_LETTERS_SHOWN  # all but the actors
-OLD_SECONDS: Final = 1.0  # mail that waits longer is worth a colour
+FIXED_LINES: Final = 12 + DEAD_LETTERS_SHOWN  # the lines of the view without the actors
+OLD_SECONDS: Final = 1.0  # mail that waits longer is coloured
 LATE_MS: Final = 100
 
 _HEADINGS: Final = ("actor", "phase", "status", "mail", "oldest", "restarts", "timers")

@@ -1,4 +1,4 @@
-"""How the commands come to a running service."""
+"""The running services of a home, as commands choose them."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ Instance = Annotated[str | None, Parameter(help="The service by its name, where 
 
 
 def chosen_services(home: Path, pid: int | None, instance: str | None) -> list[Path]:
-    """The control sockets of the running services that were chosen; of all if none was.
+    """The control sockets of the running services with this `pid` and `instance`; of all services if neither is given.
 
-    Raises `ServiceNotReachable` when none runs, `InputError` when none of those that run was meant.
+    Raises `ServiceNotReachable` if none runs, `InputError` if no running service matches.
     """
     found = services_of(home)
     chosen = [
@@ -27,7 +27,8 @@ def chosen_services(home: Path, pid: int | None, instance: str | None) -> list[P
 
 
 def chosen_service(home: Path, pid: int | None, instance: str | None) -> Path:
-    """The control socket of the running service that was chosen, or of the only one. Raises as `chosen_services` does."""
+    """The control socket of the chosen running service, or of the only one. Raises the errors of `chosen_services`, and
+    `InputError` if several match."""
     chosen = chosen_services(home, pid, instance)
     if len(chosen) > 1:
         raise InputError(f"several services run; choose one with --pid or --instance: {_names(chosen)}")

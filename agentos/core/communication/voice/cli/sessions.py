@@ -1,4 +1,4 @@
-"""`agentos-voice sessions` and `events`: what the store knows of the calls."""
+"""`agentos-voice sessions` and `events`: the stored sessions and their events."""
 
 import json
 from typing import Annotated, Literal
@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from rich.text import Text
 
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, table
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, table
 from agentos.core.communication.voice.cli.stores import reading
 from agentos.core.communication.voice.errors import SessionNotFound
 from machines.session import VoiceSessionState
@@ -17,14 +17,14 @@ StateName = Literal["created", "active", "stopping", "stopped"]
 
 def sessions(
     *,
-    project: Annotated[str | None, Parameter(help="Only those of this project.")] = None,
-    state: Annotated[StateName | None, Parameter(help="Only those in this state.")] = None,
+    project: Annotated[str | None, Parameter(help="Only sessions of this project.")] = None,
+    state: Annotated[StateName | None, Parameter(help="Only sessions in this state.")] = None,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
-    """The stored sessions, newest first: those that run, of any process, and those that have stopped.
+) -> CommandOutcome:
+    """The stored sessions, newest first: running ones, of any process, and stopped ones.
 
-    Of a session that was left by a process that died, the state says so; `recover` ends it.
+    The state of a session whose process died says so; `recover` ends it.
     """
     del json_output
     wanted = None if state is None else VoiceSessionState(state)
@@ -38,7 +38,7 @@ def sessions(
         "unowned": [session.session_id for session in found if session.session_id in left],
     }
     if not found:
-        return Outcome(data, (Text("no sessions"),))
+        return CommandOutcome(data, (Text("no sessions"),))
     rows = (
         (
             session.session_id,
@@ -49,18 +49,18 @@ def sessions(
         )
         for session in found
     )
-    return Outcome(data, (table(("session", "state", "created", "project", "said"), rows),))
+    return CommandOutcome(data, (table(("session", "state", "created", "project", "said"), rows),))
 
 
 def events(
     session_id: Annotated[str, Parameter(help="The session.")],
     /,
     *,
-    after: Annotated[int, Parameter(help="Only those with a number above this one.")] = 0,
+    after: Annotated[int, Parameter(help="Only events with a higher number.")] = 0,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
-    """The events of a session that were kept. Partial results and levels are told to listeners only."""
+) -> CommandOutcome:
+    """The stored events of a session. Partial results and levels are only told to listeners, and not stored."""
     del json_output
     with reading(home) as store:
         if store is None or store.session(session_id) is None:
@@ -71,4 +71,4 @@ def events(
         (str(event.number), event.event_type.value, json.dumps(event.model_dump(mode="json")["payload"]))
         for event in found
     )
-    return Outcome(data, (table(("number", "event", "payload"), rows),))
+    return CommandOutcome(data, (table(("number", "event", "payload"), rows),))

@@ -1,4 +1,4 @@
-"""`agentos-voice settings`: every setting, its value, and where it comes from."""
+"""`agentos-voice settings`: every setting, its value, and the source of the value."""
 
 import os
 from pathlib import Path
@@ -10,14 +10,14 @@ from rich.padding import Padding
 from rich.text import Text
 
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome
+from agentos.core.communication.voice.cli.outcome import CommandOutcome
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings, variable_of
 
 HIDDEN = "(hidden)"
 
 
-def settings(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """Every setting: its variable, its value, where that comes from, and what it is for. Secrets are hidden."""
+def settings(*, home: Home = None, json_output: Json = False) -> CommandOutcome:
+    """Every setting: its variable, its value, the source of the value, and its purpose. Secrets are hidden."""
     del json_output
     overrides: dict[str, Any] = {} if home is None else {"home": home}
     loaded = load_settings(**overrides)
@@ -28,7 +28,7 @@ def settings(*, home: Home = None, json_output: Json = False) -> Outcome:
         line.append(f" = {'(not set)' if row['value'] is None else row['value']}", style="not bold")
         line.append(f"  [{row['source']}]", style="not bold dim")
         text += [line, Padding(Text(row["description"], style="dim"), (0, 0, 0, 4))]
-    return Outcome({"settings": rows}, text)
+    return CommandOutcome({"settings": rows}, text)
 
 
 def _row(loaded: VoiceSettings, name: str, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from actors.simulation.plan import Plan
 from actors.simulation.runner import Day, Simulation
-from actors.simulation.runs import Report, run_seeds
+from actors.simulation.runs import SimulationReport, run_seeds
 from actors.simulation.shrink import shrunk
 from agentos.core.communication.voice.cli.exits import FAILS, NOT_DECIDED, OK, InputError
 from agentos.core.communication.voice.cli.options import Json
-from agentos.core.communication.voice.cli.outcome import PROGRAM, Outcome, table, terminal
+from agentos.core.communication.voice.cli.outcome import PROGRAM, CommandOutcome, table, terminal
 from agentos.core.communication.voice.cli.user_code import blamed, described_type, imported
 from agentos.core.time import monotonic_ms
 
@@ -30,29 +30,29 @@ LAST_LINES: Final = 12  # of the trace of a failing run
 _NAMES: Final = {VOICE: "actors.voice_lab.simulation:voice_simulation"}
 
 
-def simulate(  # noqa: PLR0913 - each is an option of the command
+def simulate(  # noqa: PLR0913 - each argument is an option of the command
     simulation: Annotated[
-        str, Parameter(help="`voice`, or what makes a simulation of your own, as module:attribute.")
+        str, Parameter(help="`voice`, or your own function that makes a simulation, as module:attribute.")
     ] = VOICE,
     /,
     *,
     seeds: Annotated[int, Parameter(help="How many seeds.")] = 10,
-    first: Annotated[int, Parameter(help="The first of them.")] = 0,
+    first: Annotated[int, Parameter(help="The first seed.")] = 0,
     seed: Annotated[int | None, Parameter(help="This seed alone.")] = None,
     hours: Annotated[float, Parameter(help="How long each run is, in hours of virtual time.")] = 24.0,
     seconds: Annotated[float | None, Parameter(help="Begin no further seed after so long.")] = None,
-    processes: Annotated[int | None, Parameter(help="How many run at once; all cores if nothing is said.")] = None,
+    processes: Annotated[int | None, Parameter(help="How many run at once; by default one for each core.")] = None,
     visits: Annotated[str | None, Parameter(help="With --seed: only these calls of its plan, as 3,17; `none`.")] = None,
     faults: Annotated[str | None, Parameter(help="With --seed: only these faults of its plan, as 4,9; `none`.")] = None,
-    until_ms: Annotated[int | None, Parameter(help="With --seed: nothing that its plan has from then on.")] = None,
+    until_ms: Annotated[int | None, Parameter(help="With --seed: nothing of its plan from this time on.")] = None,
     trace: Annotated[int, Parameter(help="With --seed: show the last lines of the trace, so many.")] = 0,
-    shrink: Annotated[bool, Parameter(help="Make the first plan that fails as small as it goes.")] = True,
+    shrink: Annotated[bool, Parameter(help="Shrink the first plan that fails.")] = True,
     json_output: Json = False,
-) -> Outcome:
-    """Run days with calls and faults, and watch the promises with every step.
+) -> CommandOutcome:
+    """Run days with calls and faults, and check the promises at every step.
 
-    The same seed gives the same run on every machine. A seed that breaks a promise is made smaller, and the command that shows
-    it again is printed.
+    The same seed gives the same run on every machine. If a seed breaks a promise, its plan is shrunk, and the command that
+    shows the failure again is printed.
     """
     if hours <= 0 or seeds < 1 or (processes is not None and processes < 1):
         raise InputError("--hours is more than 0, --seeds and --processes are at least 1")
@@ -100,7 +100,7 @@ def _one(
     hours: float,
     parts: tuple[str | None, str | None, int | None],
     trace: int,
-) -> Outcome:
+) -> CommandOutcome:
     plan = simulation.plan(seed, hours)
     visits, faults, until_ms = parts
     plan = plan.only(
@@ -110,10 +110,10 @@ def _one(
     )
     with blamed(f"the simulation {name} failed"):
         day = simulation.follow(plan, keep_lines=trace)
-    report = Report((day,), hours, tuple(sorted(simulation.faults)))
+    report = SimulationReport((day,), hours, tuple(sorted(simulation.faults)))
     text: list[RenderableType] = [*_summary(report), *_planned(plan), *_failure(day), *map(Text, day.lines)]
     data = {**report.as_json(), "trace": list(day.lines)}
-    return Outcome(data, text, FAILS if day.failure else OK, report.problem)
+    return CommandOutcome(data, text, FAILS if day.failure else OK, report.problem)
 
 
 def _numbers(option: str, given: str | None, known: set[int]) -> set[int]:
@@ -172,7 +172,9 @@ def _progress(seeds: int, *, shown: bool) -> Iterator[Callable[[Day], None]]:
         yield advance
 
 
-def _outcome(name: str, make: Callable[[], Simulation], report: Report, *, shrink: bool, took_ms: int) -> Outcome:
+def _outcome(
+    name: str, make: Callable[[], Simulation], report: SimulationReport, *, shrink: bool, took_ms: int
+) -> CommandOutcome:
     data = {**report.as_json(), "seconds": took_ms / 1000}
     text = _summary(report, took_ms)
     for day in report.failing[:5]:
@@ -186,7 +188,7 @@ def _outcome(name: str, make: Callable[[], Simulation], report: Report, *, shrin
         data["again"] = again
         text += [Text(), Text(f"again: {again}", no_wrap=True, overflow="ignore")]
     code = FAILS if report.failing else NOT_DECIDED if report.problem else OK
-    return Outcome(data, text, code, report.problem)
+    return CommandOutcome(data, text, code, report.problem)
 
 
 def _command(name: str, seed: int, hours: float, plan: Plan | None) -> str:
@@ -201,7 +203,7 @@ def _listed(numbers: list[int]) -> str:
     return ",".join(map(str, numbers)) or "none"
 
 
-def _summary(report: Report, took_ms: int | None = None) -> list[RenderableType]:
+def _summary(report: SimulationReport, took_ms: int | None = None) -> list[RenderableType]:
     found: dict[str, Any] = report.as_json()
     took = "" if took_ms is None else f", in {took_ms / 1000:,.1f} s"
     seeds = "1 seed" if found["seeds"] == 1 else f"{found['seeds']:,} seeds"

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from agentos.core.communication.voice.cli.exits import InputError
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, fields, table, whole
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, fields, table, whole
 from agentos.core.communication.voice.cli.stores import reading, writing
 from agentos.core.communication.voice.storage.tokens import LIFETIME_LIMIT_SECONDS, AccessToken, Role, TokenStore
 from agentos.core.time import from_ms, utc_now_ms
@@ -21,12 +21,12 @@ _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 
 
 def create(
-    name: Annotated[str, Parameter(help="For whom or what it is.")],
+    name: Annotated[str, Parameter(help="The owner or purpose of the token.")],
     /,
     *,
     role: Annotated[
         Literal["admin", "operator", "auditor", "project"],
-        Parameter(help="What it is for: everything, running calls, looking, or the calls of one project."),
+        Parameter(help="The token's rights: everything, running calls, reading, or the calls of one project."),
     ],
     project: Annotated[str | None, Parameter(help="The project of a token with the role project.")] = None,
     expires: Annotated[
@@ -35,8 +35,8 @@ def create(
     ] = DEFAULT_LIFETIME,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
-    """Make a token. It is shown this once; only its hash is kept."""
+) -> CommandOutcome:
+    """Make a token. It is shown only once; the database keeps its hash alone."""
     del json_output
     if role == "project" and project is None:
         raise InputError("a token of the role project is for one project: name it with --project")
@@ -59,17 +59,17 @@ def create(
         ("expires", _time(made.expires_at_ms)),
     ]
     note = Text("Keep it now: it can't be shown again.", style="yellow")
-    return Outcome({"token": secret, **_as_json(made)}, (fields(rows), note))
+    return CommandOutcome({"token": secret, **_as_json(made)}, (fields(rows), note))
 
 
-def listing(*, home: Home = None, json_output: Json = False) -> Outcome:
-    """The tokens, oldest first, also the expired and revoked ones; never the tokens themselves."""
+def listing(*, home: Home = None, json_output: Json = False) -> CommandOutcome:
+    """The tokens with their ids, oldest first, including expired and revoked ones; never the secrets themselves."""
     del json_output
     with reading(home) as store:
         found = [] if store is None else TokenStore(store).list()
     data = {"tokens": [_as_json(token) for token in found]}
     if not found:
-        return Outcome(data, (Text("no tokens"),))
+        return CommandOutcome(data, (Text("no tokens"),))
     rows = (
         (
             token.id,
@@ -82,7 +82,7 @@ def listing(*, home: Home = None, json_output: Json = False) -> Outcome:
         )
         for token in found
     )
-    return Outcome(data, (table(("id", "name", "role", "project", "state", "created", "expires"), rows),))
+    return CommandOutcome(data, (table(("id", "name", "role", "project", "state", "created", "expires"), rows),))
 
 
 def revoke(
@@ -91,18 +91,18 @@ def revoke(
     *,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome:
-    """Make a token invalid from now on; one that was revoked before stays as it is."""
+) -> CommandOutcome:
+    """Make a token invalid from now on; a token that was revoked before stays unchanged."""
     del json_output
     with writing(home) as store:
         tokens = TokenStore(store)
         if not tokens.revoke(token_id) and token_id not in {token.id for token in tokens.list()}:
             raise InputError(f"there is no token with the id {token_id!r}; see `token list`")
-    return Outcome({"id": token_id, "revoked": True}, (whole(f"{token_id} is revoked"),))
+    return CommandOutcome({"id": token_id, "revoked": True}, (whole(f"{token_id} is revoked"),))
 
 
 def _lifetime_seconds(text: str) -> int | None:
-    """How long a token of `--expires text` is valid; None for ever."""
+    """The lifetime of a token in seconds, from the text of `--expires`; None for ever."""
     if text == NEVER:
         return None
     found = _DURATION.fullmatch(text)

@@ -11,7 +11,7 @@ from rich.live import Live
 
 from agentos.core.communication.voice.cli.keyboard import Keyboard
 from agentos.core.communication.voice.cli.options import Home, Json
-from agentos.core.communication.voice.cli.outcome import Outcome, terminal
+from agentos.core.communication.voice.cli.outcome import CommandOutcome, terminal
 from agentos.core.communication.voice.cli.service_view import FIXED_LINES, service_view
 from agentos.core.communication.voice.cli.services import Instance, Pid, chosen_service
 from agentos.core.communication.voice.cli.stores import settings_of
@@ -22,7 +22,7 @@ from agentos.core.time import monotonic_ms
 REFRESH_SECONDS: Final = 1.0
 ACTORS_ONCE: Final = 20
 ACTORS_AS_JSON: Final = 1000
-PAUSE_FACTOR: Final = 10  # a service that takes long to answer is asked less often: a view must not be a load
+PAUSE_FACTOR: Final = 10  # a service that answers slowly is asked less often, so that the view is no load
 
 
 def top(
@@ -39,17 +39,17 @@ def top(
     instance: Instance = None,
     home: Home = None,
     json_output: Json = False,
-) -> Outcome | None:
+) -> CommandOutcome | None:
     """A running service of this home: sessions, actors with their mail, restarts, dead letters, timers, ports, loop lag.
 
-    It looks anew every second until q or Ctrl-C is pressed. Without a terminal, and with --json, it looks once.
+    The view is refreshed every second until q or Ctrl-C is pressed. Without a terminal, and with --json, it is printed once.
     """
     with ControlClient(chosen_service(settings_of(home).home, pid, instance)) as client:
         if json_output:
             picture = client.inspect(ACTORS_AS_JSON if actors is None else actors)
-            return Outcome(msgspec.to_builtins(picture))
+            return CommandOutcome(msgspec.to_builtins(picture))
         if once or not sys.stdout.isatty():
-            return Outcome({}, service_view(client.inspect(ACTORS_ONCE if actors is None else actors)))
+            return CommandOutcome({}, service_view(client.inspect(ACTORS_ONCE if actors is None else actors)))
         _watch(client, actors)
     return None
 

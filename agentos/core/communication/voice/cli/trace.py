@@ -1,4 +1,4 @@
-"""`agentos-voice trace`: what the actors of one running session do, step by step."""
+"""`agentos-voice trace`: the steps of the actors of one running session."""
 
 import sys
 from collections.abc import Iterator
@@ -33,8 +33,8 @@ def trace(
 ) -> None:
     """Each step that the actors of a running session take from now on, until the session has stopped or Ctrl-C is pressed.
 
-    A line tells the seconds since the trace began, the actor, its phase, the message with its numbers and states, and what
-    the step asked for. Texts are never told.
+    A line has the seconds since the trace began, the actor, its phase, the message with its numbers and states, and the
+    step's effects. A trace never shows texts.
     """
     with suppress(KeyboardInterrupt), _tracing(settings_of(home).home, session_id, pid, instance) as (client, begun):
         if not json_output:
@@ -50,7 +50,7 @@ def trace(
 def _tracing(
     home: Path, session_id: str, pid: int | None, instance: str | None
 ) -> Iterator[tuple[ControlClient, Tracing]]:
-    """The service that runs the session, tracing it."""
+    """The client of the service that runs the session, and the session's trace."""
     for path in chosen_services(home, pid, instance):
         with ControlClient(path) as client:
             try:

@@ -1,4 +1,4 @@
-"""Code of a user that a command runs: how it is found, and who is to blame when it fails."""
+"""A user's own code that a command runs: importing it, and errors that point into it."""
 
 import sys
 import traceback
@@ -13,10 +13,10 @@ from machines.checker.model import ModelError
 
 
 def imported(module: str, attribute: str) -> Any:
-    """What a module has under this name. Raises `InputError` if it has nothing, or can't be imported."""
+    """The attribute of a module. Raises `InputError` if there is none, or the module can't be imported."""
     folder = str(Path.cwd())
     if folder not in sys.path:
-        sys.path.insert(0, folder)  # as `python -m` does: a user's models are where the user is
+        sys.path.insert(0, folder)  # like `python -m`: a user's models are in the current folder
     with blamed(f"can't import {module}"):
         found = import_module(module)
     try:
@@ -26,13 +26,13 @@ def imported(module: str, attribute: str) -> Any:
 
 
 def described_type(value: Any) -> str:
-    """What kind of value something is, for a message."""
+    """The kind of a value in words, for a message."""
     return f"a value of the type {type(value).__name__}"
 
 
 @contextmanager
 def blamed(problem: str) -> Iterator[None]:
-    """What a user's code raises, as one line that says where."""
+    """A context that turns an error of a user's code into one line with its place."""
     try:
         yield
     except (InputError, ModelError):

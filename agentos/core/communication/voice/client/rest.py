@@ -40,7 +40,7 @@ class VoiceClient:
     def __init__(self, base_url: str, token: str | None = None) -> None:
         headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self._http = httpx2.AsyncClient(base_url=base_url, headers=headers, timeout=TIMEOUTS)
-        # A stream is opened with its ticket, not with the token, and each has a connection.
+        # Streams are opened with tickets, not with the token, and each needs a connection.
         self._plain = httpx2.AsyncClient(limits=httpx2.Limits(max_connections=None))
         self._stream_url = f"{base_url.rstrip('/').replace('http', 'ws', 1)}/v1/stream"
 
@@ -53,7 +53,7 @@ class VoiceClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close its connections, also those of its streams."""
+        """Close the client's connections, including those of its streams."""
         await self._http.aclose()
         await self._plain.aclose()
 
@@ -108,7 +108,7 @@ class VoiceClient:
         return await self._asked("GET", _path(session_id))
 
     async def stop_session(self, session_id: str) -> JSON:
-        """Stop a session; it has stopped when this returns."""
+        """Stop a session, and return it once it has stopped."""
         return await self._asked("POST", f"{_path(session_id)}/stop")
 
     async def list_sessions(self, project_id: str | None = None, state: str | None = None) -> list[JSON]:
@@ -174,10 +174,10 @@ class VoiceClient:
     async def recording(
         self, session_id: str, *, patience_seconds: float = RECORDING_PATIENCE_SECONDS
     ) -> AsyncGenerator[bytes]:
-        """The file of a session's recording, FLAC or WAV, piece by piece, once it is there.
+        """The file of a session's recording, FLAC or WAV, piece by piece.
 
-        While the server finishes it, this waits, up to `patience_seconds`. After that `RequestRefused` has the name
-        `recording-finishing`; without a recording it has `no-recording`.
+        Waits up to `patience_seconds` while the server finishes the file. After that it raises `RequestRefused` with the name
+        `recording-finishing`; without a recording, with `no-recording`.
         """
         deadline = anyio.current_time() + patience_seconds
         while True:

@@ -1,4 +1,4 @@
-"""One WebSocket of a stream, on asyncio and trio: text and binary messages, and the code that it was closed with."""
+"""One WebSocket of a stream, on asyncio and trio: text and binary messages, and the close code."""
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
@@ -13,14 +13,16 @@ from wsproto.utilities import ProtocolError
 
 from machines.stream.messages import SUBPROTOCOL, FromClient, FromServer, StreamCode, encode, read_from_server
 
-CLOSE_SECONDS: Final = 1.0  # for the close frame: a peer that takes nothing does not get it
+CLOSE_SECONDS: Final = 1.0  # for the close frame, which a peer that reads nothing does not get
 LARGEST_MESSAGE_BYTES: Final = 1_048_576  # a long utterance with all its words has a tenth of that
 BROKEN: Final = (HTTPXWSException, httpx2.TransportError, ProtocolError, OSError)
-BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})  # of HTTP: the same may work later
+BUSY: Final = frozenset(
+    {408, 425, 429, 500, 502, 503, 504}
+)  # HTTP statuses after which the same request may work later
 
 
-class Closed(Exception):
-    """The connection is over. `code` is the one that it was closed with, `LOST` when it broke."""
+class SocketClosed(Exception):
+    """The connection is over. `code` is its close code, `LOST` if it broke."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
@@ -29,7 +31,7 @@ class Closed(Exception):
 
 
 class StreamSocket:
-    """A connection of the stream's sub-protocol. Every method may raise `Closed`."""
+    """A connection of the stream's sub-protocol. Every method may raise `SocketClosed`."""
 
     def __init__(self, session: AsyncWebSocketSession) -> None:
         self._session = session
@@ -39,31 +41,31 @@ class StreamSocket:
         try:
             await self._session.send_text(encode(message).decode())
         except BROKEN as error:
-            raise Closed(StreamCode.LOST, str(error)) from None
+            raise SocketClosed(StreamCode.LOST, str(error)) from None
 
     async def send_audio(self, message: bytes) -> None:
         """Send a binary message."""
         try:
             await self._session.send_bytes(message)
         except BROKEN as error:
-            raise Closed(StreamCode.LOST, str(error)) from None
+            raise SocketClosed(StreamCode.LOST, str(error)) from None
 
     async def receive(self) -> FromServer:
-        """The next message of the server. Raises `StreamViolation` when it is none of the protocol."""
+        """The next message of the server. Raises `StreamViolation` for a message that the protocol does not have."""
         try:
             event = await self._session.receive()
         except WebSocketDisconnect as error:
-            raise Closed(error.code, error.reason) from None
+            raise SocketClosed(error.code, error.reason) from None
         except BROKEN as error:
-            raise Closed(StreamCode.LOST, str(error)) from None
+            raise SocketClosed(StreamCode.LOST, str(error)) from None
         data = event.data if isinstance(event, wsproto.events.Message) else b""
         return read_from_server(data if isinstance(data, str) else bytes(data))
 
 
 @asynccontextmanager
 async def opened(http: httpx2.AsyncClient, url: str, timeout_seconds: float) -> AsyncGenerator[StreamSocket]:
-    """A connection to the stream at `url` (`ws:` or `wss:`). Raises `Closed` when there is none to be had within this
-    time, or it is found broken."""
+    """A connection to the stream at `url` (`ws:` or `wss:`). Raises `SocketClosed` if it can't be opened within
+    `timeout_seconds`, or breaks."""
     try:
         with anyio.move_on_after(timeout_seconds) as opening:
             async with http.websocket(
@@ -80,14 +82,14 @@ async def opened(http: httpx2.AsyncClient, url: str, timeout_seconds: float) -> 
                     with suppress(*BROKEN), anyio.move_on_after(CLOSE_SECONDS, shield=True):
                         await session.close()
         if opening.cancelled_caught:
-            raise Closed(StreamCode.LOST, f"the server did not answer within {timeout_seconds:g} s")
+            raise SocketClosed(StreamCode.LOST, f"the server did not answer within {timeout_seconds:g} s")
     except WebSocketUpgradeError as error:
         status = error.response.status_code
         code = StreamCode.UNAVAILABLE if status in BUSY else StreamCode.UNAUTHENTICATED
-        raise Closed(code, f"the server answered {status} instead of opening a WebSocket") from None
+        raise SocketClosed(code, f"the server answered {status} instead of opening a WebSocket") from None
     except BROKEN as error:
-        raise Closed(StreamCode.LOST, str(error) or type(error).__name__) from None
-    except ExceptionGroup as group:  # of the session's own tasks
+        raise SocketClosed(StreamCode.LOST, str(error) or type(error).__name__) from None
+    except ExceptionGroup as group:  # from the WebSocket library's own tasks
         if group.split(BROKEN)[1] is not None:
             raise
-        raise Closed(StreamCode.LOST, "the connection broke") from None
+        raise SocketClosed(StreamCode.LOST, "the connection broke") from None

@@ -1,4 +1,4 @@
-"""A stream of audio to a session, through as many connections as it takes; its rules are
+"""A stream of audio to a session, through as many connections as it takes, by the rules of
 `machines.stream.ends.ClientStream`."""
 
 import secrets
@@ -13,13 +13,13 @@ import anyio.lowlevel
 import httpx2
 
 from agentos.core.communication.voice.client.audio_ring import AudioRing
-from agentos.core.communication.voice.client.socket import BUSY, Closed, StreamSocket, opened
+from agentos.core.communication.voice.client.socket import BUSY, SocketClosed, StreamSocket, opened
 from agentos.core.communication.voice.errors import RequestRefused, StreamClosed
 from agentos.core.time import monotonic_ms
 from machines.audio import FRAMES_PER_SECOND
 from machines.restart import Backoff
 from machines.session import VoiceSessionState
-from machines.stream.ends import ENDED, FAILED, OPEN, ClientStream, Run
+from machines.stream.ends import ENDED, FAILED, OPEN, ClientStream, FrameRun
 from machines.stream.messages import (
     HEADER,
     Ack,
@@ -32,11 +32,11 @@ from machines.stream.messages import (
     Welcome,
 )
 
-RING_SECONDS: Final = 60.0  # also where only accounts in evidence, every ten seconds, say what is safe
+RING_SECONDS: Final = 60.0  # enough even if frames become durable only with the accounts in evidence, every ten seconds
 PATIENCE_SECONDS: Final = 60.0
 CONNECT_SECONDS: Final = 10.0
-EVENTS_KEPT: Final = 10_000  # for a program that does not fetch them
-FRAMES_A_MESSAGE: Final = 50  # a second: a message that is cut off is sent again whole
+EVENTS_KEPT: Final = 10_000  # for a program that does not fetch its events
+FRAMES_A_MESSAGE: Final = 50  # one second: a message that was cut off is sent again whole
 WAITS: Final = Backoff(first=0.1, factor=2.0, most=5.0, jitter=0.75)
 
 TicketSource = Callable[[], Awaitable[str]]
@@ -44,19 +44,19 @@ TicketSource = Callable[[], Awaitable[str]]
 
 @dataclass(frozen=True, slots=True)
 class ClientStatistics:
-    """How a stream is doing; counts are since its start, of 20 ms frames where nothing else is said."""
+    """The statistics of a stream since its start; counts are of 20 ms frames, unless stated otherwise."""
 
     captured: int
-    """Frames that the program has handed over; those that were not captured, by its media time, are none of them."""
+    """Frames that the program has handed over, without pauses in its media time."""
     durable: int | None
-    """Those among them that the server has dealt with for good: they are on its disk, or among those that it `missed`. None
-    when the session keeps no audio."""
+    """Frames of these that the server has on its disk for good, or has declared as `missed`. None if the session keeps no
+    audio."""
     waiting: int
-    """Those that are kept here."""
+    """Frames that are kept here."""
     lost: int
-    """Those that fell off the ring before they were sent, and were declared as a gap."""
+    """Frames that fell off the ring before they were sent, and were declared as a gap."""
     missed: int
-    """Those that the server has declared lost: its disk refused them, or they died with its process."""
+    """Frames that the server has declared lost: its disk refused them, or its process died with them."""
     connections: int
     """Connections so far that the server welcomed."""
     events_dropped: int
@@ -65,15 +65,14 @@ class ClientStatistics:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """How a session ended: its state, and why."""
+    """The end of a session: its state, and the reason."""
 
     state: VoiceSessionState
     reason: str
 
 
 class VoiceStream:
-    """A stream to one session, made by `connect_stream`. `session_id`, `format` and `verdict` are what the server said
-    when it was opened.
+    """A stream to one session, made by `connect_stream`. `session_id`, `format` and `verdict` come from the server's welcome.
 
     For one task that sends and one that fetches events.
     """
@@ -92,12 +91,12 @@ class VoiceStream:
         self._formats = tuple(formats)
         self._http = http
         self._patience_seconds = patience_seconds
-        self._shown = False  # a ticket that a server has seen may be used up
+        self._shown = False  # whether a server has seen the ticket, which may be used up then
         self._stream = ClientStream(ring_frames, "")
         self._waits = Backoff(WAITS.first, WAITS.factor, WAITS.most, WAITS.jitter, seed=secrets.randbits(32))
         self._ring: AudioRing
         self._received = 0  # frames below it are in the session
-        self._keeps = True  # the session does, what it gets
+        self._keeps = True  # whether the session keeps audio
         self._base = 0
         self._welcomes = 0
         self._heartbeat_seconds = CONNECT_SECONDS
@@ -106,7 +105,7 @@ class VoiceStream:
         self._changed = anyio.Event()
         self._events: deque[Event] = deque()
         self._dropped = 0
-        self._lasted = False  # whether the connection was there for a heartbeat
+        self._lasted = False  # whether the connection lasted for a heartbeat
         self._end: StreamEnd | None = None
         self._failure: Exception | None = None
         self.session_id = ""
@@ -116,24 +115,25 @@ class VoiceStream:
     # --- for the program ---------------------------------------------------------------------------------------------
 
     async def send(self, data: bytes, media_ms: float | None = None) -> None:
-        """Hand audio over, any number of bytes in `format`; for Opus one packet of 20 ms. It is kept until the server
+        """Hand audio over, any number of bytes in `format`; for Opus one packet of 20 ms. The stream keeps it until the server
         has it.
 
-        `media_ms` says when its first sample was captured, in milliseconds on a clock of the program's that never falls: a
-        pause of more than 40 ms is declared as a gap of its length, so that the recording keeps the time of the call. Without
-        it the audio follows on what was handed over before.
+        `media_ms` is the capture time of the first sample, in milliseconds on a clock of the program that never falls: a pause
+        of more than 40 ms is declared as a gap of its length, so that the recording keeps the time of the call. Without
+        `media_ms` the audio follows on the audio before.
 
-        Waits while the ring is full of audio that the server has not taken: for audio that can wait, as that of a file.
-        Cancelled, it has taken nothing. Raises `StreamClosed` when the stream can't go on or its session has ended,
-        `ValueError` after `finish` and for more audio than the ring can hold.
+        Waits while the ring is full of audio that the server has not taken: for audio that can wait, such as a file's. If
+        cancelled, it has taken nothing. Raises `StreamClosed` if the stream can't go on or its session has ended, `ValueError`
+        after `finish` and for more audio than the ring can hold.
         """
         await self._until_room_for(self._ring.frames_in(data))
         self.send_nowait(data, media_ms)
 
     def send_nowait(self, data: bytes, media_ms: float | None = None) -> int:
-        """Hand audio over without waiting, as it comes from a microphone; of `media_ms` see `send`. How many of the oldest
-        frames fell off the ring for it; those that the server has not taken are a gap, which it is told. Raises as `send`
-        does."""
+        """Hand audio over without waiting, as it comes from a microphone; for `media_ms` see `send`.
+
+        Returns how many of the oldest frames fell off the ring; those that the server has not taken are declared as a gap.
+        Raises the errors of `send`."""
         if self._stream.finished:
             raise ValueError("the stream was finished: no more audio")
         self._check()
@@ -142,11 +142,11 @@ class VoiceStream:
         return fell
 
     async def finish(self, media_ms: float | None = None) -> StreamEnd:
-        """No more audio follows: wait until the server has everything, the session has stopped, and all is told. With
-        `media_ms`, when it ended on the clock of `send`, what was not captured before that is declared.
+        """End the audio, and wait until the server has all of it, the session has stopped, and all events have come.
+        `media_ms` is the end on the clock of `send`; a pause before it is declared.
 
-        Cancelled, it can be called again; audio that was handed over goes out meanwhile. A session that ended for
-        another reason may lack the last of it. Raises `StreamClosed` when the stream can't go on.
+        If cancelled, it can be called again; the audio goes out meanwhile. A session that ended for another reason may lack the
+        last audio. Raises `StreamClosed` if the stream can't go on.
         """
         if not self._stream.finished:
             await self._until_room_for(1)  # a last short frame
@@ -158,8 +158,8 @@ class VoiceStream:
         return self._end
 
     async def events(self) -> AsyncGenerator[Event]:
-        """What the session tells, each event once and in order, until it has ended; a program that fetches none loses
-        the oldest. Raises `StreamClosed` after the last event when the stream can't go on."""
+        """The events of the session, each once and in order, until it has ended. A program that does not fetch them loses the
+        oldest. Raises `StreamClosed` after the last event if the stream can't go on."""
         while True:
             while self._events:
                 yield self._events.popleft()
@@ -171,11 +171,11 @@ class VoiceStream:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection now that the server has welcomed."""
+        """Whether there is a connection that the server has welcomed."""
         return self._stream.phase == OPEN
 
     def statistics(self) -> ClientStatistics:
-        """How the stream is doing."""
+        """The stream's statistics so far."""
         stream = self._stream
         return ClientStatistics(
             captured=stream.next - self._base - stream.skipped,
@@ -217,7 +217,7 @@ class VoiceStream:
         changed.set()
 
     async def _opened(self) -> None:
-        """Wait for the first welcome. Raises `StreamClosed`, and what the source of tickets raised."""
+        """Wait for the first welcome. Raises `StreamClosed`, and the errors of the source of tickets."""
         while not self._welcomes and not self._over():
             await self._changed.wait()
         if not self._welcomes:
@@ -242,47 +242,47 @@ class VoiceStream:
                 if self._end is None:
                     self._tell_change()
                     await anyio.sleep(self._waits.seconds(self._url, tries))
-        except Exception as error:  # noqa: BLE001 - raised where the program uses the stream, not in a group
+        except Exception as error:  # noqa: BLE001 - raised by the methods that the program calls, not in a group
             self._failure = error
         finally:
             self._tell_change()
 
-    async def _connection(self) -> Closed:
-        """One connection, from its beginning to its end: how it was closed."""
+    async def _connection(self) -> SocketClosed:
+        """Run one connection to its end; return how it was closed."""
         try:
             if not self._stream.resuming and (not self._stream.credential or self._shown):
                 self._stream.credential, self._shown = await self._ticket(), False
             async with opened(self._http, self._url, CONNECT_SECONDS) as socket:
-                close = await self._served(socket)  # what it raised would come in a group with the socket's own errors
-        except Closed as closed:
+                close = await self._served(socket)  # its errors, if raised, would come in a group with the socket's own
+        except SocketClosed as closed:
             return closed
         except RequestRefused as error:
             if error.status not in BUSY:
                 raise
-            return Closed(StreamCode.UNAVAILABLE, str(error))
-        except httpx2.TransportError as error:  # of the source of tickets
-            return Closed(StreamCode.LOST, str(error) or type(error).__name__)
+            return SocketClosed(StreamCode.UNAVAILABLE, str(error))
+        except httpx2.TransportError as error:  # from the source of tickets
+            return SocketClosed(StreamCode.LOST, str(error) or type(error).__name__)
         return close
 
-    async def _served(self, socket: StreamSocket) -> Closed:
+    async def _served(self, socket: StreamSocket) -> SocketClosed:
         try:
             self._shown = True
             await socket.send(self._stream.hello(self._formats))
             with anyio.fail_after(CONNECT_SECONDS):
                 while self._stream.phase not in {OPEN, ENDED}:
                     await self._hear(socket)
-        except (Closed, StreamViolation) as error:
-            return Closed(error.code, error.reason)
+        except (SocketClosed, StreamViolation) as error:
+            return SocketClosed(error.code, error.reason)
         except TimeoutError:
-            return Closed(StreamCode.LOST, "the server did not answer")
-        closed: list[Closed] = []
+            return SocketClosed(StreamCode.LOST, "the server did not answer")
+        closed: list[SocketClosed] = []
         async with anyio.create_task_group() as group:
 
             async def until_closed(part: Callable[[StreamSocket], Awaitable[None]]) -> None:
                 try:
                     await part(socket)
-                except (Closed, StreamViolation) as error:
-                    closed.append(Closed(error.code, error.reason))
+                except (SocketClosed, StreamViolation) as error:
+                    closed.append(SocketClosed(error.code, error.reason))
                     group.cancel_scope.cancel()
 
             for part in (self._listen, self._speak, self._beat):
@@ -297,7 +297,7 @@ class VoiceStream:
         while True:
             self._to_send = anyio.Event()
             while (out := self._stream.to_send(self._most)) is not None:
-                if isinstance(out, Run):
+                if isinstance(out, FrameRun):
                     await socket.send_audio(self._ring.message(out))
                 else:
                     await socket.send(out)
@@ -308,10 +308,10 @@ class VoiceStream:
             await anyio.sleep(self._heartbeat_seconds)
             self._lasted = True
             if not self._stream.beat():
-                raise Closed(StreamCode.LOST, "the server has fallen silent")
+                raise SocketClosed(StreamCode.LOST, "the server has fallen silent")
 
     async def _hear(self, socket: StreamSocket) -> None:
-        """Take one message."""
+        """Take one message of the server."""
         message = await socket.receive()
         answer = self._stream.receive(message)
         if isinstance(message, Welcome):
@@ -358,17 +358,16 @@ async def connect_stream(
     patience_seconds: float = PATIENCE_SECONDS,
     http: httpx2.AsyncClient | None = None,
 ) -> AsyncGenerator[VoiceStream]:
-    """A stream to the session that the ticket is for, at the `ws:` or `wss:` address `url`; it is open when this is
-    entered.
+    """A context in which a stream is open to the ticket's session, at the `ws:` or `wss:` address `url`.
 
-    `formats` are those that the program can send, best first; `VoiceStream.format` is the one that was chosen.
-    `ticket_source` gives a ticket each time it is asked, so that a cut before the first welcome does not matter either.
-    A connection that is cut is made again, for up to `patience_seconds` in a row, and what the server does not have is
-    sent again from a ring of `ring_seconds`. Left without `finish`, or cancelled, it closes its connection; the session
-    goes on until the server gives its client up. `http` is used for the connections, and stays open.
+    `formats` are the formats that the program can send, best first; `VoiceStream.format` is the chosen one. `ticket_source`
+    gives a new ticket at each call, so that even a cut before the first welcome does not matter. The stream reconnects after a
+    cut, for up to `patience_seconds` in a row, and sends frames that the server does not have again, from a ring of
+    `ring_seconds`. If the context is left without `finish`, or cancelled, the stream closes its connection; the session goes on
+    until the server gives its client up. `http` makes the connections, and stays open.
 
-    Raises `StreamClosed` when the server does not let the stream in, and what `ticket_source` raises; after
-    `httpx2.TransportError`, and `RequestRefused` that may pass, that is asked again.
+    Raises `StreamClosed` if the server does not admit the stream, and the errors of `ticket_source`; after
+    `httpx2.TransportError`, and a `RequestRefused` that may pass, `ticket_source` is called again.
     """
     if (ticket is None) is (ticket_source is None):
         raise ValueError("a stream is opened with a ticket, or with a source of tickets")
@@ -379,7 +378,7 @@ async def connect_stream(
         ring_frames = max(1, int(ring_seconds * FRAMES_PER_SECOND))
         stream = VoiceStream(url, source, formats, ring_frames, client, patience_seconds)
         async with anyio.create_task_group() as group:
-            group.start_soon(stream._run)  # noqa: SLF001 - the rest of its making
+            group.start_soon(stream._run)  # noqa: SLF001 - part of making the stream
             try:
                 await stream._opened()  # noqa: SLF001
                 yield stream
@@ -391,7 +390,7 @@ async def connect_stream(
 
 
 class _Once:
-    """The only ticket that there is."""
+    """A source with a single ticket."""
 
     def __init__(self, ticket: str) -> None:
         self._ticket: str | None = ticket

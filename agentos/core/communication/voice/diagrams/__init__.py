@@ -1,4 +1,4 @@
-"""The project's diagrams, drawn from the code: each state machine, and which actor tells which what.
+"""The project's diagrams, drawn from the code: each state machine, and the messages between actors.
 
 As Mermaid, which many viewers draw from text, and as SVG with a layout of our own. The text is the same for the same code,
 so a diagram that differs is stale.
@@ -28,7 +28,7 @@ def draw() -> dict[str, str]:
 
 
 def compare(drawn: dict[str, str], folder: Path) -> dict[str, str]:
-    """What is wrong with the diagrams in `folder`: the names of files that are "missing", "stale" or "extra"."""
+    """The faults of the diagrams in `folder`: by file name, "missing", "stale" or "extra"."""
     there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
     wrong = {}
     for name in sorted({*drawn, *there}):
@@ -41,7 +41,7 @@ def compare(drawn: dict[str, str], folder: Path) -> dict[str, str]:
     return wrong
 
 
-_PYTEST_PLUGIN = "pytest_plugin"  # of use to pytest alone, which need not be installed
+_PYTEST_PLUGIN = "pytest_plugin"  # needs pytest, which may not be installed
 
 
 def machines_declared() -> list[AnyLifecycle]:

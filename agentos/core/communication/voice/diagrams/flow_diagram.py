@@ -1,19 +1,20 @@
-"""Who tells whom what, as a drawing: a Mermaid flow chart, and a chart with a column for each node and a row a message."""
+"""The messages between actors as drawings: a Mermaid flow chart, and a chart with a column for each node and a row a
+message."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from agentos.core.communication.voice.diagrams.message_flow import DIRECTORY, SERVICE, SYSTEM, Flow, Kind, nodes
+from agentos.core.communication.voice.diagrams.message_flow import DIRECTORY, SERVICE, SYSTEM, Flow, FlowKind, nodes
 from agentos.core.communication.voice.diagrams.svg import FAINT, INK, RULE, Drawing, text_width
 
-_COLOURS: Final = {Kind.TELL: "#1565c0", Kind.WORK: "#b45309", Kind.FACT: "#7b1fa2", Kind.REPLY: "#15803d"}
+_COLOURS: Final = {FlowKind.TELL: "#1565c0", FlowKind.WORK: "#b45309", FlowKind.FACT: "#7b1fa2", FlowKind.REPLY: "#15803d"}
 _KINDS: Final = {
-    Kind.TELL: "told to a mailbox",
-    Kind.WORK: "work for a port",
-    Kind.FACT: "a port's fact",
-    Kind.REPLY: "a reply",
+    FlowKind.TELL: "told to a mailbox",
+    FlowKind.WORK: "work for a port",
+    FlowKind.FACT: "a port's fact",
+    FlowKind.REPLY: "a reply",
 }
-_ARROWS: Final = {Kind.TELL: "-->", Kind.WORK: "==>", Kind.FACT: "-->", Kind.REPLY: "-.->"}
+_ARROWS: Final = {FlowKind.TELL: "-->", FlowKind.WORK: "==>", FlowKind.FACT: "-->", FlowKind.REPLY: "-.->"}
 _BAND: Final = "#f5f7fa"
 _SIZE: Final = 12
 _COLUMN: Final = 86
@@ -23,14 +24,15 @@ _MARGIN: Final = 16
 
 
 def actors_mermaid(flows: Sequence[Flow], parents: Mapping[str, str]) -> str:
-    """A Mermaid flow chart: thick arrows are work for a port, dotted ones replies, lines without a head who spawns whom."""
+    """A Mermaid flow chart: thick arrows are work for a port, dotted ones replies, lines without a head lead to spawned
+    actors."""
     lines = ["%% the voice actors: drawn from the code by `agentos-voice diagrams`", "flowchart LR"]
     actors = {*parents, *parents.values()}
     for node in nodes():
         shape = f'["{node}"]' if node in actors else f'(["{node}"])' if node in {SERVICE, SYSTEM} else f'[("{node}")]'
         lines.append(f"    {_id(node)}{shape}")
     lines += [f'    {_id(parent)} -.-|"spawns"| {_id(child)}' for child, parent in parents.items()]
-    joined: dict[tuple[str, str, Kind], list[str]] = {}
+    joined: dict[tuple[str, str, FlowKind], list[str]] = {}
     for flow in flows:
         for receiver in flow.receivers:
             joined.setdefault((flow.sender, receiver, flow.kind), []).append(flow.message)
@@ -61,7 +63,7 @@ def actors_svg(flows: Sequence[Flow]) -> str:
         drawing.text(_MARGIN, y + 4, flow.message, size=_SIZE)
         colour, start = _COLOURS[flow.kind], columns[flow.sender]
         for receiver in flow.receivers:
-            drawing.arrow(f"M{start} {y} H{columns[receiver]}", stroke=colour, dashed=flow.kind is Kind.REPLY)
+            drawing.arrow(f"M{start} {y} H{columns[receiver]}", stroke=colour, dashed=flow.kind is FlowKind.REPLY)
         drawing.dot(start, y, 3, fill=colour)
     return drawing.render()
 
@@ -69,15 +71,15 @@ def actors_svg(flows: Sequence[Flow]) -> str:
 def _legend(drawing: Drawing) -> None:
     x = _MARGIN
     for kind, meaning in _KINDS.items():
-        drawing.arrow(f"M{x} 24 H{x + 34}", stroke=_COLOURS[kind], dashed=kind is Kind.REPLY)
+        drawing.arrow(f"M{x} 24 H{x + 34}", stroke=_COLOURS[kind], dashed=kind is FlowKind.REPLY)
         drawing.dot(x, 24, 3, fill=_COLOURS[kind])
         drawing.text(x + 42, 28, meaning, size=_SIZE)
         x += 42 + text_width(meaning, _SIZE) + 20
 
 
 def _actors(flows: Sequence[Flow]) -> set[str]:
-    """Those who are told something: ports are handed work instead, and the service gets replies."""
-    return {receiver for flow in flows if flow.kind is Kind.TELL for receiver in flow.receivers}
+    """The nodes that are told messages; ports are handed work instead, and the service gets replies."""
+    return {receiver for flow in flows if flow.kind is FlowKind.TELL for receiver in flow.receivers}
 
 
 def _id(node: str) -> str:

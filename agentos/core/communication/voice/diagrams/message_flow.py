@@ -44,12 +44,12 @@ _PORTS: Final[Mapping[str, str]] = {
     "store": f"{_VOICE}.storage.port",
 }
 _SERVICE_MODULES: Final = (f"{_VOICE}.async_service", f"{_VOICE}.running.runtime", f"{_VOICE}.running.resuming", f"{_VOICE}.sessions.door")
-_KNOWN_TO_SERVICE: Final = (Supervisor, SessionActor)  # the one it spawned, and the route that `Changed` brings
+_KNOWN_TO_SERVICE: Final = (Supervisor, SessionActor)  # the actor that the service spawned, and the session that `Changed` names
 _EFFECTS: Final = {"tell": "TELL", "port": "PORT", "reply": "REPLY", "spawn": "SPAWN"}
 
 
-class Kind(str, Enum):
-    """How a message goes: `tell` to a mailbox, `work` to a port, `fact` from a port, `reply` to one who asked."""
+class FlowKind(str, Enum):
+    """The way of a message: `tell` to a mailbox, `work` to a port, `fact` from a port, `reply` to an asker."""
 
     TELL = "tell"
     WORK = "work"
@@ -58,16 +58,16 @@ class Kind(str, Enum):
 
 
 class Flow(NamedTuple):
-    """One message on its way: its name, from which node to which nodes, and how."""
+    """The flow of one message: its name, its sender, its receivers, and its way."""
 
     message: str
     sender: str
     receivers: tuple[str, ...]
-    kind: Kind
+    kind: FlowKind
 
 
 class _Sent(NamedTuple):
-    """One effect found in the source: `TELL`, `PORT`, `REPLY` or `SPAWN`, the last name of whom it is for, and what."""
+    """One effect found in the source: `TELL`, `PORT`, `REPLY` or `SPAWN`, the last part of its target's name, and its value."""
 
     effect: str
     target: str
@@ -75,7 +75,7 @@ class _Sent(NamedTuple):
 
 
 def nodes() -> tuple[str, ...]:
-    """Everything that sends or receives, in the order in which it is drawn."""
+    """All senders and receivers, in the order in which they are drawn."""
     return (SERVICE, DIRECTORY, *(name_of(actor) for actor in ACTORS), *_PORTS, SYSTEM)
 
 
@@ -85,16 +85,16 @@ def name_of(actor: type[Actor]) -> str:
 
 
 def parents() -> dict[str, str]:
-    """Each actor that another one spawns, and which."""
+    """The parent of each actor that another actor spawns."""
     found = {name_of(actor): name_of(parent) for parent in ACTORS for actor in ACTORS if _spawns(parent, actor)}
     return {name: found[name] for name in nodes() if name in found}
 
 
-_OF_CHILDREN = (Exited, Gone)  # what the system itself tells
+_OF_CHILDREN = (Exited, Gone)  # messages that the system itself tells
 
 
 def flows() -> list[Flow]:
-    """Every message between two nodes, subject by subject, in the order in which they are declared."""
+    """Every message between two nodes, subject by subject, in the order of declaration."""
     order = {name: at for at, name in enumerate([*_messages(), *(told.__name__ for told in _OF_CHILDREN)])}
     places = {node: at for at, node in enumerate(nodes())}
     found = {*_between_actors(), *_from_ports(), *_from_service(), *_from_system()}
@@ -108,23 +108,23 @@ def _between_actors() -> Iterator[Flow]:
                 continue
             if sent.effect == "TELL":
                 receivers = _handlers(sent.what, (other for other in ACTORS if other is not actor))
-                yield Flow(sent.what, name_of(actor), receivers, Kind.TELL)
+                yield Flow(sent.what, name_of(actor), receivers, FlowKind.TELL)
             elif sent.effect == "PORT":
-                yield Flow(sent.what, name_of(actor), (sent.target,), Kind.WORK)
+                yield Flow(sent.what, name_of(actor), (sent.target,), FlowKind.WORK)
             elif sent.effect == "REPLY":
-                yield Flow(sent.what, name_of(actor), (SERVICE,), Kind.REPLY)
+                yield Flow(sent.what, name_of(actor), (SERVICE,), FlowKind.REPLY)
     yield from _for_parts()
 
 
 def _for_parts() -> Iterator[Flow]:
     """What a session hands to ports for its parts, and its supervisor once the session can't any more."""
     for news in get_args(get_args(get_type_hints(parts.PartReport)["news"])[0]):
-        yield Flow(news.__name__, name_of(SessionActor), (DIRECTORY,), Kind.WORK)
+        yield Flow(news.__name__, name_of(SessionActor), (DIRECTORY,), FlowKind.WORK)
     for part in STANDARD_PARTS:
         if part.port:
             work = get_type_hints(type(part).release)["return"].__name__
             for actor in (SessionActor, Supervisor):
-                yield Flow(work, name_of(actor), (part.port,), Kind.WORK)
+                yield Flow(work, name_of(actor), (part.port,), FlowKind.WORK)
 
 
 def _from_ports() -> Iterator[Flow]:
@@ -132,19 +132,19 @@ def _from_ports() -> Iterator[Flow]:
         workers = [actor for actor in ACTORS if any(s.effect == "PORT" and s.target == port for s in _sent_by(actor))]
         for message in _made_in(module):
             if receivers := _handlers(message, workers):
-                yield Flow(message, port, receivers, Kind.FACT)
+                yield Flow(message, port, receivers, FlowKind.FACT)
 
 
 def _from_service() -> Iterator[Flow]:
     for module in _SERVICE_MODULES:
         for message in _made_in(module):
             if receivers := _handlers(message, _KNOWN_TO_SERVICE):
-                yield Flow(message, SERVICE, receivers, Kind.TELL)
+                yield Flow(message, SERVICE, receivers, FlowKind.TELL)
 
 
 def _from_system() -> Iterator[Flow]:
     for told in _OF_CHILDREN:
-        yield Flow(told.__name__, SYSTEM, _handlers(told.__name__, ACTORS), Kind.TELL)
+        yield Flow(told.__name__, SYSTEM, _handlers(told.__name__, ACTORS), FlowKind.TELL)
 
 
 def _handlers(message: str, actors: Iterable[type[Actor]]) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ def _handlers(message: str, actors: Iterable[type[Actor]]) -> tuple[str, ...]:
 
 
 def _handled(actor: type[Actor]) -> set[str]:
-    """The messages that an actor does something with, in any phase."""
+    """The messages that an actor handles in any phase."""
     handles: Mapping[Any, Any] = actor.handles
     if all(isinstance(key, type) for key in handles):
         handles = {"": handles}
@@ -180,14 +180,14 @@ def _sent_by(actor: type[Actor]) -> tuple[_Sent, ...]:
 
 @cache
 def _sent(module: str, actor: str) -> tuple[_Sent, ...]:
-    """What an actor sends, itself or through a value that it makes (its outbox)."""
+    """The effects of an actor, its own and those of values that it makes (its outbox)."""
     homes = {name: import_module(module).__dict__[name].__module__ for name in _values_made(_tree(module), actor)}
     trees = [_class(_tree(home), name) for name, home in [(actor, module), *sorted(homes.items())]]
     return tuple(sent for tree in trees if tree is not None for sent in _Reader(tree).effects())
 
 
 def _values_made(tree: ast.Module, actor: str) -> set[str]:
-    """Names of classes from `actors`, no messages and no actors, of which this actor makes instances."""
+    """The names of classes in `actors`, other than messages and actors, of which this actor makes instances."""
     imported = {
         alias.asname or alias.name
         for node in tree.body
@@ -223,7 +223,7 @@ def _tree(module: str) -> ast.Module:
 
 
 class _Reader:
-    """Reads the effects out of one class; the types of names come from annotations and from what is assigned."""
+    """Reads the effects out of one class; annotations and assignments give the types of names."""
 
     def __init__(self, tree: ast.ClassDef) -> None:
         self._methods = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
@@ -235,7 +235,7 @@ class _Reader:
                     self._fields[name.removeprefix("self.")] = kind
 
     def effects(self) -> list[_Sent]:
-        """Every effect that the class asks for."""
+        """Every effect of the class."""
         return [sent for method in self._methods for sent in self._of(method)]
 
     def _parameters(self, method: ast.FunctionDef) -> dict[str, str]:

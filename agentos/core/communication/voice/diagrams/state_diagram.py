@@ -1,4 +1,4 @@
-"""A state machine as a drawing: its states, every move with its trigger and its reason, final states and deadlines."""
+"""A state machine as a drawing: its states, every move with its trigger and reason, final states and deadlines."""
 
 from typing import Any, Final, NamedTuple
 
@@ -8,18 +8,18 @@ from machines.lifecycle import Lifecycle, Move
 AnyLifecycle = Lifecycle[Any]
 
 _INITIAL, _BETWEEN, _FINAL = "#e3f2fd", "#f0f4f8", "#e6f4ea"
-_TOP: Final = 46  # room for the mark of the beginning, and as much at the bottom
+_TOP: Final = 46  # room for the mark of the initial state, and as much at the bottom
 _BOX_WIDTH: Final = 210
 _BOX_HEIGHT: Final = 50
-_LINE: Final = 18  # from one label to the next
-_LANE: Final = 30  # from one bow to the next
+_LINE: Final = 18  # distance between labels
+_LANE: Final = 30  # distance between arcs
 _SMALL: Final = 12
 _CORNER: Final = 10
 
 
 class _Joint(NamedTuple):
-    """All moves from one state to another, by their places; `lane` counts the bows from the inside, from 1, and is 0 for an
-    arrow that goes straight down to the neighbour.
+    """All moves from one state to another, by the places of the states; `lane` counts the arcs from the inside, from 1, and is
+    0 for an arrow straight down to the next state.
     """
 
     source: int
@@ -45,7 +45,7 @@ def machine_mermaid(machine: AnyLifecycle) -> str:
 
 
 def machine_svg(machine: AnyLifecycle) -> str:
-    """The machine as SVG: the states from top to bottom as declared, bows on the left for moves between others."""
+    """The machine as SVG: the states from top to bottom as declared, with arcs on the left for moves that skip states."""
     joints = _joints(machine)
     bows = [joint for joint in joints if joint.lane]
     left = 24 + max((_LANE * bow.lane + 10 + _widest(bow) for bow in bows), default=0)

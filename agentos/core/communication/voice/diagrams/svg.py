@@ -1,6 +1,6 @@
 """Drawings as SVG text: a few shapes, and the same text for the same drawing on every machine.
 
-No font is measured: widths are estimated, so that the output depends on nothing but the drawing.
+No font is measured: widths are estimated, so that the output depends on the drawing alone.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""The server: HTTP, the browser stream and the console in front of a voice service. It needs the extra `server`."""
+"""The server in front of a voice service: HTTP, the browser stream and the console. It needs the extra `server`."""
 
 from agentos.core.communication.voice.gateway.app import voice_app
 

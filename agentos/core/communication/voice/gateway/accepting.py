@@ -1,5 +1,5 @@
-"""Taking connections from a socket, on both loops: one at a time, within the bounds. Whatever goes wrong with one of them, or
-with the descriptors of the process, the next is taken."""
+"""Accepting connections from a socket, on both loops: one at a time, within the bounds. A fault of one connection, or a lack of
+file descriptors, does not keep the next from being accepted."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.measuring.looks import SAID_AGAIN_MS, Look
 from agentos.core.time import monotonic_ms
 
-RETRY_SECONDS: Final = 0.1  # when nothing can be accepted: others may close some meanwhile
+RETRY_SECONDS: Final = 0.1  # if no connection can be accepted: others may close meanwhile
 
 log = logger(__name__)
 
@@ -25,10 +25,10 @@ log = logger(__name__)
 async def accept(
     taken: socket.socket, connections: Connections, begin: Callable[[socket.socket, Guest], Awaitable[None]]
 ) -> None:
-    """Accept connections until cancelled. `begin` serves one, in a task of its own or by callbacks, and returns soon; from then
-    on the socket and its guest are in its hands.
+    """Accept connections until cancelled. `begin` starts to serve one, in a task of its own or by callbacks, and returns soon;
+    it owns the socket and its guest from then on.
 
-    One that is refused gets a problem as its answer, as far as it can be sent without waiting, and is closed.
+    A refused connection gets a problem as its answer, as far as that can be sent without waiting, and is closed.
     """
     look = Look("connections that come in")
     said_ms = -SAID_AGAIN_MS
@@ -40,14 +40,14 @@ async def accept(
             client.setblocking(False)
             guest = connections.admit(address[0] if client.family != socket.AF_UNIX else None, client.fileno())
         except (Overloaded, RateLimited) as error:
-            assert client is not None  # noqa: S101 - it was counted
+            assert client is not None  # noqa: S101 - set once the connection was counted
             turn_away(client, error)
             if monotonic_ms() - said_ms >= SAID_AGAIN_MS:
                 said_ms = monotonic_ms()
                 log.warning("connections_refused", problem=str(error), refused=connections.refused)
             continue
         except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-            continue  # it went away before it was let in
+            continue  # the client left before it was admitted
         except Exception:
             if client is not None:
                 client.close()
@@ -65,7 +65,7 @@ async def accept(
 
 
 def turn_away(client: socket.socket, error: VoiceError) -> None:
-    """Answer a connection with this error, if that goes without waiting, and close it."""
+    """Answer a connection with this error, if the answer can be sent without waiting, and close it."""
     problem = problem_of(error)
     body = problem.model_dump_json(exclude_none=True).encode()
     head = [

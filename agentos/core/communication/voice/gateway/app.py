@@ -1,11 +1,11 @@
-"""The ASGI app in front of a voice service: made and put together here, one router a file.
+"""The ASGI app in front of a voice service: this module makes it from one router a file.
 
     app = voice_app(service)                         for a server of its own
     host.mount("/voice", voice_app(service))         in a host's own FastAPI or Starlette app
 
-The app neither starts nor ends the service: that is the host's. What the app itself runs, which looks after the streams and
-sums refusals up for evidence, runs in its lifespan. A server runs that; a host that mounts the app enters
-`app.router.lifespan_context(app)` in its own, and without it no stream is opened.
+The app neither starts nor ends the service: the host does. The app's own tasks, which look after the streams and sum refusals
+up for evidence, run in its lifespan. A server runs the lifespan; a host that mounts the app enters
+`app.router.lifespan_context(app)` in its own lifespan, else no stream can be opened.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -52,8 +52,8 @@ from machines.evidence import EvidenceRecord
 
 BODY_TIMEOUT_SECONDS: Final = 10.0  # for a request of some kilobytes
 EVENT_STREAMS: Final = 10_000  # of all tokens together
-JSON_GROWTH: Final = 6  # bytes that JSON may write for one: \\u0041
-BESIDE_METADATA_BYTES: Final = 16_384  # of a request: ids, the audio format, a token
+JSON_GROWTH: Final = 6  # most bytes of JSON for one byte: \\u0041
+BESIDE_METADATA_BYTES: Final = 16_384  # of a request without its metadata: ids, the audio format, a token
 
 _TAGS: Final = [
     {"name": "sessions", "description": "Calls, what they told, what was said, and how they sounded."},
@@ -90,11 +90,11 @@ def voice_app(
     """The app in front of `service`, which may be started later; until then requests are answered with `service-closed`.
 
     With `authentication` every request but `/healthz`, `/readyz` and `/openapi.json` needs a bearer token of the service's
-    home; without, it answers to loopback names only, and whoever serves it must see that nobody else can reach it
-    (`exposure.check_exposure`). `origins` are those of other sites whose pages may use it, as `https://app.example`; there
-    is no CORS. `hosts` are the names that it answers to, all if None. One client may have
-    `streams_per_client` streams at once; the setting `trusted_proxies` says whose word counts for who it is. Raises
-    `InvalidRequest` for what is no origin.
+    home. Without, the app answers to loopback names only, and its server must make sure that no other machine can reach it
+    (`exposure.check_exposure`). `origins` are other sites whose pages may use the app, like `https://app.example`; there is no
+    CORS. `hosts` are the names to which the app answers, all if None. One client may have `streams_per_client` streams at once;
+    behind the proxies in the setting `trusted_proxies`, clients are told apart by the addresses that these send. Raises
+    `InvalidRequest` for a malformed origin.
     """
 
     def note(record: EvidenceRecord) -> None:
@@ -123,7 +123,7 @@ def voice_app(
         description="Every error is a problem (RFC 9457, `application/problem+json`). Unknown fields are refused.",
         version=_version(),
         openapi_tags=_TAGS,
-        docs_url=None,  # both load their scripts from elsewhere
+        docs_url=None,  # both documentation pages load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,

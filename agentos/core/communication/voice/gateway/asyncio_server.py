@@ -1,4 +1,4 @@
-"""The app on asyncio, by uvicorn: its protocols and its lifespan. Connections come from `accepting.py`."""
+"""The app on asyncio, served by uvicorn's protocols and lifespan. Connections come from `accepting.py`."""
 
 import asyncio
 import socket
@@ -19,12 +19,12 @@ from agentos.core.communication.voice.gateway.uvicorn_http import UvicornHttp
 from agentos.core.communication.voice.gateway.uvicorn_websocket import UvicornWebSocket
 
 KEEP_ALIVE_SECONDS: Final = 5
-CLOSE_SECONDS: Final = 5  # for replies that are under way when the service has ended
+CLOSE_SECONDS: Final = 5  # for replies still under way when the service has ended
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn's server, without its signal handlers, since signals begin a drain here, which comes first; and without sockets
-    of its own. `on_started` is called when the app's lifespan has begun."""
+    """uvicorn's server, without its signal handlers, since here a signal begins a drain first; and without its own sockets.
+    `on_started` is called when the app's lifespan has begun."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
@@ -33,7 +33,7 @@ class _Uvicorn(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals as they are."""
+        """Install no signal handlers."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -42,7 +42,7 @@ class _Uvicorn(uvicorn.Server):
         self._on_started()
 
     async def begin(self, client: socket.socket, guest: Guest) -> None:
-        """Serve a connection from now on."""
+        """Begin to serve a connection."""
         loop = asyncio.get_running_loop()
         state = {**self.lifespan.state, GUEST: guest, TURNS: self._turns}
 
@@ -61,7 +61,7 @@ async def serve_on_asyncio(
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    """Serve the app on a socket, until `wait_closed` returns and then until replies that are under way are sent."""
+    """Serve the app on a socket, until `wait_closed` has returned and the replies under way are sent."""
     config = uvicorn.Config(
         app,
         http=UvicornHttp,
@@ -69,14 +69,14 @@ async def serve_on_asyncio(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # a client's own word for where it comes from
+        proxy_headers=False,  # a client could forge its address in them
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         ws=UvicornWebSocket,
         ws_max_size=LARGEST_MESSAGE_BYTES,
         ws_ping_interval=None,  # a stream has heartbeats of its own
-        ws_per_message_deflate=False,  # audio does not get smaller, and each connection would hold its window
+        ws_per_message_deflate=False,  # compression does not make audio smaller, and costs a window for each connection
     )
     started = anyio.Event()
     server = _Uvicorn(config, started.set)

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI makes of the routes, with every error as a problem."""
+"""The OpenAPI document: FastAPI's document of the routes, with every error as a problem."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -58,11 +58,11 @@ def _operations(document: dict[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _with_problems(operation: dict[str, Any]) -> None:
     replies: dict[str, Any] = operation["responses"]
-    replies.pop("422", None)  # the framework's own form
+    replies.pop("422", None)  # FastAPI's own form of this error
     for status, description in _EVERYWHERE.items():
         replies.setdefault(str(status), {"description": description})
     if operation.get("security"):
-        replies.setdefault("401", {"description": "It is not known who asks: a bearer token is needed."})
+        replies.setdefault("401", {"description": "The request is not authenticated: a bearer token is needed."})
     for code, found in replies.items():
         if int(code) >= 400:
             found["content"] = {MEDIA_TYPE: {"schema": {"$ref": _REF.format(model="Problem")}}}

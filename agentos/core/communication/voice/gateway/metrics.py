@@ -1,8 +1,8 @@
-"""Metrics for Prometheus: the service's own figures, read when somebody asks.
+"""Metrics for Prometheus: the service's own figures, read at each scrape.
 
-Nothing is counted twice and nothing is noted while calls run: a scrape reads `service.statistics()` and `service.inspect(0)`.
-Both look at every session, some ten milliseconds of the loop with a thousand; so what was read is good for a second, however
-often somebody scrapes. Names follow Prometheus: base units, `_total` for what only grows.
+The metrics count nothing themselves: a scrape reads `service.statistics()` and `service.inspect(0)`. Both look at every
+session, which takes the loop some ten milliseconds with a thousand sessions; so the figures are cached for a second, however
+many scrapes come. Names follow Prometheus: base units, `_total` for counters.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Metrics:
         self._read_at_ms: int | None = None
 
     def text(self, service: AsyncVoiceService) -> bytes:
-        """All of them in the text format, at most `FRESH_MS` old. Raises `ServiceClosed`."""
+        """All metrics in the text format, at most `FRESH_MS` old. Raises `ServiceClosed`."""
         now = monotonic_ms()
         if self._read_at_ms is None or now - self._read_at_ms >= FRESH_MS:
             self._figures.read = service.statistics(), service.inspect(0)
@@ -46,7 +46,7 @@ class Metrics:
 
 
 class _Figures:
-    """Makes metrics of what was read last."""
+    """Makes metrics of the figures that were read last."""
 
     def __init__(self) -> None:
         self.read: tuple[ServiceStatistics, ServicePicture] | None = None

@@ -1,7 +1,7 @@
-"""Every error of the API as a problem (RFC 9457): one table says which error has which status and name.
+"""Every error of the API as a problem (RFC 9457): one table has the status and the name of each error.
 
-A problem's `type` is a name that never changes, `detail` says what was wrong and what to do, and the fields of the error stand
-beside them. What is our own fault, or tells of the inside of the server, is in the log and not in the reply.
+A problem's `type` is a name that never changes, `detail` says what was wrong and what to do, and the error's fields are added
+to them. Faults of the server, and details of its inside, go into the log and not into the reply.
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,9 @@ MEDIA_TYPE: Final = "application/problem+json"
 URN: Final = "urn:agentos-voice:problem:"
 
 
-class Kind(NamedTuple):
-    """A kind of problem: its HTTP status, its name, what it is in a few words; and what is said of it instead of the error's
-    own text, where that tells of the inside of the server."""
+class ProblemKind(NamedTuple):
+    """A kind of problem: its HTTP status, its name, its title; and a text that replaces the error's own, if that would tell of
+    the inside of the server."""
 
     status: int
     name: str
@@ -39,77 +39,79 @@ class Kind(NamedTuple):
     says: str | None = None
 
 
-KINDS: Final[Mapping[type[VoiceError], Kind]] = MappingProxyType(
+KINDS: Final[Mapping[type[VoiceError], ProblemKind]] = MappingProxyType(
     {
-        VoiceError: Kind(500, "internal", "A fault of the server", "the server failed; its log says where"),
-        errors.InvalidRequest: Kind(422, "invalid-request", "The request is not valid"),
-        errors.ChunkTooLarge: Kind(413, "chunk-too-large", "The chunk of audio is too large"),
-        errors.SessionNotFound: Kind(404, "session-not-found", "There is no such session"),
-        errors.InvalidState: Kind(409, "invalid-state", "The session's state does not allow it"),
-        errors.NotResumable: Kind(409, "not-resumable", "The session can't be resumed"),
-        errors.RecordingFinishing: Kind(503, "recording-finishing", "The recording is being finished"),
-        errors.PolicyDenied: Kind(403, "policy-denied", "The policy refused the request"),
-        errors.Overloaded: Kind(503, "overloaded", "There is no room now"),
-        errors.EvidenceUnavailable: Kind(
+        VoiceError: ProblemKind(500, "internal", "A fault of the server", "the server failed; its log says where"),
+        errors.InvalidRequest: ProblemKind(422, "invalid-request", "The request is not valid"),
+        errors.ChunkTooLarge: ProblemKind(413, "chunk-too-large", "The chunk of audio is too large"),
+        errors.SessionNotFound: ProblemKind(404, "session-not-found", "There is no such session"),
+        errors.InvalidState: ProblemKind(409, "invalid-state", "The session's state does not allow it"),
+        errors.NotResumable: ProblemKind(409, "not-resumable", "The session can't be resumed"),
+        errors.RecordingFinishing: ProblemKind(503, "recording-finishing", "The recording is being finished"),
+        errors.PolicyDenied: ProblemKind(403, "policy-denied", "The policy refused the request"),
+        errors.Overloaded: ProblemKind(503, "overloaded", "There is no room now"),
+        errors.EvidenceUnavailable: ProblemKind(
             503,
             "evidence-unavailable",
             "The evidence store is not available",
             "the evidence store is not available, so nothing was done; try again later",
         ),
-        errors.StoreError: Kind(
+        errors.StoreError: ProblemKind(
             503, "store-unavailable", "The store is not available", "the store can't be used now; try again later"
         ),
-        errors.NotADatabase: Kind(
+        errors.NotADatabase: ProblemKind(
             503, "store-unavailable", "The store is not available", "the store can't be used on this server"
         ),
-        errors.ChainNotContinued: Kind(
+        errors.ChainNotContinued: ProblemKind(
             503, "store-unavailable", "The store is not available", "the store can't be used on this server"
         ),
-        errors.LocksUnavailable: Kind(
+        errors.LocksUnavailable: ProblemKind(
             503, "store-unavailable", "The store is not available", "the store can't be used on this server"
         ),
-        errors.Unrecordable: Kind(422, "unrecordable", "The request can't be put on record"),
-        errors.EvidenceNotDurable: Kind(202, "evidence-not-durable", "Stopped, and its final record is not stored yet"),
-        errors.STTUnavailable: Kind(422, "stt-unavailable", "The speech-to-text engine can't be had"),
-        errors.ProviderNotConfigured: Kind(422, "provider-not-configured", "The provider is not configured"),
-        errors.UnusableExtension: Kind(
+        errors.Unrecordable: ProblemKind(422, "unrecordable", "The request can't be put on record"),
+        errors.EvidenceNotDurable: ProblemKind(
+            202, "evidence-not-durable", "Stopped, and its final record is not stored yet"
+        ),
+        errors.STTUnavailable: ProblemKind(422, "stt-unavailable", "The speech-to-text engine can't be had"),
+        errors.ProviderNotConfigured: ProblemKind(422, "provider-not-configured", "The provider is not configured"),
+        errors.UnusableExtension: ProblemKind(
             503,
             "unusable-extension",
             "A provider or an engine can't be used",
             "what is registered under this name can't be used on this server; its log says why",
         ),
-        errors.StopNotConfirmed: Kind(504, "stop-not-confirmed", "The session did not confirm that it stopped"),
-        errors.Draining: Kind(503, "draining", "The service takes no new calls"),
-        errors.ServiceClosed: Kind(503, "service-closed", "The service has ended"),
-        errors.ServiceNotReachable: Kind(
+        errors.StopNotConfirmed: ProblemKind(504, "stop-not-confirmed", "The session did not confirm that it stopped"),
+        errors.Draining: ProblemKind(503, "draining", "The service takes no new calls"),
+        errors.ServiceClosed: ProblemKind(503, "service-closed", "The service has ended"),
+        errors.ServiceNotReachable: ProblemKind(
             503, "service-not-reachable", "The service can't be reached", "the service can't be reached"
         ),
-        errors.SettingsError: Kind(
+        errors.SettingsError: ProblemKind(
             500, "internal", "A fault of the server", "the server is not set up; its log says how"
         ),
-        errors.UnsafeExposure: Kind(
+        errors.UnsafeExposure: ProblemKind(
             500, "internal", "A fault of the server", "the server is not set up; its log says how"
         ),
-        errors.CannotListen: Kind(
+        errors.CannotListen: ProblemKind(
             500, "internal", "A fault of the server", "the server is not set up; its log says how"
         ),
-        errors.Unauthenticated: Kind(401, "unauthenticated", "It is not known who asks"),
-        errors.Forbidden: Kind(403, "forbidden", "This is not allowed"),
-        errors.InvalidTicket: Kind(401, "invalid-ticket", "The ticket is not valid"),
-        errors.RateLimited: Kind(429, "rate-limited", "Too many requests"),
-        errors.RequestTooLarge: Kind(413, "request-too-large", "The request is too large"),
-        errors.RequestTooSlow: Kind(408, "request-too-slow", "The request did not come whole in time"),
-        errors.KeyReused: Kind(422, "key-reused", "The idempotency key was used for another request"),
-        errors.KeyInUse: Kind(409, "key-in-use", "The request with this key is being carried out"),
+        errors.Unauthenticated: ProblemKind(401, "unauthenticated", "The request is not authenticated"),
+        errors.Forbidden: ProblemKind(403, "forbidden", "This is not allowed"),
+        errors.InvalidTicket: ProblemKind(401, "invalid-ticket", "The ticket is not valid"),
+        errors.RateLimited: ProblemKind(429, "rate-limited", "Too many requests"),
+        errors.RequestTooLarge: ProblemKind(413, "request-too-large", "The request is too large"),
+        errors.RequestTooSlow: ProblemKind(408, "request-too-slow", "The request did not come whole in time"),
+        errors.KeyReused: ProblemKind(422, "key-reused", "The idempotency key was used for another request"),
+        errors.KeyInUse: ProblemKind(409, "key-in-use", "The request with this key is being carried out"),
     }
 )
-"""What each error of the tree is on the API. A class that is not here is what its nearest base is."""
+"""The kind of problem of each error class. A class that is not listed has the kind of its nearest base."""
 
 _FIELDS: Final = ("field", "session_id", "state", "verdict", "reason", "spilled", "limit_bytes", "retry_after_seconds")
 
 
 class InvalidField(BaseModel):
-    """One thing that is wrong in a request: where, and what."""
+    """One mistake in a request: its place, and a sentence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -118,7 +120,7 @@ class InvalidField(BaseModel):
 
 
 class Problem(BaseModel):
-    """A problem (RFC 9457): `type` names its kind for programs, `detail` says to a person what was wrong and what to do."""
+    """A problem (RFC 9457): `type` names its kind for programs, `detail` tells a person what was wrong and what to do."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -141,32 +143,32 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str = ""
-    instance: str = Field(default="", description="The path that was asked for.")
-    field: str | None = Field(default=None, description="The field of the request that is wrong.")
-    errors: tuple[InvalidField, ...] | None = Field(default=None, description="All that is wrong in the request.")
+    instance: str = Field(default="", description="The path of the request.")
+    field: str | None = Field(default=None, description="The mistaken field of the request.")
+    errors: tuple[InvalidField, ...] | None = Field(default=None, description="All mistakes in the request.")
     session_id: str | None = None
-    state: VoiceSessionState | None = Field(default=None, description="Where the session stands.")
-    verdict: PolicyVerdict | None = Field(default=None, description="What the policy said, and what would help.")
-    reason: str | None = Field(default=None, description="Why it was refused, for programs.")
+    state: VoiceSessionState | None = Field(default=None, description="The state of the session.")
+    verdict: PolicyVerdict | None = Field(default=None, description="The policy's verdict, and what would help.")
+    reason: str | None = Field(default=None, description="The reason of the refusal, for programs.")
     spilled: bool | None = Field(default=None, description="Whether the record is safe in a file beside the store.")
-    limit_bytes: int | None = Field(default=None, description="The most bytes that are taken.")
+    limit_bytes: int | None = Field(default=None, description="The largest number of bytes allowed.")
     retry_after_seconds: float | None = Field(default=None, description="When the same request may work.")
 
 
-def kind_of(error: VoiceError) -> Kind:
-    """What this error is on the API."""
+def kind_of(error: VoiceError) -> ProblemKind:
+    """The kind of problem for this error."""
     return next(KINDS[base] for base in type(error).__mro__ if base in KINDS)
 
 
 def problem_of(error: VoiceError, instance: str = "") -> Problem:
-    """The problem that this error is, in a reply to a request for the path `instance`."""
+    """The problem for this error, in a reply to a request for the path `instance`."""
     kind = kind_of(error)
     fields = {name: value for name in _FIELDS if (value := getattr(error, name, None)) is not None}
     return _problem(kind, instance, kind.says if kind.says is not None else str(error), **fields)
 
 
 def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-    """The problem as a response. What was sent and is told again, a path or a name, is told without tokens."""
+    """The problem as a response. Tokens are removed from texts of the request that it repeats, such as a path or a name."""
     found = dict(headers or {})
     if problem.retry_after_seconds is not None:
         found["Retry-After"] = str(ceil(problem.retry_after_seconds))
@@ -175,7 +177,7 @@ def reply(problem: Problem, headers: Mapping[str, str] | None = None) -> Respons
 
 
 def reply_to_error(error: Exception, instance: str) -> Response:
-    """The response to a request that ended in `error`, whatever it is."""
+    """The response to a request that ended in any `error`."""
     if isinstance(error, VoiceError):
         kind = kind_of(error)
         if kind.says is not None:
@@ -187,25 +189,25 @@ def reply_to_error(error: Exception, instance: str) -> Response:
 
 
 async def on_voice_error(request: Request, error: Exception) -> Response:
-    """The reply to an error of ours."""
+    """The reply to a `VoiceError`."""
     return reply_to_error(error, request.url.path)
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
-    """The reply where the framework says no: there is no such path, the path has no such method, the body can't be read."""
-    assert isinstance(error, HTTPException)  # noqa: S101 - what it is registered for
+    """The reply to an error of the framework: no such path, no such method, or a body that can't be read."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
     status = HTTPStatus(error.status_code)
     if status is HTTPStatus.BAD_REQUEST:  # the framework could not read the body
         problem = _problem(KINDS[errors.InvalidRequest], request.url.path, "the body is not JSON", field="body")
         return reply(problem)
     name = status.phrase.lower().replace(" ", "-").replace("'", "")
     detail = {404: "there is nothing at this path", 405: "this path does not have this method"}
-    kind = Kind(status.value, name, status.phrase)
+    kind = ProblemKind(status.value, name, status.phrase)
     return reply(_problem(kind, request.url.path, detail.get(status.value, status.description)), error.headers)
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """The reply to a request that is not of the form that its path asks for. What was sent is not repeated."""
+    """The reply to a request of the wrong form. It does not repeat the client's values."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as above
     found = tuple(InvalidField(field=_place(item["loc"]), message=_message(item)) for item in error.errors())
     detail = "; ".join(f"{item.field}: {item.message}" for item in found)
@@ -213,7 +215,7 @@ async def on_invalid_request(request: Request, error: Exception) -> Response:
     return reply(problem)
 
 
-def _problem(kind: Kind, instance: str, detail: str, **fields: Any) -> Problem:
+def _problem(kind: ProblemKind, instance: str, detail: str, **fields: Any) -> Problem:
     return Problem(
         type=URN + kind.name, title=kind.title, status=kind.status, detail=detail, instance=instance, **fields
     )

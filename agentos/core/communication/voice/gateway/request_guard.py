@@ -1,4 +1,4 @@
-"""What holds for every request before a route is found, and for every reply: limits, security headers, errors as problems."""
+"""The request guard: checks every request before its route, and gives every reply security headers, and errors as problems."""
 
 from collections.abc import MutableMapping
 from typing import Any, Final
@@ -13,7 +13,7 @@ from agentos.core.communication.voice.gateway.access.limits import read_body
 from agentos.core.communication.voice.gateway.problems import reply_to_error
 from machines.strict_json import AmbiguousJson, read_strictly
 
-FIELD_LIMIT: Final = 100  # characters of a name that are repeated in a reply
+FIELD_LIMIT: Final = 100  # longest part of a name that a reply repeats, in characters
 
 HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -23,20 +23,20 @@ HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-"""What every reply has, unless its route says something else."""
+"""The headers of every reply, unless its route sets others."""
 
 
 ONCE: Final = (b"idempotency-key", b"last-event-id", b"content-type")
-"""Headers of which two would be read as one of them."""
+"""Headers that may come only once: different parsers take the first or the last."""
 
 REPEATED: Final = ("head",)
-"""Query parameters that may come again: heads of the evidence chain that were noted."""
+"""Query parameters that may be repeated: noted heads of the evidence chain."""
 
 
 class RequestGuard:
-    """Middleware. What can be read in two ways is refused: a query parameter or a header that comes twice, a body of JSON that
-    has a name twice or is not UTF-8. A request's body is read whole before its route sees it, at most `body_limit_bytes` within
-    `body_timeout_seconds`. An error that nobody answered becomes a problem; it is not raised again."""
+    """Middleware. It refuses requests that can be read in two ways: with a query parameter or a header twice, or with JSON that
+    has a name twice or is not UTF-8. It reads a request's body whole before the route runs, at most `body_limit_bytes` within
+    `body_timeout_seconds`. It answers an unhandled error with a problem, and does not raise it again."""
 
     def __init__(self, app: ASGIApp, *, body_limit_bytes: int, body_timeout_seconds: float) -> None:
         self._app = app
@@ -44,7 +44,7 @@ class RequestGuard:
         self._body_timeout_seconds = body_timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Take a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -62,12 +62,12 @@ class RequestGuard:
             if sending.begun:
                 raise  # the server closes the connection, so that half a reply is not taken for a whole one
             response = reply_to_error(error, scope["path"])
-            response.headers["Connection"] = "close"  # what is left of the body is not read
+            response.headers["Connection"] = "close"  # the rest of the body is not read
             await response(scope, receive, sending)
 
 
 def _check_once_each(scope: Scope) -> None:
-    """Raises `InvalidRequest` naming what is there twice, or can't be read."""
+    """Raise `InvalidRequest`, naming the parameter or header, for one that comes twice or can't be read."""
     try:
         query = parse_qsl(scope.get("query_string", b"").decode(), keep_blank_values=True, errors="strict")
     except ValueError:  # also `UnicodeDecodeError`
@@ -81,8 +81,8 @@ def _check_once_each(scope: Scope) -> None:
 
 
 def _check_json(body: bytes) -> None:
-    """Raises `InvalidRequest` for what one reader would take in another way than the next. What is no JSON at all is told by
-    whoever wants a body."""
+    """Raise `InvalidRequest` for JSON that two parsers could read differently. The route itself refuses a body that is no JSON
+    at all."""
     try:
         if body:
             read_strictly(body)
@@ -93,7 +93,7 @@ def _check_json(body: bytes) -> None:
 
 
 class _Body:
-    """The rest of a request whose body was read: the body, and then whatever comes."""
+    """The `receive` of a request whose body was read: gives the body, and then the server's further messages."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._body: bytes | None = body
@@ -107,7 +107,7 @@ class _Body:
 
 
 class _Reply:
-    """Sends a reply with the headers that every reply has."""
+    """Sends a reply, with the headers of every reply."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

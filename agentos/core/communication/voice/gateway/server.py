@@ -1,9 +1,9 @@
-"""The server: a voice service with the app in front of it, on a socket, until it is told to end.
+"""The server: a voice service with the app in front of it, on a socket, until a signal or a drain ends it.
 
-asyncio is served by uvicorn (on uvloop where it is installed, `asyncio_server.py`), trio by anycorn (`trio_server.py`);
-connections are taken by `accepting.py` for both. The end goes in this order: no new
-calls, time for those that run, a stop with its deadlines for what is left, everything durable, and only then the
-sockets close. Until then what runs can be seen and stopped.
+On asyncio uvicorn serves the app (on uvloop if it is installed, `asyncio_server.py`), on trio anycorn (`trio_server.py`);
+`accepting.py` accepts connections for both. The server ends in this order: it takes no new calls, gives running calls time,
+stops the rest within their deadlines, makes everything durable, and only then closes its sockets. Until then running calls can
+be seen and stopped.
 """
 
 import importlib.util
@@ -30,14 +30,14 @@ from agentos.core.communication.voice.signals import SIGNALS
 
 Backend = Literal["asyncio", "trio"]
 
-BACKLOG: Final = 1024  # connections that the kernel holds while the loop is busy
-UNANSWERED_MS: Final = 20_000  # a peer that acknowledges nothing for so long is gone, and what was to be sent to it
+BACKLOG: Final = 1024  # connections that the kernel queues while the loop is busy
+UNANSWERED_MS: Final = 20_000  # a peer that acknowledges no data for so long counts as gone
 
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Where and for whom. `port` 0 takes a free one. `origins`, `hosts` and `streams_per_client` are those of `voice_app`.
-    `traces` is where the traces of calls are sent, see `trace_export.exporting`."""
+    """The options of a server. `port` 0 takes a free port. `origins`, `hosts` and `streams_per_client` are those of
+    `voice_app`. `traces` is the address to which traces of calls are sent, see `trace_export.exporting`."""
 
     host: str = "127.0.0.1"
     port: int = 8080
@@ -53,8 +53,8 @@ def run(settings: VoiceSettings, options: ServerOptions, on_listening: Callable[
     """Run a server and its event loop until SIGTERM or SIGINT comes, or its service has been drained. A second signal
     shortens the drain.
 
-    `on_listening` gets its address once requests are taken. Raises `UnsafeExposure` when others could reach it and nobody is
-    asked who they are, `SettingsError`, `CannotListen`, `StoreError`. For the main thread, which gets the signals.
+    `on_listening` gets the server's URL once it takes requests. Raises `UnsafeExposure` if other machines could reach a server
+    without authentication, `SettingsError`, `CannotListen`, `StoreError`. For the main thread, which gets the signals.
     """
     check_exposure(options.host, auth=options.authentication)
     allow_most_open_files()
@@ -69,7 +69,7 @@ def run(settings: VoiceSettings, options: ServerOptions, on_listening: Callable[
 
 @contextmanager
 def listening(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that takes connections; closed at the end. Raises `CannotListen`."""
+    """A listening socket, closed at the end. Raises `CannotListen`."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -81,7 +81,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         try:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)  # of the connections
+            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNANSWERED_MS)  # inherited by the connections
             taken.bind(address)
             taken.listen(BACKLOG)
         except (OSError, OverflowError) as error:
@@ -111,7 +111,7 @@ async def _serve(
 
             async def drain_at_each() -> None:
                 async for _ in signals:
-                    app.state.access.refusals.write_sum()  # once the service has ended, nothing goes into evidence
+                    app.state.access.refusals.write_sum()  # the service takes no evidence after its end
                     watch.start_soon(service.drain)
 
             watch.start_soon(drain_at_each)
@@ -129,8 +129,8 @@ async def serve(
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an app on a socket, until its service has ended; started when requests are taken. `backend` is the loop
-    that runs."""
+    """Serve an app on a socket, until its service has ended; started when it takes requests. `backend` is the running event
+    loop's kind."""
     settings = service.settings
     connections = Connections(
         total=settings.max_connections,
@@ -142,7 +142,7 @@ async def serve(
 
 
 def _server_of(backend: Backend) -> Callable[..., Awaitable[None]]:
-    """The server for this loop; importing that of the other loop, too, would take a tenth of the start."""
+    """The server for this loop. Importing the other loop's server too would take a tenth of the start-up time."""
     if backend == "asyncio":
         from agentos.core.communication.voice.gateway.asyncio_server import serve_on_asyncio  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""The traces of calls on their way to a collector: OTLP over HTTP (extra `otel`)."""
+"""The export of call traces to a collector: OTLP over HTTP (extra `otel`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 SERVICE_NAME: Final = "agentos-voice"
-SEND_SECONDS: Final = 5.0  # for one batch, again and again until then; at the end of the server too
+SEND_SECONDS: Final = 5.0  # for one batch with its retries; at the end of the server too
 
 
 @contextmanager
 def exporting(address: str | None) -> "Iterator[TracerProvider | None]":
-    """A tracer provider that sends to `address`, as `http://127.0.0.1:4318/v1/traces`; None for None.
+    """A tracer provider that sends to `address`, like `http://127.0.0.1:4318/v1/traces`; None without an address.
 
-    Spans are sent by a thread, in batches. What the collector doesn't take in time is logged and given up; at the end the
-    last ones are sent. Further settings come from the environment, as OpenTelemetry names them (`OTEL_EXPORTER_OTLP_HEADERS`,
-    `OTEL_RESOURCE_ATTRIBUTES`, …). Raises `SettingsError` for what is no such address, `ImportError` without the extra.
+    A thread sends spans in batches. Batches that the collector doesn't take in time are logged and dropped; at the end the last
+    spans are sent. Further settings come from OpenTelemetry's environment variables (`OTEL_EXPORTER_OTLP_HEADERS`,
+    `OTEL_RESOURCE_ATTRIBUTES`, …). Raises `SettingsError` for a malformed address, `ImportError` without the extra.
     """
     if address is None:
         yield None

@@ -1,5 +1,5 @@
-"""One connection on trio: anycorn's protocols, with a budget for each turn of the loop, as `uvicorn_websocket.py` and
-`uvicorn_http.py` have it on asyncio. HTTP/2 is not spoken."""
+"""One connection on trio: anycorn's protocols, with a budget for each turn of the loop, like `uvicorn_websocket.py` and
+`uvicorn_http.py` on asyncio. There is no HTTP/2."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -52,9 +52,9 @@ class TrioConnection(TCPServer):
     protocol: "_Http"  # type: ignore[assignment]
 
     async def run(self) -> None:
-        """Serve it until it is gone."""
+        """Serve the connection until it is closed."""
         try:
-            raw = self.stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - of a stream, no database
+            raw = self.stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - a stream's method, no database's
             self._sendfile_socket = raw if have_sendfile else None
             async with TaskGroup() as group:
                 self._task_group = group
@@ -97,14 +97,14 @@ class TrioConnection(TCPServer):
 
 
 class _Http(H11Protocol):
-    """anycorn's HTTP/1.1; what comes for a WebSocket goes through its lane."""
+    """anycorn's HTTP/1.1; the data of a WebSocket goes through its lane."""
 
     def __init__(self, lane: "_Lane", app: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(lane.of(app), *arguments, **named)
         self._lane = lane
 
     async def handle(self, event: Any) -> None:
-        """Deal with what came, or with the end of the connection."""
+        """Handle data, or the end of the connection."""
         stream = self.stream
         if isinstance(event, RawData) and isinstance(stream, WSStream):
             if self._lane.open and stream.handshake.accepted:
@@ -114,7 +114,7 @@ class _Http(H11Protocol):
         await super().handle(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        """No other protocol is begun but a WebSocket."""
+        """Refuse to switch to any protocol but WebSocket."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         if self.connection.trailing_data[0]:
@@ -122,23 +122,23 @@ class _Http(H11Protocol):
         await super()._create_stream(request)
 
     async def stream_send(self, event: Any) -> None:
-        """Send an event of a stream. A client that broke a rule of WebSocket is told which before the close (RFC 6455)."""
+        """Send an event of a stream. A client that broke a rule of WebSocket gets a close frame that says which (RFC 6455)."""
         stream = self.stream
         if isinstance(event, StreamClosed) and isinstance(stream, WSStream) and stream.close_code is not None:
-            with suppress(LocalProtocolError):  # it had closed first, or was told already
+            with suppress(LocalProtocolError):  # the client closed first, or has the close frame already
                 told = stream.connection.send(CloseConnection(stream.close_code))
                 await super().stream_send(Data(stream.stream_id, told))
         await super().stream_send(event)
 
     @property
     def slice_bytes(self) -> int:
-        """How much is to be handed in at once: all there is, where the lane has its own budget."""
+        """How many bytes to hand in at once: all of them if the lane applies its own budget."""
         return READ_BYTES if isinstance(self.stream, WSStream) and self._lane.open else SLICE_BYTES
 
 
 class _Lane:
-    """Cuts frames for one WebSocket, with the extension `AT_ONCE` of `UvicornWebSocket`. While it is not `open`, anycorn gets
-    all there is."""
+    """Cuts frames for one WebSocket, with the extension `AT_ONCE` of `UvicornWebSocket`. While the lane is not `open`, all data
+    goes to anycorn."""
 
     def __init__(self, turns: TaskTurns, most: int) -> None:
         self.open = True
@@ -146,11 +146,11 @@ class _Lane:
         self._most = most
         self._taker: Callable[[bytes], bool] | None = None
         self._count: Callable[[], None] | None = None
-        self._put = self._got = 0  # messages that go through the app's queue
+        self._put = self._got = 0  # messages that went into and out of the app's queue
         self._pieces: list[bytes] = []
         self._held = 0
         self._need = 1
-        self._in_parts = False  # a message has begun and is not whole
+        self._in_parts = False  # a fragmented message has begun and is not whole
         self._spare = BEFORE_HELLO
 
     def of(self, app: Any) -> Any:
@@ -175,7 +175,7 @@ class _Lane:
         self._taker, self._count = taker, count
 
     async def take(self, stream: WSStream, data: bytes) -> None:  # noqa: C901, PLR0912 - one loop, for every frame
-        """Deal with what came, frame by frame and turn by turn; what is no whole frame yet is kept."""
+        """Handle data, frame by frame and turn by turn; keep the beginning of a frame that is not whole yet."""
         if self._held:
             self._pieces.append(data)
             self._held += len(data)
@@ -218,13 +218,13 @@ class _Lane:
                 self._in_parts = False
                 self._put += 1
             stream.connection.receive_data(data[at:ends])
-            await stream._handle_events()  # noqa: SLF001 - there is no other way to hand in less than all
+            await stream._handle_events()  # noqa: SLF001 - the only way to hand in a part of the data
             at = ends
             if kind == STRANGE:
                 return
 
     async def _is_too_much(self, stream: WSStream, *, closing: bool) -> bool:
-        """Whether more came than may before the hello, or behind the end. The connection is over then."""
+        """Whether more data came than is allowed before the hello or behind the end; then the connection is closed."""
         self._spare -= 1
         if closing and self._spare > -AFTER_CLOSE:
             return False

@@ -1,4 +1,4 @@
-"""The app on trio, by anycorn: its protocols and its lifespan. Connections come from `accepting.py`."""
+"""The app on trio, served by anycorn's protocols and lifespan. Connections come from `accepting.py`."""
 
 import socket
 from collections.abc import Awaitable, Callable
@@ -21,7 +21,7 @@ from agentos.core.communication.voice.gateway.turns import TURNS, TaskTurns
 from agentos.core.communication.voice.logs import logger
 
 KEEP_ALIVE_SECONDS: Final = 5
-CLOSE_SECONDS: Final = 5  # for replies that are under way when the service has ended
+CLOSE_SECONDS: Final = 5  # for replies still under way when the service has ended
 
 log = logger(__name__)
 
@@ -34,7 +34,7 @@ async def serve_on_trio(
     *,
     task_status: TaskStatus[None],
 ) -> None:
-    """Serve the app on a socket, until `wait_closed` returns and then until replies that are under way are sent."""
+    """Serve the app on a socket, until `wait_closed` has returned and the replies under way are sent."""
     config = anycorn.Config()
     config.loglevel = "WARNING"
     config.include_server_header = False
@@ -58,12 +58,12 @@ async def serve_on_trio(
                     with scope:
                         try:
                             stream = await SocketStream.from_socket(client)
-                        except ValueError:  # it is connected no more: the client has gone already
+                        except ValueError:  # the socket is no longer connected: the client has gone
                             client.close()
                             return
                         its_state = ConnectionState({**state, GUEST: guest, TURNS: turns})
                         await TrioConnection(wrapped, config, context, its_state, stream).run()
-                except Exception:  # whatever it is, it is of this connection alone
+                except Exception:  # any error ends this connection alone
                     log.exception("connection_failed")
                 finally:
                     guest.left()

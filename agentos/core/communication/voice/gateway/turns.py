@@ -1,7 +1,7 @@
-"""Turns of the event loop for connections that want more than their share: one at a time, in the order in which they came.
+"""Turns of the event loop for connections with more data than their budget: one connection at a time, in order.
 
-A connection works off what has come within its budget; with what is beyond that it waits here behind the others, and reads
-nothing meanwhile. So between two turns of the loop there is the share of one such connection, however many there are.
+A connection handles data within its budget. With the rest it waits here behind the others, and reads nothing meanwhile. So one
+turn of the loop handles the budget of one waiting connection, however many wait.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from typing import Final
 
 import anyio
 
-TURNS: Final = "agentos_voice.turns"  # in the state of a connection
+TURNS: Final = "agentos_voice.turns"  # in the state of an ASGI scope
 
 
 class CallbackTurns:
@@ -22,7 +22,7 @@ class CallbackTurns:
         self._waiting: deque[Callable[[], None]] = deque()
 
     def add(self, go_on: Callable[[], None]) -> None:
-        """Have this called when its turn has come."""
+        """Call `go_on` when its turn has come."""
         self._waiting.append(go_on)
         if len(self._waiting) == 1:
             self._loop.call_soon(self._take)
@@ -38,14 +38,14 @@ class CallbackTurns:
 
 
 class TaskTurns:
-    """Turns for tasks; `run` gives them out."""
+    """Turns for tasks, on trio; `run` gives them out."""
 
     def __init__(self) -> None:
         self._waiting: deque[anyio.Event] = deque()
         self._any = anyio.Event()
 
     async def next(self) -> None:
-        """Wait for one's turn."""
+        """Wait for the calling task's turn."""
         mine = anyio.Event()
         self._waiting.append(mine)
         self._any.set()

@@ -1,7 +1,7 @@
-"""HTTP/1.1 on asyncio for clients that say in time what they want, and in their turn.
+"""HTTP/1.1 on asyncio with a deadline for each request's head, and with turns.
 
-Who opens a connection and sends no request is cut off. What comes is read in slices: a chunk of one byte costs as much as one
-of thousands, so that a connection gets one slice in a turn of the loop, and waits behind the others with what is beyond it.
+A client that opens a connection and sends no request is cut off. Data is read in slices: a chunk of one byte costs as much as
+one of thousands, so a connection gets one slice in a turn of the loop, and waits behind the others with the rest.
 """
 
 import asyncio
@@ -14,36 +14,34 @@ from agentos.core.communication.voice.gateway.turns import TURNS, CallbackTurns
 
 HEAD_SECONDS: Final = 5.0  # for the head of a request, from the opening of the connection or from its first byte
 SLICE_BYTES: Final = 1_024  # at most two hundred chunks of a byte, three milliseconds
-MOST_HELD_BYTES: Final = (
-    1_048_576  # that wait for their turn: more than two reads, which nobody has who waits for answers
-)
+MOST_HELD_BYTES: Final = 1_048_576  # waiting: two reads; a client that waits for answers has fewer
 
 
 class UvicornHttp(H11Protocol):
-    """uvicorn's protocol with a deadline for the head of each request, and with turns. Between requests its own keep-alive
-    deadline counts."""
+    """uvicorn's protocol with a deadline for the head of each request, and with turns. Between requests uvicorn's keep-alive
+    deadline holds."""
 
     _deadline: asyncio.TimerHandle | None = None
-    _held = b""  # what came and is not read yet
+    _held = b""  # data that is not handled yet
 
     def connection_made(self, transport: Any) -> None:
-        """A client has opened a connection."""
+        """Begin a connection."""
         super().connection_made(transport)
         self._turns: CallbackTurns = self.app_state[TURNS]
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
-        """Some of what a client sends."""
+        """Take data of the client."""
         if self._held:
             self._held += data
             if len(self._held) > MOST_HELD_BYTES:
                 self.transport.abort()
-            self.transport.pause_reading()  # a reply that is done has it read on
+            self.transport.pause_reading()  # reading resumes after the reply
         else:
             self._read(data)
 
     def _read(self, data: bytes) -> None:
-        """Read one slice; the rest waits for its turn."""
+        """Handle one slice; the rest waits for its turn."""
         self._held = data[SLICE_BYTES:]
         super().data_received(data[:SLICE_BYTES])
         protocol = self.transport.get_protocol()
@@ -71,8 +69,8 @@ class UvicornHttp(H11Protocol):
             self.transport.resume_reading()
 
     def shutdown(self) -> None:
-        """The server ends. A request that never came whole is given up as if its client had gone: waiting for the rest of it
-        would only end with its task."""
+        """End the connection with the server. A request that is not whole yet is dropped as if its client had gone; else its
+        task would wait for the rest for ever."""
         cycle = self.cycle
         if cycle is not None and cycle.more_body and not cycle.response_started:
             self.transport.close()
@@ -80,7 +78,7 @@ class UvicornHttp(H11Protocol):
             super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone."""
+        """Note that the connection is closed."""
         self._came()
         self.app_state[GUEST].left()
         super().connection_lost(exc)

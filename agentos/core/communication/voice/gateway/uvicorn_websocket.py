@@ -1,10 +1,10 @@
-"""WebSockets on asyncio for an app that takes messages as they come: what is taken so costs no queue and no task switch.
+"""WebSockets on asyncio for an app that takes messages as they arrive, without a queue or a task switch.
 
-Whole binary messages, which audio is, are cut out of what came and unmasked here. Everything else, and whatever may be wrong,
-goes to `websockets`, one frame at a time: so good frames are taken first that came in one read with a violation.
+This module cuts whole binary messages, like audio, out of the data and unmasks them. All other frames, and all suspicious ones,
+go to `websockets`, one at a time: so good frames in front of a violation are taken first.
 
-A connection has a budget for each turn of the loop, and waits behind the others with what is beyond it. Nothing is read for it
-while it waits, while its app has a message to take, or while its client does not take the answers.
+A connection has a budget for each turn of the loop, and waits behind the others with the rest. The connection is not read while
+it waits, while its app has a message to take, or while its client does not take the answers.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ from machines.stream.messages import StreamCode
 class UvicornWebSocket(WebSocketsSansIOProtocol):
     """uvicorn's protocol, with the extension `AT_ONCE` in the scope of ASGI: a function to which the app gives two of its own.
 
-    The first one gets each binary message when it comes, and says whether it has taken it. What it has not taken comes by
-    `receive`, and so does all that comes while something waits there: the order stays. The second one is told of each frame
-    that the app does not get as a message of its own.
+    The first function gets each binary message as it arrives, and returns whether it has taken it. A message that it has not
+    taken comes by `receive`, and so do all messages behind it, so the order stays. The second function is called for each frame
+    that is no message of its own.
     """
 
     _taker: Callable[[bytes], bool] | None = None
@@ -48,23 +48,23 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._turns: CallbackTurns = self.app_state[TURNS]
-        self._pieces: list[bytes] = []  # of what came and is not cut yet
-        self._held = 0  # bytes in them
-        self._need = 1  # without so many nothing can be cut
+        self._pieces: list[bytes] = []  # of data that is not cut yet
+        self._held = 0  # bytes in the pieces
+        self._need = 1  # bytes needed for the next frame
         self._plain = (
             False  # frames are cut here; before the handshake and behind a violation `websockets` gets all there is
         )
-        self._waits = False  # for its turn
-        self._stalled = False  # the client does not take what it is sent
+        self._waits = False  # whether the connection waits for its turn
+        self._stalled = False  # the client does not read our data
         self._spare = BEFORE_HELLO
         self._most: int = self.config.ws_max_size
         self._app_has_ended = False
-        self._lost: list[Exception | None] = []  # why the connection is gone, while there still is what came before
+        self._lost: list[Exception | None] = []  # the error of a closed connection whose data is not all handled yet
 
     # --- what comes --------------------------------------------------------------------------------------------------
 
     def handle_connect(self, event: Request) -> None:
-        """Somebody asks for a WebSocket."""
+        """Take the handshake of a WebSocket."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = {**(self.scope["extensions"] or {}), AT_ONCE: self._give_to}
@@ -75,7 +75,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self._taker, self._count = taker, count
 
     def send_receive_event_to_app(self) -> None:
-        """A message is whole. Text that is no UTF-8 ends the connection (RFC 6455, 8.1); it is no fault for the log."""
+        """Hand a whole message to the app. Text that is no UTF-8 ends the connection (RFC 6455, 8.1), without a log entry."""
         if self.curr_msg_data_type == "text" and not self.close_sent:
             try:
                 b"".join(self.frames).decode()
@@ -87,7 +87,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         super().send_receive_event_to_app()
 
     def data_received(self, data: bytes) -> None:
-        """Some of what the client sends."""
+        """Take data of the client."""
         if not self._plain:
             super().data_received(data)
             return
@@ -109,7 +109,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         return data
 
     def _work(self, data: bytes) -> None:
-        """Work off what came, as far as the budget goes; the rest is kept."""
+        """Handle data within the budget, and keep the rest."""
         done = self._cut(data)
         if self.conn.writes and not self.transport.is_closing():
             self.transport.write(b"".join(self.conn.data_to_send()))
@@ -120,7 +120,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def _cut(self, data: bytes) -> int:
-        """Deal with one frame after the other; how far that went."""
+        """Handle one frame after the other within the budget; return the number of bytes handled."""
         at, units, taker, conn = 0, UNITS, self._taker, self.conn
         while not (self.read_paused or self._stalled):
             if units <= 0:
@@ -156,7 +156,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         return at
 
     def _is_too_much(self) -> bool:
-        """Whether more came than may before the hello, or behind the end. The connection is over then."""
+        """Whether more data came than is allowed before the hello or behind the end; then the connection is closed."""
         if self._taker is not None and not self.close_sent:
             return False
         if self.close_sent and self._spare <= BEFORE_HELLO:
@@ -174,13 +174,13 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         return False
 
     def _finished(self) -> bool:
-        """Whether nothing that still comes would be looked at."""
+        """Whether further data would be ignored."""
         return self.conn.close_rcvd is not None or self.conn.parser_exc is not None
 
     def handle_ping(self) -> None:
-        """Somebody asks for a pong; all of a turn are written together."""
+        """Answer a ping; the pongs of a turn are written together."""
 
-    # --- whose turn it is --------------------------------------------------------------------------------------------
+    # --- turns -------------------------------------------------------------------------------------------------------
 
     def _soon(self) -> None:
         if not self._waits:
@@ -194,7 +194,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        """Read on, or say that the connection is lost, when nothing is left that came before."""
+        """Once all data is handled, read on, or report that the connection is lost."""
         if self._waits or self.read_paused or self._stalled:
             return
         if self._lost:
@@ -207,7 +207,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         message = await self.queue.get()
         if self.read_paused and self.queue.empty():
             self.read_paused = False
-            # What is held goes on in a turn of its own: the app takes this message first.
+            # Held data goes on in a later turn: the app takes this message first.
             self._soon()
         return message
 
@@ -215,16 +215,16 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
         """Send a message of the app."""
         await super().send(message)
         if message["type"] == "websocket.close":
-            self._soon()  # the app takes nothing more, and the client's answer may be held
+            self._soon()  # the app takes nothing more, and the client's close may be among the held data
 
     def pause_writing(self) -> None:
-        """The client does not take what it is sent: it gets no more answers, and is not read."""
+        """Stop reading and answering a client that does not read our data."""
         super().pause_writing()
         self._stalled = True
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """The client has taken it."""
+        """Read on: the client has read our data."""
         super().resume_writing()
         self._stalled = False
         self._soon()
@@ -232,7 +232,7 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
     # --- the end -----------------------------------------------------------------------------------------------------
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The connection is gone; what came before is dealt with first."""
+        """Note that the connection is closed; earlier data is handled first."""
         self.app_state[GUEST].left()
         self._stalled = False
         if self._held and (self._waits or self.read_paused) and not self._app_has_ended:
@@ -243,14 +243,14 @@ class UvicornWebSocket(WebSocketsSansIOProtocol):
             super().connection_lost(exc)
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        """The app has ended, and takes nothing more."""
+        """Note that the app has ended, and takes nothing more."""
         super().on_task_complete(task)
         self._app_has_ended = True
         if self._lost:
             super().connection_lost(self._lost.pop())
 
     def handle_parser_exception(self) -> None:
-        """The client broke the rules: it is told so, where it is still there."""
+        """Send a close frame to a client that broke the rules, if it is still connected."""
         if not self._lost:
             super().handle_parser_exception()
             return

@@ -1,6 +1,6 @@
-"""What the API takes and gives, as models: frozen, with examples, and with no field but those named here.
+"""The models of the API's requests and replies: frozen, with examples, and without any field that is not declared.
 
-A view holds nothing of the inside of the server: no path of a file, no owner, no secret.
+A view shows nothing of the inside of the server: no path of a file, no owner, no secret.
 """
 
 from datetime import datetime
@@ -141,11 +141,11 @@ def _like(example: dict[str, Any]) -> ConfigDict:
 
 
 class PolicyQuestion(BaseModel):
-    """A session that is asked for, as far as the policy looks at it."""
+    """The part of a request for a session that the policy evaluates."""
 
     model_config = _like({"project_id": "demo", "provider": "local", "metadata": {"recording_enabled": True}})
 
-    project_id: str = Field(min_length=1, max_length=MAX_PROJECT_ID, description="Whose session it is.")
+    project_id: str = Field(min_length=1, max_length=MAX_PROJECT_ID, description="The project that owns the session.")
     provider: str = Field(
         default=VoiceProvider.LOCAL.value,
         max_length=MAX_NAME,
@@ -168,17 +168,17 @@ class PolicyQuestion(BaseModel):
 
 
 class NewSession(PolicyQuestion):
-    """A session that is asked for."""
+    """A request for a session."""
 
     model_config = _like({"project_id": "demo", "metadata": {"recording_enabled": True}})
 
     audio_format: AudioFormat | None = Field(
-        default=None, description="What the audio will be; 16 kHz mono, 16 bit, if not given."
+        default=None, description="The format of the audio; by default 16 kHz mono, 16 bit."
     )
     stt_options: dict[str, Any] = Field(
         default_factory=dict, description="What is asked of the engine; each engine says which options it takes."
     )
-    resumable: bool = Field(default=False, description="Whether its caller comes back when the process dies.")
+    resumable: bool = Field(default=False, description="Whether the caller comes back if the process dies.")
     silence_timeout_seconds: float | None = Field(
         default=None,
         gt=0,
@@ -190,7 +190,7 @@ class NewSession(PolicyQuestion):
 
 
 class RecordingView(BaseModel):
-    """A recording: what the file at `/recording` of its session holds."""
+    """A recording, the file at `/recording` of its session."""
 
     model_config = _like(_RECORDING)
 
@@ -200,7 +200,7 @@ class RecordingView(BaseModel):
     seconds: float
     segments: int
     gaps: tuple[tuple[int, int], ...] = Field(
-        description="Silence put in for audio that was lost, as first sample and number of samples."
+        description="Silence put in for lost audio, as first sample and number of samples."
     )
     state: RecordingState = Field(
         description="Whether the file is there: `finishing` until the segments of the call are one file, then `ready`; "
@@ -229,7 +229,7 @@ class RecordingView(BaseModel):
 
 
 class ResultView(BaseModel):
-    """What a stopped session leaves behind."""
+    """The result of a stopped session."""
 
     model_config = _like(_RESULT)
 
@@ -262,14 +262,14 @@ class ResultView(BaseModel):
 
 
 class SessionView(BaseModel):
-    """A session as it was when it was asked for. `result` is there once it has stopped."""
+    """A session at the time of the request. `result` is null until the session has stopped."""
 
     model_config = _like(_SESSION)
 
     session_id: str
     project_id: str
     provider: str = Field(description="`local`, `twilio`, or a provider that is, or was, registered on the server.")
-    stt_provider: str = Field(description="The engine that was asked for.")
+    stt_provider: str = Field(description="The requested engine.")
     stt_engine: str = Field(description='The engine that runs; "none" when the session only records.')
     stt_options: dict[str, Any] = Field(description="What that engine is asked for, with its defaults.")
     state: VoiceSessionState
@@ -303,7 +303,7 @@ class SessionView(BaseModel):
 
 
 class SessionPageView(BaseModel):
-    """Some sessions, newest first; `next_cursor` asks for those behind them, and is null at the end."""
+    """Some sessions, newest first; `next_cursor` asks for the next page, and is null at the end."""
 
     model_config = _like({"sessions": [_SESSION], "next_cursor": "MTc3MjM2NjQwMDEyNS52b2ljZS00ZjBj"})
 
@@ -312,8 +312,8 @@ class SessionPageView(BaseModel):
 
 
 class StoppedView(BaseModel):
-    """A session that has been stopped. Without `durable` its final record is not in the evidence store yet, and `problem` says
-    where it waits."""
+    """A stopped session. If `durable` is false, its final record is not in the evidence store yet, and `problem` says where it
+    waits."""
 
     model_config = _like({"session": _SESSION, "durable": True, "problem": None})
 
@@ -323,7 +323,7 @@ class StoppedView(BaseModel):
 
 
 class EventPageView(BaseModel):
-    """Stored events of a session in order. Ask again behind `last_number` for those that follow; `more` says that there are."""
+    """Stored events of a session in order. `more` says that more events follow: ask again with `last_number`."""
 
     model_config = _like({"session_id": _ID, "events": [_EVENT], "last_number": 3, "more": False})
 
@@ -334,7 +334,7 @@ class EventPageView(BaseModel):
 
 
 class WordView(BaseModel):
-    """A word, when it was said (milliseconds of the session's audio), and how sure the engine is, from 0 to 1, if it tells."""
+    """A word with its times, in milliseconds of the session's audio, and the engine's confidence from 0 to 1, if it has one."""
 
     model_config = _like({"text": "forward", "start_ms": 420, "end_ms": 840, "confidence": 0.93})
 
@@ -345,7 +345,7 @@ class WordView(BaseModel):
 
 
 class UtteranceView(BaseModel):
-    """A finished utterance, and when it was said, in milliseconds of the session's audio. `number` is that of its event."""
+    """A finished utterance with its times, in milliseconds of the session's audio. `number` is that of its event."""
 
     model_config = _like({"number": 3, "text": "go forward ten meters", "start_ms": 240, "end_ms": 1980, "words": []})
 
@@ -357,8 +357,8 @@ class UtteranceView(BaseModel):
 
 
 class TranscriptView(BaseModel):
-    """What was said in a session, so far. It is `complete` once the session has stopped and every frame of it was transcribed;
-    what was not is in the session's result, under `frames.untranscribed`."""
+    """The transcript of a session so far. It is `complete` if the session has stopped and every frame was transcribed; the
+    session's result counts the others under `frames.untranscribed`."""
 
     model_config = _like(
         {
@@ -378,7 +378,7 @@ class TranscriptView(BaseModel):
 
 
 class ContentView(BaseModel):
-    """Content of a record that stands beside the chain.
+    """Content of a record, stored beside the chain.
 
     Its seal, in that `part` of the record's text, is the SHA-256 of `salt`, which is hexadecimal here, and `value`.
     """
@@ -393,8 +393,8 @@ class ContentView(BaseModel):
 class LinkView(BaseModel):
     """A record, and its place in the chain: `hash` is the SHA-256 of `previous`, a newline and `text`.
 
-    Personal content is in `text` as a seal only. `contents` are those that stand beside the chain, and are in their places in
-    `record`; where one is erased, its seal stands there.
+    `text` has only the seals of personal content. `contents` are stored beside the chain; `record` shows each in its place, and
+    for an erased content its seal.
     """
 
     model_config = _like(_LINK)
@@ -414,8 +414,8 @@ class LinkView(BaseModel):
 
 
 class EvidencePageView(BaseModel):
-    """Evidence of one session, or of one refused request, in the order of the chain. Ask again behind `last_seq` for what
-    follows; `more` says that there is."""
+    """Evidence of one session, or of one refused request, in the order of the chain. `more` says that more records follow: ask
+    again with `last_seq`."""
 
     model_config = _like(
         {
@@ -433,7 +433,7 @@ class EvidencePageView(BaseModel):
 
 
 class HeadView(BaseModel):
-    """A noted head, and what became of it; `meaning` is the state in words."""
+    """A noted head, and how it stands to the chain; `meaning` is the state in words."""
 
     model_config = _like(
         {"place": 1200, "hash": "77ab…", "state": "cut", "meaning": HeadState.CUT.meaning},
@@ -446,7 +446,7 @@ class HeadView(BaseModel):
 
 
 class MismatchView(BaseModel):
-    """Two things that are stored and disagree: `kind` for programs, the session that it is about, and what it is."""
+    """Two stored facts that disagree: a `kind` for programs, the session concerned, and a sentence."""
 
     model_config = _like(
         {"kind": "final-record-missing", "about": _ID, "text": "it is stored as stopped, and has no …"}
@@ -458,14 +458,14 @@ class MismatchView(BaseModel):
 
 
 class VerificationView(BaseModel):
-    """A walk along the whole evidence chain: how many `records` hold, the hash of the last of them, and the first fault.
+    """The result of a walk along the whole evidence chain: how many `records` hold, the hash of the last one, and the first
+    fault.
 
-    `ok` says that every link holds, that the chain goes on from each of the `heads` that were asked for, and that sessions and
-    their events, and what is stored of their recordings, agree with the chain. Note
-    `records:head` where whoever can write the database can't: only that shows that the end was not cut off. `sealed` contents
-    beside the chain are what was sealed, `erased` ones are not there any more. Of what disagrees `mismatches` has the first
-    hundred, `mismatches_total` says how many there are; both are null where the chain is broken, since its records say nothing
-    then. Recordings are not read: the command `evidence verify` does that.
+    `ok` says that every link holds, that the chain goes on from each of the given `heads`, and that stored sessions, events and
+    recordings agree with the chain. Note `records:head` where nobody who can write the database can change it: only such a head
+    shows that the end was not cut off. `sealed` counts the contents that fit their seals, `erased` those that are gone.
+    `mismatches` has the first hundred disagreements, `mismatches_total` their number; both are null if the chain is broken,
+    since its records prove nothing then. Recordings are not read: the command `evidence verify` does that.
     """
 
     model_config = _like(
@@ -496,7 +496,7 @@ class VerificationView(BaseModel):
 
     @classmethod
     def of(cls, found: Examination, beside: Disagreements | None) -> Self:
-        """The view of a walk, and of what is stored beside the chain."""
+        """The view of a walk, and of the mismatches beside the chain."""
         heads = tuple(
             HeadView(place=check.head.seq, hash=check.head.hash, state=check.state, meaning=check.state.meaning)
             for check in found.heads
@@ -515,9 +515,9 @@ class VerificationView(BaseModel):
 
 
 class VerdictView(BaseModel):
-    """What the policy says of a request, and why: the tier, from which factors, and whether an admin's token is needed.
+    """The policy's verdict on a request: the tier, the factors behind it, and whether an admin's token is needed.
 
-    `session_id` is the session; null for a request that was only explained.
+    `session_id` is the session's id; null for a request that was only explained.
     """
 
     model_config = _like(
@@ -556,7 +556,7 @@ class TicketView(BaseModel):
 
 
 class DrainView(BaseModel):
-    """The service takes no new calls; `sessions` still run."""
+    """The service takes no new calls; `sessions` counts the calls that still run."""
 
     model_config = _like({"draining": True, "sessions": 12})
 

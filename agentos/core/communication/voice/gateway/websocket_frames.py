@@ -1,14 +1,14 @@
-"""Where the next frame of a client ends, told from its first bytes (RFC 6455, 5.2), and how many may be dealt with in one go.
+"""The bounds of a client's next WebSocket frame, from its first bytes (RFC 6455, 5.2), and the budget of frames in one turn.
 
-Only what is plainly good is told apart here. Whatever else there may be, a violation most likely, is `STRANGE`: the library
-that knows WebSocket decides what becomes of it.
+Only plainly valid frames are recognized here. Any other frame, most likely a violation, is `STRANGE`, and left to the WebSocket
+library.
 """
 
 from typing import Final
 
 MORE: Final = -1  # bytes are missing
 STRANGE: Final = -2
-BINARY: Final = 0x82  # whole
+BINARY: Final = 0x82  # a whole binary message
 TEXT: Final = 0x81
 CLOSE: Final = 0x88
 BINARY_BEGINS: Final = 0x02
@@ -17,13 +17,13 @@ CONTINUES: Final = 0x00
 CONTINUATION_ENDS: Final = 0x80
 
 UNITS: Final = 64  # of work for one connection in a turn of the loop
-UNITS_OF_OTHERS: Final = 8  # that a frame costs which is no whole binary message: the library takes it apart in Python
-BEFORE_HELLO: Final = 16  # frames: one is enough, and whoever sends more means no good
+UNITS_OF_OTHERS: Final = 8  # cost of a frame that is no whole binary message: the library parses it in Python
+BEFORE_HELLO: Final = 16  # frames: one is enough, and a client that sends many is an attacker
 TOO_MUCH: Final = "too many frames before the hello"
 PENALTY_SECONDS: Final = (
-    1.0  # that such a connection is kept, unread: a new handshake costs the server more than the client
+    1.0  # that such a connection stays open, unread: a new handshake costs the server more than the client
 )
-AFTER_CLOSE: Final = 4_096  # that are let pass behind the end, until the client has seen it
+AFTER_CLOSE: Final = 4_096  # ignored behind the end, until the client has seen the close
 
 _PARTS: Final = frozenset({CONTINUES, CONTINUATION_ENDS, BINARY_BEGINS, TEXT_BEGINS})
 _WHOLE: Final = frozenset({BINARY, TEXT, CLOSE, 0x89, 0x8A})
@@ -37,10 +37,10 @@ def is_counted(kind: int) -> bool:
 
 
 def frame_at(data: bytes, at: int, most: int) -> tuple[int, int, int]:
-    """The frame that begins at `at`: its first byte, where its payload begins and where it ends.
+    """The frame that begins at `at`: its first byte, and where its payload begins and ends.
 
-    `MORE` in the first place says that it is not there whole, and the last one how many bytes it takes at least; `STRANGE`
-    that it is no plain frame of a client, or has a payload of more than `most` bytes.
+    A first value of `MORE` says that the frame is not whole; then the last value is the number of bytes needed at least.
+    `STRANGE` says that it is no plain frame of a client, or has a payload of more than `most` bytes.
     """
     left = len(data) - at
     if left < 2:

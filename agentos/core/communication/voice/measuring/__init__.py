@@ -1,1 +1,1 @@
-"""Measurements of the running service that say how late and how busy it is."""
+"""Measurements of the running service: durations, the age of backlogs and the lag of the event loop."""

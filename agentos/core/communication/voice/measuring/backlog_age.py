@@ -1,25 +1,26 @@
-"""How long the oldest of what waits at a port has waited, found out from counts alone."""
+"""The age of the oldest waiting work of a port, estimated from counts alone."""
 
 from collections import deque
 from typing import Final
 
-LOOKS_KEPT: Final = 1024  # of a backlog that never clears; then every second look is forgotten
+LOOKS_KEPT: Final = 1024  # of a backlog that never clears; beyond, every second look is dropped
 
 
 class BacklogAge:
-    """Looks now and then at how much has come in and how much of it is done, and knows a lower bound of the oldest one's age.
+    """Keeps a lower bound of the oldest work's age, from occasional looks at how much work has come and how much is done.
 
-    What had come in at one look and is more than what is done now, has not all been done: something of it has waited since then
-    at least. That holds in whatever order things are done. In the order in which they came, the bound is too small by no more
-    than the time between two looks.
+    If more work had come at an earlier look than is done now, some of that work has waited since that look at least. That holds
+    in any order of work. If work is done in the order in which it came, the bound is too small by at most the time between two
+    looks.
     """
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, int]] = deque()  # when it was first seen that so many had come
+        self._looks: deque[tuple[float, int]] = deque()  # the time at which each count of arrived work was first seen
 
     def look(self, now: float, came: int, done: int) -> float:
-        """At `now` seconds, `came` have come in since the start and `done` of them are done; the age in seconds, 0 when nothing
-        waits, whatever became of what had come."""
+        """Note that at `now` seconds `came` pieces of work have come since the start, and `done` are done, in whatever way.
+
+        Returns the age in seconds, 0 if no work waits."""
         looks = self._looks
         if came <= done:
             looks.clear()

@@ -1,4 +1,4 @@
-"""How long things took, counted in buckets: what a scrape asks for, at the cost of one addition each."""
+"""Durations, counted in buckets for metrics, at the cost of one addition each."""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ BOUNDS_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 @dataclass(frozen=True, slots=True)
 class DurationStatistics:
-    """How long something took since the start.
+    """The durations counted since the start.
 
-    `within[i]` of the `count` took at most `bounds_seconds[i]`; `sum_seconds` is all of them together.
+    `within[i]` of the `count` durations are at most `bounds_seconds[i]`; `sum_seconds` is their sum.
     """
 
     count: int
@@ -31,11 +31,11 @@ class Durations:
         self._sum_ms = 0
 
     def add_ms(self, milliseconds: int) -> None:
-        """Count something that took so long."""
+        """Count one duration."""
         self._counts[bisect_left(BOUNDS_SECONDS, milliseconds / 1000)] += 1
         self._sum_ms += milliseconds
 
     def statistics(self) -> DurationStatistics:
-        """What was counted so far."""
+        """The durations counted so far."""
         within = tuple(accumulate(self._counts))
         return DurationStatistics(within[-1], self._sum_ms / 1000, BOUNDS_SECONDS, within[:-1])

@@ -1,7 +1,7 @@
-"""Looks that are taken again and again while a service runs: one that raises is said in the log, and the next is taken anyway.
+"""Looks: work that a service repeats while it runs. If one look raises, the error is logged, and the next look is taken anyway.
 
-A measurement, a heartbeat, a sweep: none of them may end the task that takes it, since with that task the service would end,
-and every call with it.
+A measurement, a heartbeat, a sweep: an error in one must not end its task, since the service, and every call, would end with
+it.
 """
 
 from types import TracebackType
@@ -10,14 +10,14 @@ from typing import Final
 from agentos.core.communication.voice.logs import logger
 from agentos.core.time import monotonic_ms
 
-SAID_AGAIN_MS: Final = 60_000  # what fails four times a second is not said four times a second
+SAID_AGAIN_MS: Final = 60_000  # a look that fails four times a second is not logged four times a second
 
 log = logger(__name__)
 
 
 class Look:
-    """A context manager for each look of one kind: an `Exception` in the block is logged, at once and then once a minute, and
-    goes no further. Cancellation does. `within` are the words of a person for what is looked at."""
+    """A context manager for the looks of one kind. It logs an `Exception` of the block, at once and then once a minute, and
+    suppresses it; cancellation passes. `within` names the look in the log."""
 
     def __init__(self, within: str) -> None:
         self._within = within
@@ -29,7 +29,7 @@ class Look:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        """End it: True for an error that is dealt with."""
+        """End a look. Returns True for an error that was logged."""
         del kind, traceback
         if not isinstance(error, Exception):
             return False

@@ -1,4 +1,4 @@
-"""How late the event loop wakes a task that has slept: what everybody else on the loop waits for too."""
+"""The lag of the event loop: how late it wakes a sleeping task. All tasks of the loop wait as long."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,8 +15,8 @@ WINDOW_SECONDS: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class LoopLagStatistics:
-    """How late the loop woke a sleeper within the last seconds, in milliseconds: the last time, the median, the 99th percentile
-    (nearest rank) and the latest of all; all 0 when there is no sample. `samples` is how often it was measured."""
+    """The lag of the loop within the last seconds, in milliseconds: the last, the median, the 99th percentile (nearest rank)
+    and the largest; all 0 without samples. `samples` is the number of measurements."""
 
     samples: int
     last_ms: int
@@ -26,8 +26,8 @@ class LoopLagStatistics:
 
 
 class LoopLag:
-    """Measures the loop that it is asked in, on asyncio and trio; keeps what it saw in the last `window_seconds`. `clock` gives
-    monotonic milliseconds."""
+    """Measures the lag of the loop that runs `measure`, asyncio or trio; keeps the measurements of the last `window_seconds`.
+    `clock` gives monotonic milliseconds."""
 
     def __init__(
         self,
@@ -39,10 +39,10 @@ class LoopLag:
         self._interval_seconds = interval_seconds
         self._window_ms = int(window_seconds * 1000)
         self._clock = clock
-        self._samples: deque[tuple[int, int]] = deque()  # when it woke, and how late
+        self._samples: deque[tuple[int, int]] = deque()  # the time, and the lag
 
     async def measure(self) -> int:
-        """Measure once, which takes `interval_seconds`: how late it was, in milliseconds."""
+        """Measure once, which takes `interval_seconds`; return the lag in milliseconds."""
         due = self._clock() + int(self._interval_seconds * 1000)
         await anyio.sleep(self._interval_seconds)
         woke = self._clock()
@@ -52,7 +52,7 @@ class LoopLag:
         return late
 
     def statistics(self) -> LoopLagStatistics:
-        """The last seconds, at this moment."""
+        """The lag within the last seconds."""
         self._forget(self._clock())
         late = sorted(late for _, late in self._samples)
         if not late:

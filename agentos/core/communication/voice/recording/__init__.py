@@ -1,1 +1,1 @@
-"""Sound on the disk: segments while a call runs, one file when it has ended, and the checks of both."""
+"""Recordings on the disk: segments while a call runs, one file after its end, and the checks of both."""

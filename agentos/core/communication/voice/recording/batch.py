@@ -1,4 +1,4 @@
-"""What was handed over to the media port since its thread last came for it, and what of it goes when too much waits."""
+"""The batch of audio handed over to the media port's thread, and giving up its oldest bytes if too much waits."""
 
 from msgspec import Struct
 
@@ -8,12 +8,11 @@ from machines.reasons import BACKLOG
 
 
 class Handed(Struct, gc=False):
-    """Successive frames of one session as they were handed over: `size` bytes each, in `parts`; None when they are gone, for
+    """Successive frames of one session as they were handed over: `size` bytes in `parts`; None if the bytes are gone, for
     `reason`.
 
-    `more` holds the runs that do not continue this one. It is none of the collector's business (`gc=False`), and the lists
-    are used again: thousands of these live for a moment only, and would make the collector walk through everything else
-    again and again.
+    `more` has the runs that do not continue this one. The garbage collector does not track these objects (`gc=False`), and
+    their lists are reused: thousands of them live for a moment only, and would make the collector run again and again.
     """
 
     first: int
@@ -25,8 +24,8 @@ class Handed(Struct, gc=False):
 
 
 class Batch:
-    """What was handed over since the thread last came for it. Runs are put together here, as they come: one frame at a
-    time costs the thread five times as much later. `free` are lists for their parts."""
+    """The audio handed over since the thread took the last batch. Frames are joined into runs as they come: handling single
+    frames would cost the thread five times as much. `free` are lists for the parts of runs."""
 
     __slots__ = ("_free", "closes", "heartbeats", "opens", "runs")
 
@@ -34,14 +33,14 @@ class Batch:
         self._free = free
         self.opens: list[OpenMedia] = []
         self.runs: dict[str, Handed] = {}
-        self.closes: list[tuple[str, int]] = []  # with the frame to which the call goes on
+        self.closes: list[tuple[str, int]] = []  # with the frame at which the call ends
         self.heartbeats: list[Heartbeat] = []
 
     def __bool__(self) -> bool:
         return bool(self.runs or self.opens or self.closes or self.heartbeats)
 
     def keep(self, work: Keep, data: bytes | None, reason: str) -> None:
-        """Add frames, to the run before them where they continue it; `reason` tells why their bytes are gone."""
+        """Add frames, to the run before them if they continue it; `reason` tells why their bytes are gone, if they are."""
         run = self.runs.get(work.session_id)
         if run is None:
             self.runs[work.session_id] = self._handed(work, data, reason)
@@ -60,7 +59,7 @@ class Batch:
             run.more.append(self._handed(work, data, reason))
 
     def give_up_oldest(self, session_id: str, keep: int) -> int:
-        """Let go of a session's oldest bytes until at most `keep` frames have theirs; how many frames that were."""
+        """Drop a session's oldest bytes until at most `keep` frames have bytes; return for how many frames."""
         head = self.runs[session_id]
         runs = [head, *(head.more or ())]
         excess: int = sum([run.frames for run in runs if run.parts is not None]) - keep
@@ -86,7 +85,7 @@ class Batch:
         return excess
 
     def _split(self, run: Handed, gone: int) -> tuple[Handed, ...]:
-        """A run whose first frames are `gone`, and the rest of it."""
+        """A run split into its first `gone` frames, without bytes, and the rest."""
         parts = run.parts or []
         given_up = Handed(run.first, gone, 0, None, reason=BACKLOG)
         if gone == run.frames:

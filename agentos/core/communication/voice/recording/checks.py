@@ -1,4 +1,4 @@
-"""The recordings on the disk held against what the sessions' results, which the chain has, say of them."""
+"""Checks of the recordings on the disk against the sessions' results in the chain."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ SOUND: Final = (".flac", ".wav")
 
 @dataclass(frozen=True, slots=True)
 class RecordingsChecked:
-    """What came of it: `whole` recordings have the samples that the results say, `unfinished` ones could not be held against
-    them yet; what disagrees."""
+    """The result of the checks: `whole` recordings fit their results, `unfinished` ones can't be compared yet, and the
+    mismatches."""
 
     whole: int
     unfinished: int
@@ -29,9 +29,9 @@ class RecordingsChecked:
 
 
 def check_recordings(store: VoiceStore, recordings: Path) -> RecordingsChecked:
-    """Read every recording in the folder `recordings` that a stopped session names, and look for those that none names.
+    """Read every recording in the folder `recordings` that a stopped session names, and look for unnamed ones.
 
-    It takes the time of decoding them all. Raises `StoreError`, and `OSError` when the folder can't be read.
+    Takes the time of decoding them all. Raises `StoreError`, and `OSError` if the folder can't be read.
     """
     folders = {path.name for path in recordings.iterdir() if path.is_dir()} if recordings.is_dir() else set()
     sessions = {session.session_id: session for session in store.sessions()}
@@ -74,7 +74,7 @@ def _on_record(store: VoiceStore, info: RecordingInfo) -> bool:
 
 
 def _problem(session: VoiceSession, info: RecordingInfo, path: Path) -> tuple[str, str] | None:
-    """What is wrong with a recording, as a kind and a text."""
+    """The fault of a recording, as a kind and a text; None if it has none."""
     if not path.is_file():
         return "recording-missing", f"its recording is not at {path}"
     try:
@@ -101,10 +101,10 @@ def _problem(session: VoiceSession, info: RecordingInfo, path: Path) -> tuple[st
 
 
 def _digest(session: VoiceSession, info: RecordingInfo) -> str | None:
-    """The SHA-256 that the samples of the recording without its gaps must have; None when no record says it.
+    """The SHA-256 that the samples of the recording without its gaps must have; None if no record has it.
 
-    Where the recording has none of its own, that of what came is that of what was recorded when it was linear PCM, and all
-    of it was.
+    If the recording has no digest of its own, the digest of the received bytes is the same, provided that they were linear PCM
+    and all were recorded.
     """
     if info.digest:
         return info.digest

@@ -1,14 +1,14 @@
-"""Finishing: what calls leave of their recordings becomes files, whoever runs, as long as it takes.
+"""Finishing: packing the recordings of ended calls into files, in any process of the home, however long that takes.
 
-It belongs to the service and not to any session: the final record of a session says all of its recording, and stands. What is
-left to do is in the database, so that any process of the home does it, also after a restart. One recording is packed at a time,
-with rests between, since calls that run go first. What became of it is a record of its own, whose `request_id` is the
+The service does this work, not a session: a session's final record describes its recording already, and never changes. The
+database lists the recordings to pack, so any process of the home packs them, also after a restart. One recording is packed at a
+time, with rests between, since running calls go first. The outcome is a record of its own, whose `request_id` is the
 recording's id.
 
-A disk that refuses puts a recording off, and the log says so once; a recording that is damaged has failed. Either way its
-samples stay. Besides, samples are looked for that no result names: a service of an older version, or one that died while its
-disk hung, has left them in the call's folder. A session that did not wait for such a disk at its end has its samples named when
-the media port has closed them.
+If the disk refuses, the recording is put off, and the log says so once; a damaged recording has failed. In both cases the
+samples stay. Finishing also looks for samples that no result names: a service of an older version, or one that died while its
+disk hung, may have left them in the call's folder. If a session did not wait for a hanging disk at its end, its samples are
+named once the media port has closed them.
 """
 
 import fcntl
@@ -29,7 +29,7 @@ from agentos.core.communication.voice.recording.left_segments import closed_step
 from agentos.core.communication.voice.recording.manifest import has_samples
 from agentos.core.communication.voice.recording.packing import finished_steps
 from agentos.core.communication.voice.recording.segments import RecordingDamaged, RecordingKind
-from agentos.core.communication.voice.recording.steps import GivenUp, taken
+from agentos.core.communication.voice.recording.steps import NoLongerWanted, taken
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
 from agentos.core.time import monotonic_ms, utc_now
 from machines.communication import ConnectorType, RequestStatus
@@ -38,12 +38,10 @@ from machines.operations import RECORDING_FAILED, RECORDING_READY
 from machines.recording import RECORDING, RecordingInfo, RecordingState
 from machines.session import VoiceSession, VoiceSessionState
 
-_REST_SHARE: Final = (
-    2  # times as long as it worked: a third of a processor is for recordings, while nobody waits for one
-)
-_REST_MS: Final = 2  # of work, before a rest is worth it
-_LONGEST_REST_MS: Final = 100  # so that an end of the service does not wait
-_LOOK_MS: Final = 500  # between two looks at what is still being written
+_REST_SHARE: Final = 2  # times the work: recordings get a third of a processor, unless somebody waits for one
+_REST_MS: Final = 2  # of work, after which a rest is worth it
+_LONGEST_REST_MS: Final = 100  # so that the end of the service does not wait
+_LOOK_MS: Final = 500  # between two looks at recordings that are still being written
 _OPERATIONS: Final = {RecordingState.READY: RECORDING_READY, RecordingState.FAILED: RECORDING_FAILED}
 
 log = logger(__name__)
@@ -51,8 +49,8 @@ log = logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FinishingReport:
-    """What came of the recordings of a home: those that are ready now, those that failed, and, by session, what keeps others
-    from being finished, which is tried again."""
+    """The outcome for the recordings of a home: the ready ones, the failed ones, and, by session, the problems of others, which
+    are tried again."""
 
     ready: tuple[RecordingInfo, ...]
     failed: tuple[RecordingInfo, ...]
@@ -60,9 +58,9 @@ class FinishingReport:
 
 
 class Finishing:
-    """Packs the recordings of one home. `recordings` is their folder, `kind` the format of those that no manifest tells of.
+    """Packs the recordings of one home. `recordings` is their folder, `kind` the format of recordings without a manifest.
 
-    Its methods block, and may be called from any thread. Two that do the same at once do it once.
+    All methods block, and may be called from any thread. A file lock keeps two from working on one recording.
     """
 
     def __init__(self, store: VoiceStore, recordings: Path, kind: RecordingKind) -> None:
@@ -71,9 +69,9 @@ class Finishing:
         self._kind: RecordingKind = kind
 
     def unnamed(self) -> dict[str, str | None]:
-        """The sessions, by the names of their folders, whose samples no result names: each with its owner once it has stopped,
-        None for one that nobody knows. A folder that can't be looked into counts as one with samples. Raises `StoreError`, and
-        `OSError` when the folder of all recordings can't be read."""
+        """The sessions whose samples no result names, by the names of their folders: each with its owner if it has stopped, and
+        None if it is unknown. A folder that can't be read counts as one with samples. Raises `StoreError`, and `OSError` if the
+        folder of all recordings can't be read."""
         folders = [path.name for path in self._recordings.iterdir()] if self._recordings.is_dir() else []
         unnamed = self._store.unnamed_recordings(folders)
         return {name: owner for name, owner in unnamed.items() if self._may_have_samples(name)}
@@ -85,7 +83,7 @@ class Finishing:
             return True
 
     def take_in(self, wanted: Callable[[], bool] = lambda: True) -> dict[str, str]:
-        """Name the samples that stopped sessions of dead processes left, so that they are finished; what could not be done, by
+        """Name the unnamed samples of dead processes' stopped sessions, so that they are finished; return the problems by
         session. Raises `StoreError`."""
         problems: dict[str, str] = {}
         for session_id, owner in self.unnamed().items():
@@ -98,17 +96,17 @@ class Finishing:
         return problems
 
     def take_up(self, session_id: str, wanted: Callable[[], bool] = lambda: True) -> bool:
-        """Name the samples that a session of this process left, nobody writing there any more; whether that is settled, and
-        nothing is left to be named. Raises `StoreError`, `OSError`."""
+        """Name the samples of a session of this process, once nobody writes there any more. Returns whether no samples are left
+        to be named. Raises `StoreError`, `OSError`."""
         session = self._store.session(session_id)
         if session is None or session.state is not VoiceSessionState.STOPPED:
-            return False  # its final record is not in the store yet
+            return False  # the session's final record is not in the store yet
         if not self._store.unnamed_recordings([session_id]) or not has_samples(self._recordings / session_id):
             return True
         return self._name(session_id, wanted)
 
     def _name(self, session_id: str, wanted: Callable[[], bool]) -> bool:
-        """Name samples, unless another process is at them."""
+        """Name samples, unless another process works on them."""
         folder = self._recordings / session_id
         with _alone(folder) as alone:
             manifest = taken(closed_steps(folder, self._kind, self._end(session_id)), wanted) if alone else None
@@ -117,7 +115,7 @@ class Finishing:
         return alone
 
     def _end(self, session_id: str) -> int:
-        """The sample to which a call went on, by its result; 0 when that is not known."""
+        """The sample at which a call ended, by its result; 0 if that is unknown."""
         session = self._store.session(session_id)
         if session is None or session.result is None:
             return 0
@@ -129,16 +127,16 @@ class Finishing:
         on_end: Callable[[str], None] = lambda _: None,
         but: Container[str] = (),
     ) -> FinishingReport:
-        """Finish what is to be finished, but for these sessions; each is durable before the next is begun, and then `on_end`
-        is called with its session's id.
+        """Finish all unfinished recordings, except of the sessions in `but`; each is durable before the next, and `on_end` is
+        called with its session's id.
 
-        When `wanted` turns false it is given up within some milliseconds, and nothing is lost. Raises `StoreError` when the
+        When `wanted` turns false, the work stops within some milliseconds, and nothing is lost. Raises `StoreError` if the
         store can't be read.
         """
         ready: list[RecordingInfo] = []
         failed: list[RecordingInfo] = []
         problems: dict[str, str] = {}
-        with suppress(GivenUp):
+        with suppress(NoLongerWanted):
             for session_id, recording in self._store.unfinished_recordings():
                 if session_id in but:
                     continue
@@ -153,7 +151,7 @@ class Finishing:
         return FinishingReport(tuple(ready), tuple(failed), problems)
 
     def _finish(self, session_id: str, recording: RecordingInfo, wanted: Callable[[], bool]) -> RecordingInfo | None:
-        """What became of it; None when another process is at it."""
+        """Finish one recording, and return it; None if another process works on it."""
         folder = self._recordings / session_id
         reason = ""
         with _alone(folder) as alone:
@@ -163,7 +161,7 @@ class Finishing:
                 if taken(finished_steps(folder, self._kind, recording), wanted) is None:
                     reason = "gone"
             except RecordingDamaged as error:
-                log.error("recording_failed", session_id=session_id, error=str(error))  # noqa: TRY400 - no fault of ours
+                log.error("recording_failed", session_id=session_id, error=str(error))  # noqa: TRY400 - no fault of the program
                 reason = "damaged"
             trigger = "damaged" if reason else "packed"
             became = replace(recording, state=RECORDING.fire(recording.state, trigger))
@@ -175,11 +173,11 @@ class Finishing:
 
 
 class RecordingFinisher:
-    """Does the work of `Finishing` in a thread of its own, from `start` to `close`: now, when `nudge` says that a call has
-    ended, and every `interval_seconds`, when also what was put off is tried again. Samples that no result names are looked for
-    at the start, and again for as long as something keeps them from being named.
+    """Does the work of `Finishing` in a thread of its own, from `start` to `close`: at the start, when `nudge` says that a call
+    has ended, and every `interval_seconds`, when recordings that were put off are tried again too. It looks for unnamed samples
+    at the start, and again while a problem keeps them from being named.
 
-    `writing(session_id)` says, from the thread, whether the media port of this process still has the session's audio.
+    `writing(session_id)`, called from the thread, says whether the media port of this process still has the session's audio.
     """
 
     def __init__(
@@ -195,7 +193,7 @@ class RecordingFinisher:
         self._listeners: dict[str, list[Callable[[], None]]] = {}
         self._said: set[str] = set()
         self._put_off: set[str] = set()
-        self._unnamed = True  # there may be samples that no result names
+        self._unnamed = True  # there may be unnamed samples
         self._worked_since_ms = 0
         self._thread = threading.Thread(target=self._run, name="voice-finishing", daemon=True)
 
@@ -204,23 +202,22 @@ class RecordingFinisher:
         self._thread.start()
 
     def nudge(self) -> None:
-        """Look for something to do; from any thread."""
+        """Have the thread look for unfinished recordings; from any thread."""
         self._nudged.set()
 
     def expect(self, session_id: str) -> None:
-        """Finish the recording of a session that ended before its media port had closed it, when the port has; from any
-        thread."""
+        """Finish a recording that its session's end did not wait for, once the media port has closed it; from any thread."""
         self._late[session_id] = None
         self._nudged.set()
 
     def expects(self, session_id: str) -> bool:
-        """Whether a recording of this session may still come that its result does not name; from any thread."""
+        """Whether a recording of this session, which its result does not name, may still come; from any thread."""
         return session_id in self._late
 
     @contextmanager
     def told(self, session_id: str, callback: Callable[[], None]) -> Iterator[None]:
-        """Within the block `callback` is called, from the thread, when the recording of this session is finished, and at the
-        end of the thread; meanwhile somebody waits, and the work does not rest."""
+        """Within the block, call `callback`, from the thread, when the recording of this session is finished, and at the end of
+        the thread. Meanwhile the work does not rest."""
         with self._lock:
             self._listeners.setdefault(session_id, []).append(callback)
         self._nudged.set()
@@ -234,8 +231,8 @@ class RecordingFinisher:
                     del self._listeners[session_id]
 
     def close(self, timeout_seconds: float) -> bool:
-        """Give up what is under way, which goes on with the next process, and end the thread; True when that was done in time.
-        Nothing to do if never started."""
+        """Break off the current work, which the next process continues, and end the thread; return whether that was done in
+        time. Does nothing if the thread was never started."""
         self._closing = True
         self._nudged.set()
         if self._thread.ident is not None:
@@ -262,7 +259,7 @@ class RecordingFinisher:
         self._worked_since_ms = monotonic_ms()
         try:
             work()
-        except GivenUp:
+        except NoLongerWanted:
             pass
         except StoreError as error:
             self._say("", str(error))
@@ -304,7 +301,7 @@ class RecordingFinisher:
             log.warning("recording_put_off", session_id=session_id, problem=problem)
 
     def _wanted(self) -> bool:
-        """Asked for between two steps of the work: here it rests."""
+        """Whether the work is to go on. Called between two steps; it also rests here."""
         worked_ms = monotonic_ms() - self._worked_since_ms
         if worked_ms >= _REST_MS:
             if not self._listeners and not self._closing:
@@ -316,17 +313,17 @@ class RecordingFinisher:
         with self._lock:
             listeners = list(self._listeners.get(session_id, ()))
         for callback in listeners:
-            with suppress(Exception):  # the loop of whoever waited is over
+            with suppress(Exception):  # the event loop of the waiting caller is over
                 callback()
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[bool]:
-    """Whether nobody else is at this recording, for the length of the block. The lock dies with the process."""
+    """Lock a recording for the length of the block; whether that succeeded. The lock dies with the process."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        folder.parent.stat()  # a home that is gone for the moment has failed no recording
+        folder.parent.stat()  # a home that is gone for a moment fails no recording
         yield True
         return
     try:
@@ -341,7 +338,7 @@ def _alone(folder: Path) -> Iterator[bool]:
 
 
 def _record(session: VoiceSession, became: RecordingInfo, reason: str) -> EvidenceRecord:
-    """The record of the end of a recording: there is only one, and it stands by itself."""
+    """The only record of a recording's end."""
     ready = became.state is RecordingState.READY
     return EvidenceRecord(
         id=record_id(became.recording_id, None),

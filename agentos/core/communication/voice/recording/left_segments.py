@@ -1,4 +1,4 @@
-"""What a crash left of a recording: the segments that its manifest names, and those that did not come into it any more."""
+"""Repairing a recording after a crash: the segments that its manifest names, and those that it does not name yet."""
 
 import re
 from collections.abc import Generator, Iterable
@@ -32,11 +32,11 @@ _GAP_LINE: Final = re.compile(rb"^(\d{1,18}) (\d{1,18})\n", re.MULTILINE)
 
 
 def mended(folder: Path, kind: RecordingKind) -> Manifest | None:
-    """The manifest of the recording in `folder`, which names all samples that are on the disk, also those of the segment that
-    was being filled; None when nothing was written. Its `digest` is empty unless the recording had been closed.
+    """Complete the manifest of the recording in `folder`, so that it names all samples on the disk, including those of the
+    unfinished segment; None if nothing was written. Its `digest` is empty unless the recording had been closed.
 
-    `kind` is for a recording of which no segment was complete. Doing it again, or on a recording that is packed, loses nothing.
-    Raises `RecordingDamaged` for a manifest that can't be read, `RecordingError` when the disk refuses.
+    `kind` is for a recording without a complete segment. Doing it again, or on a packed recording, loses nothing. Raises
+    `RecordingDamaged` for a manifest that can't be read, `RecordingError` if the disk refuses.
     """
     try:
         manifest = read_manifest(folder)
@@ -54,8 +54,8 @@ def mended(folder: Path, kind: RecordingKind) -> Manifest | None:
 
 
 def closed_steps(folder: Path, kind: RecordingKind, end: int = 0) -> Generator[None, None, Manifest | None]:
-    """The manifest as `mended` has it, durable and with the digest of the samples; they are read for it where they were not
-    digested when they were written, a block at a time. One that had not been closed goes on to sample `end`. Raises as
+    """Complete the manifest as `mended` does, and make it durable with the digest of the samples. Samples without a digest are
+    read for it, a block a step. A recording that had not been closed is extended to sample `end`. Raises the errors of
     `mended`."""
     manifest = mended(folder, kind)
     if manifest is None or (manifest.digest and manifest.recording_id):
@@ -68,8 +68,8 @@ def closed_steps(folder: Path, kind: RecordingKind, end: int = 0) -> Generator[N
 
 
 def closed(folder: Path, manifest: Manifest, digest: str, end: int = 0) -> Manifest:
-    """The manifest, durable, of a recording whose samples have this digest, in a call that goes on to sample `end`; how long it
-    is stands, once it was closed or packed. Raises `RecordingError`."""
+    """Make the manifest of a recording durable, with this digest of its samples, and extended to sample `end`, the end of the
+    call; a closed or packed recording keeps its length. Raises `RecordingError`."""
     if not manifest.digest and not (folder / manifest.file).exists():
         manifest = with_silence(manifest, silence_behind(manifest.samples, end, manifest.sample_rate))
     manifest = manifest.model_copy(
@@ -80,7 +80,7 @@ def closed(folder: Path, manifest: Manifest, digest: str, end: int = 0) -> Manif
 
 
 def with_silence(manifest: Manifest, silence: int) -> Manifest:
-    """The manifest of a recording that goes on behind its segments for so many sample instants, which are a gap."""
+    """The manifest with `silence` sample instants behind its segments, as a gap."""
     gaps = gaps_below(manifest.samples, manifest.gaps)
     if silence:
         gaps = tuple(united([*gaps, (manifest.samples, silence)]))
@@ -88,13 +88,13 @@ def with_silence(manifest: Manifest, silence: int) -> Manifest:
 
 
 def files_of(folder: Path, manifest: Manifest) -> list[Path]:
-    """The files that have the samples of a recording, in order."""
+    """The files with the samples of a recording, in order."""
     packed = folder / manifest.file
     return [packed] if packed.exists() else [folder / segment.file for segment in manifest.segments]
 
 
 def tidy(folder: Path, manifest: Manifest | None) -> None:
-    """Remove what is there a second time: copies that were being made, and the samples of segments that were encoded."""
+    """Remove duplicates: unfinished copies, and the plain samples of encoded segments."""
     named = {segment.file for segment in manifest.segments} if manifest else set()
     complete = {Path(file).stem for file in named}
     for file in sorted(folder.iterdir()) if folder.is_dir() else ():
@@ -107,7 +107,7 @@ def tidy(folder: Path, manifest: Manifest | None) -> None:
 
 
 def with_the_rest(folder: Path, manifest: Manifest | None, kind: RecordingKind) -> Manifest | None:
-    """The manifest, durable, with the segments that did not come into it any more."""
+    """Add the segments that the manifest does not name, and make it durable."""
     if manifest is not None:
         _mend_headers(folder, manifest)
     left = _left_segments(folder, manifest)
@@ -122,7 +122,7 @@ def with_the_rest(folder: Path, manifest: Manifest | None, kind: RecordingKind) 
     for number in range(len(segments), last + 1):
         file = folder / f"{number:06d}.wav"
         samples = left[number].samples if number in left else 0
-        if samples < full and number < last:  # a power cut took its end, or all of it, but not what came behind
+        if samples < full and number < last:  # a power cut took its end, or all of it, but not the segments behind it
             _fill_up(file, manifest, samples, full)
             gaps.append((start + samples, full - samples))
             samples = full
@@ -140,7 +140,7 @@ def _mend_headers(folder: Path, manifest: Manifest) -> None:
 
 
 def _noted_gaps(folder: Path) -> list[tuple[int, int]]:
-    """The silence that was noted before it was written; of two notes on what follows a sample the later one counts."""
+    """The silence that was noted before it was written; of two notes on one sample the later counts."""
     try:
         noted = (folder / GAPS).read_bytes()
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def _noted_gaps(folder: Path) -> list[tuple[int, int]]:
 
 
 def in_whole_frames(folder: Path, manifest: Manifest, audio_format: AudioFormat) -> Manifest:
-    """The manifest, durable, without the part of a frame at the end: whoever goes on sends that frame again."""
+    """Cut an unfinished frame off the end, and make the manifest durable: the resuming client sends that frame again."""
     if not manifest.segments:
         return manifest
     last = manifest.segments[-1]
@@ -168,7 +168,7 @@ def in_whole_frames(folder: Path, manifest: Manifest, audio_format: AudioFormat)
 
 
 def _left_segments(folder: Path, manifest: Manifest | None) -> dict[int, Plain]:
-    """What the segments hold that the manifest does not name, by their number, now mended."""
+    """Mend the segments that the manifest does not name; return their contents by number."""
     named = {segment.file for segment in manifest.segments} if manifest else set()
     left: dict[int, Plain] = {}
     for file in sorted(folder.glob("*.wav")) if folder.is_dir() else ():
@@ -180,7 +180,7 @@ def _left_segments(folder: Path, manifest: Manifest | None) -> dict[int, Plain]:
 
 
 def united(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The same silence in as few gaps as can be, in order."""
+    """The gaps, merged and in order."""
     found: list[tuple[int, int]] = []
     for gap in sorted(gaps):
         if found and gap[0] <= sum(found[-1]):
@@ -192,7 +192,7 @@ def united(gaps: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _fill_up(file: Path, manifest: Manifest, there: int, samples: int) -> None:
-    """Silence up to `samples`, in a segment that has the first of them, or that is missing."""
+    """Fill a short or missing segment with silence up to `samples`."""
     if there:
         mend_segment(file, samples)
         return

@@ -1,8 +1,8 @@
-"""What stands in the folder of a recording: `recording.json`, its manifest, and the files that it names.
+"""The manifest of a recording, `recording.json`: the list of the files in the recording's folder.
 
-The segment that is being filled is `000003.wav`; complete it becomes `000003.flac` (or stays WAV), durable, and the manifest
-names it. When the call has ended the manifest is closed: it names every segment and has the digest of all samples. Packed,
-there is one file, `recording.flac` or `recording.wav`.
+The segment that is being filled is `000003.wav`, say; once complete it becomes `000003.flac` (or stays WAV), durable, and the
+manifest names it. After the call the manifest is closed: it names every segment and has the digest of all samples. A packed
+recording is one file, `recording.flac` or `recording.wav`.
 """
 
 import re
@@ -42,12 +42,12 @@ class Segment(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The complete segments of a recording, in order, and the silence in it, of which a part may lie behind them.
+    """The complete segments of a recording, in order, and its gaps, of which a part may lie behind the segments.
 
-    `full` is how many samples a segment has that was filled up to its end, of those that follow the last ones here; None in a
-    recording of one process, whose segments say it themselves. `digest` is that of `RecordingInfo`, empty until the recording
-    is closed; `recording_id` is empty in recordings of older versions. `silence` is how many sample instants a closed recording
-    goes on behind its segments: a gap at the end of the call, for which there is no file.
+    `full` is the number of samples in a full segment behind the ones listed here; None in a recording of one process, whose
+    segments show it. `digest` is that of `RecordingInfo`, empty until the recording is closed; `recording_id` is empty in
+    recordings of older versions. `silence` counts the sample instants of a closed recording behind its segments: a gap at the
+    end of the call, for which there is no file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", cache_strings="keys")
@@ -70,16 +70,16 @@ class Manifest(BaseModel):
 
     @property
     def length(self) -> int:
-        """Sample instants in the one file that it becomes."""
+        """Sample instants in the packed file."""
         return self.samples + self.silence
 
     @property
     def file(self) -> str:
-        """The name of the file that the segments become."""
+        """The name of the packed file."""
         return f"recording.{self.kind}"
 
     def info(self, folder: Path, state: RecordingState) -> RecordingInfo:
-        """The recording in `folder`, as far as it goes."""
+        """The description of the recording in `folder`, with this state."""
         return RecordingInfo(
             path=str(folder / self.file),
             sample_rate=self.sample_rate,
@@ -94,12 +94,12 @@ class Manifest(BaseModel):
         )
 
     def write(self, folder: Path) -> None:
-        """Put it into `folder`, durably and at once. Raises `RecordingError`."""
+        """Write the manifest into `folder`, durably and atomically. Raises `RecordingError`."""
         replace_durably(folder / MANIFEST, self.model_dump_json(indent=1).encode())
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest in `folder`, None when there is none. Raises `RecordingDamaged`, `OSError`."""
+    """The manifest in `folder`; None if there is none. Raises `RecordingDamaged`, `OSError`."""
     path = folder / MANIFEST
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -110,17 +110,17 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def has_samples(folder: Path) -> bool:
-    """Whether there are samples in `folder`, in segments or packed; they are not read. Raises `OSError`."""
+    """Whether `folder` has samples, in segments or packed; does not read them. Raises `OSError`."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return any(name in _PACKED or SEGMENT_FILE.fullmatch(name) for name in names)
 
 
 def silence_behind(samples: int, end: int, sample_rate: int) -> int:
-    """How many sample instants of silence follow on `samples` of them in a call that goes on to sample `end`. Less than a frame
-    is none: the last frame of a call may be short."""
+    """How many sample instants of silence follow behind `samples` in a call that ends at sample `end`. Less than a frame counts
+    as none: the last frame of a call may be short."""
     return end - samples if end - samples >= sample_rate // FRAMES_PER_SECOND else 0
 
 
 def gaps_below(end: int, gaps: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """What of the gaps lies before sample `end`."""
+    """The gaps, cut at sample `end`."""
     return tuple([(first, min(count, end - first)) for first, count in gaps if first < end])

@@ -1,9 +1,9 @@
-"""Packing: the segments of a closed recording become the one file that is handed out.
+"""Packing: the segments of a closed recording become one file.
 
-What is sealed is not encoded again: the frames of FLAC segments are taken over as they are. Segments that are still plain are
-sealed first, one after the other, as they would have been during the call. The new file is read back before it gets its name:
-it has the samples that were written, or there is no such file. Until then the segments stay; each step is one rename after an
-fsync, so that a crash anywhere leaves the segments or the file, and doing it again goes on from there.
+Sealed segments are not encoded again: packing copies the frames of FLAC segments. It first seals segments that are still plain,
+one after the other, as during the call. It reads the new file back before it gives it its name: so a file under this name has
+the samples that were written. Until then the segments stay. Each step is one rename after an fsync, so a crash at any point
+leaves the segments or the file, and packing again goes on from there.
 """
 
 import errno
@@ -53,11 +53,11 @@ _FRAMES_A_STEP: Final = 32
 def finished_steps(
     folder: Path, kind: RecordingKind, said: RecordingInfo | None = None
 ) -> Generator[None, None, RecordingInfo | None]:
-    """The recording in `folder`, whatever was left of it, as one file, in pieces of some milliseconds; None when nothing was
-    written.
+    """Make the recording in `folder` one file, repairing it first if need be, in steps of some milliseconds; None if nothing
+    was written.
 
-    `kind` is for a recording of which no segment was complete; it must be what was `said` of it, if given. Doing it again,
-    giving it up half-way, or doing it on one that is packed loses nothing. Raises as `pack_steps`.
+    `kind` is for a recording without a complete segment. The result must equal `said`, if given. Doing it again, breaking it
+    off half-way, or doing it on a packed recording loses nothing. Raises the errors of `pack_steps`.
     """
     manifest = yield from closed_steps(folder, kind, 0 if said is None else said.samples)
     if manifest is None:
@@ -72,9 +72,9 @@ def finished_steps(
 
 
 def pack_steps(folder: Path, manifest: Manifest) -> Generator[None, None, None]:
-    """Make the file of a closed recording and remove its segments, in pieces of some milliseconds.
+    """Make the file of a closed recording and remove its segments, in steps of some milliseconds.
 
-    Raises `RecordingDamaged` when it can't be made, `RecordingError` when the disk refuses; the segments stay.
+    Raises `RecordingDamaged` if the file can't be made, `RecordingError` if the disk refuses; then the segments stay.
     """
     path = folder / manifest.file
     try:
@@ -91,7 +91,7 @@ def pack_steps(folder: Path, manifest: Manifest) -> Generator[None, None, None]:
 
 
 def _sealed_steps(folder: Path, manifest: Manifest) -> Generator[None, None, Manifest]:
-    """The manifest with FLAC segments only."""
+    """Seal the plain segments; the manifest has only FLAC segments then."""
     for at, segment in enumerate(manifest.segments):
         plain = folder / segment.file
         if plain.suffix == ".wav":
@@ -135,7 +135,7 @@ def _wav_steps(folder: Path, manifest: Manifest, descriptor: int) -> Generator[N
 
 def _flac_steps(folder: Path, manifest: Manifest, temporary: Path, descriptor: int) -> Generator[None, None, None]:
     at, samples, size = HEAD_BYTES, 0, 0
-    blocks: set[int] = set()  # sizes, without that of the last one, which may be as short as it is
+    blocks: set[int] = set()  # the sizes of all blocks but the last, which may have any length
     fewest, most = 0, 0
     some: list[bytes] = []
     for frame, next_size in _all_frames(folder, manifest):
@@ -169,8 +169,8 @@ def _flac_steps(folder: Path, manifest: Manifest, temporary: Path, descriptor: i
 
 
 def _checked(path: Path, manifest: Manifest) -> Iterator[bytes]:
-    """The samples of the file that was made, a block at a time. Raises `RecordingDamaged` at the end when they are not those
-    that were written."""
+    """The samples of the new file, a block at a time. Raises `RecordingDamaged` at the end if they differ from the written
+    ones."""
     digest, at, clean = hashlib.sha256(), 0, True
     for block in blocks_of(path):
         digest.update(heard(block, at, manifest.gaps))
@@ -182,7 +182,7 @@ def _checked(path: Path, manifest: Manifest) -> Iterator[bytes]:
 
 
 def _all_frames(folder: Path, manifest: Manifest) -> Iterator[tuple[bytes, int]]:
-    """The frames of the file, with their lengths in sample instants: those of the segments, and of the silence behind them."""
+    """The frames of the file, with their lengths in sample instants: the segments' frames, and the silence behind them."""
     first = 0
     for number, segment in enumerate(manifest.segments):
         last = number == len(manifest.segments) - 1 and not manifest.silence
@@ -197,7 +197,7 @@ def _all_frames(folder: Path, manifest: Manifest) -> Iterator[tuple[bytes, int]]
 def _frames(path: Path, manifest: Manifest, first: int, *, last: bool) -> Iterator[tuple[bytes, int]]:
     """The frames of a segment, numbered from sample `first` on, with their lengths in sample instants.
 
-    Where another segment follows, a last frame that is too short to stand inside a file is made one with the frame before it.
+    If another segment follows, a last frame that is too short for the inside of a file is merged with the frame before it.
     """
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:

@@ -1,6 +1,6 @@
-"""The port behind every recorder: one thread that digests, measures and writes the audio of all sessions.
+"""The media port behind every recorder: one thread that digests, measures and writes the audio of all sessions.
 
-The work of a frame is small and its overhead large, so frames are gathered for a moment and dealt with by the batch:
+The work of a frame is small and its overhead large, so the thread gathers frames for a moment and handles them in batches:
 one hash update and one write for each session's run, one measurement for all sessions together.
 """
 
@@ -28,7 +28,7 @@ from agentos.core.communication.voice.open_files import open_files_limit
 from agentos.core.communication.voice.recording.batch import Batch, Handed
 from agentos.core.communication.voice.recording.recordings import RecordingError, RecordingKind, RecordingWriter
 from agentos.core.communication.voice.recording.segments import OPEN_MS, OpenSegments
-from agentos.core.communication.voice.sessions.door import GivenUp
+from agentos.core.communication.voice.sessions.door import FramesGivenUp
 from agentos.core.time import monotonic_ms
 from machines.audio import AudioEncoding, AudioFormat
 from machines.losses import Losses, Lost
@@ -37,28 +37,28 @@ from machines.silence import VoiceMeter
 
 log = logger(__name__)
 
-_LARGE_RUN_FRAMES = 10  # a run this long is worth no waiting for more
+_LARGE_RUN_FRAMES = 10  # the thread does not wait to make a run longer than this
 _LARGEST_FORMAT = AudioFormat(sample_rate=48_000, channels=8)
-_TOGETHER = 64  # sessions; more would hold the interpreter lock for too long at once, fewer cost more each
-_BREATH_SECONDS = 0.0002
-_REPORT_MS = 500  # frames that come in real time are reported sooner, by their number
+_TOGETHER = 64  # sessions: more would hold the interpreter lock for too long, fewer cost more each
+_YIELD_SECONDS = 0.0002
+_REPORT_MS = 500  # frames in real time are reported sooner, by their number
 _ASLEEP, _PACING, _WORKING = range(3)
 
 
 @dataclass(frozen=True, slots=True)
 class MediaStatistics:
-    """How the port is doing. All counts but the first two are since the start."""
+    """The statistics of the port. All counts but the first two are since the start."""
 
     queued_frames: int
-    """Frames handed over and not yet dealt with."""
+    """Frames handed over and not yet handled."""
     sessions: int
     """Sessions that are open or closing."""
     frames: int
-    """Frames dealt with."""
+    """Frames handled."""
     batches: int
-    """Batches that they were dealt with in."""
+    """Batches in which they were handled."""
     stray_frames: int
-    """Frames for a session that isn't open, or that had been dealt with before; they were ignored."""
+    """Ignored frames: for a session that isn't open, or handled before."""
     given_up_frames: int
     """Frames of sessions that can't be slowed, given up for newer ones while too many waited."""
     errors: int
@@ -66,8 +66,8 @@ class MediaStatistics:
 
 
 class Carried(NamedTuple):
-    """The audio of a session that another process had, up to frame `upto`: the frames that were `kept`, their bytes and their
-    `digest`, the recording to go on with, and the frames that are lost."""
+    """The audio of a resumed session up to frame `upto`, from its earlier process: the `kept` frames, their bytes and `digest`,
+    the recording to continue, and the lost frames."""
 
     upto: int
     kept: int
@@ -77,8 +77,8 @@ class Carried(NamedTuple):
     lost: tuple[Lost, ...] = ()
 
 
-class _Run(NamedTuple):
-    """Successive frames of one session with their bytes; the last of the `frames` perhaps short."""
+class _AudioRun(NamedTuple):
+    """Successive frames of one session with their bytes; the last of the `frames` may be short."""
 
     first: int
     frames: int
@@ -86,7 +86,7 @@ class _Run(NamedTuple):
 
 
 class _Account:
-    """What one session's audio came to, and where its facts go."""
+    """The account of one session's audio, and the recipient of its facts."""
 
     __slots__ = (
         "audio_format", "clipped", "digest", "ending", "frame_bytes", "frames", "kept", "kind", "logged", "losses",
@@ -99,7 +99,7 @@ class _Account:
         self.audio_format = work.audio_format
         self.frame_bytes = work.audio_format.frame_bytes
         self.sample_bytes = work.audio_format.sample_bytes
-        self.kind = str(work.audio_format)  # a model's own hash is dear, and this one is taken for every run
+        self.kind = str(work.audio_format)  # hashed for every run, and a model's own hash is slow
         self.recording = work.recording
         self.reply_to = work.reply_to
         self.writer: RecordingWriter | None = None
@@ -108,7 +108,7 @@ class _Account:
         self.sealing = False
         self.upto = 0
         self.told = 0
-        self.since_ms = 0  # when frames came of which is not told yet
+        self.since_ms = 0  # when the first unreported frames came
         self.kept = self.n_bytes = 0
         self.losses = Losses()
         self.logged: set[str] = set()  # reasons
@@ -121,7 +121,7 @@ class _Account:
         self.squares = self.weight = self.peak = 0.0
 
     def report(self) -> Kept:
-        """The report since the last one."""
+        """The report on the frames since the last report."""
         mean_square = self.squares / self.weight if self.weight else 0.0
         digest, clipped, silent = self.digest.hexdigest(), self.clipped, self.silent
         kept, n_bytes, voiced = self.kept, self.n_bytes, self.voiced
@@ -129,26 +129,25 @@ class _Account:
 
 
 class MediaPort:
-    """Digests, measures and, where asked, records the audio of all sessions in one thread of its own.
+    """Digests, measures and, if asked, records the audio of all sessions in one thread of its own.
 
     `submit` takes `OpenMedia`, `Keep` and `CloseMedia` in the loop's thread; the facts `Kept`, `MediaLost` and
     `MediaClosed` go out through `post(reply_to, fact)`, from the port's thread. So does the `Beat` that answers a `Heartbeat`,
-    when all that was handed over before is dealt with: not while the disk hangs. `take(session_id, first, count)` hands
-    over the raw bytes of frames, in `submit`; `room(session_id, n_frames)`, from the port's thread, says that so many
-    frames have been dealt with; `end(session_id)` is the frame to which a call that is closed goes on, from either thread:
-    what the recording does not have of that is a gap at its end. A session's recording goes into the folder
-    `recordings`/session_id, as `kind`, in segments of `segment_seconds`.
+    once all earlier work is done: not while the disk hangs. `submit` calls `take(session_id, first, count)` for the raw bytes
+    of frames. The port's thread calls `room(session_id, n_frames)` when it has handled so many frames. `end(session_id)`,
+    called from either thread, is the frame at which a closed call ends: frames below it that the recording does not have become
+    a gap at its end. A session's recording goes into the folder `recordings`/session_id, as `kind`, in segments of
+    `segment_seconds`.
 
-    Every frame is in exactly one of: a `Kept`, by its count; a `MediaLost`, when it was to be recorded and the disk
-    refused (reason `disk_full` or `write_failed`; later frames are tried again) or its bytes were gone (`missing`, or `backlog`
-    when they had to go for newer ones: the oldest of a session that can't be slowed, while more than `backlog_frames` of it
-    wait for the thread).
-    `Kept` comes at most once in `report_every_frames` frames of a session, but half a second after the first of fewer, and once
-    before `MediaClosed`. The digest is the SHA-256 of all kept bytes in order. While there is little to do, frames are gathered
-    for `pace_ms`; the end of a session doesn't wait for that.
+    Every frame is in exactly one fact: in a `Kept`, by its count, or in a `MediaLost`. A `MediaLost` has the reason
+    `disk_full` or `write_failed` if the disk refused to record the frame (later frames are tried again), `missing` if its
+    bytes were gone, or `backlog` if they were given up for newer ones: the oldest of a session that can't be slowed go while
+    more than `backlog_frames` of it wait for the thread. A session's `Kept` comes once in `report_every_frames` frames, half a
+    second after the first of fewer frames, and once before `MediaClosed`. The digest is the SHA-256 of all kept bytes in
+    order. While there is little to do, the thread gathers frames for `pace_ms`; the end of a session doesn't wait for that.
     """
 
-    def __init__(  # noqa: PLR0913 - settings of their own, all named
+    def __init__(  # noqa: PLR0913 - independent settings, all named
         self,
         *,
         take: Callable[[str, int, int], bytes],
@@ -162,7 +161,7 @@ class MediaPort:
         report_every_frames: int = 25,
         pace_ms: int = 200,
     ) -> None:
-        # Refuse a kind or length of segments that no session could be recorded with, before there is one.
+        # Refuse a kind or length of segments with which no session could be recorded, before there is a session.
         RecordingWriter(recordings, _LARGEST_FORMAT, kind=kind, segment_seconds=segment_seconds)
         self._take = take
         self._post = post
@@ -178,48 +177,48 @@ class MediaPort:
         self._free: list[list[bytes]] = []
         self._batch = Batch(self._free)
         self._wake = Semaphore(0)
-        self._breathed_ms = 0
+        self._yielded_ms = 0
         self._doing = _WORKING
         self._urgent = False
         self._silent = False
-        self._unslowed: set[str] = set()  # the sessions among them that can't be slowed
-        self._recorders: dict[str, Any] = {}  # of sessions that have not ended here
-        self._carried: dict[str, Carried] = {}  # of sessions that are about to go on here
+        self._unslowed: set[str] = set()  # the open sessions that can't be slowed
+        self._recorders: dict[str, Any] = {}  # the recorders of open sessions
+        self._carried: dict[str, Carried] = {}  # the audio of sessions that are being resumed here
         self._closing_at_ms: int | None = None
         self._thread = Thread(target=self._run, name="agentos-voice-media", daemon=True)
         self._accounts: dict[str, _Account] = {}
-        self._untold: dict[_Account, None] = {}  # in the order of `since_ms`
+        self._untold: dict[_Account, None] = {}  # accounts with unreported frames, in the order of `since_ms`
         self._endings: deque[tuple[_Account, Generator[None, None, None]]] = deque()
         self._seals: deque[tuple[_Account, Generator[None, None, None]]] = deque()
         self._submitted = 0  # written by the loop's thread only
         self._given_up = 0
-        self._dealt_with = 0  # these by the port's thread only
+        self._dealt_with = 0  # these are written by the port's thread only
         self._batches = 0
         self._stray = 0
         self._errors = 0
         self._files = OpenSegments(lambda: open_files_limit() // 2)
 
     def start(self) -> None:
-        """Start the thread. Work that was submitted before is done now."""
+        """Start the thread. It also does the work that was submitted before."""
         self._thread.start()
 
     def submit(self, work: OpenMedia | Keep | CloseMedia | Heartbeat) -> None:
-        """Hand work over; never blocks and never tells. For one thread, the loop's.
+        """Hand work over, without blocking; facts come later. For one thread, the loop's.
 
-        Frames whose bytes `take` no longer has (it raises `LookupError`) are told as lost, reason `missing`, or `backlog` when
-        it raises `GivenUp`.
+        If `take` raises `LookupError`, the frames are reported as lost, with the reason `missing`, or `backlog` for
+        `FramesGivenUp`.
         """
         if type(work) is Keep:
             reason = ""
             try:
                 data: bytes | None = self._take(work.session_id, work.first, work.count)
-            except GivenUp:
+            except FramesGivenUp:
                 data, reason = None, BACKLOG
                 self._given_up += work.count
             except LookupError:
                 data, reason = None, MISSING
             self._submitted += work.count
-            self._handover.acquire()  # a `with` takes twice as long, and this runs for every frame
+            self._handover.acquire()  # a `with` would take twice as long, for every frame
             try:
                 self._batch.keep(work, data, reason)
                 if self._unslowed and work.session_id in self._unslowed:
@@ -255,20 +254,20 @@ class MediaPort:
                 self._unslowed.add(work.session_id)
 
     def carry_on(self, session_id: str, carried: Carried) -> None:
-        """Begin with this when the session is opened; from any thread."""
+        """Begin with this audio when the session is opened; from any thread."""
         with self._handover:
             self._carried[session_id] = carried
 
     def let_go(self, session_id: str) -> Carried | None:
-        """Take back what was to be carried on, if the session was not opened; from any thread."""
+        """Take the audio given to `carry_on` back, if the session was not opened; from any thread."""
         with self._handover:
             return self._carried.pop(session_id, None)
 
     def take_news(self, news: PortSilent | PortBack) -> None:
-        """Learn what the health watch found: whether the thread gives a sign of life. For the loop's thread.
+        """Take news of the health watch: whether the thread is alive. For the loop's thread.
 
-        While it gives none, `MediaSilent` is told to the recorder of each session, now and with its `CloseMedia`: one that
-        closes need not wait. What was handed over stays with the thread, which deals with it when it goes on.
+        While it is not, the recorder of each session is told `MediaSilent`, now and at its `CloseMedia`: closing sessions must
+        not wait for this port. The thread keeps the work that it has, and does it when it goes on.
         """
         self._silent = isinstance(news, PortSilent)
         if self._silent:
@@ -278,20 +277,20 @@ class MediaPort:
                 self._post(recorder, MediaSilent())
 
     def holds(self, session_id: str) -> bool:
-        """Whether the session's audio is still the port's: it was opened and has not ended. From any thread."""
+        """Whether the port still has the session's audio: the session was opened and has not ended. From any thread."""
         return session_id in self._recorders
 
     def losses(self, session_id: str) -> Losses | None:
-        """The frames that this port has lost of a session, of all that a `Kept` counts as dealt with; None when the session is
-        not open. It goes on after the end, as it was. From any thread."""
+        """The frames of a session that this port has lost, among those that a `Kept` has reported; None if the session is not
+        open. The object stays valid after the session's end. From any thread."""
         account = self._accounts.get(session_id)
         return None if account is None else account.losses
 
     def close(self, timeout_seconds: float) -> bool:
-        """Deal with all that is queued, end what is still open, and end the thread; blocks up to `timeout_seconds`.
+        """Do all queued work, close the open recordings, and end the thread; blocks up to `timeout_seconds`.
 
-        True when that was done in time. Otherwise recordings that were still being closed are left as segments, which
-        `storage.recordings.recover` can join. A port that was never started has nothing to close.
+        Returns True if that was done in time. Else unclosed recordings stay as segments, which `left_segments.mended` repairs.
+        A port that was never started has nothing to close.
         """
         if self._thread.ident is None:
             return not self._batch
@@ -335,7 +334,7 @@ class MediaPort:
                 self._wait(longest_run, began_ms)
 
     def _wait(self, longest_run: int, began_ms: int) -> None:
-        """Until there is something worth doing. A wake-up too many is harmless."""
+        """Wait for work. A spurious wake-up is harmless."""
         if 0 < longest_run < _LARGE_RUN_FRAMES:
             self._doing = _PACING
             if not self._urgent:
@@ -344,13 +343,13 @@ class MediaPort:
         if not self._batch and not self._urgent:
             first = next(iter(self._untold), None)
             left_ms = None if first is None else max(0, first.since_ms + _REPORT_MS - monotonic_ms())
-            if self._files:  # those that stay open are not to stay so for ever
+            if self._files:  # open files must not stay open for ever
                 left_ms = OPEN_MS if left_ms is None else min(left_ms, OPEN_MS)
             self._wake.acquire(timeout=None if left_ms is None else left_ms / 1000)
         self._doing = _WORKING
 
     def _wind_up(self, deadline_ms: int) -> bool:
-        """End the sessions that nobody closed; True when nothing is left to do, or no time to do it."""
+        """End the sessions that were not closed; return True if no work is left, or no time."""
         for account in self._accounts.values():
             if not account.ending:
                 self._begin_end(account, self._end(account.session_id))
@@ -363,7 +362,7 @@ class MediaPort:
         return True
 
     def _deal_with_queue(self) -> int:
-        """Everything that is queued now; the length of the longest run in it, in frames."""
+        """Do all work that is queued now; return the length of the longest run, in frames."""
         with self._handover:
             batch, self._batch = self._batch, Batch(self._free)
         if not batch:
@@ -383,11 +382,11 @@ class MediaPort:
         return longest
 
     def _deal_with(self, sessions: list[tuple[str, Handed]]) -> int:
-        """What was handed over of some sessions; the longest run, in frames."""
-        kept: list[tuple[_Account, _Run]] = []
+        """Handle the audio of some sessions; return the length of the longest run, in frames."""
+        kept: list[tuple[_Account, _AudioRun]] = []
         dealt: list[tuple[str, int]] = []
         for session_id, handed in sessions:
-            self._breathe()
+            self._yield_to_loop()
             runs = (handed, *(handed.more or ()))
             dealt.append((session_id, sum(run.frames for run in runs)))
             account = self._accounts.get(session_id)
@@ -397,7 +396,7 @@ class MediaPort:
             pieces = [piece for run in runs if (piece := self._new_part(account, run)) is not None]
             if pieces:
                 kept += [(account, run) for run in self._store(account, pieces)]
-        self._breathe()
+        self._yield_to_loop()
         self._measure(kept)
         for session_id, count in dealt:
             if session_id in self._accounts:
@@ -406,16 +405,16 @@ class MediaPort:
             self._call(self._room, session_id, count)
         return max(count for _, count in dealt)
 
-    def _breathe(self) -> None:
-        """Let the loop's thread in for a moment, once in a millisecond.
+    def _yield_to_loop(self) -> None:
+        """Let the loop's thread run for a moment, once in a millisecond.
 
-        This thread would otherwise hold the interpreter lock for 5 ms each time that the loop wants it, and the loop wants
-        it after every wait: all frames of the batch would be late by the length of the batch.
+        Otherwise this thread would hold the interpreter lock for 5 ms whenever the loop needs it, which is after every wait:
+        all frames of the batch would be late by the length of the batch.
         """
         now = monotonic_ms()
-        if now != self._breathed_ms:
-            sleep(_BREATH_SECONDS)
-            self._breathed_ms = monotonic_ms()
+        if now != self._yielded_ms:
+            sleep(_YIELD_SECONDS)
+            self._yielded_ms = monotonic_ms()
 
     def _open(self, work: OpenMedia) -> None:
         account = self._accounts.get(work.session_id)
@@ -429,11 +428,11 @@ class MediaPort:
                 if account.writer is not None:
                     account.writer.files = self._files
                 account.losses = Losses(carried.lost)
-        else:  # its recorder was restarted: only where the facts go has changed
+        else:  # its recorder was restarted: only the recipient of the facts has changed
             account.reply_to = work.reply_to
 
-    def _new_part(self, account: _Account, handed: Handed) -> _Run | None:
-        """The part of a run that was not dealt with before; None when there is none, or its bytes are gone."""
+    def _new_part(self, account: _Account, handed: Handed) -> _AudioRun | None:
+        """The part of a run that was not handled before; None if there is none, or its bytes are gone."""
         data = self._bytes_of(handed)
         known = max(0, min(handed.frames, account.upto - handed.first))
         self._stray += known
@@ -445,10 +444,10 @@ class MediaPort:
         if not rest or len(rest) % account.sample_bytes:
             self._lose(account, first, count, handed.reason or MISSING)
             return None
-        return _Run(first, count, rest)
+        return _AudioRun(first, count, rest)
 
     def _bytes_of(self, handed: Handed) -> bytes | None:
-        """All bytes of a run in one; its list is free again."""
+        """All bytes of a run in one object; frees its list of parts."""
         parts = handed.parts
         if parts is None:
             return None
@@ -457,8 +456,8 @@ class MediaPort:
         self._free.append(parts)
         return data
 
-    def _store(self, account: _Account, pieces: list[_Run]) -> list[_Run]:
-        """Write and digest the runs; those that are kept."""
+    def _store(self, account: _Account, pieces: list[_AudioRun]) -> list[_AudioRun]:
+        """Write and digest the runs; return the kept ones."""
         kept = []
         for run in _joined(pieces, account.frame_bytes):
             saved = self._write(account, run) if account.recording else run
@@ -470,8 +469,8 @@ class MediaPort:
                 kept.append(saved)
         return kept
 
-    def _write(self, account: _Account, run: _Run) -> _Run:
-        """Record a run. What the disk refuses is told as lost; gives the part that is in the recording."""
+    def _write(self, account: _Account, run: _AudioRun) -> _AudioRun:
+        """Record a run, and return the recorded part. Frames that the disk refuses are reported as lost."""
         saved = 0
         try:
             if account.writer is None:
@@ -484,7 +483,7 @@ class MediaPort:
                 )
                 account.writer.files = self._files
                 if account.audio_format.encoding is AudioEncoding.PCM_S16LE:
-                    account.digest = account.writer.digest  # what is recorded is what came, to the byte
+                    account.digest = account.writer.digest  # the recorded bytes are the received ones
             account.writer.write(run.first, run.data)
         except (OSError, ValueError) as error:
             self._errors += 1
@@ -492,13 +491,13 @@ class MediaPort:
                 saved = max(0, min(run.frames, account.writer.next_frame - run.first))
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             self._lose(account, run.first + saved, run.frames - saved, DISK_FULL if full else WRITE_FAILED)
-            run = _Run(run.first, saved, run.data[: saved * account.frame_bytes])
+            run = _AudioRun(run.first, saved, run.data[: saved * account.frame_bytes])
         if account.writer is not None and account.writer.has_unsealed and not account.sealing:
             account.sealing = True
             self._seals.append((account, account.writer.seal_steps()))
         return run
 
-    def _measure(self, kept: list[tuple[_Account, _Run]]) -> None:
+    def _measure(self, kept: list[tuple[_Account, _AudioRun]]) -> None:
         """Add the levels of the kept runs to their accounts; whole frames of one format are measured together."""
         alike: dict[str, list[tuple[_Account, int, bytes]]] = {}
         for account, run in kept:
@@ -516,7 +515,7 @@ class MediaPort:
             self._measure_alike(account.audio_format, account.frame_bytes, several)
 
     def _listen(self, account: _Account, data: bytes) -> None:
-        """Look for voice in what the disk refused: it belongs to no recording, and may keep a call from being silent."""
+        """Look for voice in frames that the disk refused: they are not recorded, but they may keep a call from being silent."""
         whole = len(data) // account.frame_bytes
         if account.voices is not None and whole:
             levels = self._levels(account.audio_format, account.frame_bytes, data[: whole * account.frame_bytes])
@@ -556,7 +555,7 @@ class MediaPort:
             self._untold[account] = None
 
     def _report_overdue(self) -> None:
-        """Tell of frames that no others came behind: until then nobody may call them durable."""
+        """Report frames that have waited for more frames too long: until then nobody may call them durable."""
         due_ms = monotonic_ms() - _REPORT_MS
         while (account := next(iter(self._untold), None)) is not None and account.since_ms <= due_ms:
             self._report(account)
@@ -569,7 +568,7 @@ class MediaPort:
 
     def _lose(self, account: _Account, first: int, count: int, reason: str) -> None:
         account.losses.add(first, count, reason)
-        if reason not in account.logged:  # how much it comes to stands in evidence
+        if reason not in account.logged:  # once for each reason; evidence has the counts
             account.logged.add(reason)
             log.warning("audio_lost", session_id=account.session_id, reason=reason, first_frame=first)
         self._call(self._post, account.reply_to, MediaLost(first, count, reason))
@@ -578,7 +577,7 @@ class MediaPort:
         if account.ending:
             return
         account.ending = True
-        if account.sealing:  # what is not sealed yet is left to whoever packs the recording
+        if account.sealing:  # packing seals the rest later
             sealing = next(steps for one, steps in self._seals if one is account)
             self._seals.remove((account, sealing))
             sealing.close()
@@ -587,7 +586,7 @@ class MediaPort:
         self._endings.append((account, steps))
 
     def _seal_and_end(self, until_ms: int) -> None:
-        """Close segments and recordings until the next batch is due: one segment after the other, each of which needs two open
+        """Close segments and recordings until the next batch is due: segments one after the other, since each needs two open
         files, and a block of each recording in turn."""
         while self._seals or self._endings:
             if self._seals:
@@ -627,10 +626,10 @@ class MediaPort:
         self._call(self._post, account.reply_to, MediaClosed(recording, account.digest.hexdigest()))
 
     def _call(self, callback: Callable[..., None], *arguments: Any) -> None:
-        """Call out of the thread; what it raises must not end the work for the other sessions."""
+        """Call a callback of another thread, whose errors must not end the work for other sessions."""
         try:
             callback(*arguments)
-        except Exception:  # noqa: BLE001 - the other side may be gone already, in any way
+        except Exception:  # noqa: BLE001 - the loop may have ended, with any error
             self._errors += 1
 
 
@@ -638,10 +637,10 @@ def _nothing_recorded() -> Generator[None, None, None]:
     yield from ()
 
 
-def _joined(pieces: list[_Run], frame_bytes: int) -> list[_Run]:
-    """Successive runs made one, where nothing is missing between them."""
-    joined: list[_Run] = []
-    group: list[_Run] = []
+def _joined(pieces: list[_AudioRun], frame_bytes: int) -> list[_AudioRun]:
+    """The runs, with adjacent ones joined."""
+    joined: list[_AudioRun] = []
+    group: list[_AudioRun] = []
     for piece in pieces:
         if group and (piece.first != group[-1].first + group[-1].frames or len(group[-1].data) % frame_bytes):
             joined.append(_merged(group))
@@ -651,14 +650,14 @@ def _joined(pieces: list[_Run], frame_bytes: int) -> list[_Run]:
     return joined
 
 
-def _merged(group: list[_Run]) -> _Run:
+def _merged(group: list[_AudioRun]) -> _AudioRun:
     if len(group) == 1:
         return group[0]
-    return _Run(group[0].first, sum(run.frames for run in group), b"".join([run.data for run in group]))
+    return _AudioRun(group[0].first, sum(run.frames for run in group), b"".join([run.data for run in group]))
 
 
 def _sums(levels: FrameLevels, starts: NDArray[np.intp]) -> list[tuple[float, float, int, int]]:
-    """For each part that begins at `starts`: sum of mean squares, peak, clipped and silent frames."""
+    """For each part that begins at one of `starts`: sum of mean squares, peak, clipped and silent frames."""
     columns = (
         np.add.reduceat(levels.mean_square, starts),
         np.maximum.reduceat(levels.peak, starts),

@@ -1,9 +1,9 @@
-"""The recording of one session while its call runs: segments, of which nothing is lost when the process dies.
+"""The recording of one session while its call runs: segments that survive the death of the process.
 
-Every step is one rename after an fsync, so that a crash anywhere leaves what was written, whole. What will be silence in a
-segment that is being filled is noted in `gaps` first, since afterwards nobody could tell it from what was recorded. At the end
-the segments stay as they are: closing costs a few files to sync, whatever the length of the call. `left_segments.py` closes
-what a crash left, and `packing.py` makes one file of it.
+Every step is one rename after an fsync, so a crash at any point leaves all written samples. Silence in the unfinished segment
+is noted in `gaps` before it is written, since afterwards it looks like recorded silence. At the end the segments stay as they
+are: closing costs a few files to sync, whatever the length of the call. `left_segments.py` closes a recording after a crash,
+and `packing.py` makes it one file.
 """
 
 import hashlib
@@ -46,12 +46,11 @@ __all__ = ["RecordingError", "RecordingKind", "RecordingWriter"]
 
 
 class RecordingWriter:
-    """Writes a session's audio, in `audio_format`, into `folder` (made when missing, 0700; files are 0600).
+    """Writes a session's audio, in `audio_format`, into `folder` (made if missing, 0700; files are 0600).
 
-    For one thread. Memory is bounded whatever the length of the call. mu-law is recorded as the 16 bit samples that it
-    stands for. With `defer_sealing` a full segment waits, as plain samples, until `seal_steps` or the end; otherwise
-    the write that fills it seals it. The first write makes the folder. Errors of the disk are `RecordingError`s, an
-    `OSError` with its errno.
+    For one thread. Memory is bounded whatever the length of the call. mu-law is recorded as decoded 16 bit samples. With
+    `defer_sealing` a full segment stays plain samples until `seal_steps` or packing; otherwise the write that fills a segment
+    seals it. The first write makes the folder. Errors of the disk are `RecordingError`s, an `OSError` with its errno.
     """
 
     def __init__(
@@ -77,20 +76,20 @@ class RecordingWriter:
         self._live: LiveSegment | None = None
         self._segments: list[Segment] = []
         self._gaps: list[tuple[int, int]] = []
-        self._older = 0  # so many segments are of other processes, and have any length
-        self._begin = 0  # the sample behind them
-        self._sealed = 0  # so many segments, from the first on, are durable
+        self._older = 0  # number of segments of earlier processes, which may have any length
+        self._begin = 0  # the sample behind these
+        self._sealed = 0  # number of durable segments, from the first on
         self._samples = 0
-        self._silent_until = 0  # the sample up to which `gaps` says that nothing comes
+        self._silent_until = 0  # the sample up to which `gaps` notes silence
         self._manifest_due = False
         self._closed = False
-        self._silence = 0  # so many samples of it at the end, once it is closed
+        self._silence = 0  # samples of silence at the end, once the recording is closed
         self._fresh = True
         self._recording_id = new_recording_id()
         self.files = NONE_OPEN
-        """Which keeps the segment that is being filled open; whoever writes again and again puts it in."""
+        """Keeps the unfinished segment open between writes; set by a caller that writes often."""
         self.digest = hashlib.sha256()
-        """Of all that was written, without the gaps, as signed 16 bit samples; whoever reopens a recording puts it in."""
+        """The SHA-256 of all written samples, without the gaps, as signed 16 bit; set by a caller that reopens a recording."""
         self.segment_failures = 0
         """How often a complete segment could not be encoded or entered in the manifest; its samples are kept as WAV."""
 
@@ -104,11 +103,11 @@ class RecordingWriter:
         segment_seconds: int,
         first_frame: int = 0,
     ) -> Self | None:
-        """Go on with the recording that a crash left in `folder`, with sealing deferred; None when nothing is there, and
-        nothing is to be said of it.
+        """Continue the recording that a crash left in `folder`, with sealing deferred. Returns None if there is no recording
+        and no gap to note.
 
-        What there is ends with its last whole frame. When `first_frame` is beyond it, what is between them is a gap from now
-        on, which a crash does not undo. Raises `RecordingError` as `mended` does, and when the recording is finished.
+        The recording is cut to its last whole frame. If `first_frame` is beyond that, the frames between become a durable gap.
+        Raises `RecordingError` as `mended` does, and if the recording is finished.
         """
         try:
             manifest = read_manifest(folder)
@@ -131,7 +130,7 @@ class RecordingWriter:
 
     def _go_on_behind(self, manifest: Manifest, start: int) -> None:
         self._segments = list(manifest.segments)
-        # What lies behind the end was the gap of somebody who did not come to go on.
+        # A gap past the end was written by a resume that never recorded; drop it.
         self._gaps = list(gaps_below(manifest.samples, manifest.gaps))
         self._older = self._sealed = len(manifest.segments)
         self._begin = self._samples = manifest.samples
@@ -140,21 +139,21 @@ class RecordingWriter:
             self._gaps = united([*self._gaps, (self._samples, start - self._samples)])
         self._fresh = False
         self._write_manifest()  # from now on segments have this process's length
-        (self._folder / GAPS).unlink(missing_ok=True)  # what it said is in the manifest
+        (self._folder / GAPS).unlink(missing_ok=True)  # the manifest has its gaps now
 
     @property
     def segments(self) -> list[Path]:
-        """The files that hold what was written, in order, but the one that is being filled."""
+        """The files with the written samples, in order, without the unfinished segment."""
         return [self._folder / segment.file for segment in self._segments]
 
     @property
     def next_frame(self) -> int:
-        """The first 20 ms frame number that may be written next; all below are in the recording or in a gap."""
+        """The lowest number of a 20 ms frame that may be written next; all lower frames are in the recording or in a gap."""
         return -(-self._samples // self._format.frame_samples)
 
     @property
     def info(self) -> RecordingInfo:
-        """What has been written so far, as it will be once it is packed."""
+        """The recording so far, described as it will be once it is packed."""
         samples = self._samples + self._silence
         return replace(
             self._manifest().info(self._folder, RecordingState.FINISHING),
@@ -166,11 +165,11 @@ class RecordingWriter:
         )
 
     def write(self, first_frame: int, pcm: bytes) -> None:
-        """Place whole samples from 20 ms frame `first_frame` on; `pcm` may be many frames, the very last one short.
+        """Write whole samples from 20 ms frame `first_frame` on; `pcm` may be many frames, the very last one short.
 
-        A hole before `first_frame` becomes silence of the right length and a gap. Raises `ValueError` for a frame that
-        was written already, for half a sample, and after the end; then nothing changes. Raises `RecordingError` when
-        the disk refuses: frames below `next_frame` are in, the others are not, and a later write may be tried.
+        A hole before `first_frame` becomes silence of the right length and a gap. Raises `ValueError`, and changes nothing,
+        for a frame that was written already, for half a sample, and after the end. Raises `RecordingError` if the disk
+        refuses: then frames below `next_frame` are written, the others are not, and a later write may succeed.
         """
         if self._closed:
             raise ValueError(f"the recording in {self._folder.name} is closed")
@@ -201,13 +200,12 @@ class RecordingWriter:
         return self.info if self._segments else None
 
     def close_steps(self, upto_frame: int = 0) -> Generator[None, None, None]:
-        """End the recording, whose samples stay in their segments, in steps of one file to sync each: then `info` is all that
-        is to be said of it, and the disk knows the same.
+        """End the recording, in steps of one file sync each; its samples stay in their segments. Then `info` is final, and
+        durable in the manifest.
 
-        The call goes on to frame `upto_frame`: what is behind the last one written is a gap, however long, of which only the
-        manifest tells. What is sealed is not touched, so this takes as long for a long call as for a short one. Raises
-        `RecordingError` when the disk refuses; nothing is lost by that, or by giving the steps up half-way: `mended` closes it
-        later.
+        The call ends at frame `upto_frame`: missing frames at the end become a gap, of any length, which only the manifest has.
+        Sealed segments are not touched, so a long call takes no longer than a short one. Raises `RecordingError` if the disk
+        refuses. That, or breaking off half-way, loses nothing: `mended` repairs the recording later.
         """
         self._closed = True
         self._end_live_segment()
@@ -228,15 +226,14 @@ class RecordingWriter:
 
     @property
     def has_unsealed(self) -> bool:
-        """Whether `seal_steps` has something to do."""
+        """Whether `seal_steps` has a segment to seal."""
         return self._sealed < len(self._segments)
 
     def seal_steps(self) -> Generator[None, None, None]:
-        """Encode the complete segments, make them durable and enter them in the manifest, in pieces of about a
-        millisecond.
+        """Encode the complete segments, make them durable and enter them in the manifest, in steps of about a millisecond.
 
-        Only needed between writes when sealing is deferred. The samples are safe already, so a failure doesn't raise:
-        it is counted, and the segment stays WAV. One such iterator at a time.
+        Only needed between writes if sealing is deferred. The samples are safe already, so a failure doesn't raise: it is
+        counted, and the segment stays WAV. One such iterator at a time.
         """
         while self.has_unsealed:
             segment = self._segments[self._sealed]
@@ -248,7 +245,7 @@ class RecordingWriter:
                     segment = Segment(file=file, samples=segment.samples)
             except RecordingError:
                 self.segment_failures += 1
-            finally:  # also when the steps are given up half-way: the plain samples are a complete segment
+            finally:  # also if the steps are broken off: the plain samples are a complete segment
                 self._enter(segment, plain)
             yield
 
@@ -265,7 +262,7 @@ class RecordingWriter:
         )
 
     def _live_segment(self, start: int) -> LiveSegment:
-        """The segment that sample `start` belongs to; those before it are filled up with silence and sealed."""
+        """The segment of sample `start`; earlier segments are filled up with silence and sealed."""
         index = self._older + (start - self._begin) // self._segment_samples
         while True:
             if self._live is None:
@@ -284,8 +281,8 @@ class RecordingWriter:
             self._fresh = False
 
     def _note_gap(self, start: int) -> None:
-        """Note that nothing comes before sample `start`, or that something does after all. As the samples, it outlives the
-        process; after a power cut its end may be missing."""
+        """Note silence up to sample `start`, or correct an earlier note. Like the samples, the note survives the process; after
+        a power cut its end may be missing."""
         self._make_folder()
         try:
             append_line(self._folder / GAPS, f"{self._samples} {start - self._samples}")
@@ -302,7 +299,7 @@ class RecordingWriter:
         return self._begin + (index - self._older) * self._segment_samples
 
     def _skip_to(self, start: int) -> None:
-        """What lies before `start` and was not written is silence, and a gap."""
+        """Make the unwritten samples before `start` silence and a gap."""
         if start > self._samples:
             self._gaps = united([*self._gaps, (self._samples, start - self._samples)])
             self._samples = start
@@ -328,7 +325,7 @@ class RecordingWriter:
         self._segments.append(Segment(file=live.path.name, samples=samples))
 
     def _enter(self, segment: Segment, plain: Path) -> None:
-        """Make the next segment durable; `plain` goes when something better has come in its place."""
+        """Make the next segment durable; remove `plain` if the segment is another file."""
         self._segments[self._sealed] = segment
         self._sealed += 1
         self._manifest_due = True

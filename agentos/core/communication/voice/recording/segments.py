@@ -1,8 +1,7 @@
-"""The files that a recording is made of, and how they reach the disk for good.
+"""The segment files of a recording, and writing them durably.
 
-Audio that is still coming in lies as plain samples behind a WAV header: what was written is there, to the byte, when
-the process dies or the disk fills up, and silence is a hole that costs no space. FLAC is made from that once it is
-complete.
+Incoming audio is written as plain samples behind a WAV header: all written bytes survive the death of the process and a full
+disk, and silence is a hole in the file that costs no space. A complete segment is encoded as FLAC.
 """
 
 import errno
@@ -25,7 +24,7 @@ RecordingKind = Literal["flac", "wav"]
 WAV_HEADER_BYTES = 44
 OPEN_MS: Final = 1_000  # that a live segment stays open
 BLOCK_SAMPLES = 32_768  # sample instants read, encoded and written at a time
-LARGEST_WAV_BYTES = 0xFFFF_FFFF - 64  # of samples, with room for the header; beyond it RF64 is needed
+LARGEST_WAV_BYTES = 0xFFFF_FFFF - 64  # of samples, with room for the header; more need RF64
 _AGAIN = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _CREATE = os.O_CREAT | os.O_EXCL | _AGAIN
 
@@ -35,11 +34,11 @@ class RecordingError(OSError):
 
 
 class RecordingDamaged(RecordingError):
-    """What is on the disk is not what was written: trying again won't help."""
+    """The samples on the disk are not the written ones: trying again won't help."""
 
 
 def recording_error(error: Exception, path: Path) -> RecordingError:
-    """What the system or libsndfile reported about `path`, as a `RecordingError`."""
+    """An error of the system or of libsndfile at `path`, as a `RecordingError`."""
     if isinstance(error, RecordingError):
         return error
     if isinstance(error, OSError) and error.errno is not None:
@@ -59,7 +58,7 @@ def wav_header(sample_rate: int, channels: int, data_bytes: int) -> bytes:
 
 
 def make_private_folder(folder: Path) -> None:
-    """`folder` with its parents, only for its owner. It may exist."""
+    """Make `folder` and its parents, readable by the owner alone. It may exist."""
     try:
         ensure_private_folder(folder)
     except OSError as error:
@@ -79,7 +78,7 @@ def sync_file(path: Path) -> None:
 
 
 def replace_durably(path: Path, content: bytes) -> None:
-    """Put `content` in the place of `path` all at once: readers and crashes see the old file or the new, whole."""
+    """Replace the file at `path` atomically: readers, and crashes, see the old or the new content, whole."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         descriptor = open_new(temporary)
@@ -97,13 +96,13 @@ def replace_durably(path: Path, content: bytes) -> None:
 
 
 def open_new(path: Path) -> int:
-    """A new file, only for its owner, in the place of one that may be there; its descriptor."""
+    """The descriptor of a new file, readable by the owner alone, which replaces any file at `path`."""
     path.unlink(missing_ok=True)
     return os.open(path, _CREATE, 0o600)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a line to `path`, which is made when missing; whole, or not at all where the disk refuses."""
+    """Append a line to `path`, which is made if missing; the whole line, or nothing if the disk refuses."""
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         end = os.lseek(descriptor, 0, os.SEEK_END)
@@ -126,7 +125,7 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
 
 
 class Plain(NamedTuple):
-    """What a segment of plain samples holds: how many sample instants, at which rate, of how many channels."""
+    """The content of a segment of plain samples: sample instants, sample rate, channels."""
 
     sample_rate: int
     channels: int
@@ -134,10 +133,9 @@ class Plain(NamedTuple):
 
 
 def mend_segment(path: Path, samples: int = 0) -> Plain | None:
-    """Make a segment that was never closed a file that plays, durably: its header says how much is there.
+    """Make a segment that was never closed playable, durably: write its length into the header.
 
-    A part of a sample at its end goes; when it has less than `samples`, silence fills it up. None, and no file any more,
-    when there is nothing in it.
+    Cuts half a sample off its end, and fills it up with silence to `samples`. Removes an empty segment, and returns None.
     """
     with path.open("r+b") as file:
         header = file.read(WAV_HEADER_BYTES)
@@ -156,8 +154,8 @@ def mend_segment(path: Path, samples: int = 0) -> Plain | None:
 
 
 def mend_header(path: Path, plain: Plain) -> None:
-    """Have the header of a complete segment of plain samples say how much it holds, durably, where a disk refused that when it
-    was closed: one that is full, and copies what is written over, does. One that holds fewer samples stays as it is."""
+    """Write the length into the header of a complete segment, durably, if the disk refused that when the segment was closed: a
+    full disk with copy-on-write does. A segment with fewer samples stays unchanged."""
     n_bytes = plain.samples * 2 * plain.channels
     header = wav_header(plain.sample_rate, plain.channels, n_bytes)
     with suppress(FileNotFoundError), path.open("rb") as file:
@@ -170,7 +168,7 @@ def mend_header(path: Path, plain: Plain) -> None:
 
 
 def cut_segment(path: Path, plain: Plain) -> None:
-    """Take away what a segment of plain samples has beyond `plain.samples`, durably; the file, when nothing is left."""
+    """Cut a segment of plain samples to `plain.samples`, durably; remove the file if no sample is left."""
     if not plain.samples:
         path.unlink()
         return
@@ -183,20 +181,20 @@ def cut_segment(path: Path, plain: Plain) -> None:
 
 
 class OpenSegments:
-    """Live segments that stay open between two writes, for one thread: those whose descriptors are below `below`, and none for
-    more than a second, so that a quiet call has no file open, and a folder that was removed or exchanged is noticed. Where the
-    process may open no more files, all of them are closed first."""
+    """Live segments that stay open between two writes, for one thread: those with descriptors below `below`, and for at most a
+    second, so that a quiet call has no file open, and a removed or replaced folder is noticed. If the process may open no more
+    files, all of them are closed first."""
 
     def __init__(self, below: Callable[[], int] = lambda: 0) -> None:
         self._below = below
-        self._open: dict[Path, tuple[int, int]] = {}  # the descriptor, and when it was opened; the oldest comes first
+        self._open: dict[Path, tuple[int, int]] = {}  # the descriptor, and when it was opened; oldest first
 
     def __len__(self) -> int:
         return len(self._open)
 
     @contextmanager
     def opened(self, path: Path) -> Iterator[int]:
-        """The file for the length of the block. Raises `OSError`."""
+        """The open file's descriptor for the length of the block. Raises `OSError`."""
         found = self._open.get(path)
         if found is not None and monotonic_ms() - found[1] < OPEN_MS:
             yield found[0]
@@ -225,26 +223,26 @@ class OpenSegments:
             os.close(found[0])
 
     def close_old(self) -> None:
-        """Close those that were opened a second ago."""
+        """Close the files that were opened a second ago."""
         before = monotonic_ms() - OPEN_MS
         while self._open and next(iter(self._open.values()))[1] <= before:
             self.close(next(iter(self._open)))
 
     def close_all(self) -> None:
-        """Close all of them."""
+        """Close all files."""
         while self._open:
             self.close(next(iter(self._open)))
 
 
 NONE_OPEN: Final = OpenSegments()
-"""Keeps none open, for any thread."""
+"""Keeps no file open, for any thread."""
 
 
 class LiveSegment:
-    """A segment that is being filled: a WAV file whose header says its length only once it is closed.
+    """An unfinished segment: a WAV file whose header gets its length when it is closed.
 
-    The file is open only while something is written to it, or as long as `files` keeps it open. Opening costs 10 us more for
-    each write; held open, a file for every recorded call would use up what a process may open.
+    The file is open only during a write, or as long as `files` keeps it open. Opening costs 10 us for each write; but one open
+    file for every recorded call could exceed the process's limit.
     """
 
     def __init__(self, path: Path, sample_rate: int, channels: int, files: OpenSegments = NONE_OPEN) -> None:
@@ -262,7 +260,7 @@ class LiveSegment:
             raise recording_error(error, path) from error
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
-        """Put samples at byte `offset` of the samples, behind all that was written. All or nothing."""
+        """Write samples at byte `offset` of the samples, behind all written ones; all of them or none."""
         try:
             with self._files.opened(self.path) as descriptor:
                 try:
@@ -285,8 +283,8 @@ class LiveSegment:
         self._length = length
 
     def close(self) -> None:
-        """Write the header's final sizes. The header's room is already there, so a full disk is no matter to most file systems;
-        to others, `mend_header` does it later."""
+        """Write the final sizes into the header. Most file systems can do that on a full disk; for others, `mend_header` does
+        it later."""
         self._files.close(self.path)
         try:
             with _opened(self.path) as descriptor:
@@ -295,7 +293,7 @@ class LiveSegment:
             raise recording_error(error, self.path) from error
 
     def discard(self) -> None:
-        """Remove it: nothing was written. Where that fails, `mend_segment` removes it, or it stays and nothing names it."""
+        """Remove the empty segment. If that fails, `mend_segment` removes it later, or it stays unnamed."""
         self._files.close(self.path)
         with suppress(OSError):
             self.path.unlink()
@@ -303,7 +301,7 @@ class LiveSegment:
 
 @contextmanager
 def _opened(path: Path, flags: int = _AGAIN) -> Iterator[int]:
-    """The file for the length of the block."""
+    """The open file's descriptor for the length of the block."""
     descriptor = os.open(path, flags, 0o600)
     try:
         yield descriptor
@@ -312,7 +310,7 @@ def _opened(path: Path, flags: int = _AGAIN) -> Iterator[int]:
 
 
 class _Sink:
-    """What libsndfile writes into. It keeps the first error, which libsndfile would only call a failure."""
+    """The file object that libsndfile writes into. It keeps the first error, since libsndfile only reports a failure."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -343,7 +341,7 @@ class _Sink:
 class FlacFile:
     """A FLAC file of 16 bit samples, written from beginning to end.
 
-    `finish` makes it durable. An error is a `RecordingError`, after which the file is gone, as it is after `discard`.
+    `finish` makes it durable. After an error, a `RecordingError`, the file is removed, as by `discard`.
     """
 
     def __init__(self, path: Path, sample_rate: int, channels: int) -> None:
@@ -410,7 +408,7 @@ class FlacFile:
 def blocks_of(path: Path) -> Iterator[NDArray[np.int16]]:
     """The samples of a segment, or of a whole recording, as int16 of shape (n, channels), a block at a time.
 
-    Raises `RecordingDamaged` when it is not there or no sound file, `RecordingError` when the disk refuses.
+    Raises `RecordingDamaged` if it is missing or no sound file, `RecordingError` if the disk refuses.
     """
     try:
         with path.open("rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as reader:
@@ -425,7 +423,7 @@ def blocks_of(path: Path) -> Iterator[NDArray[np.int16]]:
 
 
 def sounding(files: Sequence[Path], gaps: Iterable[tuple[int, int]]) -> Iterator[bytes]:
-    """The samples of these files, one behind the other, without the gaps, a block at a time. Raises as `blocks_of`."""
+    """The samples of these files in order, without the gaps, a block at a time. Raises the errors of `blocks_of`."""
     at = 0
     for path in files:
         for block in blocks_of(path):
@@ -445,17 +443,17 @@ def heard(block: NDArray[np.int16], at: int, gaps: Iterable[tuple[int, int]]) ->
 
 
 def sound_in_gaps(block: NDArray[np.int16], at: int, gaps: Iterable[tuple[int, int]]) -> bool:
-    """Whether a block of samples that begins with sample `at` has anything but silence in the gaps. The digest, as `heard`,
-    does not have it: nobody wrote it."""
+    """Whether a block of samples that begins with sample `at` has any sound in the gaps. The digest does not cover the gaps,
+    since no audio was written there."""
     end = at + len(block)
     inside = [(first, count) for first, count in gaps if first < end and first + count > at]
     return any(block[max(0, first - at) : first + count - at].any() for first, count in inside)
 
 
 def encode_steps(source: Path, plain: Plain) -> Generator[None, None, str]:
-    """Make a FLAC file of a segment of plain samples, beside it and durable, a block at a time; its name.
+    """Encode a segment of plain samples as a durable FLAC file beside it, a block a step; return the file's name.
 
-    Raises `RecordingDamaged` when `source` can't be read or holds another number of samples, `RecordingError`.
+    Raises `RecordingDamaged` if `source` can't be read or has another number of samples, and `RecordingError`.
     """
     path = source.with_suffix(".flac")
     target = FlacFile(path, plain.sample_rate, plain.channels)

@@ -1,4 +1,4 @@
-"""Long work on files in steps of some milliseconds, which whoever does it may give up between two of them."""
+"""Long work on files in steps of some milliseconds, which its caller may break off between two steps."""
 
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -7,12 +7,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-class GivenUp(Exception):
-    """Nobody waits for the work any more."""
+class NoLongerWanted(Exception):
+    """The work was broken off: its result is no longer wanted."""
 
 
 def taken(steps: Generator[None, None, T], wanted: Callable[[], bool]) -> T:
-    """Take the steps and give what they return. Raises `GivenUp` between two of them when nobody wants it any more."""
+    """Take all steps and return their result. Raises `NoLongerWanted` between two steps when `wanted` turns false."""
     with closing(steps):
         while wanted():
             try:
@@ -20,4 +20,4 @@ def taken(steps: Generator[None, None, T], wanted: Callable[[], bool]) -> T:
             except StopIteration as end:
                 result: T = end.value
                 return result
-    raise GivenUp
+    raise NoLongerWanted

@@ -19,7 +19,7 @@ from agentos.core.communication.voice.errors import NotResumable, SessionNotFoun
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.recording.left_segments import closed, files_of, mended
 from agentos.core.communication.voice.recording.segments import RecordingError, RecordingKind
-from agentos.core.communication.voice.recording.steps import GivenUp, taken
+from agentos.core.communication.voice.recording.steps import NoLongerWanted, taken
 from agentos.core.communication.voice.recovery.dead_session import (
     DeadSession,
     RecordingOnDisk,
@@ -99,7 +99,7 @@ class Recovery:
                 finally:
                     ownership.release()
             recovered.extend(self._end_orphans(self.orphans.due(), wanted, problems))
-        except GivenUp:
+        except NoLongerWanted:
             pass
         owned = len(self._store.sessions_of_the_living()) - len(self.orphans.all())
         return RecoveryReport(tuple(recovered), owned, tuple(problems), tuple(self.orphans.resumable()))
@@ -121,7 +121,7 @@ class Recovery:
         try:
             for _ in self._end_orphans(self.orphans.all(), wanted, []):
                 pass
-        except GivenUp:
+        except NoLongerWanted:
             pass
         finally:
             self.orphans.let_go()
@@ -235,7 +235,7 @@ class Recovery:
         """End these sessions one by one, except those that are claimed or not in `orphans`."""
         for session_id in session_ids:
             if not wanted():
-                raise GivenUp
+                raise NoLongerWanted
             claimed = self.orphans.claim_to_end(session_id)
             if claimed is None:
                 continue

@@ -1,4 +1,4 @@
-"""Speech that ships with the project, so that a first call needs nothing else.
+"""A speech sample that ships with the project, so that a first call needs no other file.
 
 `go-forward.flac` says "go forward ten meters": 16 kHz, mono, 16 bit, 1.87 s. It was synthesised for this project by Flite
 (https://github.com/festvox/flite, Carnegie Mellon University, a permissive licence) with its voice `rms`:

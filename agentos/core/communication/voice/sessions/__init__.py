@@ -1,1 +1,1 @@
-"""The sessions that run: the directory that knows them, the door for their audio, and those who listen."""
+"""The running sessions: their directory, the door for their audio, and their listeners."""

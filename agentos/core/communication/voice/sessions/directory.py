@@ -1,11 +1,11 @@
-"""The directory: what the outside may know of the sessions, kept by the actors and read from any thread.
+"""The directory of running sessions: the actors keep it up to date, and any thread may read it.
 
-Actors hand it `Changed` when the record of a move is durable (of the end also when it can't be), and `Closed`, `Emit` and
-`Metered` as they come. Readers get frozen snapshots. A session that has stopped leaves the directory when the store has it.
+Actors hand it `Changed` when the record of a move is durable (the end also if it can't be made durable), and `Closed`, `Emit`
+and `Metered` as they come. Readers get frozen snapshots. A stopped session leaves the directory when the store has it.
 
-A finished utterance is told when the store has it, and what comes behind it waits too: so the transcript of a session whose
-process dies has what its listeners heard. A store that fails, or is silent for too long, stops nobody's words: they are told
-with `stored` false in the payload.
+Listeners are told of a finished utterance when the store has it, and later events wait too: so if the process dies, the
+transcript has all that its listeners were told. If the store fails, or is silent for too long, the utterance is told all the
+same, with `stored` false in the payload.
 """
 
 import secrets
@@ -37,18 +37,18 @@ from machines.session import EndReason, FrameAccount, SessionResult, VoiceSessio
 
 log = logger(__name__)
 
-PASSING = frozenset({VoiceEventType.STT_PARTIAL, VoiceEventType.AUDIO_RECEIVED})  # told to listeners, not kept
-KEPT_FIRST = frozenset({VoiceEventType.STT_FINAL})  # results are held to these: they are told when the store has them
-LOOK_SECONDS: Final = 1.0  # between two looks for events that wait for a store that is silent
-KEPT_EVENTS = 1000  # of one running session, in memory; all that are kept are in the store too
+PASSING = frozenset({VoiceEventType.STT_PARTIAL, VoiceEventType.AUDIO_RECEIVED})  # told to listeners, not stored
+KEPT_FIRST = frozenset({VoiceEventType.STT_FINAL})  # told when the store has them, since results must agree with them
+LOOK_SECONDS: Final = 1.0  # between two looks for events that wait for a silent store
+KEPT_EVENTS = 1000  # of one running session, in memory; the store has all
 
 
-_News = tuple[VoiceEventType, tuple[tuple[str, Any], ...]]  # an event's type and payload
+_EventData = tuple[VoiceEventType, tuple[tuple[str, Any], ...]]  # an event's type and payload
 
 
 class _Held:
-    """An event on its way to those who listen. It waits for the store until `until_ms`, unless it is `settled`, and for those
-    before it."""
+    """An event on its way to the listeners. It waits for the store until `until_ms`, unless it is `settled`, and for earlier
+    events."""
 
     __slots__ = ("event", "settled", "stored", "until_ms")
 
@@ -82,29 +82,29 @@ class Listing:
 
     def __init__(self, facts: Facts, door: Door, known: VoiceSessionState | None = None, next_number: int = 1) -> None:
         self.facts = facts
-        self.known = known  # what another process had told of it
+        self.known = known  # the state that another process had told listeners
         self.door = door
         self.ref: Ref | None = None
         self.session: VoiceSession | None = None
-        self.settle: Callable[[bool], None] | None = None  # who resumes it is told whether it goes on
-        self.ended: tuple[datetime, datetime] | None = None  # its last activity and its end, which its record has too
-        self.stopping_ms: int | None = None  # when it was told to be STOPPING, on the monotonic clock
-        self.unwanted = False  # whoever asked for it is gone
+        self.settle: Callable[[bool], None] | None = None  # tells a resume whether the session goes on
+        self.ended: tuple[datetime, datetime] | None = None  # its last activity and its end, as in its record
+        self.stopping_ms: int | None = None  # when listeners were told that it is STOPPING, on the monotonic clock
+        self.unwanted = False  # its caller gave up
         self.events: deque[VoiceEvent] = deque(maxlen=KEPT_EVENTS)
         self.next_number = next_number
         self.held: deque[_Held] = deque()
         self.listeners: list[Callable[[VoiceEvent | None], None]] = []
         self.on_over: list[Callable[[], None]] = []
-        self.accounted_below = door.accepted  # so far the session has frames in its account; those of before are in it
+        self.accounted_below = door.accepted  # frames below are in the session's account, also those of another process
 
 
 class Directory:
     """The running sessions by id; a port to the actors.
 
-    `keep_events` gets every event that is to be kept, to store it; what became of it comes by `events_settled`, for which a
-    finished utterance waits up to `patience_seconds`.
-    `on_started` and `on_stopped` are called in the loop's thread with the session's snapshot, when it has been told to be
-    CREATED, or ACTIVE when it was resumed, and STOPPED; `on_stopped` with its events too, the last `KEPT_EVENTS` of them.
+    `keep_events` gets every event to be stored; the outcome comes by `events_settled`, for which a finished utterance waits up
+    to `patience_seconds`. `on_started` and `on_stopped` are called in the loop's thread with the session's snapshot: when
+    listeners were told that it is CREATED (or ACTIVE, if it was resumed), and that it is STOPPED. `on_stopped` also gets the
+    session's last `KEPT_EVENTS` events.
     """
 
     def __init__(
@@ -118,8 +118,10 @@ class Directory:
         self._keep_events = keep_events
         self._patience_ms = int(patience_seconds * 1000)
         self._wake: Callable[[], None] | None = None
-        self._holding: dict[str, Listing] = {}  # with events that wait for the store
-        self._settled: deque[tuple[str, int, bool]] = deque()  # by session and number, whether it is in the store
+        self._holding: dict[str, Listing] = {}  # sessions with events that wait for the store
+        self._settled: deque[tuple[str, int, bool]] = (
+            deque()
+        )  # the session, the event's number, and whether the store has it
         self._store_answers = True
         self._on_started = on_started
         self._on_stopped = on_stopped
@@ -130,7 +132,7 @@ class Directory:
         self._event_ids = _event_ids()
 
     async def run(self) -> None:
-        """Tell what waits for the store; never returns, until it is cancelled."""
+        """Tell waiting events that the store has settled, or that have waited for too long; until cancelled."""
         self._wake = thread_waker(self.tell_settled)
         look = Look("events")
         try:
@@ -144,7 +146,7 @@ class Directory:
     # --- for the service -------------------------------------------------------------------------------------------
 
     def expect(self, facts: Facts, door: Door) -> None:
-        """Make room for a session that is asked for; nobody sees it until its creation is durable."""
+        """Make an entry for a requested session, which readers do not see until its creation is durable."""
         self._listings[facts.session_id] = Listing(facts, door)
 
     def expect_again(
@@ -155,21 +157,21 @@ class Directory:
         next_number: int,
         settle: Callable[[bool], None],
     ) -> None:
-        """Make room for a session that is to be resumed: `known` was told of it, its next event gets `next_number`. `settle` is
-        called once, with whether it goes on."""
+        """Make an entry for a session that is to be resumed. Its listeners know the state `known`; its next event gets
+        `next_number`. `settle` is called once, with whether the session goes on."""
         listing = self._listings[facts.session_id] = Listing(facts, door, known, next_number)
         listing.settle = settle
 
     def forget(self, session_id: str) -> None:
-        """The session that was expected did not come to be."""
+        """Remove the entry of an expected session that did not come to be."""
         listing = self._listings.get(session_id)
         if listing is not None and listing.session is None:
             listing.door.close()
             self._remove(session_id)
 
     def abandon(self, session_id: str) -> Ref | None:
-        """Nobody will learn the id of this session: its address, to stop it; None when it is not there (yet), and whoever is
-        told of its start is told that it is `unwanted`."""
+        """The caller gave up; stop the session once it exists. Returns its address, if it exists already; else None, and marks
+        it `unwanted`, so that it is stopped when it starts."""
         listing = self._listings.get(session_id)
         if listing is None:
             return None
@@ -177,21 +179,21 @@ class Directory:
         return listing.ref
 
     def when_empty(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called, once, as soon as no session is running or being created; now, if that is so."""
+        """Call `callback` once, as soon as no session is running or being created; at once, if so now."""
         if self._listings:
             self._on_empty.append(callback)
         else:
             callback()
 
     def when_over(self, listing: Listing, callback: Callable[[], None]) -> None:
-        """Have `callback` called, once, as soon as this session has been told to be STOPPED; now, if that is so."""
+        """Call `callback` once, as soon as listeners were told that this session is STOPPED; at once, if so already."""
         if self._listings.get(listing.facts.session_id) is not listing:
             callback()
         else:
             listing.on_over.append(callback)
 
     def listing(self, session_id: str) -> Listing | None:
-        """The running session with this id, if its creation has been told."""
+        """The running session with this id, if listeners were told of its creation."""
         listing = self._listings.get(session_id) if isinstance(session_id, str) else None
         return listing if listing is not None and listing.session is not None else None
 
@@ -200,11 +202,11 @@ class Directory:
         return [listing for listing in self._listings.values() if listing.session is not None]
 
     def being_created(self) -> list[Listing]:
-        """Those that are asked for and that nobody was told of yet."""
+        """The requested sessions of which listeners were not told yet."""
         return [listing for listing in self._listings.values() if listing.session is None]
 
     def session(self, session_id: str) -> VoiceSession | None:
-        """A snapshot of a running session, or of one that stopped and whose record the store does not have yet."""
+        """A snapshot of a running session, or of a stopped one whose final record the store does not have yet."""
         listing = self.listing(session_id)
         if listing is None or listing.session is None:
             return self._unstored.get(session_id)
@@ -213,17 +215,17 @@ class Directory:
         return session.model_copy(update={"last_activity_at": at}) if at > session.last_activity_at else session
 
     def sessions(self) -> list[VoiceSession]:
-        """Snapshots of all running sessions, and of those that the store does not have yet."""
+        """Snapshots of all running sessions, and of stopped ones that the store does not have yet."""
         known = [self.session(session_id) for session_id in (*list(self._listings), *list(self._unstored))]
         return [session for session in known if session is not None]
 
     def states(self) -> dict[str, int]:
-        """How many sessions run in each state; those that are asked for and not there yet count as "opening"."""
+        """How many sessions run in each state; requested sessions that do not exist yet count as "opening"."""
         listings = tuple(self._listings.values())
         return dict(Counter("opening" if one.session is None else one.session.state.value for one in listings))
 
     def statistics(self) -> SessionStatistics:
-        """What became of the sessions so far."""
+        """The statistics of the sessions so far."""
         listings = tuple(self._listings.values())
         return self._counts.statistics(
             ("opening" if one.session is None else one.session.state.value, text_of(one.facts.provider))
@@ -231,21 +233,21 @@ class Directory:
         )
 
     def stored(self, session_id: str) -> None:
-        """The store has the stopped session now."""
+        """Note that the store has the stopped session now."""
         self._unstored.pop(session_id, None)
 
     def events_settled(self, events: Sequence[VoiceEvent], *, stored: bool) -> None:
-        """The store has these events, or does not have them yet; from any thread."""
+        """Note whether the store has these events; from any thread."""
         news = [(event.session_id, event.number, stored) for event in events if event.event_type in KEPT_FIRST]
         if news:
             self._settled.extend(news)
             wake = self._wake
             if wake is not None:
-                with suppress(RuntimeError):  # the loop is over
+                with suppress(RuntimeError):  # the event loop is over
                     wake()
 
     def tell_settled(self) -> None:
-        """Tell what the store has said of, and what has waited for too long; in the loop's thread."""
+        """Tell waiting events that the store has settled, or that have waited for too long; in the loop's thread."""
         while self._settled:
             session_id, number, stored = self._settled.popleft()
             self._store_answers = True
@@ -257,11 +259,11 @@ class Directory:
         for listing in tuple(self._holding.values()):
             first = listing.held[0]
             if not first.settled and first.until_ms <= now:
-                self._store_answers = False  # nobody else waits for it, until it does
+                self._store_answers = False  # further events do not wait for the store until it answers again
             self._tell_held(listing, now)
 
     def take(self, port: int, session_id: str, first: int, _count: int) -> bytes:
-        """The bytes of a run of frames, for `port`. Raises `KeyError` when they are gone."""
+        """The bytes of a run of frames, for `port`. Raises `KeyError` if they are gone."""
         return self._listings[session_id].door.take(port, first)
 
     def take_tap(self, tap: str, session_id: str, first: int) -> bytes:
@@ -269,22 +271,22 @@ class Directory:
         return self._listings[session_id].door.take_tap(tap, first)
 
     def accounted_below(self, session_id: str) -> int:
-        """The frames of a running session below this number are in its account: no end of it declares more of them as lost.
+        """The frames of a running session below this number are in its account: its end can't declare more of them as lost.
 
-        0 when it is not here. From any thread.
+        0 if the session is not here. From any thread.
         """
         listing = self._listings.get(session_id)
         return 0 if listing is None else listing.accounted_below
 
     def room(self, port: int, session_id: str, frames: int) -> None:
-        """`port` has dealt with so many frames of a session; from any thread."""
+        """Note that `port` has handled so many frames of a session; from any thread."""
         listing = self._listings.get(session_id)
         if listing is not None:
             listing.door.room(port, frames)
 
     def end(self, session_id: str) -> int:
-        """The frame to which a session goes on, as far as its door knows: behind all that were let in, and those that never
-        come. 0 when it is not here. From any thread."""
+        """The frame at which a session ends so far: behind all frames that its door has let in or skipped. 0 if the session is
+        not here. From any thread."""
         listing = self._listings.get(session_id)
         return 0 if listing is None else listing.door.accepted
 
@@ -294,7 +296,7 @@ class Directory:
     # --- for the actors --------------------------------------------------------------------------------------------
 
     def submit(self, work: Changed | Closed | Emit | Metered) -> None:
-        """Take news of a session."""
+        """Take news of a session from the actors."""
         if isinstance(work, Metered):
             listing = self._listings.get(work.session_id)
             if listing is None:
@@ -356,7 +358,7 @@ class Directory:
         )
 
     def not_stored(self, session: VoiceSession) -> None:
-        """A stopped session whose final record the store does not have: it is known here until it does."""
+        """Keep a stopped session here until the store has its final record."""
         self._unstored[session.session_id] = session
 
     def _changed(self, work: Changed) -> None:
@@ -380,7 +382,7 @@ class Directory:
                 listing.stopping_ms = monotonic_ms()
             listing.ref = work.route
             listing.door.ref = work.route
-            if listing.door.state in OPEN_STATES:  # a door that was closed stays closed, whatever news comes late
+            if listing.door.state in OPEN_STATES:  # late news does not open a closed door
                 listing.door.state = work.state
         first = listing.session is None
         listing.session = session
@@ -396,7 +398,9 @@ class Directory:
 
     def _remove(self, session_id: str) -> None:
         listing = self._listings.pop(session_id)
-        self._tell_held(listing, all_of_it=True)  # its result has all of that, and is on record, or told not to be
+        self._tell_held(
+            listing, all_of_it=True
+        )  # the result has these events, and is recorded, or told as not recorded
         if listing.session is None and listing.settle is not None:
             listing.settle(False)
         for listener in tuple(listing.listeners):
@@ -438,7 +442,7 @@ class Directory:
             self._hand_out(listing, event)
 
     def _tell_held(self, listing: Listing, overdue_ms: int | None = None, *, all_of_it: bool = False) -> None:
-        """Tell what waits for the store no longer, in order; what waited until `overdue_ms` as not stored."""
+        """Tell settled events in order, and events that waited until `overdue_ms` as not stored."""
         held = listing.held
         while held:
             first = held[0]
@@ -466,8 +470,8 @@ class Directory:
             log.exception("a provider's hook failed", session_id=session.session_id)
 
 
-def _events_of(work: Changed, before: VoiceSessionState | None) -> list[_News]:
-    """The events that tell of a session's new state, `before` being what was told last; none when that is the same."""
+def _events_of(work: Changed, before: VoiceSessionState | None) -> list[_EventData]:
+    """The events that tell of a session's new state; none if it is `before`, the state told last."""
     facts, state, result = work.facts, work.state, work.result
     if state is before:
         return []
@@ -481,7 +485,7 @@ def _events_of(work: Changed, before: VoiceSessionState | None) -> list[_News]:
     if before is not None:
         return [(VoiceEventType.STATE_CHANGED, (("state", state.value),))]
     runs = "none" if facts.stt_engine is None else text_of(facts.stt_engine)
-    events: list[_News] = [(VoiceEventType.SESSION_STARTED, (("state", state.value), ("stt_engine", runs)))]
+    events: list[_EventData] = [(VoiceEventType.SESSION_STARTED, (("state", state.value), ("stt_engine", runs)))]
     if facts.fallback:
         why = (("asked", text_of(facts.stt_provider)), ("runs", runs), ("reason", facts.fallback))
         events.append((VoiceEventType.STT_FALLBACK, why))
@@ -489,9 +493,9 @@ def _events_of(work: Changed, before: VoiceSessionState | None) -> list[_News]:
 
 
 def _with_the_last(result: SessionResult, door: Door, *, no_engine: bool) -> FrameAccount:
-    """The account with what only the closed door knows: frames at the end that never came, of which a session learns by what
-    comes behind them or by its stop; frames that came while it was already ending and that it never looked at; and bytes that
-    made no frame. Of a session that failed too badly to give an account, all frames."""
+    """The account, completed with what only the closed door knows: skipped frames at the end, of which the session has not
+    heard; frames that came too late for the session; and bytes that made no frame. If the session failed without an account,
+    all frames."""
     frames = result.frames
     reason = SESSION_FAILED if result.reason is EndReason.FAILED and not frames.accepted else LATE
     unseen = max(0, door.accepted - frames.accepted)
@@ -510,7 +514,7 @@ def _with_the_last(result: SessionResult, door: Door, *, no_engine: bool) -> Fra
 
 
 def _event_ids() -> Iterator[str]:
-    """Ids of 64 random bits; the system is asked for many at once."""
+    """Ids of 64 random bits, drawn from the system many at once."""
     while True:
         digits = secrets.token_hex(8 * 256)
         for at in range(0, len(digits), 16):

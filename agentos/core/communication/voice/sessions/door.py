@@ -1,8 +1,8 @@
-"""The door of a session: where bytes come in, become 20 ms frames, and wait for the ports that use them.
+"""The door of a session: it takes audio bytes in, cuts them into 20 ms frames, and keeps them for the ports.
 
-Audio bytes never enter an actor. The door cuts the stream into frames, numbers them, keeps the bytes, and hands out a
-`Frames` message that names them; the ports fetch the bytes by session and number. Chunks may come in any size from any
-thread: what is no whole frame yet waits for the next chunk.
+Audio bytes never enter an actor. The door cuts the stream into frames, numbers them, keeps the bytes, and sends a `Frames`
+message that names them; the ports fetch the bytes by session and number. Chunks may come in any size from any thread: an
+unfinished frame waits for the next chunk.
 """
 
 from collections import deque
@@ -25,13 +25,13 @@ OPEN_STATES = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
 NOTHING_LOST = Losses()
 
 
-class GivenUp(KeyError):
-    """The run was given up at the door, for newer audio of a session that can't be slowed."""
+class FramesGivenUp(KeyError):
+    """The door dropped the run for newer audio of a session that can't be slowed."""
 
 
 class DoorLock:
-    """What all doors of one service share: each holds it for some microseconds, and a lock each would be one more object to
-    touch for every frame."""
+    """The lock that all doors of one service share. A door holds it for some microseconds; a lock for each door would be one
+    more object to touch for every frame."""
 
     __slots__ = ("more_room", "mutex")
 
@@ -40,11 +40,11 @@ class DoorLock:
         self.more_room = Condition(self.mutex)
 
 
-class _Shelf:
-    """What one port still has to fetch. Nearly always that is nothing or one run, so the one has a place of its own.
+class _PortQueue:
+    """The runs that one port has not fetched yet: nearly always none or one, so one run has fields of its own.
 
-    `dealt` counts the frames that the port has fetched and dealt with, `lost` those that it will never ask for; which of these
-    were here is in `astray`. Of the frames below `given_up` none is here any more.
+    `dealt` counts the frames that the port has fetched and handled, `lost` those that it will never ask for; `astray` has the
+    frames of these that were here. No frame below `given_up` is here any more.
     """
 
     __slots__ = ("astray", "count", "data", "dealt", "first", "given_up", "lost", "more")
@@ -64,7 +64,7 @@ class _Shelf:
             self.more.append((first, count, data))
 
     def take(self, first: int) -> bytes:
-        """The run that begins with this number. What is before it got lost between the actors, which declare it."""
+        """The run that begins with this number. Earlier runs got lost between the actors, which declare them."""
         while self.data is not None and self.first < first:
             self.lost += self.count
             if self.astray is None:
@@ -72,7 +72,7 @@ class _Shelf:
             self.astray.add(self.first, self.count, LOST_ON_THE_WAY)
             self._next()
         if self.data is None or self.first != first:
-            raise GivenUp(first) if first < self.given_up else KeyError(first)
+            raise FramesGivenUp(first) if first < self.given_up else KeyError(first)
         data = self.data
         if self.more is None:
             self.data = None
@@ -87,7 +87,7 @@ class _Shelf:
             self.given_up = self.first
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop all runs."""
         self.data = self.more = None
         self.given_up = 0
 
@@ -125,8 +125,8 @@ class Door:
         "_lock",
         "_max_chunk",
         "_next",
+        "_queues",
         "_sample_bytes",
-        "_shelves",
         "_skipped",
         "_taps",
         "_waiters",
@@ -137,7 +137,7 @@ class Door:
         "state",
     )
 
-    def __init__(  # noqa: PLR0913 - nearly all of them named
+    def __init__(  # noqa: PLR0913 - nearly all arguments are keywords
         self,
         session_id: str,
         audio_format: AudioFormat,
@@ -164,18 +164,18 @@ class Door:
         self._next = first
         self._skipped: tuple[tuple[str, int], ...] = ()  # since the last frame, by reason
         self._can_be_slowed = can_be_slowed
-        self._known_room = first + limit if can_be_slowed else maxsize  # frames below this number surely have room
-        self._shelves = tuple(_Shelf(first) for _ in range(ports))
-        self._taps = {name: _Shelf(first) for name in taps}
+        self._known_room = first + limit if can_be_slowed else maxsize  # frames below this number certainly have room
+        self._queues = tuple(_PortQueue(first) for _ in range(ports))
+        self._taps = {name: _PortQueue(first) for name in taps}
         self._lock = lock
         self._waiting = 0
         self._waiters: tuple[Callable[[], None], ...] = ()
 
     def offer(self, data: bytes) -> bool:
-        """Take a chunk if there is room: True when it is in, False when nothing of it is.
+        """Take a chunk if there is room. Returns True if all of the chunk is in, False if none of it is.
 
-        Raises `InvalidState` naming the state when the session takes no audio any more, `InvalidRequest` when `data` is no
-        bytes, `ChunkTooLarge` when it is too long.
+        Raises `InvalidState`, naming the state, if the session takes no audio any more, `InvalidRequest` if `data` is no bytes,
+        `ChunkTooLarge` if it is too long.
         """
         if data.__class__ is not bytes:
             data = _as_bytes(data)
@@ -201,7 +201,7 @@ class Door:
             if count:
                 self._let_in(data, count)
             elif self._carry and not begun and not self._next:
-                # Audio has begun, though no frame is whole yet: the session is to know.
+                # Tell the session that audio has begun, though no frame is whole yet.
                 self._deliver(self.ref, Frames(0, 0, 0, monotonic_ms()))
         finally:
             mutex.release()
@@ -221,9 +221,11 @@ class Door:
         return True
 
     def finish(self) -> tuple[int, tuple[tuple[str, int], ...]]:
-        """Let in what waits for more bytes, as a last short frame of whole samples; the frame behind all that came, and how
-        many were skipped behind it, by reason: nobody else sees that hole. Half a sample stays outside and is counted in
-        `leftover`."""
+        """Let the unfinished frame in, as a last short frame of whole samples. Half a sample stays outside and is counted in
+        `leftover`.
+
+        Returns the number behind the last frame that came, and the skipped frames behind it, by reason, which no later frame
+        shows."""
         with self._lock.mutex:
             whole = len(self._carry) - len(self._carry) % self._sample_bytes
             data, self._carry = self._carry[:whole], self._carry[whole:]
@@ -232,10 +234,10 @@ class Door:
             return self._next - sum(count for _, count in self._skipped), self._skipped
 
     def skip(self, count: int, reason: str) -> None:
-        """The next `count` frames never come, for `reason`: what comes next has the numbers behind them. Whoever the frames go
-        to sees the hole in the numbers, and declares it.
+        """Skip the next `count` frame numbers, for `reason`: these frames never come. The recipients of the frames see the hole
+        in the numbers, and declare it.
 
-        Raises `InvalidState` naming the state when the session takes no audio any more.
+        Raises `InvalidState`, naming the state, if the session takes no audio any more.
         """
         with self._lock.mutex:
             if self.state not in OPEN_STATES:
@@ -244,19 +246,18 @@ class Door:
             self._skipped = counted(self._skipped, reason, count)
             if self._can_be_slowed:
                 self._known_room += count
-            for shelf in self._shelves:
-                shelf.lost += count
+            for queue in self._queues:
+                queue.lost += count
 
     def mismatched(self, reason: str, audio_ms: int, media_ms: int) -> None:
-        """Tell the session that its audio does not fit the clock of its capture: so much came in so much time, in
-        milliseconds."""
+        """Tell the session that its audio does not fit its capture clock: `audio_ms` of audio came in `media_ms`."""
         with self._lock.mutex:
             if self.state in OPEN_STATES:
                 self._deliver(self.ref, Mismatched(reason, audio_ms, media_ms))
 
     @property
     def room_below(self) -> int:
-        """Frames below this number have room now, however they come; it never falls."""
+        """Frames below this number have room now, in chunks of any size. The number never falls."""
         with self._lock.mutex:
             if not self._can_be_slowed:
                 return self._next + self._limit
@@ -270,38 +271,39 @@ class Door:
 
     @property
     def skipped(self) -> tuple[tuple[str, int], ...]:
-        """The frames at the end that never come, by reason."""
+        """The skipped frames at the end, by reason."""
         return self._skipped
 
     @property
     def leftover(self) -> int:
-        """The bytes that came in and became part of no frame (yet)."""
+        """The number of bytes that are not part of a frame (yet)."""
         return len(self._carry)
 
     def close(self) -> None:
-        """Forget everything; whoever waits for room learns that the session has ended."""
+        """Drop all frames, and wake all callers that wait for room; they get `InvalidState`."""
         with self._lock.mutex:
             if self.state in OPEN_STATES:
                 self.state = VoiceSessionState.STOPPING
-            for shelf in self._shelves:
-                shelf.clear()
+            for queue in self._queues:
+                queue.clear()
             for tap in self._taps.values():
                 tap.clear()
             self._wake()
 
     def take(self, port: int, first: int) -> bytes:
-        """The bytes of the run that begins with frame `first`, for `port`; a run can be fetched once.
+        """The bytes of the run that begins with frame `first`, for `port`; a port can fetch a run once.
 
-        Raises `KeyError` when it was fetched before, or the door is closed; `GivenUp` when it had to go for newer audio.
+        Raises `KeyError` if the run was fetched before, or the door is closed; `FramesGivenUp` if it was dropped for newer
+        audio.
         """
         mutex = self._lock.mutex
         mutex.acquire()
         try:
-            shelf = self._shelves[port]
-            data = shelf.data
-            if data is None or shelf.first != first or shelf.more is not None:
-                return shelf.take(first)
-            shelf.data = None
+            queue = self._queues[port]
+            data = queue.data
+            if data is None or queue.first != first or queue.more is not None:
+                return queue.take(first)
+            queue.data = None
             return data
         finally:
             mutex.release()
@@ -312,32 +314,32 @@ class Door:
             return self._taps[tap].take(first)
 
     def astray(self, port: int) -> Losses:
-        """The frames that came in and that `port` never asked for, though it asked for later ones. Those that wait are none of
-        them. From any thread."""
-        return self._shelves[port].astray or NOTHING_LOST
+        """The frames that `port` never fetched though it fetched later ones; waiting frames are not among them. From any
+        thread."""
+        return self._queues[port].astray or NOTHING_LOST
 
     def room(self, port: int, frames: int) -> None:
-        """`port` has dealt with so many frames; from that port's thread."""
-        self._shelves[port].dealt += frames
+        """Note that `port` has handled so many frames; from that port's thread."""
+        self._queues[port].dealt += frames
         if self._waiting or self._waiters:
             with self._lock.mutex:
                 self._wake()
 
     def on_room(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called, from any thread, the next time that there is more room."""
+        """Call `callback` the next time that there is more room; it may come from any thread."""
         with self._lock.mutex:
             self._waiters = (*self._waiters, callback)
 
     def _let_in(self, data: bytes, count: int) -> None:
         first = self._next
         self._next = first + count
-        for shelf in self._shelves:
-            if shelf.data is None:
-                shelf.first, shelf.count, shelf.data = first, count, data
+        for queue in self._queues:
+            if queue.data is None:
+                queue.first, queue.count, queue.data = first, count, data
             else:
-                shelf.put_behind(first, count, data)
+                queue.put_behind(first, count, data)
                 if not self._can_be_slowed:
-                    shelf.give_up_oldest(self._next - self._limit)
+                    queue.give_up_oldest(self._next - self._limit)
         if self._taps:
             self._let_tap(first, count, data)
         self.last_ms = now = monotonic_ms()
@@ -354,8 +356,9 @@ class Door:
                 tap.give_up_oldest(self._next - self._limit)
 
     def _has_room(self, count: int) -> bool:
-        """Look how far the ports have come. A chunk larger than the limit has room when nothing else waits."""
-        behind = max(0, *(self._next - shelf.dealt - shelf.lost for shelf in self._shelves))
+        """Whether `count` frames have room, by the ports' progress. A chunk larger than the limit has room if no frame
+        waits."""
+        behind = max(0, *(self._next - queue.dealt - queue.lost for queue in self._queues))
         self._known_room = self._next + self._limit - behind
         return self._next + count <= self._known_room or not behind
 

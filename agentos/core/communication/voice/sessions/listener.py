@@ -1,4 +1,4 @@
-"""Events on their way from the directory to one who listens."""
+"""A listener: the queue of events between the directory and one reader."""
 
 from collections import deque
 
@@ -11,13 +11,13 @@ LISTENER_BOUND = 1000  # passing events that may wait for a slow listener; kept 
 
 
 def has_room(event: VoiceEvent | None, waiting: int) -> bool:
-    """Whether an event is kept for a listener that has `waiting` of them to read; the end, None, always is."""
+    """Whether to queue an event for a listener with `waiting` unread events; the end, None, is always queued."""
     return event is None or waiting < LISTENER_BOUND or event.event_type not in PASSING
 
 
 class Listener:
-    """Takes events as they come and hands them out one by one, to one task. A listener that is slow misses passing events,
-    which `missed` counts, and no others."""
+    """Takes events as they come and hands them out one by one, to one task. A slow listener misses passing events, which
+    `missed` counts, and no others."""
 
     def __init__(self) -> None:
         self.missed = 0
@@ -33,7 +33,7 @@ class Listener:
             self.missed += 1
 
     async def next(self) -> VoiceEvent | None:
-        """The next event; waits until there is one. None when none will follow."""
+        """Wait for the next event; None if none will follow."""
         while not self._events:
             self._changed = anyio.Event()
             await self._changed.wait()

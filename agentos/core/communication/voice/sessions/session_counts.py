@@ -1,4 +1,4 @@
-"""What became of the sessions of one service, summed up: how many began, why they ended, where their frames went."""
+"""The counts of one service's sessions: how many began, the reasons of their ends, and where their frames went."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from machines.session import SessionResult
 
 @dataclass(frozen=True, slots=True)
 class RunningSessions:
-    """So many `sessions` of a `provider` run in a `state`; "opening" are asked for and not there yet."""
+    """The number of `sessions` of a `provider` in a `state`; "opening" sessions are requested and do not exist yet."""
 
     state: str
     provider: str
@@ -21,9 +21,9 @@ class RunningSessions:
 class SessionStatistics:
     """The sessions of one service.
 
-    `running` are those of this moment, the rest counts since the start: sessions that were `started` and `ended`, these by the
-    reason for their end; of those that ended the frames that were accepted, and those dropped and untranscribed, by reason;
-    and how long the `drains` took, from the news that a session is STOPPING to the news that it has STOPPED.
+    `running` counts the sessions of this moment; all else counts since the start: sessions that were `started`, and `ended`, by
+    the reason of their end; the accepted frames of ended sessions, and their dropped and untranscribed frames, by reason; and
+    the durations of `drains`, from the news that a session is STOPPING to the news that it has STOPPED.
     """
 
     running: tuple[RunningSessions, ...]
@@ -47,7 +47,7 @@ class SessionCounts:
         self._drains = Durations()
 
     def ended(self, result: SessionResult, drain_ms: int | None) -> None:
-        """A session has ended with `result`; its drain took so long, if it had one."""
+        """Count a session that has ended with `result`; its drain took `drain_ms`, if it had one."""
         self._ended[result.reason.value] += 1
         self._accepted += result.frames.accepted
         self._dropped.update(result.frames.dropped)

@@ -1,7 +1,8 @@
-"""Tickets: each opens the browser stream of one session, once, within a minute.
+"""Stream tickets: each opens the browser stream of one session, once, within a minute.
 
-They live in the service, so that its host and every gateway in front of it, in this process, issue and take the same ones. A
-ticket is shown in the first message of a stream, never in a URL; what a stream goes on with is in `gateway/access/tickets.py`.
+The service keeps the tickets, so that its host and all its gateways in this process issue and take the same ones. The client
+sends a ticket in the first message of a stream, never in a URL. `gateway/access/tickets.py` has the tokens that continue a
+stream.
 """
 
 import hashlib
@@ -16,22 +17,22 @@ from machines.session import VoiceSession, VoiceSessionState
 
 SECRET_BYTES: Final = 32
 LIFETIME_SECONDS: Final = 60
-OF_A_SESSION: Final = 4  # that can still be used; a newer one takes the place of the oldest
-BOUND: Final = 10_000  # that can still be used; some megabytes
-REMEMBERED: Final = 10_000  # that can't any longer, so that evidence can say why
+OF_A_SESSION: Final = 4  # usable tickets of one session; a new one replaces the oldest
+BOUND: Final = 10_000  # usable tickets in all; some megabytes
+REMEMBERED: Final = 10_000  # used or expired tickets, so that evidence can say why one is refused
 NO_TOKEN: Final = "local"  # noqa: S105 - an id
-"""The id of the access token behind a ticket that the host issued, or a server that asks nobody who they are: there is none."""
+"""In place of an access token's id, for tickets that the host or a server without authentication issued."""
 
 
 class StreamOpener(NamedTuple):
-    """Which session a stream may be opened to, and the id of the access token behind that."""
+    """The right to open a session's stream, and the id of the access token behind it."""
 
     session_id: str
     token_id: str
 
 
 class StreamTicket(NamedTuple):
-    """What opens the browser stream of one session, once, until `expires_at` (aware UTC). It is told this once."""
+    """A ticket that opens the browser stream of one session, once, until `expires_at` (aware UTC). It can't be read again."""
 
     ticket: str
     expires_at: datetime
@@ -48,19 +49,19 @@ class StreamTickets:
     def __init__(self, *, bound: int = BOUND) -> None:
         self._bound = bound
         self._usable: dict[bytes, _Ticket] = {}  # oldest first
-        self._of_session: dict[str, list[bytes]] = {}  # the same, oldest first
-        self._over: dict[bytes, BadTicket] = {}  # why the others can't be used, oldest first
+        self._of_session: dict[str, list[bytes]] = {}  # of each session, oldest first
+        self._over: dict[bytes, BadTicket] = {}  # the reason for each unusable ticket, oldest first
 
     def issue_for(self, session: VoiceSession, token_id: str) -> StreamTicket:
-        """A new ticket for a session that takes audio, under the access token of this id. Raises `InvalidState` for one that
-        is ending or has stopped, `Overloaded` when there are too many."""
+        """A new ticket for a session, under the access token with this id. Raises `InvalidState` if the session is ending or
+        has stopped, `Overloaded` if there are too many tickets."""
         if session.state in (VoiceSessionState.STOPPING, VoiceSessionState.STOPPED):
             raise InvalidState(session.session_id, session.state)
         ticket = self.issue(session.session_id, token_id, monotonic_ms())
         return StreamTicket(ticket, utc_now() + timedelta(seconds=LIFETIME_SECONDS))
 
     def issue(self, session_id: str, token_id: str, now_ms: int) -> str:
-        """A new ticket, told this once; good for `LIFETIME_SECONDS`. Raises `Overloaded` when there are too many."""
+        """A new ticket, valid for `LIFETIME_SECONDS`; it can't be read again. Raises `Overloaded` if there are too many."""
         while self._usable:
             oldest = next(iter(self._usable))
             if now_ms < self._usable[oldest].expires_ms:
@@ -77,7 +78,7 @@ class StreamTickets:
         return ticket
 
     def redeem(self, ticket: str, now_ms: int) -> StreamOpener:
-        """Use a ticket up; the older ones of its session are void with it. Raises `InvalidTicket`."""
+        """Use a ticket up, and void the older tickets of its session. Raises `InvalidTicket`."""
         digest = hash_of(ticket)
         found = self._usable.get(digest)
         if found is None:
@@ -92,12 +93,12 @@ class StreamTickets:
         return found.opener
 
     def forget(self, session_id: str) -> None:
-        """The session has ended: none of its tickets opens anything."""
+        """Void the tickets of a session that has ended."""
         for digest in list(self._of_session.get(session_id, ())):
             self._end(digest, "unknown_ticket")
 
     def __len__(self) -> int:
-        """How many can still be used, or have expired and nobody noticed yet."""
+        """How many tickets are kept: usable, or expired but not removed yet."""
         return len(self._usable)
 
     def _end(self, digest: bytes, why: BadTicket) -> None:
@@ -112,5 +113,5 @@ class StreamTickets:
 
 
 def hash_of(secret: str) -> bytes:
-    """What is kept of a ticket or a resume token."""
+    """The hash of a ticket or a resume token, which is kept instead of the secret."""
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()

@@ -15,7 +15,7 @@ from typing import Any, Final
 from agentos.core.communication.voice.storage.chain import contents_at
 from agentos.core.communication.voice.storage.database import Reading
 from agentos.core.communication.voice.storage.tables import EVENTS, EVIDENCE, RECORDINGS, SESSIONS
-from machines.cross_checks import TOLD_OF_AN_END, Mismatch, Stored, mismatches
+from machines.cross_checks import TOLD_OF_AN_END, Mismatch, StoredSession, mismatches
 from machines.sealing import unsealed
 
 _SESSION, _RECORD, _EVENT, _RECORDING = range(4)
@@ -38,14 +38,14 @@ def cross_checked(reading: Reading, *, spilled: bool) -> Iterator[Mismatch]:
 _Row = tuple[str, int, Any]
 
 
-def _stored(reading: Reading, rows: list[_Row]) -> Stored:
+def _stored(reading: Reading, rows: list[_Row]) -> StoredSession:
     session = next((json.loads(text) for _, kind, text in rows if kind == _SESSION), None)
     links = [link for _, kind, link in rows if kind == _RECORD]
     contents = contents_at(reading, [seq for seq, _ in links])
     records = [unsealed(json.loads(text), contents.get(seq, ())) for seq, text in links]
     events = [json.loads(text) for _, kind, text in rows if kind == _EVENT]
     recording = next((json.loads(text) for _, kind, text in rows if kind == _RECORDING), None)
-    return Stored(session, records, events, recording)
+    return StoredSession(session, records, events, recording)
 
 
 def _sessions(reading: Reading) -> Iterator[_Row]:

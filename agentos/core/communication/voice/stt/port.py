@@ -34,7 +34,7 @@ from agentos.core.communication.voice.errors import UnusableExtension
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.measuring.backlog_age import BacklogAge
 from agentos.core.communication.voice.measuring.durations import Durations
-from agentos.core.communication.voice.sessions.door import GivenUp
+from agentos.core.communication.voice.sessions.door import FramesGivenUp
 from agentos.core.communication.voice.stt.base import SpeechEngine
 from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.pace import Pace
@@ -98,7 +98,7 @@ class SttPort:
     Reasons of `Unheard`: `worker_died` and `worker_hung` (no answer for `hang_timeout_seconds`; while a process starts or an
     engine loads, `start_timeout_seconds`) for what a lost worker had of a session; `engine_failed` for all that comes after
     more crashes than `intensity` allows, for a whole window; `backlog` for the oldest when more than `backlog_frames` of a
-    session wait, and for what `take` says was given up (`GivenUp`); `missing` when the bytes were gone; `late` for frames
+    session wait, and for what `take` says was given up (`FramesGivenUp`); `missing` when the bytes were gone; `late` for frames
     after `Finish`; `no_workers` when `workers` is 0.
     A worker that was lost is replaced after a pause, and the streams go on with the frames that still wait.
 
@@ -276,7 +276,7 @@ class SttPort:
     def _fetch(self, work: Hear) -> _Handed:
         try:
             handed = _Handed(work.count, self._take(work.session_id, work.first, work.count))
-        except GivenUp:
+        except FramesGivenUp:
             return _Handed(work.count, None, BACKLOG)
         except LookupError:
             return _Handed(work.count, None, MISSING)

@@ -1,1 +1,1 @@
-"""Who may do what: tokens, roles, tickets, limits, and refusals in evidence."""
+"""Access to the server: tokens, roles, tickets, limits, and refusals in evidence."""

@@ -1,8 +1,8 @@
-"""How many connections are open at once: in all, by client, and of strangers, who have shown no good token or ticket yet.
+"""Bounds on open connections: in all, by client, and of strangers, which have shown no valid token or ticket yet.
 
-Where a bound is reached, the stranger that came first goes, and the new one has its place: who is known within milliseconds,
-as good clients are, is never in the way, and who says nothing can't hold a place against them. Only where no stranger can go is
-the new one refused. `accepting.py` asks before a connection costs more than its descriptor.
+At a bound, the oldest stranger is closed, and the new connection takes its place: good clients authenticate within
+milliseconds, and so are hardly ever closed, and silent clients can't keep them out. Only if there is no stranger to close, the
+new connection is refused. `accepting.py` asks before a connection costs more than its descriptor.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from agentos.core.communication.voice.gateway.access.proxies import is_proxy
 from agentos.core.communication.voice.open_files import connections_below, open_files_limit
 from agentos.core.communication.voice.settings import Network
 
-GUEST: Final = "agentos_voice.guest"  # in the state of a scope of ASGI: the connection that the request came by
+GUEST: Final = "agentos_voice.guest"  # in the state of an ASGI scope: the connection of the request
 RETRY_SECONDS: Final = 1.0
 
 
 class Guest:
-    """One connection. `end` closes it at once, and is set by who serves it."""
+    """One open connection. `end` closes it at once; the server that serves the connection sets `end`."""
 
     __slots__ = ("_connections", "client", "end")
 
@@ -32,12 +32,12 @@ class Guest:
         self.end: Callable[[], Any] = lambda: None
 
     def known(self) -> None:
-        """It has shown who it is: it keeps its place."""
+        """Note that the client has authenticated: the connection is no stranger any more."""
         if self._connections is not None:
             self._connections.known(self)
 
     def left(self) -> None:
-        """It is gone; more than once changes nothing."""
+        """Note that the connection is closed; calling it again changes nothing."""
         if self._connections is not None:
             connections, self._connections = self._connections, None
             connections.left(self)
@@ -46,13 +46,13 @@ class Guest:
 @dataclass(slots=True)
 class _Client:
     open: int = 0
-    strangers: dict[Guest, None] = field(default_factory=dict)  # in the order in which they came
+    strangers: dict[Guest, None] = field(default_factory=dict)  # oldest first
 
 
 class Connections:
-    """The connections of one server, for one event loop: `total` in all, `per_client` from one address, `strangers` that are
-    not known. Beside them the descriptors that are left count. Behind an address of the `proxies` stand many clients, whose
-    addresses are not known at the socket: only the other bounds hold there."""
+    """The connections of one server, for one event loop: at most `total` in all, `per_client` from one address, and `strangers`
+    unauthenticated ones, and fewer if file descriptors run short. Many clients connect through an address of the `proxies`, so
+    `per_client` does not hold for these addresses."""
 
     def __init__(self, *, total: int, per_client: int, strangers: int, proxies: Sequence[Network] = ()) -> None:
         self._total = total
@@ -66,17 +66,16 @@ class Connections:
         self.displaced = 0
 
     def __len__(self) -> int:
-        """How many are open."""
+        """How many connections are open."""
         return self._open
 
     @property
     def strangers(self) -> int:
-        """How many of them are not known."""
+        """How many open connections are strangers."""
         return len(self._strangers)
 
     def admit(self, address: str | None, descriptor: int) -> Guest:
-        """Let a connection in, which has this descriptor. Raises `Overloaded`, or `RateLimited` when its own client has too
-        many."""
+        """Admit a connection with this descriptor. Raises `Overloaded`, or `RateLimited` if its own client has too many."""
         name = client_of(address)
         client = self._clients.get(name)
         too_many = client is not None and client.open >= self._per_client and not is_proxy(address, self._proxies)
@@ -104,12 +103,12 @@ class Connections:
         return guest
 
     def known(self, guest: Guest) -> None:
-        """A stranger has shown who it is."""
+        """Count a connection as a stranger no more."""
         if self._strangers.pop(guest, self) is None:
             del self._clients[guest.client].strangers[guest]
 
     def left(self, guest: Guest) -> None:
-        """A connection is gone."""
+        """Count a connection no more."""
         self.known(guest)
         client = self._clients[guest.client]
         client.open -= 1
@@ -128,7 +127,8 @@ class Connections:
 
 
 def known(scope: Scope) -> None:
-    """Whoever sent this request, or opened this WebSocket, has shown who it is. Without a server of ours nobody counts."""
+    """Note that the client of this request or WebSocket has authenticated. Does nothing under another server, which does not
+    count connections."""
     guest = (scope.get("state") or {}).get(GUEST)
     if guest is not None:
         guest.known()

@@ -1,7 +1,7 @@
-"""Who asks, and what they may do: roles, projects, and the rules at the door of the server.
+"""Access control: the rules for roles, projects, origins and host names at the door of the server.
 
-What is refused here is in evidence (`refusals.py`). A session of another project is not there for who may not see it, so that
-ids say nothing.
+Refusals go into evidence (`refusals.py`). A session of another project is answered like one that does not exist, so that
+guessing ids tells nothing.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ from machines.session import VoiceSession
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
-HASH_DIGITS: Final = 8  # of a token that is not known: tells two apart, and gives nothing away
+HASH_DIGITS: Final = 8  # of an unknown token's hash: enough to tell two apart, and gives nothing away
 
 
 class Permission(str, Enum):
@@ -74,12 +74,12 @@ PERMISSIONS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(
         Role.PROJECT: _CALLS,
     }
 )
-"""What each role may do; `Role.PROJECT` in its own project only."""
+"""The permissions of each role; `Role.PROJECT` has them in its own project only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `project` is the only one that it may see, None for all."""
+    """The authenticated user of a request. `project` is the only project that it may see; None for all."""
 
     token_id: str
     name: str
@@ -87,25 +87,26 @@ class Principal:
     project: str | None = None
 
     def may(self, permission: Permission) -> bool:
-        """Whether its role has this permission."""
+        """Whether the principal's role has this permission."""
         return permission in PERMISSIONS[self.role]
 
     def sees(self, project_id: str) -> bool:
-        """Whether this project is there for it."""
+        """Whether the principal may see this project."""
         return self.project is None or self.project == project_id
 
 
 LOCAL: Final = Principal(NO_TOKEN, "local", Role.ADMIN)
-"""Everybody, on a server that asks nobody who they are."""
+"""The principal of every request to a server without authentication."""
 
 
 class AccessControl:
     """The rules of one server; `app.state.access` of its app. For one event loop.
 
-    `whose` looks tokens up and may block. With `authentication` off everybody is `LOCAL`, and the server answers to loopback
-    names only; `check_exposure` says where that may be. `origins` are those of other sites whose pages may use the server, and
-    `hosts` the names that it answers to, all if None. `proxies` are the networks whose word counts for where a client is.
-    `unknown` limits the tokens and tickets that one client may show and nobody has, `requests` what one principal may ask.
+    `whose` looks tokens up and may block. With `authentication` off every principal is `LOCAL`, and the server answers to
+    loopback names only; `check_exposure` says where that is allowed. `origins` are the other sites whose pages may use the
+    server, `hosts` the names to which it answers, all if None. `proxies` are the networks of trusted proxies, which tell a
+    client's address. `unknown` limits the unknown tokens and tickets that one client may send, `requests` the requests of one
+    principal.
     """
 
     def __init__(  # noqa: PLR0913 - all but two by their names
@@ -131,11 +132,11 @@ class AccessControl:
         self._requests = requests if requests is not None else RateLimit(100, burst=400)
         self._clock = clock
 
-    # --- who asks --------------------------------------------------------------------------------------------------
+    # --- the principal ---------------------------------------------------------------------------------------------
 
     async def admitted(self, connection: HTTPConnection, permission: Permission) -> Principal:
-        """Who asks, when they may do this. Raises `Unauthenticated`, `Forbidden`, `RateLimited`, `StoreError`, and as
-        `check_connection` does."""
+        """The principal of a request, which has this permission. Raises `Unauthenticated`, `Forbidden`, `RateLimited`,
+        `StoreError`, and the errors of `check_connection`."""
         principal = await self.principal(connection)
         if not principal.may(permission):
             problem = f"a token of the role {principal.role.value!r} may not {permission.value}"
@@ -143,7 +144,7 @@ class AccessControl:
         return principal
 
     async def principal(self, connection: HTTPConnection) -> Principal:
-        """Who asks. Raises as `admitted` does."""
+        """The principal of a request. Raises the errors of `admitted`."""
         self.check_connection(connection)
         if not self.authentication:
             self._requests.admit(LOCAL.token_id, self._clock())
@@ -158,7 +159,7 @@ class AccessControl:
         return Principal(found.id, found.name, found.role, found.project)
 
     def _shown(self, connection: HTTPConnection) -> str:
-        """The token that was sent as it should be."""
+        """The bearer token of a request. Raises `Unauthenticated` if there is no well-formed one."""
         headers = connection.headers.getlist("authorization")
         if not headers:
             raise self.refused(Unauthenticated("no_token"), connection)
@@ -169,8 +170,8 @@ class AccessControl:
         return token
 
     def unknown(self, error: VoiceError, connection: HTTPConnection, *, who: str = "") -> VoiceError:
-        """The error to be raised for a token or a ticket that is not good, which goes into evidence: `error`, or `RateLimited`
-        when its client shows too many of them. Good ones are not held off by that, whoever shows them."""
+        """Record a bad token or ticket in evidence, and return the error to raise: `error`, or `RateLimited` if the client has
+        sent too many of them. A good token is never limited by that."""
         refused = self.refused(error, connection, who=who)
         try:
             self._unknown.admit(self.client(connection), self._clock())
@@ -178,22 +179,22 @@ class AccessControl:
             return limited
         return refused
 
-    # --- from where ------------------------------------------------------------------------------------------------
+    # --- the client's address and name for this server -------------------------------------------------------------
 
     def client(self, connection: HTTPConnection) -> str:
-        """Who counts as the client of a connection (`client_of`), behind the proxies that are trusted. Raises `InvalidRequest`
-        when they do not say it in a way that can be read."""
+        """The client of a connection (`client_of`), behind the trusted proxies. Raises `InvalidRequest` if their headers can't
+        be read."""
         return client_of(client_address(_address(connection), connection.headers, self._proxies))
 
     def securely(self, connection: HTTPConnection) -> bool:
-        """Whether the client of a connection asked by TLS, here or at a proxy that is trusted. Raises as `client` does."""
+        """Whether the client of a connection used TLS, to this server or to a trusted proxy. Raises the errors of `client`."""
         return asked_securely(_address(connection), connection.url.scheme, connection.headers, self._proxies)
 
     def check_connection(self, connection: HTTPConnection) -> None:
-        """Whether this server may be asked like this at all, whoever asks. Raises `Forbidden`, `Unauthenticated`, and
+        """Check a request by its origin, host name and client address alone. Raises `Forbidden`, `Unauthenticated`, and
         `InvalidRequest` as `client` does.
 
-        `admitted` includes it; routes that are open to everybody, and the stream, ask for it alone.
+        `admitted` includes this check; routes that are open to everybody, and the stream, only have this check.
         """
         try:
             self.client(connection)
@@ -216,11 +217,11 @@ class AccessControl:
             through = any(name in connection.headers for name in FORWARDED)
             if through or (address is not None and _is_address(address) and not is_loopback(address)):
                 problem = (
-                    "this server asks nobody who they are: it takes no requests from other machines or through a proxy"
+                    "this server has no authentication: it takes no requests from other machines or through a proxy"
                 )
                 raise self.refused(Forbidden(problem, reason="proxied"), connection)
             if not is_loopback_name(host):
-                problem = "this server asks nobody who they are: it answers to localhost, 127.0.0.1 and [::1] only"
+                problem = "this server has no authentication: it answers to localhost, 127.0.0.1 and [::1] only"
                 raise self.refused(Forbidden(problem, reason="host"), connection, detail=host)
         elif self._hosts is not None:
             named = host_of(host)
@@ -230,7 +231,8 @@ class AccessControl:
                 )
 
     def _check_origin(self, connection: HTTPConnection, *, secure: bool) -> None:
-        """A page of another site may look, which its browser does not let it, but neither change anything nor stream."""
+        """Refuse a page of another site that would change something or open a stream. It may send other requests, since
+        browsers do not let it read the replies."""
         origins = connection.headers.getlist("origin")
         if not origins or (connection.scope["type"] == "http" and connection.scope["method"] in SAFE_METHODS):
             return
@@ -240,10 +242,11 @@ class AccessControl:
             problem = "pages of that origin may not use this server; --origin allows one"
             raise self.refused(Forbidden(problem, reason="origin"), connection, detail=" ".join(origins))
 
-    # --- whose sessions --------------------------------------------------------------------------------------------
+    # --- the project and its sessions ------------------------------------------------------------------------------
 
     def project(self, principal: Principal, project_id: str | None, connection: HTTPConnection) -> str | None:
-        """The project to look into or to create in, for one that was asked for, if any; None for all. Raises `Forbidden`."""
+        """The project in which the principal reads or creates, given the requested one, if any; None for all. Raises
+        `Forbidden`."""
         if project_id is None:
             return principal.project
         if not principal.sees(project_id):
@@ -254,7 +257,7 @@ class AccessControl:
     def session(
         self, principal: Principal, session_id: str, found: VoiceSession | None, connection: HTTPConnection
     ) -> VoiceSession:
-        """The session that was asked for and `found`, if it is there for this principal. Raises `SessionNotFound`."""
+        """The requested session, as `found`, if the principal may see it. Raises `SessionNotFound`."""
         if found is None:
             raise SessionNotFound(session_id)
         if not principal.sees(found.project_id):
@@ -263,7 +266,7 @@ class AccessControl:
             )
         return found
 
-    # --- on record -------------------------------------------------------------------------------------------------
+    # --- refusals --------------------------------------------------------------------------------------------------
 
     def refused(
         self,
@@ -276,9 +279,9 @@ class AccessControl:
         session_id: str = "",
         detail: str = "",
     ) -> VoiceError:
-        """The error, to be raised, now that the refusal is on its way into evidence.
+        """Record a refusal in evidence, and return the error to raise.
 
-        For an `Unauthenticated`, `Forbidden` or `InvalidTicket` the reason is its own. `who` is the id of a token or the
+        `reason` defaults to that of an `Unauthenticated`, `Forbidden` or `InvalidTicket`. `who` is the id of a token or the
         beginning of a hash, never a secret.
         """
         if reason is None:
@@ -303,13 +306,13 @@ class AccessControl:
 
 
 def access_of(connection: HTTPConnection) -> AccessControl:
-    """The rules of the app that was asked."""
+    """The access rules of the app of this request."""
     access: AccessControl = connection.app.state.access
     return access
 
 
 async def checked(connection: HTTPConnection) -> None:
-    """The dependency of a route that is open to everybody, and of the stream, which knows its clients by their tickets."""
+    """The dependency of a route that is open to everybody, and of the stream, whose clients authenticate by tickets."""
     # A coroutine, so that it runs on the loop: FastAPI has threads for functions.
     access_of(connection).check_connection(connection)
 

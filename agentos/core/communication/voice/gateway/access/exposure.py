@@ -1,8 +1,8 @@
-"""Where a server may be reached from, and under which names: rules without I/O.
+"""Exposure: from which addresses, and under which names, a server may be reached. Rules without I/O.
 
-A page of another site can make a browser send requests to this machine, and with a name of its own that it points here (DNS
-rebinding) it could read the answers. So a server that asks nobody who they are answers to its loopback names only, and none
-takes an unsafe request or a stream from a page of an origin that is not allowed.
+A page of another site can make a browser send requests to this machine. With a name of its own that points here (DNS rebinding)
+it could read the answers. So a server without authentication answers to its loopback names only, and no server takes an unsafe
+request or a stream from a page of an origin that is not allowed.
 """
 
 import ipaddress
@@ -15,7 +15,7 @@ DEFAULT_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 class Origin(NamedTuple):
-    """Where a page is from (RFC 6454)."""
+    """The origin of a page (RFC 6454)."""
 
     scheme: str
     host: str
@@ -23,9 +23,9 @@ class Origin(NamedTuple):
 
 
 def check_exposure(host: str, *, auth: bool) -> None:
-    """Raises `UnsafeExposure` when a server on the address `host` would be open to other machines without authentication.
+    """Raise `UnsafeExposure` if a server on the address `host` would be open to other machines without authentication.
 
-    A name is not resolved, so that only a loopback address itself counts as one.
+    A name is not resolved: only a loopback address itself counts as loopback.
     """
     if not auth and not is_loopback(host):
         raise UnsafeExposure(host)
@@ -43,7 +43,7 @@ def is_loopback(address: str) -> bool:
 
 
 def read_origin(text: str) -> Origin | None:
-    """The origin that an `Origin` header names; None for "null" and for what is none."""
+    """The origin in an `Origin` header; None for "null" and if malformed."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -57,7 +57,7 @@ def read_origin(text: str) -> Origin | None:
 
 
 def allowed_origin(text: str) -> Origin:
-    """One of the origins that a person allows. Raises `InvalidRequest`: "*" and "null" can't be allowed."""
+    """An origin that an operator allows. Raises `InvalidRequest` if malformed; "*" and "null" can't be allowed."""
     found = read_origin(text)
     if found is None:
         problem = f"an allowed origin is like 'https://app.example' or 'http://127.0.0.1:5173', got {text!a:.200}"
@@ -66,7 +66,7 @@ def allowed_origin(text: str) -> Origin:
 
 
 def host_of(header: str) -> tuple[str, int | None] | None:
-    """The name (in lower case, an IPv6 address without brackets) and the port of a `Host` header; None for what is none."""
+    """The name (in lower case, an IPv6 address without brackets) and the port of a `Host` header; None if malformed."""
     try:
         parts = urlsplit(f"//{header}")
         port = parts.port
@@ -78,10 +78,10 @@ def host_of(header: str) -> tuple[str, int | None] | None:
 
 
 def is_same_site(origin: Origin, header: str, *, secure: bool) -> bool:
-    """Whether a page of `origin` comes from the server that was asked under the `Host` header, by TLS if `secure`.
+    """Whether a page of `origin` comes from the server that the `Host` header names, reached by TLS if `secure`.
 
-    Behind a proxy that ends TLS and does not say so the server is asked by http and its pages are of https: that counts as the
-    same.
+    If a proxy ends TLS without telling the server, requests come by http and pages have https origins: that counts as the same
+    site.
     """
     found = host_of(header)
     if found is None:
@@ -95,6 +95,6 @@ def is_same_site(origin: Origin, header: str, *, secure: bool) -> bool:
 
 
 def is_loopback_name(header: str) -> bool:
-    """Whether a `Host` header names this machine itself, and nothing that somebody could point here."""
+    """Whether a `Host` header names this machine by a loopback name, which nobody can point elsewhere."""
     found = host_of(header)
     return found is not None and (found[0] == "localhost" or is_loopback(found[0]))

@@ -1,8 +1,8 @@
-"""Idempotency keys: a request that comes again with its key gets the answer of the first, and is not carried out twice.
+"""Idempotency keys: a request that is repeated with its key gets the first answer, and is not carried out twice.
 
-After the IETF draft "The Idempotency-Key HTTP Header Field". A key belongs to whoever used it, for a day, together with a
-fingerprint of its request. It is stored, in the table `idempotency_keys`, before the request is carried out, and its answer
-before it is sent.
+After the IETF draft "The Idempotency-Key HTTP Header Field". A key belongs to one principal, for a day, together with a
+fingerprint of its request. The server stores the key, in the table `idempotency_keys`, before it carries the request out, and
+the answer before it sends it.
 
 What a process that died in between leaves is a key without an answer, under an owner that is dead. Whoever comes again
 with it has the request carried out anew: a session that the dead process may have made, and whose id nobody was told, is ended
@@ -31,9 +31,9 @@ from agentos.core.time import utc_now_ms
 log = logger(__name__)
 
 KEPT_MS: Final = 24 * 3600 * 1000
-KEYS_OF_ONE: Final = 20_000  # of one principal at a time: with answers of a kilobyte, 20 MB of database
-UNSAVED: Final = 1_000  # answers that the store did not take, kept in memory
-EXPIRED_AT_ONCE: Final = 500  # removed with a new key, so that no transaction becomes long
+KEYS_OF_ONE: Final = 20_000  # per principal: with answers of a kilobyte, 20 MB of database
+UNSAVED: Final = 1_000  # answers kept in memory because the store did not take them
+EXPIRED_AT_ONCE: Final = 500  # removed with each new key, so that no transaction becomes long
 RETRY_SECONDS: Final = 1.0
 STORE_SECONDS: Final = 10.0  # for giving a key up when its request failed or was cancelled
 
@@ -41,8 +41,8 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _NOT_HERE: Final = object()
 
 
-class Answer(NamedTuple):
-    """An HTTP answer. `replayed` says that it is one that was given before."""
+class HttpAnswer(NamedTuple):
+    """An HTTP answer. `replayed` says that it repeats an earlier answer."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -50,8 +50,8 @@ class Answer(NamedTuple):
     replayed: bool = False
 
 
-_here: dict[str, Answer | None] = {}
-"""The attempts of this process: None while one is carried out, its answer when the store would not take it."""
+_here: dict[str, HttpAnswer | None] = {}
+"""The attempts of this process: None while one is carried out, or its answer if the store did not take it."""
 
 
 def checked_key(header: str) -> str:
@@ -67,27 +67,27 @@ def checked_key(header: str) -> str:
 
 
 def fingerprint(method: str, path: str, body: bytes) -> str:
-    """What makes two requests the same: the route, and the body as JSON, however it is written."""
-    with contextlib.suppress(ValueError, RecursionError):  # what is no JSON is its bytes
+    """The fingerprint of a request: equal for the same route and the same body as JSON, whatever its formatting."""
+    with contextlib.suppress(ValueError, RecursionError):  # a body that is no JSON counts by its bytes
         body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(b"\n".join((method.encode(), path.encode("utf-8", "surrogateescape"), body))).hexdigest()
 
 
 class IdempotencyKeys:
-    """The keys of a server, for its event loop. `store` is asked when it is needed, since a service may start after its
-    server; what it raises goes on."""
+    """The keys of a server, for its event loop. `store` gives the store, and is called at each use, since a service may start
+    after its server; its errors are passed on."""
 
     def __init__(self, store: Callable[[], VoiceStore]) -> None:
         self._store = store
 
     async def once(
-        self, principal_id: str, key: str, request_fingerprint: str, run: Callable[[], Awaitable[Answer]]
-    ) -> Answer:
-        """The answer of `run`, or the one that it gave when the same request came before with this key.
+        self, principal_id: str, key: str, request_fingerprint: str, run: Callable[[], Awaitable[HttpAnswer]]
+    ) -> HttpAnswer:
+        """The answer of `run`, or its earlier answer to the same request with this key.
 
-        What `run` returns is kept for a day; when it raises, or is cancelled, the key is free again. Raises `KeyReused` when
-        the key came with another request, `KeyInUse` while the request is carried out, here or in another process that lives,
-        `RateLimited` when the principal has too many keys, `StoreError`, and what `run` raises.
+        The answer is kept for a day; if `run` raises, or is cancelled, the key is free again. Raises `KeyReused` if the key
+        came with another request, `KeyInUse` while the request is carried out, here or in another living process,
+        `RateLimited` if the principal has too many keys, `StoreError`, and the errors of `run`.
         """
         attempt = secrets.token_hex(16)
         claim = _Claim(self._store(), principal_id, key, request_fingerprint, attempt)
@@ -119,8 +119,8 @@ class _Claim(NamedTuple):
     fingerprint: str
     attempt: str
 
-    def begin(self) -> Answer | None:
-        """Take the key; None when the request is to be carried out by this attempt, else its answer."""
+    def begin(self) -> HttpAnswer | None:
+        """Take the key. Returns None if this attempt must carry the request out, else the stored answer."""
         now = utc_now_ms()
         with self.store.transaction() as writing:
             _remove_expired(writing, now)
@@ -136,19 +136,19 @@ class _Claim(NamedTuple):
             if answer is None:
                 self._take(writing, now)
                 return None
-        _here.pop(row.attempt, None)  # it is stored now
+        _here.pop(row.attempt, None)  # the store has it now
         return answer._replace(replayed=True)
 
     def _stored(self, writing: Writing) -> IdempotencyRow | None:
         return next(writing.select(IDEMPOTENCY_KEYS, {"principal": [self.principal], "key": [self.key]}), None)
 
-    def _answer(self, writing: Writing, row: IdempotencyRow) -> Answer | None:
-        """What was answered; None when nobody carries the request out any longer. Raises `KeyInUse`."""
+    def _answer(self, writing: Writing, row: IdempotencyRow) -> HttpAnswer | None:
+        """The stored answer; None if the attempt was abandoned. Raises `KeyInUse` while another attempt is running."""
         if row.status is not None:
             headers = tuple((str(name), str(value)) for name, value in json.loads(row.headers or "[]"))
-            return Answer(row.status, headers, bytes(row.body or b""))
+            return HttpAnswer(row.status, headers, bytes(row.body or b""))
         unsaved = _here.get(row.attempt, _NOT_HERE)
-        if isinstance(unsaved, Answer):
+        if isinstance(unsaved, HttpAnswer):
             _write(writing, row, unsaved)
             return unsaved
         elsewhere = row.owner != self.store.owner and not self.store.owners.is_dead(row.owner)
@@ -156,15 +156,15 @@ class _Claim(NamedTuple):
             raise KeyInUse(retry_after_seconds=RETRY_SECONDS)
         return None
 
-    def finish(self, answer: Answer) -> None:
-        """Keep the answer."""
+    def finish(self, answer: HttpAnswer) -> None:
+        """Store the answer."""
         with self.store.transaction() as writing:
             row = self._stored(writing)
             if row is not None and row.attempt == self.attempt:
                 _write(writing, row, answer)
 
     def give_up(self) -> None:
-        """Leave the key as if it had never come."""
+        """Free the key, as if it had never come."""
         with self.store.transaction() as writing:
             row = self._stored(writing)
             if row is not None and row.attempt == self.attempt and row.status is None:
@@ -181,7 +181,7 @@ class _Claim(NamedTuple):
         writing.put(IDEMPOTENCY_KEYS, [row])
 
 
-def _write(writing: Writing, row: IdempotencyRow, answer: Answer) -> None:
+def _write(writing: Writing, row: IdempotencyRow, answer: HttpAnswer) -> None:
     kept = row._replace(status=answer.status, headers=json.dumps(answer.headers), body=answer.body)
     writing.put(IDEMPOTENCY_KEYS, [kept])
 
@@ -195,7 +195,7 @@ def _remove_expired(writing: Writing, now: int) -> None:
     writing.delete(IDEMPOTENCY_KEYS, expired)
 
 
-def _keep(attempt: str, answer: Answer) -> None:
+def _keep(attempt: str, answer: HttpAnswer) -> None:
     unsaved = [known for known, kept in _here.items() if kept is not None]
     if len(unsaved) >= UNSAVED:
         del _here[unsaved[0]]
@@ -203,7 +203,7 @@ def _keep(attempt: str, answer: Answer) -> None:
 
 
 async def _quietly(action: Callable[..., None], *arguments: object) -> bool:
-    """Do it, also when the request was cancelled; False when the store failed, which the log says."""
+    """Call `action`, also if the request was cancelled. Returns False, and logs, if the store failed."""
     try:
         with anyio.fail_after(STORE_SECONDS, shield=True):
             await anyio.to_thread.run_sync(action, *arguments, abandon_on_cancel=True)

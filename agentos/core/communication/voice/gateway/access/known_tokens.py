@@ -1,7 +1,7 @@
-"""Whose token it is, without asking the database for every request.
+"""A cache of access tokens, so that not every request asks the database.
 
-Tokens that nobody has must not keep those waiting that somebody has: all that wait are looked up together, so that a flood of
-them costs the database next to nothing, and a thread at most.
+Unknown tokens must not delay known ones: all waiting tokens are looked up together, so a flood of unknown tokens costs the
+database next to nothing, and one thread at most.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from agentos.core.communication.voice.errors import VoiceError
 from agentos.core.communication.voice.storage.tokens import AccessToken, revocations
 from agentos.core.time import monotonic_ms, utc_now_ms
 
-FRESH_MS: Final = 1000  # how long another process's revocation may go unseen
+FRESH_MS: Final = 1000  # how long a revocation in another process may go unseen
 REMEMBERED: Final = 1000  # tokens; a few hundred bytes each
 
 Whose = Callable[[Collection[str]], Mapping[str, AccessToken]]
-"""Looks tokens up: whose they are, without those that nobody has."""
+"""Looks tokens up; the result has no unknown ones."""
 
 
 class _Known(NamedTuple):
@@ -29,7 +29,7 @@ class _Known(NamedTuple):
 
 
 class _Batch:
-    """What is looked up together. Without an answer when it is `done`, whoever looked it up was cancelled."""
+    """Tokens that are looked up together. A `done` batch without an answer was cancelled."""
 
     def __init__(self) -> None:
         self.tokens: set[str] = set()
@@ -38,7 +38,7 @@ class _Batch:
 
 
 class KnownTokens:
-    """Asks `whose` in a thread, and remembers the tokens that stand for `FRESH_MS`; by their hash, never the others.
+    """Asks `whose` in a thread, and remembers valid tokens, by their hash, for `FRESH_MS`; never invalid ones.
 
     A revocation in this process counts at once, one in another process within `FRESH_MS`, an expiry at its time.
     For one event loop.
@@ -49,10 +49,10 @@ class KnownTokens:
         self._clock = clock
         self._known: dict[bytes, _Known] = {}
         self._thread = anyio.CapacityLimiter(1)
-        self._next: _Batch | None = None  # still open; somebody waits for the thread with it
+        self._next: _Batch | None = None  # takes more tokens, until the thread is free
 
     def remembered(self, token: str) -> AccessToken | None:
-        """Whose it is, if that is known without asking."""
+        """The access token with this secret, if it is remembered."""
         found = self._known.get(_digest(token))
         if (
             found is None
@@ -64,7 +64,7 @@ class KnownTokens:
         return found.token
 
     async def ask(self, token: str) -> AccessToken | None:
-        """Whose it is; None for one that does not stand. Raises what `whose` does."""
+        """The access token with this secret; None if it is not valid. Raises the errors of `whose`."""
         answer = None
         while answer is None:
             batch = self._next
@@ -84,7 +84,10 @@ class KnownTokens:
         try:
             async with self._thread:
                 self._next = None
-                since, revoked = self._clock(), revocations()  # before it is read: a change meanwhile counts
+                since, revoked = (
+                    self._clock(),
+                    revocations(),
+                )  # before the lookup, so that a revocation meanwhile counts
                 try:
                     found = await anyio.to_thread.run_sync(self._whose, batch.tokens, abandon_on_cancel=True)
                 except VoiceError as error:
@@ -103,7 +106,7 @@ class KnownTokens:
         self._known.pop(digest, None)
         if found is not None:
             if len(self._known) >= REMEMBERED:
-                del self._known[next(iter(self._known))]  # the one that was asked for longest ago
+                del self._known[next(iter(self._known))]  # the least recently used one
             self._known[digest] = _Known(found, since, revoked)
 
 

@@ -1,6 +1,6 @@
-"""How much one client may ask: requests, connections, and the bytes of a request.
+"""Limits for one client: requests, connections, and the bytes of a request.
 
-Times are handed in, in milliseconds of the monotonic clock. Memory is bounded, however many clients come.
+Callers pass times, in milliseconds of the monotonic clock. Memory is bounded, however many clients come.
 """
 
 import ipaddress
@@ -17,12 +17,12 @@ from agentos.core.communication.voice.errors import Overloaded, RateLimited, Req
 
 MAX_CLIENTS: Final = 10_000  # told apart by one limit; half a megabyte
 IPV6_CLIENT_BITS: Final = 64  # a network that one client has to itself
-LOCAL: Final = "local"  # a client without an address: it came through a socket file
-EVERYBODY_ELSE: Final = ""  # who shares one allowance while too many clients are there to tell them apart
+LOCAL: Final = "local"  # a client without an address, connected by a socket file
+EVERYBODY_ELSE: Final = ""  # the clients that share one allowance because there are too many to tell apart
 
 
 def client_of(address: str | None) -> str:
-    """Who counts as one client: an IPv4 address, or the /64 network of an IPv6 one."""
+    """The name of a client for limits: its IPv4 address, or the /64 network of its IPv6 address."""
     if address is None:
         return LOCAL
     try:
@@ -39,8 +39,8 @@ def client_of(address: str | None) -> str:
 class RateLimit:
     """`per_second` requests for each client, and up to `burst` at once, by the generic cell rate algorithm (ITU-T I.371).
 
-    A client is one number, the time at which all it has asked for would have come in order. When `max_clients` have one that
-    still counts, those that come then share a single allowance; nobody's is forgotten.
+    The limit keeps one number for a client: the time at which all its requests would have come at the allowed rate. Once
+    `max_clients` have a number that still counts, further clients share a single allowance; no client's number is forgotten.
     """
 
     def __init__(self, per_second: float, burst: int, *, max_clients: int = MAX_CLIENTS) -> None:
@@ -53,7 +53,7 @@ class RateLimit:
         self._next_sweep_ms = -math.inf
 
     def admit(self, client: str, now_ms: float) -> None:
-        """Count a request. Raises `RateLimited`, and does not count it, when the client has to wait."""
+        """Count a request. If the client has to wait, raises `RateLimited`, and does not count the request."""
         if client not in self._due and len(self._due) >= self._max_clients:
             client = self._place(client, now_ms)
         due = max(self._due.get(client, now_ms), now_ms)
@@ -64,7 +64,9 @@ class RateLimit:
 
     def _place(self, client: str, now_ms: float) -> str:
         if now_ms >= self._next_sweep_ms:
-            self._next_sweep_ms = now_ms + self._interval_ms + self._ahead_ms  # sooner, hardly anything can go
+            self._next_sweep_ms = (
+                now_ms + self._interval_ms + self._ahead_ms
+            )  # sooner, hardly any number can be dropped
             self._due = {known: due for known, due in self._due.items() if due > now_ms}
         return client if len(self._due) < self._max_clients else EVERYBODY_ELSE
 
@@ -74,8 +76,8 @@ class RateLimit:
 
 
 class ConnectionLimit:
-    """`per_client` connections at once for each client, `total` for all. `too_many` says what a client has that has as many
-    as it may."""
+    """At most `per_client` connections at once for each client, and `total` for all. `too_many` is the error's text for a
+    client at its limit, behind its number of connections."""
 
     def __init__(
         self, per_client: int, total: int, too_many: str = "connections are open, as many as a client may have"
@@ -88,7 +90,10 @@ class ConnectionLimit:
 
     @contextmanager
     def counted(self, client: str) -> Iterator[None]:
-        """Within the block the client has one more. Raises `RateLimited` when it has too many, `Overloaded` when all have."""
+        """Count one more connection of the client within the block.
+
+        Raises `RateLimited` if the client has too many, `Overloaded` if all clients together have.
+        """
         if self._open.get(client, 0) >= self._per_client:
             raise RateLimited(f"{self._per_client} {self._too_many}", retry_after_seconds=1)
         if self._all >= self._total:
@@ -111,8 +116,8 @@ class ConnectionLimit:
 async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int, timeout_seconds: float) -> bytes:
     """The whole body of an HTTP request (ASGI).
 
-    Raises `RequestTooLarge` as soon as it is told or seen to be too large, `RequestTooSlow` when it has not come whole in
-    time, and Starlette's `ClientDisconnect` when the client went away.
+    Raises `RequestTooLarge` as soon as its header or its bytes exceed `limit_bytes`, `RequestTooSlow` if it has not come whole
+    within `timeout_seconds`, and Starlette's `ClientDisconnect` if the client went away.
     """
     told = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if told.isdigit() and int(told[:20]) > limit_bytes:

@@ -1,9 +1,8 @@
-"""The client behind a proxy: its address, and the scheme by which it asked, as the trusted proxies tell them. Rules without
-I/O.
+"""The client behind a proxy: its address and its scheme, as trusted proxies tell them. Rules without I/O.
 
-A proxy adds the address that it was asked from at the right of what came (`X-Forwarded-For`, or `Forwarded`, RFC 7239), and
-anybody may have written what stands further left. So the entries are read from the right, for as long as whoever wrote them is
-trusted; what a client claims about itself is never reached.
+A proxy appends its client's address at the right of the header (`X-Forwarded-For`, or `Forwarded`, RFC 7239); anybody may have
+written the entries further left. So entries are read from the right, as long as a trusted proxy wrote them; entries that a
+client wrote about itself are never reached.
 """
 
 import ipaddress
@@ -27,7 +26,7 @@ _SCHEMES: Final = SECURE | {"http", "ws"}
 
 HIDDEN: Final = "unknown"
 _PORT = re.compile(r":[0-9]{1,5}\Z")
-_HIDDEN = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)  # RFC 7239, 6.2 and 6.3: whom a proxy does not name
+_HIDDEN = re.compile(r"unknown|_[A-Za-z0-9._-]+", re.IGNORECASE)  # RFC 7239, 6.2 and 6.3: a client that the proxy hides
 _PAIR = re.compile(r"""([!#$%&'*+.^_`|~0-9A-Za-z-]++)=("(?:[^"\\]|\\.)*+"|[^\s",;]*+)([ \t;]*+)(,|\Z)?""")
 _NOTHING = re.compile(r"[ \t,]*")  # lists may have empty elements
 _ESCAPED = re.compile(r"\\(.)")
@@ -36,8 +35,9 @@ _ESCAPED = re.compile(r"\\(.)")
 def client_address(peer: str | None, headers: Headers, trusted: Sequence[Network]) -> str | None:
     """The address of the client of a connection from `peer`, the address at the socket.
 
-    That is `peer` itself, unless it is `trusted` and names another one. Raises `InvalidRequest` naming the header when a
-    trusted proxy sent what can't be read, or when the two headers name different clients: one of them the client wrote itself.
+    The client is `peer` itself, unless `peer` is a `trusted` proxy that names another address. Raises `InvalidRequest`, naming
+    the header, if a trusted proxy's header can't be read, or if the two headers name different clients: then the client may
+    have written one of them.
     """
     at_the_socket = _address(peer or "")
     if at_the_socket is None or not _is_among(at_the_socket, trusted):
@@ -54,10 +54,10 @@ def client_address(peer: str | None, headers: Headers, trusted: Sequence[Network
 
 
 def asked_securely(peer: str | None, scheme: str, headers: Headers, trusted: Sequence[Network]) -> bool:
-    """Whether the client of a connection from `peer`, which came here by `scheme`, asked by TLS (https or wss).
+    """Whether the client of a connection from `peer`, which reached this server by `scheme`, used TLS (https or wss).
 
-    A `trusted` peer may say by which scheme it was asked itself. Raises `InvalidRequest` naming the header when it sent what
-    can't be read, or two schemes.
+    A `trusted` peer may name its client's scheme. Raises `InvalidRequest`, naming the header, if the header can't be read, or
+    names two schemes.
     """
     at_the_socket = _address(peer or "")
     if at_the_socket is None or not _is_among(at_the_socket, trusted):
@@ -82,14 +82,14 @@ def asked_securely(peer: str | None, scheme: str, headers: Headers, trusted: Seq
 
 
 def is_proxy(peer: str | None, trusted: Sequence[Network]) -> bool:
-    """Whether this address at the socket is one of a trusted proxy: many clients may stand behind it."""
+    """Whether this address at the socket is a trusted proxy's, behind which there may be many clients."""
     address = _address(peer or "")
     return address is not None and _is_among(address, trusted)
 
 
 def _nearest(hop: Address, entries: Sequence[str], header: str, trusted: Sequence[Network]) -> tuple[Address, int]:
-    """The nearest hop that is not trusted; the farthest one when all are, or when the next is not named. And the place of the
-    entry that says so."""
+    """The nearest hop that is not trusted, and the place of its entry. If all hops are trusted, or the next is hidden, the
+    farthest hop."""
     for place in reversed(range(len(entries))):
         entry = entries[place]
         if _HIDDEN.fullmatch(entry):
@@ -108,7 +108,7 @@ def _listed(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _forwarded(lines: Sequence[str]) -> Iterator[str]:
-    """What each element says after `for=`; "unknown" for one that does not say it."""
+    """The value of `for=` in each element; "unknown" if an element has none."""
     return (element.get("for", HIDDEN) for element in _elements(lines))
 
 
@@ -116,7 +116,7 @@ def _elements(lines: Sequence[str]) -> Iterator[dict[str, str]]:
     for line in lines:
         elements: list[dict[str, str]] = []
         at = 0
-        while (at := _NOTHING.match(line, at).end()) < len(line):  # type: ignore[union-attr]  # it matches anywhere
+        while (at := _NOTHING.match(line, at).end()) < len(line):  # type: ignore[union-attr]  # always matches
             elements.append({})
             ended = False
             while not ended:

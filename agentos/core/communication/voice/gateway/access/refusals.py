@@ -1,6 +1,6 @@
-"""Refusals at the door, in evidence: some one by one, and what is beyond that summed up, so that a flood fills no disk.
+"""Refusals at the server's door, in evidence: the first ones one by one, the rest summed up, so that a flood fills no disk.
 
-All stand in the chain under one request, `REQUEST`. No token, ticket or query is ever in one.
+All refusals have one request id in the chain, `REQUEST`. None contains a token, a ticket or a query.
 """
 
 import secrets
@@ -20,16 +20,16 @@ from machines.evidence import EvidenceRecord, record_id
 
 log = logger(__name__)
 
-REQUEST: Final = "gateway"  # the request id of all of them: they belong to no session, and stand behind no final record
+REQUEST: Final = "gateway"  # the request id of all refusals, which belong to no session and have no final record
 WINDOW_SECONDS: Final = 60
-ONE_BY_ONE: Final = 10  # in a window; with one sum that is 10 MB of evidence a day under a flood that never ends
+ONE_BY_ONE: Final = 10  # records in a window; with one sum, 10 MB of evidence a day under an endless flood
 NAMED_IN_A_SUM: Final = 20  # clients and tokens; the others are counted together
 OTHERS: Final = "others"
 TEXT_LIMIT: Final = 200
 
 
 def redacted(text: str) -> str:
-    """What a client sent, fit for a record: short, printable, and without anything that looks like a token of ours."""
+    """A client's text, made fit for a record: short, printable, and without anything that looks like one of our tokens."""
     clean = text[: 4 * TEXT_LIMIT].encode("ascii", "backslashreplace").decode()
     printable = "".join(letter if letter.isprintable() else "?" for letter in clean)
     return without_secrets(printable)[:TEXT_LIMIT]
@@ -37,10 +37,10 @@ def redacted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What was refused: why, to whom, and what was asked for.
+    """One refusal: its reason, its client, and its request.
 
-    `who` is the id of the token, or the beginning of the hash of one that is not known; `session_id` is the session that was
-    asked for, `detail` the origin or host that was wrong.
+    `who` is the id of the token, or the beginning of an unknown token's hash; `session_id` is the requested session, `detail`
+    the refused origin or host.
     """
 
     reason: str
@@ -54,7 +54,7 @@ class Refusal:
 
 @dataclass(slots=True)
 class _Sum:
-    """Refusals that have no record of their own."""
+    """The refusals of a window that have no record of their own."""
 
     since: str
     reasons: Counter[str] = field(default_factory=Counter)
@@ -75,8 +75,8 @@ def _count(counter: Counter[str], name: str) -> None:
 class Refusals:
     """Puts refusals into evidence through `note`, which returns at once and may raise a `VoiceError`.
 
-    At most `ONE_BY_ONE` in a window of `WINDOW_SECONDS` have a record of their own; one more record has the sum of the others.
-    What `note` does not take is summed up too, and tried again. For one event loop; `run` writes the sums in time.
+    At most `ONE_BY_ONE` refusals in a window of `WINDOW_SECONDS` have a record of their own; one more record has the sum of the
+    others. Refusals that `note` does not take are summed up too, and tried again. For one event loop; `run` writes the sums.
     """
 
     def __init__(self, note: Callable[[EvidenceRecord], None], *, clock: Callable[[], int] = monotonic_ms) -> None:
@@ -90,7 +90,7 @@ class Refusals:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many there were so far, by reason."""
+        """How many refusals there were so far, by reason."""
         return dict(self._counts)
 
     def add(self, refusal: Refusal) -> None:
@@ -112,7 +112,7 @@ class Refusals:
         self._sum.add(refusal)
 
     def write_sum(self) -> None:
-        """Write what is summed up now, if anything is; what is not taken stays. To be called at the end."""
+        """Write the current sum, unless it is empty; keep it if `note` does not take it. To be called at the end."""
         summed = self._sum
         if summed is None:
             return
@@ -130,7 +130,7 @@ class Refusals:
             self._window_ends_ms = self._clock() + WINDOW_SECONDS * 1000
 
     async def run(self) -> None:
-        """Write each sum at the end of its window, until cancelled, and then what is left."""
+        """Write each sum at the end of its window, until cancelled, and the last sum then."""
         try:
             while True:
                 await self._summed.wait()
@@ -155,7 +155,7 @@ class Refusals:
         except VoiceError as error:
             log.warning("refusal_not_recorded", problem=str(error))
             return False
-        except Exception:  # whatever it is, the request that is refused and the task that sums up go on
+        except Exception:  # any error: the refused request and the task that writes sums must go on
             log.exception("refusal_not_recorded")
             return False
         return True

@@ -1,8 +1,8 @@
-"""What opens a stream: the tickets of its service, and the tokens that streams go on with. Neither is good for anything else.
+"""The credentials of streams: tickets open a stream, resume tokens continue one. Neither is valid for anything else.
 
-With a ticket (`sessions/stream_tickets.py`) a stream gets its resume token. That stays the same through all its connections, so
-that a client that never saw the answer to its last one still has the right one. It is in the database, by its hash, so that it
-outlives the process. A new ticket that is used replaces it.
+A stream that a ticket (`sessions/stream_tickets.py`) opened gets a resume token. The token stays the same through all
+connections, so a client that missed the answer to its last connection still has the right token. The database stores its hash,
+so that it outlives the process. Using a new ticket of the session replaces the token.
 """
 
 import hmac
@@ -34,8 +34,8 @@ LOOKUPS: Final = 4  # of resume tokens at once: a flood of bad ones must not tak
 
 
 class OpenedStream(NamedTuple):
-    """A stream that is open: its session, the `token` that it goes on with, the id of the access token behind it, and the
-    `marks` that are stored of it, oldest first."""
+    """An opened stream: its session, its resume `token`, the id of the access token behind it, and its stored `marks`, oldest
+    first."""
 
     session_id: str
     token: str
@@ -44,9 +44,9 @@ class OpenedStream(NamedTuple):
 
 
 class ResumeTokens:
-    """The tokens that streams go on with: one for each session, in the table `streams`. Its methods block.
+    """The resume tokens: one for each session, in the table `streams`. All methods block.
 
-    They are gone with their sessions: what belongs to a stopped one is removed with the next that is made.
+    Making a token also removes the tokens of stopped sessions.
     """
 
     def __init__(self, store: VoiceStore) -> None:
@@ -54,9 +54,9 @@ class ResumeTokens:
         self._tokens = TokenStore(store)
 
     def issue(self, opener: StreamOpener) -> str:
-        """A token for the stream that is being opened, durable; the one that its session had is void.
+        """Make a durable token for a new stream; the session's earlier token is void.
 
-        Raises `InvalidTicket` when the access token behind it stands no longer, and `StoreError`.
+        Raises `InvalidTicket` if the access token behind the stream is no longer valid, and `StoreError`.
         """
         self._check(opener.token_id)
         token = RESUME_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -70,9 +70,9 @@ class ResumeTokens:
         return token
 
     def opened(self, token: str) -> OpenedStream:
-        """The stream that goes on with this token. It may be used again and again, until it is replaced.
+        """The stream of this token, which is valid until it is replaced.
 
-        Raises `InvalidTicket`, also when the access token that the stream was opened with stands no longer, and `StoreError`.
+        Raises `InvalidTicket`, also if the access token that opened the stream is no longer valid, and `StoreError`.
         """
         digest = hash_of(token).hex()
         newest: list[StreamMarkRow] = []
@@ -87,7 +87,7 @@ class ResumeTokens:
         return OpenedStream(row.session_id, token, row.token_id, oldest_first)
 
     def forget(self, session_id: str) -> None:
-        """The session has ended: its token is void. Raises `StoreError`."""
+        """Void the token of a session that has ended. Raises `StoreError`."""
         with self._store.transaction() as writing:
             _drop(writing, {session_id})
 
@@ -106,10 +106,10 @@ def _drop(writing: Writing, session_ids: Collection[str]) -> None:
 
 
 class StreamCredentials:
-    """What opens streams at a server, for its event loop: the `tickets` of its service, and resume tokens. `store` is asked
-    when it is needed, since a service may start after its server; what it raises goes on.
+    """The credentials of a server's streams, for its event loop: the service's `tickets`, and resume tokens. `store` gives the
+    store, and is called at each use, since a service may start after its server; its errors are passed on.
 
-    A refusal is to be put on record by whoever asked (`AccessControl.refused`).
+    Callers record refusals themselves (`AccessControl.refused`).
     """
 
     def __init__(
@@ -121,14 +121,14 @@ class StreamCredentials:
         self._opening = anyio.Lock()
         self._newest: dict[
             str, StreamOpener
-        ] = {}  # by session: whose ticket was used last, while its stream is being opened
+        ] = {}  # by session, while a stream is being opened: the last used ticket's right
         self._threads = anyio.CapacityLimiter(LOOKUPS)
 
     async def open(self, ticket: str, check: Callable[[str], Awaitable[object]] | None = None) -> OpenedStream:
-        """Use a ticket: the stream that begins, whose token is the only one of its session from now on.
+        """Use a ticket, and return the new stream; the session's earlier token is void.
 
-        `check` gets the session's id before that: when it raises, the token that the session had is as good as before. Raises
-        `InvalidTicket`, `StoreError`, and what `check` does; the ticket is used up all the same.
+        `check` is called with the session's id first: if it raises, the earlier token stays valid. Raises `InvalidTicket`,
+        `StoreError`, and the errors of `check`; the ticket is used up all the same.
         """
         opener = self._newest_of(self.tickets.redeem(ticket, self._clock()))
         try:
@@ -148,11 +148,11 @@ class StreamCredentials:
         return opener
 
     async def resume(self, token: str) -> OpenedStream:
-        """The stream that goes on with a token. Raises `InvalidTicket`, `StoreError`."""
+        """The stream of a resume token. Raises `InvalidTicket`, `StoreError`."""
         opened = ResumeTokens(self._store()).opened
         return await anyio.to_thread.run_sync(opened, token, abandon_on_cancel=True, limiter=self._threads)
 
     async def forget(self, session_id: str) -> None:
-        """The session has ended: nothing opens a stream to it any longer. Raises `StoreError`."""
+        """Void all tickets and tokens of a session that has ended. Raises `StoreError`."""
         self.tickets.forget(session_id)
         await anyio.to_thread.run_sync(ResumeTokens(self._store()).forget, session_id)

@@ -1,7 +1,7 @@
-"""What lasts goes only for as long as the access token that it was begun with stands.
+"""The token watch ends streams whose access token was revoked or has expired.
 
-A request is over before a revocation could matter; a stream of audio or of events may go on for hours. All tokens that
-something is open for are looked at together, once in `LOOK_SECONDS`, whoever revoked them.
+A request is over before a revocation matters; a stream of audio or of events may go on for hours. Once in `LOOK_SECONDS` the
+watch checks the tokens of all open streams together, whichever process revoked them.
 """
 
 from collections.abc import Callable, Collection, Iterator
@@ -22,8 +22,8 @@ log = logger(__name__)
 
 
 class TokenWatch:
-    """Ends what is open for a token that stands no longer. `standing` says which of some tokens, by their ids, still stand; it
-    may block. For one event loop; `run` has to run meanwhile."""
+    """Ends streams whose token is no longer valid. `standing` returns the valid ones of some token ids; it may block. For one
+    event loop, in which `run` must be running."""
 
     def __init__(self, standing: Callable[[Collection[str]], Collection[str]]) -> None:
         self._standing = standing
@@ -31,8 +31,8 @@ class TokenWatch:
 
     @contextmanager
     def open_for(self, token_id: str, end: Callable[[], None]) -> Iterator[None]:
-        """Within the block something is open for this token: `end` is called, on the loop, when it stands no longer. Each call
-        needs an `end` of its own."""
+        """Watch this token within the block: `end` is called, on the loop, when the token is no longer valid. Each call needs
+        an `end` of its own."""
         if token_id == LOCAL.token_id:
             yield
             return
@@ -46,7 +46,7 @@ class TokenWatch:
                 del self._open[token_id]
 
     async def run(self) -> None:
-        """Look until cancelled. While the store can't be read, everything stays open."""
+        """Check tokens until cancelled. While the store can't be read, all streams stay open."""
         look = Look("access tokens")
         while True:
             await anyio.sleep(LOOK_SECONDS)
@@ -68,5 +68,5 @@ class TokenWatch:
                 end()
 
     def __len__(self) -> int:
-        """How many tokens something is open for."""
+        """How many tokens are watched."""
         return len(self._open)

@@ -1,1 +1,1 @@
-"""What can be asked over HTTP: one router a file, and what they share."""
+"""The HTTP routes: one router a file, and the helpers that they share."""

@@ -1,7 +1,7 @@
-"""The console: pages for a person in front of the server, from files that need no build and load nothing from elsewhere.
+"""The console: web pages for an operator, from files that need no build and load nothing from other servers.
 
-All its addresses are relative to its own, so that it works wherever the app is mounted. Who looks gets pages and scripts, which
-are the same for everybody; whatever they show comes from the API, under the reader's own token.
+All its URLs are relative, so that it works wherever the app is mounted. Its pages and scripts are the same for everybody, and
+open to everybody; all data that they show comes from the API, with the user's own token.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ _SOURCES: Final = {
     "style-src": "'self'",
     "img-src": "'self'",
     "connect-src": "'self'",
-    "media-src": "blob:",  # a recording, which is fetched with the reader's token
+    "media-src": "blob:",  # a recording, fetched with the user's token
     "worker-src": "'self'",
     "form-action": "'none'",
     "base-uri": "'none'",
@@ -45,7 +45,7 @@ _SOURCES: Final = {
 }
 HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "Cache-Control": "no-cache",  # kept, and asked for again by its ETag
+        "Cache-Control": "no-cache",  # cached, and revalidated by its ETag
         "Content-Security-Policy": "; ".join(f"{name} {sources}" for name, sources in _SOURCES.items()),
         "Cross-Origin-Opener-Policy": "same-origin",
         "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
@@ -56,7 +56,7 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
 router = APIRouter(dependencies=[Depends(checked)], include_in_schema=False)
 
 
-class _File(NamedTuple):
+class _ConsoleFile(NamedTuple):
     body: bytes
     media_type: str
     etag: str
@@ -64,26 +64,26 @@ class _File(NamedTuple):
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def to_the_console() -> Response:
-    """Lead a person who typed the server's address to the console; relative, so that it holds where a host mounts the app."""
+    """Redirect from the server's root to the console; relative, so that it also works where a host mounts the app."""
     return Response(status_code=307, headers={"Location": "console/"})
 
 
 @router.api_route("/console", methods=["GET", "HEAD"])
 async def to_the_page(request: Request) -> Response:
-    """Lead to the page, whose relative addresses need the slash at the end."""
+    """Redirect to the page's URL with a slash at the end, which its relative URLs need."""
     return Response(status_code=307, headers={"Location": f"{request.url.path.rpartition('/')[2]}/"})
 
 
 @router.api_route("/console/", methods=["GET", "HEAD"])
 async def page(if_none_match: Annotated[str, Header()] = "") -> Response:
-    """The page."""
+    """The console's page."""
     return _reply(_files()[PAGE], if_none_match)
 
 
 @router.api_route("/console/about.json", methods=["GET", "HEAD"])
 async def about(request: Request, service: Service) -> dict[str, Any]:
-    """The facts that the page needs before anybody has signed in: whether a token is needed, the engines, whether calls may
-    go on after a restart, and the states of a session with the moves between them."""
+    """The data that the page needs before the user has signed in: whether a token is needed, the engines, whether calls may go
+    on after a restart, and the states of a session with the moves between them."""
     return {
         "version": request.app.version,
         "authentication": access_of(request).authentication,
@@ -103,7 +103,7 @@ async def file(name: str, if_none_match: Annotated[str, Header()] = "") -> Respo
 
 
 def machine(lifecycle: Lifecycle[Any]) -> dict[str, Any]:
-    """A state machine as data: all that a drawing of it shows."""
+    """A state machine as data for a drawing."""
     return {
         "name": lifecycle.name,
         "states": [state.value for state in lifecycle.states],
@@ -118,16 +118,16 @@ def machine(lifecycle: Lifecycle[Any]) -> dict[str, Any]:
 
 
 @cache
-def _files() -> Mapping[str, _File]:
-    """Every file of the console by its name; read once, a hundred kilobytes."""
+def _files() -> Mapping[str, _ConsoleFile]:
+    """Every file of the console by name; read once, a hundred kilobytes."""
     found = {}
     for path in sorted(FOLDER.iterdir()):
         body = path.read_bytes()
-        found[path.name] = _File(body, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+        found[path.name] = _ConsoleFile(body, MEDIA_TYPES[path.suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
     return MappingProxyType(found)
 
 
-def _reply(found: _File, if_none_match: str) -> Response:
+def _reply(found: _ConsoleFile, if_none_match: str) -> Response:
     headers = {**HEADERS, "ETag": found.etag}
     known = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
     if found.etag in known or "*" in known:

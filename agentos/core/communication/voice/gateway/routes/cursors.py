@@ -1,4 +1,4 @@
-"""Cursors: the place in a list where the next page begins, as one opaque word."""
+"""Cursors: the place in a list at which the next page begins, as one opaque word."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
@@ -17,10 +17,10 @@ def cursor_of(key: SessionKey) -> str:
 
 
 def key_of(cursor: str) -> SessionKey:
-    """The place that a cursor names. Raises `InvalidRequest` for what is no cursor."""
+    """The place that a cursor names. Raises `InvalidRequest` for a malformed cursor."""
     try:
         text = urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode("ascii")
-    except (Base64Error, ValueError):  # also what is no ASCII
+    except (Base64Error, ValueError):  # also for text that is no ASCII
         text = ""
     number, _, session_id = text.partition(".")
     known = number.isdecimal() and int(number[:20]) < _LATEST_MS and session_id.isprintable() and bool(session_id)

@@ -1,4 +1,4 @@
-"""What the routes ask for: the service, who asks, and the session that a path names; and that nothing else is sent."""
+"""The dependencies of the routes: the service, the principal, the session in the path, and refusing unknown input."""
 
 from typing import Annotated, Final
 
@@ -13,7 +13,7 @@ MAX_SESSION_ID: Final = 100  # characters; ours have a third of that
 
 
 async def service_of(request: Request) -> AsyncVoiceService:
-    """The service behind the app that was asked."""
+    """The service behind the app of this request."""
     service: AsyncVoiceService = request.app.state.service
     return service
 
@@ -24,23 +24,23 @@ SessionId = Annotated[str, Path(max_length=MAX_SESSION_ID, examples=["voice-4f0c
 
 
 class NoFields(BaseModel):
-    """Nothing, or an empty object."""
+    """An empty query or an empty object."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 async def no_query(nothing: Annotated[NoFields, Query()]) -> None:
-    """The dependency of a route that knows no query parameter: any is refused."""
+    """The dependency of a route without query parameters, which refuses any."""
     del nothing
 
 
 async def no_body(nothing: Annotated[NoFields | None, Body()] = None) -> None:
-    """The dependency of a route that knows no field of a body: any is refused."""
+    """The dependency of a route without a body, which refuses any field."""
     del nothing
 
 
 async def visible_session(
     request: Request, service: AsyncVoiceService, principal: Principal, session_id: str
 ) -> VoiceSession:
-    """The session with this id, as it is now. Raises `SessionNotFound`, also when `principal` may not know of it."""
+    """The session with this id, as it is now. Raises `SessionNotFound`, also if `principal` may not see it."""
     return access_of(request).session(principal, session_id, await service.get_session(session_id), request)

@@ -1,4 +1,4 @@
-"""Server-sent events: a response that follows something live, and says now and then that it is still there."""
+"""Server-sent events: a response that sends live events, and a heartbeat while there are none."""
 
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from agentos.core.communication.voice.gateway.routes.presence import while_there
 
 MEDIA_TYPE: Final = "text/event-stream"
-HEARTBEAT_SECONDS: Final = 15.0  # proxies cut what is silent for half a minute or more
+HEARTBEAT_SECONDS: Final = 15.0  # proxies cut connections that are silent for half a minute or more
 SEND_SECONDS: Final = 30.0  # a reader that takes nothing for so long is gone
 RETRY_MS: Final = 1000
 
@@ -30,9 +30,10 @@ def _always(end: Callable[[], None]) -> Iterator[None]:
 
 
 class EventStream(Response):
-    """Sends what `events` gives, until it ends or the reader goes away. `heartbeat_seconds` are without an event. `place` is
-    held meanwhile; where it can't be had, the reader gets its error as the answer. `allowed` gets a function that ends the
-    stream, and is held meanwhile too."""
+    """Sends the `events`, until they end or the reader goes away, and a heartbeat after `heartbeat_seconds` without an event.
+
+    The context `place` is entered meanwhile; if entering raises an error, the error is the answer. So is the context that
+    `allowed` makes from a function that ends the stream."""
 
     media_type = MEDIA_TYPE
 

@@ -1,4 +1,4 @@
-"""What sessions tell: events page by page, live as server-sent events, and what was said."""
+"""The events of sessions, page by page or live as server-sent events, and their transcripts."""
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -33,11 +33,11 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
 
 class EventFilter(BaseModel):
-    """Which events are asked for."""
+    """The requested events."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only those with a number above this one.")
+    after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only events with a higher number.")
     limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE, description="How many at most; a live stream has no limit.")
 
 
@@ -66,11 +66,11 @@ async def get_session_events(
         Header(max_length=20, description="The last event that the stream's reader saw; goes before `after`."),
     ] = None,
 ) -> Any:
-    """Events that were kept, in order. Partial results and levels are told to those who follow live, and not kept.
+    """The session's stored events, in order. Partial results and levels are only sent live, and are not stored.
 
-    With `Accept: text/event-stream` they come as server-sent events: all behind `after`, and then new ones until the session
-    has stopped, or the token stands no longer. A reader that was cut off comes back with `Last-Event-ID`, as browsers do. One
-    token may follow as many at once as the setting `max_event_streams_per_token` says.
+    With `Accept: text/event-stream` they come as server-sent events: all stored events behind `after`, and then new ones until
+    the session has stopped or the token is no longer valid. A reader that was cut off comes back with `Last-Event-ID`, as
+    browsers do. The setting `max_event_streams_per_token` bounds the streams of one token.
     """
     session = await visible_session(request, service, principal, session_id)
     if event_stream.MEDIA_TYPE in request.headers.get("accept", ""):
@@ -104,7 +104,7 @@ async def get_session_events(
 async def get_session_transcript(
     session_id: SessionId, request: Request, service: Service, principal: Reader
 ) -> TranscriptView:
-    """The finished utterances with their times, and the text: so far, or of the whole session once it has stopped."""
+    """The finished utterances with their times, and the text: so far, or of the whole session if it has stopped."""
     await visible_session(request, service, principal, session_id)
     return TranscriptView.model_validate(await service.transcript(session_id), from_attributes=True)
 

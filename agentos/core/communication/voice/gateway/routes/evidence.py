@@ -1,4 +1,4 @@
-"""Evidence: the records of a session, and whether the chain holds."""
+"""Evidence: the records of a session, and the verification of the chain."""
 
 from typing import Annotated, Final
 
@@ -25,21 +25,21 @@ Examiner = Annotated[Principal, Depends(requires(Permission.EVIDENCE))]
 
 
 class EvidenceFilter(BaseModel):
-    """Which records are asked for."""
+    """The requested records."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only those behind this place of the chain.")
+    after: int = Field(default=0, ge=0, le=LAST_NUMBER, description="Only records behind this place of the chain.")
     limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE, description="How many at most.")
 
 
 class NotedHeads(BaseModel):
-    """The heads that the chain is to be held against."""
+    """The noted heads to compare the chain with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     head: tuple[Annotated[str, Field(pattern=HEAD_PATTERN)], ...] = Field(
-        default=(), max_length=MOST_HEADS, description="A head that was noted, PLACE:HASH; may come again."
+        default=(), max_length=MOST_HEADS, description="A noted head, PLACE:HASH; may be repeated."
     )
 
     @field_validator("head")
@@ -59,8 +59,8 @@ class NotedHeads(BaseModel):
 async def get_session_evidence(
     session_id: SessionId, wanted: Annotated[EvidenceFilter, Query()], service: Service, _: Examiner
 ) -> EvidencePageView:
-    """Its records in the order of the chain, each with its place and hashes. A refused request has records, too; the session of
-    that id never was. What was refused at the door of the server stands under `gateway`."""
+    """The session's records in the order of the chain, each with its place and hashes. A request that the policy refused has
+    records too, under an id that no session has. Refusals at the server's door have the id `gateway`."""
     found = await service.evidence(session_id, wanted.after, limit=wanted.limit + 1)
     if not found and not await service.evidence(session_id, limit=1):
         raise SessionNotFound(session_id)
@@ -81,9 +81,9 @@ async def get_session_evidence(
 async def verify_evidence(
     noted: Annotated[NotedHeads, Query()], request: Request, service: Service, _: Examiner
 ) -> VerificationView:
-    """Walk along the chain, from its first record to its last, and say of noted heads whether it goes on from them; then hold
-    sessions, events and recordings, as they are stored, against their records. That takes two seconds for some ten thousand
-    records; those who ask while one is under way get the one that begins behind it."""
+    """Walk along the chain from its first record to its last, and check whether it goes on from the noted heads; then compare
+    stored sessions, events and recordings with their records. That takes two seconds for some ten thousand records. Requests
+    that come during one verification share the next."""
     verifications: Verifications = request.app.state.verifications
     heads = [read_head(text) for text in noted.head]
     return VerificationView.of(*await verifications.next(service, heads))

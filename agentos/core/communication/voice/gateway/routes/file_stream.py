@@ -1,4 +1,4 @@
-"""A file as a response: a part where one is asked for, nothing where the asker has it already, and never all in memory."""
+"""A file as a response: whole or the requested range, 304 if the client's copy is current, and never whole in memory."""
 
 import os
 from datetime import UTC, datetime
@@ -17,17 +17,17 @@ from agentos.core.communication.voice.gateway.routes.presence import while_there
 from agentos.core.communication.voice.gateway.routes.ranges import Span, Unsatisfiable, asked_for
 
 CHUNK_BYTES: Final = 256 * 1024
-THREADS: Final = 8  # that read files at once, so that slow disks leave threads for the calls
+THREADS: Final = 8  # most threads that read files at once, so that slow disks leave threads for the calls
 
 
 class FileStreams:
     """Makes responses of files. For one event loop."""
 
     def __init__(self) -> None:
-        self._threads: anyio.CapacityLimiter | None = None  # made on the loop that uses it
+        self._threads: anyio.CapacityLimiter | None = None  # made on the loop, at the first use
 
     async def response(self, path: Path, asked: Headers, *, media_type: str, name: str, head: bool) -> Response | None:
-        """The response to a GET, or with `head` a HEAD, whose headers are `asked`; None when there is no such file.
+        """The response to a GET, or with `head` a HEAD, with the request headers `asked`; None if there is no such file.
 
         It has a strong `ETag` and `Last-Modified`, and knows `If-None-Match`, `Range` and `If-Range`. Raises `Unsatisfiable`
         for a range behind the end, with the file's size.
@@ -69,7 +69,7 @@ class FileStreams:
 
 
 class _FileResponse(Response):
-    """Sends a part of a file, and closes it however that ends."""
+    """Sends a part of a file, and closes the file in any case."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class _FileResponse(Response):
                 os.pread, self._file.fileno(), min(CHUNK_BYTES, end - at), at, limiter=self._threads
             )
             if not data:
-                return  # it was cut short meanwhile: the server sees that the body is too, and closes the connection
+                return  # the file was cut short meanwhile; the server sees that the body is short, and closes the connection
             at += len(data)
             await send({"type": "http.response.body", "body": data, "more_body": at < end})
         if self._span.first == end:

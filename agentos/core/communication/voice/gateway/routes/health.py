@@ -1,4 +1,4 @@
-"""Health, readiness, and the end: what an operator's machinery asks."""
+"""Health, readiness and drain, for an operator's monitoring and deployment."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ Drainer = Annotated[Principal, Depends(requires(Permission.DRAIN))]
     dependencies=[Depends(checked)],
 )
 async def get_health() -> HealthView:
-    """The server answers, so it is alive. Open to everybody."""
+    """The server answers, so the server is alive. Open to everybody."""
     return HealthView(status="ok")
 
 
@@ -34,8 +34,8 @@ async def get_health() -> HealthView:
     responses=refusals(Draining, Overloaded, EvidenceUnavailable, ServiceClosed),
 )
 async def get_readiness(service: Service) -> HealthView:
-    """A new call would be let in now. 503, with a problem that says why, while the service drains, is overloaded, or can't put
-    it on record. Open to everybody."""
+    """The service would take a new call now. Answers 503, with a problem that says why, while the service drains, is
+    overloaded, or can't record a call. Open to everybody."""
     await service.check_ready()
     return HealthView(status="ok")
 
@@ -48,8 +48,8 @@ async def get_readiness(service: Service) -> HealthView:
     dependencies=[Depends(no_query), Depends(no_body)],
 )
 async def drain_service(request: Request, service: Service, _: Drainer) -> DrainView:
-    """Take no new calls from now on. Calls that run may end by themselves for `drain_timeout_seconds`; then they are stopped,
-    and the service ends. Once more changes nothing."""
-    access_of(request).refusals.write_sum()  # once it has ended, nothing can be put into evidence
+    """Take no new calls from now on. Running calls may end by themselves for `drain_timeout_seconds`; then the service stops
+    them, and ends. A second request changes nothing."""
+    access_of(request).refusals.write_sum()  # the service takes no evidence after its end
     service.begin_drain()
     return DrainView(draining=True, sessions=service.statistics().sessions)

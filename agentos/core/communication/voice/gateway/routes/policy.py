@@ -1,4 +1,4 @@
-"""What the policy says: of a session, of a refused request, and of one that was not made."""
+"""The policy's verdict on a session, on a refused request, and on a request that is only explained."""
 
 from typing import Annotated, Any
 
@@ -28,7 +28,7 @@ Asker = Annotated[Principal, Depends(requires(Permission.EXPLAIN))]
 @router.get(
     "/sessions/{session_id}/verdict",
     operation_id="get_session_verdict",
-    summary="What the policy said of a session",
+    summary="The policy's verdict on a session",
     dependencies=[Depends(no_query)],
     responses=refusals(SessionNotFound),
 )
@@ -56,11 +56,11 @@ async def get_session_verdict(
 @router.post(
     "/policy/explanations",
     operation_id="explain_policy",
-    summary="What the policy would say",
+    summary="The policy's verdict on a possible request",
     dependencies=[Depends(no_query)],
 )
 async def explain_policy(body: PolicyQuestion, request: Request, service: Service, principal: Asker) -> VerdictView:
-    """What would be decided of a request for a session, and why. Nothing is made, and nothing goes into evidence."""
+    """The policy's verdict on a request for a session, and the reasons. No session is made, and no evidence is written."""
     access_of(request).project(principal, body.project_id, request)
     verdict = await service.evaluate_request(
         body.project_id,

@@ -1,4 +1,4 @@
-"""Work for a client that is still there: a long reply ends when nobody reads it any more."""
+"""Work for a client that is still connected: a long reply is cancelled when its client goes away."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +9,7 @@ from starlette.types import Receive
 
 @asynccontextmanager
 async def while_there(receive: Receive) -> AsyncIterator[None]:
-    """Run the block, and cancel what it waits for when the client of this HTTP request goes away; what follows goes on."""
+    """Run the block, and cancel it when the client of this HTTP request goes away; the code after the block goes on."""
     async with anyio.create_task_group() as group:
 
         async def watch() -> None:

@@ -1,4 +1,4 @@
-"""Byte ranges (RFC 9110, section 14): which part of a file is asked for.
+"""Byte ranges (RFC 9110, section 14): the part of a file that a request asks for.
 
 One range at a time: a request for several gets the whole file, as the standard allows.
 """
@@ -23,8 +23,8 @@ class Span(NamedTuple):
 
 
 def asked_for(header: str | None, size: int) -> Span | None:
-    """The part of a file of `size` bytes that a `Range` header asks for; None for all of it, which is also the answer to a
-    header that is not understood. Raises `Unsatisfiable`."""
+    """The part of a file of `size` bytes that a `Range` header asks for; None for the whole file, also if the header is not
+    understood. Raises `Unsatisfiable`."""
     found = None if header is None else _SPECIFIED.fullmatch(header.strip())
     if found is None:
         return None

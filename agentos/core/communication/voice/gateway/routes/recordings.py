@@ -49,8 +49,8 @@ _REPLIES: Final[dict[int | str, dict[str, Any]]] = {
 async def get_session_recording(
     session_id: SessionId, request: Request, service: Service, principal: Reader
 ) -> Response:
-    """The sound file of a session that has stopped, FLAC or WAV. `Range` asks for one part of it; a request for several parts
-    gets the whole file. `If-Range` and `If-None-Match` take its `ETag`."""
+    """The sound file of a session that has stopped, FLAC or WAV. `Range` asks for one part of the file; a request for several
+    parts gets the whole file. `If-Range` and `If-None-Match` take its `ETag`."""
     session = await visible_session(request, service, principal, session_id)
     recording = None if session.result is None else await service.recording(session_id, wait=False)
     path = None if recording is None else _file_of(recording, service.settings.recordings / session.session_id)

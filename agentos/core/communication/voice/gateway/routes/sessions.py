@@ -41,12 +41,14 @@ Stopper = Annotated[Principal, Depends(requires(Permission.STOP))]
 
 
 class SessionFilter(BaseModel):
-    """Which sessions are asked for."""
+    """The requested sessions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    project_id: str | None = Field(default=None, max_length=MAX_PROJECT_ID, description="Only those of this project.")
-    state: VoiceSessionState | None = Field(default=None, description="Only those in this state.")
+    project_id: str | None = Field(
+        default=None, max_length=MAX_PROJECT_ID, description="Only sessions of this project."
+    )
+    state: VoiceSessionState | None = Field(default=None, description="Only sessions in this state.")
     limit: int = Field(default=PAGE, ge=1, le=LARGEST_PAGE, description="How many at most.")
     cursor: str | None = Field(default=None, max_length=MAX_CURSOR, description="The `next_cursor` of the page before.")
 
@@ -63,9 +65,9 @@ class SessionFilter(BaseModel):
 async def create_session(
     body: NewSession, request: Request, service: Service, principal: Creator, idempotency_key: IdempotencyKey = None
 ) -> Response:
-    """Open a session. It is there when its creation is durable in evidence.
+    """Open a session. The answer comes when its creation is durable in evidence.
 
-    A refusal of the policy is a problem with the `verdict`, which says what would help; it stands in evidence under the
+    A refusal of the policy is a problem with the `verdict`, which says what would help; evidence has the refusal under the
     problem's `session_id`.
     """
     access_of(request).project(principal, body.project_id, request)
@@ -92,9 +94,9 @@ async def create_session(
 async def list_sessions(
     wanted: Annotated[SessionFilter, Query()], request: Request, service: Service, principal: Reader
 ) -> SessionPageView:
-    """Sessions that run and those that have stopped, of every process of this home.
+    """Running and stopped sessions of every process of this home.
 
-    A page ends with a cursor for the next one. Sessions that come or end meanwhile move none of the others.
+    A page ends with a cursor for the next page. Sessions that begin or end meanwhile do not shift the pages.
     """
     project_id = access_of(request).project(principal, wanted.project_id, request)
     below = None if wanted.cursor is None else key_of(wanted.cursor)
@@ -124,7 +126,10 @@ async def get_session(session_id: SessionId, request: Request, service: Service,
     dependencies=[Depends(no_query), Depends(no_body)],
     response_model=StoppedView,
     responses={
-        202: {"model": StoppedView, "description": "It has stopped; its final record is not in the store yet."},
+        202: {
+            "model": StoppedView,
+            "description": "The session has stopped; its final record is not in the store yet.",
+        },
         **refusals(SessionNotFound, InvalidState, StopNotConfirmed),
     },
 )
@@ -135,9 +140,9 @@ async def stop_session(
     principal: Stopper,
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
-    """End a session: audio that was accepted is recorded and transcribed first, within the drain deadline.
+    """End a session: accepted audio is recorded and transcribed first, within the drain deadline.
 
-    A stop is never refused, and a second one changes nothing. A session of another process can't be stopped here.
+    A stop is never refused, and a second stop changes nothing. A session of another process can't be stopped here.
     """
     before = await visible_session(request, service, principal, session_id)
 
@@ -149,7 +154,7 @@ async def stop_session(
                 raise InvalidState(session_id, before.state, "another process runs it, or died")
         except EvidenceNotDurable as error:
             problem = problem_of(error, request.url.path)
-        # With its last session a service that drains has ended, and can't be asked any more.
+        # A draining service ends with its last session, and answers no more.
         after = snapshot() or await service.get_session(session_id)
         stopped = StoppedView(session=SessionView.of(after or before), durable=problem is None, problem=problem)
         return _response(stopped, 200 if problem is None else problem.status)

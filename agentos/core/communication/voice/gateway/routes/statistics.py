@@ -1,4 +1,4 @@
-"""How the service is: figures, a picture of its inside, and metrics for Prometheus."""
+"""The state of the service: figures, a picture of its inside, and metrics for Prometheus."""
 
 from typing import Annotated, Final
 
@@ -20,29 +20,29 @@ Watcher = Annotated[Principal, Depends(requires(Permission.STATISTICS))]
 
 
 class InspectionFilter(BaseModel):
-    """How much of the inside is asked for."""
+    """The requested extent of the picture."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     most_actors: int = Field(
-        default=ACTORS, ge=0, le=MOST_ACTORS, description="So many actors at most, those in the worst trouble first."
+        default=ACTORS, ge=0, le=MOST_ACTORS, description="At most so many actors, those in the worst trouble first."
     )
 
 
 @router.get(
     "/v1/statistics",
     operation_id="get_statistics",
-    summary="How the service is, in figures",
+    summary="The figures of the service",
     dependencies=[Depends(no_query)],
 )
 async def get_statistics(service: Service, _: Watcher) -> ServiceStatistics:
-    """Running sessions and what became of all of them, the load that decides about more, the actor system, and each port."""
+    """The counts of running and ended sessions, the load that limits new ones, the actor system, and each port."""
     return service.statistics()
 
 
 @router.get("/v1/inspection", operation_id="inspect_service", summary="A picture of the inside of the service")
 async def inspect_service(wanted: Annotated[InspectionFilter, Query()], service: Service, _: Watcher) -> ServicePicture:
-    """Actors with their mail, ages, restarts and timers, dead letters, ports, how late the loop is; nothing is private."""
+    """Actors with their mail, ages, restarts and timers, dead letters, ports, the lag of the loop. Shows no private data."""
     return service.inspect(wanted.most_actors)
 
 

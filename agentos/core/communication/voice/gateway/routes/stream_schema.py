@@ -1,4 +1,4 @@
-"""The JSON Schema of what is said on a browser stream, for who writes a client of their own."""
+"""The JSON Schema of the browser stream's messages, for authors of other clients."""
 
 from typing import Any
 

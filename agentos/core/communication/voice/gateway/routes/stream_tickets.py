@@ -1,4 +1,4 @@
-"""Tickets for the browser stream: what a page gets instead of a token."""
+"""Tickets for the browser stream: a page gets a ticket instead of a token."""
 
 from typing import Annotated, Final
 
@@ -35,7 +35,7 @@ async def create_stream_ticket(
     session_id: SessionId, request: Request, service: Service, principal: Streamer
 ) -> TicketView:
     """A ticket that opens the stream of this session, once, within a minute. Send it in the first message of the WebSocket,
-    never in a URL. It is shown this once."""
+    never in a URL. It can't be read again."""
     session = await visible_session(request, service, principal, session_id)
     issued = service.stream_tickets.issue_for(session, principal.token_id)
     scheme = "wss" if access_of(request).securely(request) else "ws"

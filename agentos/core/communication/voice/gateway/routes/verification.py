@@ -1,4 +1,5 @@
-"""Verifications one at a time: each reads the whole chain, and what is stored beside it, and a crowd that asks shares one."""
+"""Verifications run one at a time: each reads the whole chain and the data beside it, and all waiting requests share the
+next."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -10,33 +11,33 @@ from machines.cross_checks import Disagreements
 from machines.heads import Head
 from machines.verification import Examination
 
-MOST_MISMATCHES: Final = 100  # that are told one by one
+MOST_MISMATCHES: Final = 100  # listed one by one
 
 
 class Verified(NamedTuple):
-    """A walk along the chain, and what is stored `beside` it and disagrees; None for a chain that does not hold, whose records
-    say nothing of anything."""
+    """The result of a walk along the chain, and the mismatches of the data `beside` it; None if the chain is broken, since its
+    records prove nothing then."""
 
     found: Examination
     beside: Disagreements | None
 
 
-class _Walk(NamedTuple):
+class _SharedWalk(NamedTuple):
     number: int
     verified: Verified
 
 
 class Verifications:
-    """Verifies for whoever asks. For one event loop: the work is done in a thread."""
+    """Runs verifications, each in a thread. For one event loop."""
 
     def __init__(self) -> None:
         self._lock = anyio.Lock()
         self._begun = 0
-        self._last: _Walk | None = None
-        self._asked: set[Head] = set()  # by those whose walk has not begun
+        self._last: _SharedWalk | None = None
+        self._asked: set[Head] = set()  # the heads of requests that wait for the next walk
 
     async def next(self, service: AsyncVoiceService, heads: Sequence[Head] = ()) -> Verified:
-        """The findings of a verification that begins after this was called, with the states of `heads` in their order.
+        """The result of a verification that begins after this call, with the states of `heads` in their order.
 
         Raises `StoreError`.
         """
@@ -46,7 +47,7 @@ class Verifications:
             if self._last is None or self._last.number < wanted:
                 self._begun += 1
                 asked, self._asked = self._asked, set()
-                self._last = _Walk(self._begun, await _verified(service, asked))
+                self._last = _SharedWalk(self._begun, await _verified(service, asked))
             found, beside = self._last.verified
         states = {check.head: check for check in found.heads}
         return Verified(found._replace(heads=tuple([states[head] for head in heads])), beside)

@@ -1,1 +1,1 @@
-"""The browser stream: who may come in, one connection, and what outlives it."""
+"""The browser stream at the server: its endpoint, its connections, and the state that outlives a connection."""

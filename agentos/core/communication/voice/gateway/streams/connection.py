@@ -1,8 +1,8 @@
-"""One connection of a browser stream: what comes goes into the session's door, what the session tells goes out.
+"""One connection of a browser stream: the client's audio goes into the session's door, the session's events go to the client.
 
-What runs for every frame is short, and nothing in it waits as long as there is room: the message, its header, the rules. The
-frames of a tenth of a second go through the door together, which costs what one of them would. Whatever is sent besides is
-begun by `visit`, which the server calls for each connection now and then.
+The code for every frame is short, and waits for nothing while the door has room: it reads the message and its header, and
+checks the rules. The frames of a tenth of a second go through the door together, at the cost of one. `visit`, which the server
+calls for each connection now and then, begins all other sending.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ from agentos.core.communication.voice.errors import ChunkTooLarge, InvalidState,
 from agentos.core.communication.voice.gateway.access.tickets import OpenedStream
 from agentos.core.communication.voice.gateway.streams.marks import KeptMarks
 from agentos.core.communication.voice.gateway.streams.opus import OpusStream
-from agentos.core.communication.voice.gateway.streams.seats import Seat
+from agentos.core.communication.voice.gateway.streams.session_streams import SessionStream
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.running.fates import Fate
 from agentos.core.communication.voice.sessions.door import Door
@@ -49,23 +49,23 @@ from machines.stream.messages import (
 log = logger(__name__)
 
 AT_ONCE: Final = "agentos_voice.at_once"  # a server's extension of ASGI, see `uvicorn_websocket.py`
-TOGETHER: Final = 5  # frames: what speech engines are fed at once; the visit lets in what is less
-ACK_MS: Final = 500  # then the next frame is acknowledged, and without one the visit after the next does it
+TOGETHER: Final = 5  # frames: as many as a speech engine is fed at once; a visit lets fewer in
+ACK_MS: Final = 500  # after so long the next frame is acknowledged, or, without one, the visit after the next does it
 LEVEL_MS: Final = 1000  # between two levels
 MAX_MESSAGE_BYTES: Final = 65_536  # a second and more in every format but studio sound in many channels
 MESSAGES_A_SECOND: Final = 2_000  # forty times real time with a frame in each
-MESSAGES_A_PAUSE: Final = 40  # so many cost about what it does
-SEND_MS: Final = 10_000  # a client that takes nothing for so long is gone
+MESSAGES_A_PAUSE: Final = 40  # the cost of a pause, in messages
+SEND_MS: Final = 10_000  # a client that reads nothing for so long is gone
 STOPPED: Final = "stopped"
 CLOSE_SECONDS: Final = 1.0  # for the close frame of a connection that may be dead
 
 
-class Gone(Exception):
-    """The client is not there any more."""
+class ClientGone(Exception):
+    """The client is no longer connected."""
 
 
 class StreamConnection:
-    """A connection that was accepted. `receive` and `send` are those of ASGI, `stop` has a session stopped. For one loop."""
+    """An accepted connection. `receive` and `send` are ASGI's; `stop(session_id)` stops a session. For one event loop."""
 
     def __init__(
         self,
@@ -82,27 +82,29 @@ class StreamConnection:
         self._send_message = send
         self._heartbeat_ms = heartbeat_ms
         self._stop = stop
-        self._sent = anyio.Event()  # a new one for each message that is waited for; `anyio.Lock` takes twice as long
+        self._sent = (
+            anyio.Event()
+        )  # a new event for each message that others wait for; `anyio.Lock` takes twice as long
         self._waits = 0
         self._group = anyio.create_task_group()
-        self.scope = anyio.CancelScope()  # of all that is done for it, from the hello on
+        self.scope = anyio.CancelScope()  # of all work for the connection, from the hello on
         self.ending: tuple[int, str] | None = None
-        self._begun_ms: int | None = None  # when a message began to be sent
+        self._begun_ms: int | None = None  # when the message that is being sent was begun
         self._told_ms = monotonic_ms()  # when frames were acknowledged
         self._beat_ms = self._told_ms + heartbeat_ms
         self._visited_ms = self._told_ms
-        self._messages = 0  # a bucket of a second's, which runs dry at the rate that is allowed
-        self._gathered: list[bytes] = []  # what is to go through the door together
+        self._messages = 0  # a leaky bucket of one second, which drains at the allowed rate
+        self._gathered: list[bytes] = []  # payloads that go through the door together
         self._gathered_frames = 0
         self._stale = False  # nothing was let in since the last visit
         self._together = TOGETHER if service.settings.max_chunk_bytes >= 2 * MAX_MESSAGE_BYTES else 1
         self._ack_at = 0
         self._ack_asked = self._tells = False
-        self._reads = False  # the next message is its turn
+        self._reads = False  # no message is being handled: `take` may take the next
         self._level_ms = 0
-        self._fresh = True  # no audio has come yet, or none behind a gap
+        self._fresh = True  # no audio has come yet, or none since a gap
         self._longest = int(service.settings.max_session_seconds * FRAMES_PER_SECOND)
-        self._seat: Seat
+        self._session_stream: SessionStream
         self._door: Door
         self._time: StreamTime
         self._marks: KeptMarks | None
@@ -110,7 +112,7 @@ class StreamConnection:
     # --- the beginning and the end -----------------------------------------------------------------------------------
 
     async def hello(self, seconds: float) -> Hello:
-        """The first message. Raises `StreamViolation`, `Gone`."""
+        """The first message. Raises `StreamViolation`, `ClientGone`."""
         with anyio.move_on_after(seconds):
             return self.stream.greeted(read_from_client(await self._text()))
         raise StreamViolation(StreamCode.TOO_SLOW, f"no hello came within {seconds:g} s")
@@ -118,7 +120,7 @@ class StreamConnection:
     async def _text(self) -> str:
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
-            raise Gone
+            raise ClientGone
         text: str | None = message.get("text")
         if text is None:
             raise StreamViolation(StreamCode.MALFORMED, "the first message is hello, as text")
@@ -127,32 +129,37 @@ class StreamConnection:
         return text
 
     async def run(
-        self, hello: Hello, opened: OpenedStream, seat: Seat, session: VoiceSession, chosen: StreamFormat
+        self,
+        hello: Hello,
+        opened: OpenedStream,
+        session_stream: SessionStream,
+        session: VoiceSession,
+        chosen: StreamFormat,
     ) -> None:
-        """Serve a client whose `hello` was good, until it has gone, or the stream or the connection has ended.
+        """Serve a client whose `hello` was accepted, until the client has gone, or the stream or the connection has ended.
 
-        From here to the welcome nothing is awaited but its sending: what the older connection brought until now is in, and
-        nothing that comes of it later. Raises `StreamViolation`, `Gone`.
+        Up to the welcome this awaits nothing but its sending, so that audio of the older connection gets in if it came before,
+        and none that comes later. Raises `StreamViolation`, `ClientGone`.
         """
         door = self._service.door(session.session_id)
         if door is None:
             raise StreamViolation(StreamCode.UNAVAILABLE, "the session has just ended")
-        self._door, self._seat = door, seat
-        if seat.connection is not None:
-            seat.connection.let_in()
-        self._time = seat.time or self._time_again(opened)
+        self._door, self._session_stream = door, session_stream
+        if session_stream.connection is not None:
+            session_stream.connection.let_in()
+        self._time = session_stream.time or self._restored_time(opened)
         self._fate_of = self._service.fates(session, door)
         expected, limit = self._time.number(door.accepted), self._time.number(door.room_below)
         durable, lost = self._fate(0)
-        said = self.stream.open(hello, seat.attempt, expected, durable, limit, lost)
-        if seat.time is None:
-            seat.time = self._time
+        said = self.stream.open(hello, session_stream.attempt, expected, durable, limit, lost)
+        if session_stream.time is None:
+            session_stream.time = self._time
             if self._service.can_be_resumed(session):
-                seat.marks = KeptMarks(self._service.voice_store(), seat.digest.hex())
-        self._marks = seat.marks
-        seat.taken(self, hello.attempt, chosen)
-        if chosen.encoding == "opus" and seat.decoder is None:
-            seat.decoder = OpusStream(session.audio_format)
+                session_stream.marks = KeptMarks(self._service.voice_store(), session_stream.digest.hex())
+        self._marks = session_stream.marks
+        session_stream.attach(self, hello.attempt, chosen)
+        if chosen.encoding == "opus" and session_stream.decoder is None:
+            session_stream.decoder = OpusStream(session.audio_format)
         self._ack_at = (said.received + said.limit) // 2
         self._frame_bytes, self._sample_bytes = session.audio_format.frame_bytes, session.audio_format.sample_bytes
         verdict = session.policy_verdict.model_dump(mode="json")
@@ -173,57 +180,58 @@ class StreamConnection:
             async with self._group:
                 try:
                     await self._send(welcome)
-                except Gone:  # raised here it would come out in a group
+                except ClientGone:  # raised from here it would come in an exception group
                     self.scope.cancel()
                 self._group.start_soon(self._tell_events, hello.events)
-                # In a task of its own nothing stands between the loop and what runs for every frame: each `await` of the app's
-                # layers would be passed through.
+                # A task of its own: here each wake for a frame would pass through the app's layers of `await`.
                 self._group.start_soon(self._read)
         finally:
             self.let_in()
-            seat.left(self, monotonic_ms())
+            session_stream.detach(self, monotonic_ms())
 
-    def _time_again(self, opened: OpenedStream) -> StreamTime:
-        """Where the client's frames lie, as another process knew it."""
-        time, skip = StreamTime.again(opened.marks, self._door.accepted)
+    def _restored_time(self, opened: OpenedStream) -> StreamTime:
+        """The client's time, from the marks that are stored of the stream."""
+        time, skip = StreamTime.from_marks(opened.marks, self._door.accepted)
         if skip:
             with suppress(InvalidState):
                 self._door.skip(skip, CAPTURE)
         return time
 
     def end(self, code: int, reason: str) -> None:
-        """End the connection, whatever is done for it now; the first reason counts. Whoever serves it says it, see `ending`."""
+        """End the connection, and cancel its work; the first reason counts. `BrowserStreams` closes it with that, by
+        `ending`."""
         if self.ending is None:
             self.ending = (code, reason)
         self.scope.cancel()
 
     def fence(self) -> None:
-        """A newer connection of the session is live: this one takes nothing more, and ends."""
+        """End this connection because a newer one of the session is live; take nothing more."""
         self.stream.fence()
         self.end(StreamCode.FENCED, "a newer connection has this session")
 
-    async def last_words(self, session: VoiceSession, after: int) -> None:
-        """What a client has not heard yet of a session that has stopped. Raises `Gone`, and what `service.events` raises."""
+    async def send_last_events(self, session: VoiceSession, after: int) -> None:
+        """Send the events behind `after` of a session that has stopped. Raises `ClientGone` and the errors of
+        `service.events`."""
         await tell_events(self._service, session.session_id, after, self._send)
         await self._send(Bye(session.state, reason_of(session)))
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye, as well as can be."""
+        """Send a close frame, if that works within `CLOSE_SECONDS`."""
         with anyio.move_on_after(CLOSE_SECONDS, shield=True):
-            with suppress(OSError, RuntimeError):  # it is closed already
+            with suppress(OSError, RuntimeError):  # the connection is closed already
                 await self._send_message({"type": "websocket.close", "code": code, "reason": reason})
 
-    # --- what comes --------------------------------------------------------------------------------------------------
+    # --- from the client ---------------------------------------------------------------------------------------------
 
     def take(self, data: bytes) -> bool:
-        """Take a binary message as it comes, for a server that can give it without a task in between; False when it has to wait
-        its turn, and come by `receive`."""
+        """Take a binary message at once, from a server that needs no task for that. Returns False if the message must come by
+        `receive` instead."""
         if not self._reads or self._gathered_frames >= self._together:
             return False
         try:
             audio = self._checked(data)
             if audio.last or audio.first + audio.count >= self._ack_at:
-                return False  # more is to be done than to take it
+                return False  # the message needs more work, such as an acknowledgement
             if not self._follows(audio):
                 return False
             self._messages += 1
@@ -231,33 +239,33 @@ class StreamConnection:
             if self._gathered_frames >= self._together:
                 self.let_in()
         except Exception as error:  # noqa: BLE001 - each has its close code
-            self._reads = False  # of what the server has besides nothing may get in
+            self._reads = False  # no further message may get in
             self._failed(error)
         return True
 
     def count(self) -> None:
-        """Count a frame that is no message of its own, control frames and parts, as one: all of them cost time."""
+        """Count a frame that is no message of its own, a control frame or a fragment, as a message: it costs as much."""
         self._messages += 1
 
     async def _read(self) -> None:
         try:
             await self._read_messages()
         except InvalidState:
-            await self._discard()  # the session ends: the events will say so
+            await self._discard()  # the session ends, and its events tell the client
         except Exception as error:  # noqa: BLE001 - each has its close code
             self._failed(error)
         finally:
             self._reads = False
 
     def _failed(self, error: Exception) -> None:
-        if isinstance(error, Gone):
+        if isinstance(error, ClientGone):
             self.scope.cancel()
         elif isinstance(error, StreamViolation):
             self.end(error.code, error.reason)
         elif isinstance(error, ChunkTooLarge):
             self.end(StreamCode.TOO_LARGE, str(error))
         else:
-            log.error("stream_failed", session_id=self._seat.session_id, exc_info=error)
+            log.error("stream_failed", session_id=self._session_stream.session_id, exc_info=error)
             self.end(StreamCode.FAULT, "a fault of the server")
 
     async def _read_messages(self) -> None:
@@ -266,7 +274,7 @@ class StreamConnection:
             message = await self._receive()
             self._reads = False
             if self.ending is not None:
-                return  # what came behind a violation
+                return  # a message behind a violation
             self._messages += 1
             if self._gathered_frames >= self._together:
                 await self._all_in()
@@ -294,16 +302,17 @@ class StreamConnection:
         return audio
 
     def _follows(self, audio: Audio) -> bool:
-        """Whether it is one more of what came before: nothing is to be done than to gather it."""
+        """Whether the audio follows on the earlier audio, so that it only has to be gathered."""
         if self._fresh or (self._marks is not None and self._marks.waiting):
             return False
         return self._time.follows(audio.first, audio.count, audio.media_ms)
 
     async def _change(self, audio: Audio) -> None:
-        """Do what comes before audio that does not follow on: a pause in the media time is a gap of that length, and what is to
-        outlive this process is stored. Raises `StreamViolation` for too long a pause, and when the store can't be used."""
+        """Prepare for audio that does not follow on: declare a pause in the media time as a gap, and store the mark.
+
+        Raises `StreamViolation` for too long a pause, and if the store can't be used."""
         await self._all_in()
-        door, session_id = self._door, self._seat.session_id
+        door, session_id = self._door, self._session_stream.session_id
         change = self._time.change(audio.first, audio.media_ms, door.accepted, longest=self._longest, fresh=self._fresh)
         self._fresh = False
         if change.pause:
@@ -324,12 +333,12 @@ class StreamConnection:
                 raise StreamViolation(StreamCode.UNAVAILABLE, "the store can't be used now") from None
 
     def _check_size(self, audio: Audio) -> None:
-        if self._seat.decoder is None and len(audio.payload) != audio.count * self._frame_bytes:
+        if self._session_stream.decoder is None and len(audio.payload) != audio.count * self._frame_bytes:
             self._check_short(audio.payload, audio.count, last=audio.last)
 
     def _gather(self, audio: Audio) -> None:
-        """Keep what came, when it is what comes next, to go through the door."""
-        payload, decoder = audio.payload, self._seat.decoder
+        """Buffer the message for the door if it carries the expected frames. Raises `StreamViolation`."""
+        payload, decoder = audio.payload, self._session_stream.decoder
         self.stream.audio(audio.first, audio.count, audio.media_ms, last=audio.last)
         if decoder is not None:
             payload = decoder.decode(payload, audio.count)
@@ -342,7 +351,7 @@ class StreamConnection:
         self.scope.cancel()
 
     def _check_short(self, payload: bytes, count: int, *, last: bool) -> None:
-        """Whether it is the last message, whose last frame may be short."""
+        """Allow a short last frame in the last message. Raises `StreamViolation` for any other wrong size."""
         least, most = (count - 1) * self._frame_bytes, count * self._frame_bytes
         if not last or not least < len(payload) <= most or len(payload) % self._sample_bytes:
             raise StreamViolation(
@@ -350,13 +359,13 @@ class StreamConnection:
             )
 
     def let_in(self) -> None:
-        """Let in what was gathered, as far as there is room and the session takes audio; what is not let in was not
+        """Put the gathered audio through the door, if there is room and the session takes audio; else it counts as not
         received."""
         with suppress(InvalidState):
             self._offer()
 
     def _offer(self) -> bool:
-        """Put what was gathered through the door: whether there was room. Raises `InvalidState`."""
+        """Put the gathered audio through the door; return whether there was room. Raises `InvalidState`."""
         if self._gathered:
             if not self._door.offer(b"".join(self._gathered)):
                 return False
@@ -366,7 +375,7 @@ class StreamConnection:
         return True
 
     async def _all_in(self) -> None:
-        """Let in what was gathered. Nothing is read until there is room, which somebody else may have used."""
+        """Put the gathered audio through the door, waiting for room; nothing is read meanwhile."""
         while not self._offer():
             changed = anyio.Event()
             self._door.on_room(thread_waker(changed.set))
@@ -376,17 +385,17 @@ class StreamConnection:
 
     async def _control(self, message: Any) -> None:
         if message["type"] == "websocket.disconnect":
-            raise Gone
+            raise ClientGone
         text = message.get("text")
         if text is None or len(text) > MAX_MESSAGE_BYTES:
             raise _too_large()
-        found = self.stream.heard_of(read_from_client(text))
+        found = self.stream.receive(read_from_client(text))
         await self._all_in()
         if isinstance(found, Gap):
             self._skip(found)
             await self._acknowledge()
         elif isinstance(found, End):
-            self._stop(self._seat.session_id)
+            self._stop(self._session_stream.session_id)
 
     def _skip(self, gap: Gap) -> None:
         if self._door.accepted + gap.count > self._longest:
@@ -395,12 +404,12 @@ class StreamConnection:
         self._door.skip(gap.count, gap.reason)
         self._fresh = True
 
-    # --- what goes out -----------------------------------------------------------------------------------------------
+    # --- to the client -----------------------------------------------------------------------------------------------
 
     async def _acknowledge(self) -> None:
         stream = self.stream
         if self._time.number(self._door.accepted) < stream.expected:
-            return  # what came last waits for room, or never gets in
+            return  # the last frames wait for room, or never get in
         stream.grant(self._time.number(self._door.room_below))
         ack = stream.ack(*self._fate(stream.known))
         self._ack_at = (stream.expected + stream.limit) // 2 + 1
@@ -419,8 +428,8 @@ class StreamConnection:
         self._begun_ms = monotonic_ms()
         try:
             await self._send_message({"type": "websocket.send", "text": encode(message).decode()})
-        except (OSError, RuntimeError):  # which of them, the servers disagree about
-            raise Gone from None
+        except (OSError, RuntimeError):  # servers differ in the error that they raise
+            raise ClientGone from None
         finally:
             self._begun_ms = None
             if self._waits:
@@ -432,14 +441,14 @@ class StreamConnection:
             if beat is not None:
                 await self._send(beat)
             await self._acknowledge()
-        except Gone:
+        except ClientGone:
             self.scope.cancel()
         finally:
             self._tells = False
 
     def visit(self, now_ms: int) -> None:
-        """Begin what is due: an acknowledgement, a heartbeat, the end of a connection that is dead or asks too much; and let
-        in what was gathered."""
+        """Begin an acknowledgement or a heartbeat that is due, or end a connection that is dead or sends too much; and let the
+        gathered audio in."""
         if self._begun_ms is not None and now_ms - self._begun_ms > SEND_MS:
             self.end(StreamCode.TOO_SLOW, f"nothing was taken for {SEND_MS // 1000} s")
             return
@@ -452,7 +461,7 @@ class StreamConnection:
             return
         self._messages = max(0, self._messages)
         if self.stream.phase == GREETING:
-            return  # it waits for its session
+            return  # still waiting for its session
         if self._stale:
             self.let_in()
         self._stale = True
@@ -491,23 +500,23 @@ class StreamConnection:
 
     async def _tell_events(self, after: int) -> None:
         try:
-            reason = await tell_events(self._service, self._seat.session_id, after, self._tell_event)
+            reason = await tell_events(self._service, self._session_stream.session_id, after, self._tell_event)
             await self._send(Bye(VoiceSessionState.STOPPED, reason))
             self.end(StreamCode.DONE, reason)
-        except Gone:
+        except ClientGone:
             self.scope.cancel()
         except VoiceError as error:
-            log.warning("stream_events_failed", session_id=self._seat.session_id, problem=str(error))
+            log.warning("stream_events_failed", session_id=self._session_stream.session_id, problem=str(error))
             self.end(StreamCode.UNAVAILABLE, "the events can't be told now")
         except Exception:
-            log.exception("stream_failed", session_id=self._seat.session_id)
+            log.exception("stream_failed", session_id=self._session_stream.session_id)
             self.end(StreamCode.FAULT, "a fault of the server")
 
 
 async def tell_events(
     service: AsyncVoiceService, session_id: str, after: int, send: Callable[[Event], Awaitable[None]]
 ) -> str:
-    """Send the events of a session with a number above `after`, until it has stopped; why it has."""
+    """Send the events of a session with numbers above `after`, until it has stopped; return the reason of its end."""
     reason = STOPPED
     async with aclosing(service.events(session_id, after)) as events:
         async for event in events:
@@ -518,7 +527,7 @@ async def tell_events(
 
 
 def reason_of(session: VoiceSession) -> str:
-    """Why a session has stopped."""
+    """The reason of a stopped session's end."""
     return STOPPED if session.result is None else session.result.reason.value
 
 

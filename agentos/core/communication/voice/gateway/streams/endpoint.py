@@ -1,7 +1,7 @@
 """The browser stream: `GET /v1/stream`, a WebSocket of the sub-protocol `agentos-voice.v1`.
 
-Who may come in is decided here: from where, how many at once, with which ticket or token, to which session. What is said then
-is `connection.py`, whose rules are `machines/stream/ends.py`.
+The endpoint admits clients: by origin and address, number of connections, ticket or token, and session. `connection.py` then
+serves the connection, by the rules of `machines/stream/ends.py`.
 """
 
 from functools import partial
@@ -36,10 +36,10 @@ from agentos.core.communication.voice.gateway.problems import kind_of, reply_to_
 from agentos.core.communication.voice.gateway.streams.connection import (
     AT_ONCE,
     MAX_MESSAGE_BYTES,
-    Gone,
+    ClientGone,
     StreamConnection,
 )
-from agentos.core.communication.voice.gateway.streams.seats import Seat, Seats, formats_of
+from agentos.core.communication.voice.gateway.streams.session_streams import SessionStream, SessionStreams, formats_of
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.measuring.looks import Look
 from agentos.core.time import monotonic_ms
@@ -51,22 +51,22 @@ from machines.stream.messages import SUBPROTOCOL, Hello, StreamCode, StreamViola
 log = logger(__name__)
 
 PATH: Final = "/v1/stream"
-LARGEST_MESSAGE_BYTES: Final = 2 * MAX_MESSAGE_BYTES  # for the server at the socket: what is beyond never gets here
+LARGEST_MESSAGE_BYTES: Final = 2 * MAX_MESSAGE_BYTES  # the server at the socket refuses larger messages
 STREAMS_PER_CLIENT: Final = 200  # an office behind one address
 TOTAL: Final = 20_000
 HELLO_SECONDS: Final = 5.0
 HEARTBEAT_SECONDS: Final = 10.0
-ABSENCE_SECONDS: Final = 60.0  # where no window is set in which sessions can be resumed
+ABSENCE_SECONDS: Final = 60.0  # if `resume_window_seconds` is 0
 NO_LONGER: Final = "the access token behind it was revoked or has expired"
 VISIT_SECONDS: Final = 0.2  # between two visits to a connection
-VISITS: Final = 8  # parts of that, so that not all are visited, and have something to say, at once
+VISITS: Final = 8  # groups of connections, so that not all are visited, and send something, at once
 
 
 class BrowserStreams:
-    """The streams of one server; an ASGI app for its route. `run` has to run meanwhile: the app's lifespan does that.
+    """The streams of one server; an ASGI app for its route. `run` must be running: the app's lifespan runs it.
 
-    A client that is gone for the service's `resume_window_seconds`, or a minute where that is 0, has its session stopped.
-    `per_client` and `total` are connections at once.
+    If a client stays away for the service's `resume_window_seconds`, or a minute if that is 0, its session is stopped.
+    `per_client` and `total` bound the connections at once.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class BrowserStreams:
         self._heartbeat_ms = int(heartbeat_seconds * 1000)
         self._absence_ms = int((service.settings.resume_window_seconds or ABSENCE_SECONDS) * 1000)
         self._limit = ConnectionLimit(per_client, total)
-        self._seats = Seats()
-        self._parts: tuple[set[StreamConnection], ...] = tuple(set() for _ in range(VISITS))  # of them, by turn
+        self._session_streams = SessionStreams()
+        self._parts: tuple[set[StreamConnection], ...] = tuple(set() for _ in range(VISITS))  # the connections, by turn
         self._group: TaskGroup | None = None
         self._absent = Look("clients that do not come back")
 
@@ -100,7 +100,7 @@ class BrowserStreams:
         return len(self._limit)
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Look after the connections until cancelled; those that are open then are closed, so that their clients come back."""
+        """Look after the connections until cancelled, and then close them, so that their clients come back."""
         async with anyio.create_task_group() as group:
             self._group = group
             task_status.started()
@@ -126,7 +126,7 @@ class BrowserStreams:
                 raise ServiceClosed("the app's lifespan does not run")
             with self._limit.counted(self._access.client(connection)):
                 await receive()
-                # Who offers none gets none (RFC 6455, 4.2.2), and speaks the same.
+                # A client that offers no sub-protocol gets none (RFC 6455, 4.2.2), and uses this one all the same.
                 await send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if offered else None})
                 await self._serve(connection, receive, send)
         except VoiceError as error:
@@ -147,7 +147,7 @@ class BrowserStreams:
                 if AT_ONCE in came.scope.get("extensions", {}):
                     came.scope["extensions"][AT_ONCE](connection.take, connection.count)
                 await self._welcome(came, connection, hello)
-        except Gone:
+        except ClientGone:
             return
         except StreamViolation as violation:
             code, reason = violation.code, violation.reason
@@ -158,9 +158,9 @@ class BrowserStreams:
         await connection.close(*(connection.ending or (code, reason)))
 
     async def _welcome(self, came: HTTPConnection, connection: StreamConnection, hello: Hello) -> None:
-        """Let a client in and serve it. Raises `StreamViolation`, `Gone`."""
+        """Let a client in and serve it. Raises `StreamViolation`, `ClientGone`."""
         try:
-            opened, seat, session = await self._admitted(came, hello)
+            opened, session_stream, session = await self._admitted(came, hello)
         except InvalidTicket as error:
             refused = self._access.unknown(error, came)
             code = StreamCode.TOO_MANY if isinstance(refused, RateLimited) else StreamCode.UNAUTHENTICATED
@@ -178,7 +178,7 @@ class BrowserStreams:
             raise StreamViolation(StreamCode.UNAVAILABLE, kind_of(error).title) from None
         if session.state is VoiceSessionState.STOPPED:
             try:
-                await connection.last_words(session, hello.events)
+                await connection.send_last_events(session, hello.events)
             except VoiceError as error:
                 log.warning("stream_events_failed", session_id=session.session_id, problem=str(error))
                 raise StreamViolation(StreamCode.UNAVAILABLE, "the events can't be told now") from None
@@ -186,13 +186,13 @@ class BrowserStreams:
         chosen = common_format(hello.formats, formats_of(session.audio_format))
         end = partial(connection.end, StreamCode.UNAUTHENTICATED, NO_LONGER)
         with self._watch.open_for(opened.token_id, end):
-            await connection.run(hello, opened, seat, session, chosen)
+            await connection.run(hello, opened, session_stream, session, chosen)
 
-    async def _admitted(self, came: HTTPConnection, hello: Hello) -> tuple[OpenedStream, Seat, VoiceSession]:
-        """Which stream a client opens, and its session, which is here.
+    async def _admitted(self, came: HTTPConnection, hello: Hello) -> tuple[OpenedStream, SessionStream, VoiceSession]:
+        """The stream that a client opens or resumes, and its session, which runs here or has stopped.
 
-        With a ticket nothing becomes of whoever has the session's stream before that is certain: the session may run in another
-        process of the home, where its client is.
+        A ticket replaces the session's earlier client only once the session is known to be here: it may run in another process
+        of the home, which serves that client.
         """
         found: list[VoiceSession] = []
 
@@ -202,17 +202,17 @@ class BrowserStreams:
 
         if hello.ticket is not UNSET:
             opened = await self._credentials.open(hello.ticket, check)
-            seat = self._seats.new(opened.session_id, opened.token, monotonic_ms())
+            session_stream = self._session_streams.opened(opened.session_id, opened.token, monotonic_ms())
         else:
-            assert hello.resume is not UNSET  # noqa: S101 - it has either
+            assert hello.resume is not UNSET  # noqa: S101 - a hello has a ticket or a token
             opened = await self._credentials.resume(hello.resume)
             await check(opened.session_id, opened.marks)
-            seat = self._seats.again(opened.session_id, opened.token, monotonic_ms())
-        return opened, seat, found[0]
+            session_stream = self._session_streams.resumed(opened.session_id, opened.token, monotonic_ms())
+        return opened, session_stream, found[0]
 
     async def _session(self, session_id: str, first_frame: int) -> VoiceSession:
-        """The session, running here or stopped. One that a dead process left is gone on with, from a frame on that can be sent
-        again."""
+        """The session, running here or stopped. A dead process's session is resumed here; its client can send frames from
+        `first_frame` on again."""
         session = await self._service.get_session(session_id)
         if session is None:
             raise SessionNotFound(session_id)
@@ -226,7 +226,7 @@ class BrowserStreams:
                 raise
             return session
 
-    # --- what is done for all ----------------------------------------------------------------------------------------
+    # --- all connections ---------------------------------------------------------------------------------------------
 
     async def _visit(self) -> None:
         turn = 0
@@ -245,15 +245,19 @@ class BrowserStreams:
                     self._look_for_the_absent(now_ms)
 
     def _look_for_the_absent(self, now_ms: int) -> None:
-        for seat in self._seats.empty():
-            if now_ms - seat.gone_ms > self._absence_ms:
-                self._seats.drop(seat.session_id)
-                if self._service.door(seat.session_id) is not None:
-                    log.info("stream_abandoned", session_id=seat.session_id, after_ms=now_ms - seat.gone_ms)
-                    self._stop_soon(seat.session_id, caller_gone=True)
+        for session_stream in self._session_streams.detached():
+            if now_ms - session_stream.gone_ms > self._absence_ms:
+                self._session_streams.drop(session_stream.session_id)
+                if self._service.door(session_stream.session_id) is not None:
+                    log.info(
+                        "stream_abandoned",
+                        session_id=session_stream.session_id,
+                        after_ms=now_ms - session_stream.gone_ms,
+                    )
+                    self._stop_soon(session_stream.session_id, caller_gone=True)
 
     def _stop_soon(self, session_id: str, *, caller_gone: bool = False) -> None:
-        """Have a session stopped, whatever becomes of the connection that asked for it."""
+        """Stop a session in a task of the server, which goes on after the connection has ended."""
         if self._group is not None:
             self._group.start_soon(self._stop, session_id, caller_gone)
 

@@ -1,7 +1,6 @@
-"""The marks of streams whose sessions can be resumed.
+"""The stored marks of streams whose sessions can be resumed.
 
-They are stored before the frames behind them get in, so that whoever goes on with such a session can tell its client where it
-stands.
+A mark is stored before the frames behind it get in, so that a process that resumes the session can give the client its numbers.
 """
 
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from machines.stream.media_time import Mark
 
 
 class KeptMarks:
-    """The marks of one stream, which is known by the hash of its resume token. `waiting` are not stored yet, oldest first."""
+    """The marks of one stream, known by the hash of its resume token. `waiting` marks are not stored yet, oldest first."""
 
     def __init__(self, store: VoiceStore, stream: str) -> None:
         self.waiting: list[Mark] = []
@@ -24,7 +23,7 @@ class KeptMarks:
         self._storing = anyio.Lock()
 
     async def keep(self) -> None:
-        """Store those that wait. Raises `StoreError`: they wait on."""
+        """Store the waiting marks. If this raises `StoreError`, they wait on."""
         async with self._storing:
             while self.waiting:
                 marks = tuple(self.waiting)

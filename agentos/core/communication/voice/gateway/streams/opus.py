@@ -1,7 +1,7 @@
-"""Opus packets on a stream, decoded to the session's audio (RFC 6716), where the extra `opus` is installed.
+"""Opus packets on a stream, decoded to the session's audio (RFC 6716), if the extra `opus` is installed.
 
-A decoder gives 48 kHz; the resampler needs samples from beyond the end of a packet, which are not there yet. So what is given
-out is late by a fixed few milliseconds, and each packet yields exactly as many frames as it says.
+The decoder's samples are at 48 kHz; the resampler needs samples from beyond the end of a packet, which have not come yet. So
+the decoded audio is late by a fixed few milliseconds, and each packet yields exactly as many frames as it claims.
 """
 
 import importlib.util
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 OPUS_RATE: Final = 48_000
 LONGEST_FRAMES: Final = 6  # of 20 ms in one packet (RFC 6716, 3.2.1)
-LARGEST_CHANNELS: Final = 2  # more are several streams, which need a mapping that a packet does not have
+LARGEST_CHANNELS: Final = 2  # more channels are several Opus streams, with a mapping that a packet does not have
 
 
 def opus_formats(audio_format: AudioFormat) -> tuple[StreamFormat, ...]:
-    """The formats of Opus that a session in this format takes; none without the extra. A rate is the one that the encoder may
-    have been given."""
+    """The Opus formats that a session in this format takes; none without the extra. The rates are those that a client may give
+    its encoder."""
     if (
         importlib.util.find_spec("av") is None
         or audio_format.encoding is not AudioEncoding.PCM_S16LE
@@ -53,7 +53,7 @@ class OpusStream:
         self._ready: NDArray[np.int16] = np.zeros((self._resampler.lag, self._channels), np.int16)
 
     def decode(self, packet: bytes, count: int) -> bytes:
-        """The samples of `count` frames. Raises `StreamViolation` when the packet is none, or of another length."""
+        """The samples of `count` frames. Raises `StreamViolation` if `packet` is no Opus packet, or has another length."""
         try:
             decoded = [
                 _samples(frame.to_ndarray(), self._channels) for frame in self._decoder.decode(self._packet(packet))
@@ -71,7 +71,7 @@ class OpusStream:
 
 
 def _samples(decoded: NDArray[Any], channels: int) -> NDArray[np.int16]:
-    """What the decoder gave, planar or packed, as int16 of shape (n, channels)."""
+    """The decoder's samples, planar or packed, as int16 of shape (n, channels)."""
     if decoded.dtype != np.int16:
         decoded = np.clip(np.rint(decoded * 32_768.0), -32_768, 32_767).astype(np.int16)
     return decoded.reshape(-1, channels) if len(decoded) == 1 else np.ascontiguousarray(decoded.T)
