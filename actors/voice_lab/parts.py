@@ -465,7 +465,7 @@ class Speech(_AudioPort):
         self.speaks = speaks
 
     def submit(self, state: tuple[Track, ...], work: m.Listen | m.Hear | m.Finish | m.Abandon) -> tuple[Track, ...]:
-        """As `SttPort`: a second listening only changes where facts go, frames are heard once, abandoned ones never."""
+        """As `SpeechPort`: a second listening only changes where facts go, frames are heard once, abandoned ones never."""
         if isinstance(work, m.Listen):
             return self._opened(state, work, recording=False)
         if isinstance(work, m.Hear):

@@ -15,7 +15,7 @@ from agentos.core.communication.voice.recording.recordings import RecordingWrite
 from agentos.core.communication.voice.running import resources
 from agentos.core.communication.voice.running.port_health import PortHealth
 from agentos.core.communication.voice.settings import VoiceSettings
-from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.port import SpeechPort
 from machines.recording import RecordingState
 from tests.loops import ASYNCIO, TRIO, loops
 
@@ -61,17 +61,17 @@ class Turns:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._hanging = False
-        self._waiting: list[tuple[SttPort, Any]] = []
-        turn = SttPort._turn
+        self._waiting: list[tuple[SpeechPort, Any]] = []
+        turn = SpeechPort._turn
 
-        def turned(port: SttPort, now: float) -> None:
+        def turned(port: SpeechPort, now: float) -> None:
             if self._hanging:
                 self._waiting += [(port, step) for step in port._inbox]
                 port._inbox.clear()
             else:
                 turn(port, now)
 
-        monkeypatch.setattr(SttPort, "_turn", turned)
+        monkeypatch.setattr(SpeechPort, "_turn", turned)
 
     def hang(self) -> None:
         self._hanging = True

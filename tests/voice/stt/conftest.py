@@ -16,7 +16,7 @@ import pytest
 from actors.voice.messages import Finished, Hear, Heard, Listen, Unheard, Utterance
 from agentos.core.communication.voice import extensions
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.port import SpeechPort
 from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import AudioFormat
 from machines.session import STTProvider
@@ -52,7 +52,7 @@ def speak(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
 class Call:
     """One session's audio and everything that was told of it."""
 
-    def __init__(self, port: SttPort, session_id: str) -> None:
+    def __init__(self, port: SpeechPort, session_id: str) -> None:
         self.session_id = session_id
         self.facts: list[Any] = []
         self.room = 0
@@ -132,7 +132,7 @@ class Desk:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.calls: dict[str, Call] = {}
         engines = Engines(load_settings())
-        self.port = SttPort(
+        self.port = SpeechPort(
             take=self._take, tell=self._tell, post=self._tell, room=self._room, engines=engines, **settings
         )
 

@@ -12,7 +12,7 @@ import pytest
 from actors.runtime.health import Heartbeat, PortBack, PortSilent
 from actors.voice.messages import Abandon, Finish, Finished, SpeechSilent, Unheard, Utterance
 from agentos.core.communication.voice.stt import port as port_module
-from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.port import SpeechPort
 from agentos.core.time import monotonic_ms
 from machines.restart import Intensity
 from machines.session import STTProvider
@@ -72,16 +72,16 @@ async def test_a_pause_that_ends_between_a_turn_and_its_wait_is_noticed(
     desk: Any, scripted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept = 0.0
-    take_turn = SttPort._turn
+    take_turn = SpeechPort._turn
 
-    def turn_then_sleep(port: SttPort, now: float) -> None:
+    def turn_then_sleep(port: SpeechPort, now: float) -> None:
         nonlocal slept
         take_turn(port, now)
         if port.statistics().workers_died and port.statistics().workers == 0:
             slept += 60  # as a process does that is not given the processor
 
     monkeypatch.setattr(port_module, "_now", lambda: monotonic_ms() / 1000 + slept)
-    monkeypatch.setattr(SttPort, "_turn", turn_then_sleep)
+    monkeypatch.setattr(SpeechPort, "_turn", turn_then_sleep)
     async with desk() as at:
         call = at.call()
         call.listen(STTProvider.GOOGLE)

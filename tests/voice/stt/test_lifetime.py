@@ -22,7 +22,7 @@ from pathlib import Path
 import anyio
 from actors.voice.messages import Finish, Finished, Hear, Listen, Utterance
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.port import SpeechPort
 from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import AudioFormat
 from machines.session import STTProvider
@@ -46,7 +46,7 @@ async def main():
         if isinstance(fact, Finished):
             finished.set()
 
-    port = SttPort(
+    port = SpeechPort(
         take=lambda session, first, count: audio[first * 640 : (first + count) * 640], tell=tell, post=tell,
         room=lambda *_: None, engines=Engines(load_settings()),
         workers=1, start_timeout_seconds=40, hang_timeout_seconds=30, backlog_frames=1500,

@@ -11,7 +11,7 @@ from actors.voice.messages import Abandon, Finish, Finished, Hear, Heard, Listen
 from agentos.core.communication.voice.audio import mulaw
 from agentos.core.communication.voice.audio.resample import Resampler
 from agentos.core.communication.voice.settings import load_settings
-from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.port import SpeechPort
 from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import AudioEncoding, AudioFormat
 from machines.session import STTProvider
@@ -209,7 +209,7 @@ async def test_a_second_listen_changes_where_the_facts_go_and_nothing_else(desk:
 
 
 def test_work_of_another_kind_is_refused() -> None:
-    port = SttPort(
+    port = SpeechPort(
         take=lambda *_: b"",
         tell=lambda *_: None,
         post=lambda *_: None,

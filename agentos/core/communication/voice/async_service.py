@@ -66,7 +66,7 @@ from agentos.core.communication.voice.storage.tokens import TokenStore
 from agentos.core.communication.voice.storage.writer import WriterStatistics
 from agentos.core.communication.voice.stt.base import SpeechEngine
 from agentos.core.communication.voice.stt.registry import Engines
-from agentos.core.communication.voice.stt.statistics import SttStatistics
+from agentos.core.communication.voice.stt.statistics import SpeechStatistics
 from machines.audio import FRAMES_PER_SECOND, AudioFormat
 from machines.communication import PolicyVerdict
 from machines.cross_checks import Disagreements
@@ -96,7 +96,7 @@ class ServiceStatistics:
     load: Load
     actors: SystemStatistics
     media: MediaStatistics
-    speech: SttStatistics
+    speech: SpeechStatistics
     store: WriterStatistics
     heads: HeadStatistics | None = None
 

@@ -24,7 +24,7 @@ from agentos.core.communication.voice.recording.port import MediaStatistics
 from agentos.core.communication.voice.running.resources import ServiceResources
 from agentos.core.communication.voice.running.session_trace import SessionTrace
 from agentos.core.communication.voice.storage.writer import WriterStatistics
-from agentos.core.communication.voice.stt.statistics import SttStatistics
+from agentos.core.communication.voice.stt.statistics import SpeechStatistics
 from agentos.core.time import monotonic_ms, utc_now
 
 LOOK_SECONDS: Final = 1.0  # how often the service looks at what waits: ages are too small by this much at most
@@ -39,7 +39,7 @@ class PortsPicture:
 
     media: MediaStatistics
     media_waiting_seconds: float
-    speech: SttStatistics
+    speech: SpeechStatistics
     speech_waiting_seconds: float
     store: WriterStatistics
     store_waiting_seconds: float

@@ -35,7 +35,7 @@ from agentos.core.communication.voice.storage.port import StorePort
 from agentos.core.communication.voice.storage.spill import SpillFile
 from agentos.core.communication.voice.storage.store import VoiceStore
 from agentos.core.communication.voice.storage.tokens import TokenStore
-from agentos.core.communication.voice.stt.port import SttPort
+from agentos.core.communication.voice.stt.port import SpeechPort
 from agentos.core.communication.voice.stt.registry import Engines
 from machines.audio import FRAMES_PER_SECOND
 from machines.events import VoiceEvent
@@ -112,7 +112,7 @@ class ServiceResources:
             backlog_frames=int(settings.backlog_seconds * FRAMES_PER_SECOND),
         )
         self.media.start()
-        self.speech = SttPort(
+        self.speech = SpeechPort(
             take=partial(self.directory.take, SPEECH),
             room=partial(self.directory.room, SPEECH),
             tell=system.tell,

@@ -50,7 +50,7 @@ from agentos.core.communication.voice.stt.protocol import (
     Progress,
 )
 from agentos.core.communication.voice.stt.registry import Engines, EngineUnavailable
-from agentos.core.communication.voice.stt.statistics import SttStatistics
+from agentos.core.communication.voice.stt.statistics import SpeechStatistics
 from agentos.core.communication.voice.stt.stream import Audio, Run, Stream
 from agentos.core.communication.voice.stt.worker_account import SUSPECT_SECONDS, WorkerAccount
 from agentos.core.time import monotonic_ms
@@ -85,7 +85,7 @@ class _Handed(Struct, gc=False):
     reason: str = ""
 
 
-class SttPort:
+class SpeechPort:
     """Transcribes the sessions' audio in at most `workers` processes, each with at most `streams_per_worker` streams.
 
     `submit` takes `Listen`, `Hear`, `Finish` and `Abandon`; the facts `Partial`, `Utterance`, `Heard`, `Unheard` and
@@ -230,10 +230,10 @@ class SttPort:
             self._closed = True
             self._inbox.clear()
 
-    def statistics(self) -> SttStatistics:
+    def statistics(self) -> SpeechStatistics:
         """A snapshot."""
         undecoded, wait_seconds = self._backlog_now()
-        return SttStatistics(
+        return SpeechStatistics(
             worker_pids=tuple(worker.process.pid for worker in self._workers if worker.process.pid is not None),
             workers=len(self._workers),
             streams=len(self._streams),
@@ -263,7 +263,7 @@ class SttPort:
 
     @property
     def wait_seconds(self) -> float:
-        """How long the workers will take for what waits for them; see `SttStatistics`."""
+        """How long the workers will take for what waits for them; see `SpeechStatistics`."""
         return self._backlog_now()[1]
 
     # --- what comes in ---------------------------------------------------------------------------------------------

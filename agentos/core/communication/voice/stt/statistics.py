@@ -6,7 +6,7 @@ from agentos.core.communication.voice.measuring.durations import DurationStatist
 
 
 @dataclass(frozen=True, slots=True)
-class SttStatistics:
+class SpeechStatistics:
     """How the port is doing. The first seven are the present, the others count since the start."""
 
     worker_pids: tuple[int, ...]
