@@ -15,7 +15,7 @@ from agentos.core.communication.voice.service import VoiceService
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from benchmarks.lifecycle import VERDICT, facts
 from benchmarks.reference import PlainService
-from benchmarks.yard import Beside, Figure, measure, measure_beside
+from benchmarks.yard import Figure, SideBySide, measure, measure_beside
 from machines.session import STTProvider, VoiceProvider
 
 NO_ENGINE = STTProvider.GOOGLE  # an engine that is not installed: the session only records
@@ -31,7 +31,7 @@ def settings(home: str, **more: object) -> VoiceSettings:
     return load_settings(home=Path(home), on_stt_unavailable="record_only", backlog_seconds=600, **more)
 
 
-async def figures(loop: str, runs: int) -> list[Beside]:
+async def figures(loop: str, runs: int) -> list[SideBySide]:
     """The cost of a frame, on the loop that is running."""
     with tempfile.TemporaryDirectory() as home:
         plain = PlainService(Path(home) / "by-hand", VERDICT)

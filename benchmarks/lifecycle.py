@@ -36,7 +36,7 @@ from actors.voice.standard_parts import STANDARD_PARTS
 from actors.voice.supervisor import Supervisor
 from benchmarks.mailbox import Sink
 from benchmarks.reference import Deadlines, PlainCall
-from benchmarks.yard import Beside, Figure, measure, measure_beside
+from benchmarks.yard import Figure, SideBySide, measure, measure_beside
 from machines.audio import AudioFormat
 from machines.communication import PolicyVerdict, RequestStatus
 from machines.policy import VoicePolicy
@@ -201,9 +201,9 @@ def facts(number: int) -> Facts:
     )
 
 
-async def figures(loop: str, runs: int) -> list[Figure | Beside]:
+async def figures(loop: str, runs: int) -> list[Figure | SideBySide]:
     """The costs in time, on the loop that is running."""
-    found: list[Figure | Beside] = []
+    found: list[Figure | SideBySide] = []
     async with anyio.create_task_group() as group:
         system = ActorSystem()
         await group.start(system.run)
@@ -247,7 +247,7 @@ class _ByHand:
                 raise AssertionError("the call did not end")
 
 
-async def _lives(system: ActorSystem, loop: str, runs: int) -> list[Beside]:
+async def _lives(system: ActorSystem, loop: str, runs: int) -> list[SideBySide]:
     world = World(system)
     ports = world.ports
     supervisor = system.spawn(Supervisor(VoicePolicy(), LIMITS, ports, 1.0), "supervisor")

@@ -71,7 +71,7 @@ async def measure_async(
 
 
 @dataclass(frozen=True, slots=True)
-class Beside:
+class SideBySide:
     """CPU microseconds for one operation, and how many times that is what it takes by hand."""
 
     name: str
@@ -95,7 +95,7 @@ async def measure_beside(
     *,
     goal: float | None,
     runs: int,
-) -> Beside:
+) -> SideBySide:
     """The median of `runs` runs of `run(rounds)`, each between two of `by_hand(rounds)`, by the CPU time of this thread."""
 
     async def each(what: Callable[[int], Awaitable[None]]) -> float:
@@ -113,4 +113,4 @@ async def measure_beside(
         seconds.append(taken)
         times.append(2 * taken / (before + after))
         before = after
-    return Beside(name, loop, statistics.median(seconds) * 1e6, statistics.median(times), goal)
+    return SideBySide(name, loop, statistics.median(seconds) * 1e6, statistics.median(times), goal)

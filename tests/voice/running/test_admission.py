@@ -17,7 +17,7 @@ from agentos.core.communication.voice.running.admission import (
     Admission,
     Load,
     Meter,
-    Progress,
+    QueueProgress,
     memory_bytes,
     memory_limit_bytes,
 )
@@ -197,7 +197,7 @@ async def test_while_ports_can_not_be_asked_those_that_were_silent_still_are() -
 
 @pytest.mark.anyio
 async def test_a_queue_that_stands_still_is_measured() -> None:
-    meter = Meter(lambda: Progress(10, 0), lambda: Progress(10, 3))
+    meter = Meter(lambda: QueueProgress(10, 0), lambda: QueueProgress(10, 3))
     async with anyio.create_task_group() as group:
         group.start_soon(meter.run)
         with anyio.fail_after(PATIENCE):

@@ -57,7 +57,7 @@ class Load:
     speech_wait_seconds: float = 0.0
 
 
-class Progress(NamedTuple):
+class QueueProgress(NamedTuple):
     """How much work was done since the start, and how much waits, in order."""
 
     done: int
@@ -70,7 +70,7 @@ class Meter:
 
     def __init__(
         self,
-        *progress: Callable[[], Progress],
+        *progress: Callable[[], QueueProgress],
         silent_ports: Callable[[], tuple[str, ...]] = tuple,
         speech_wait: Callable[[], float] = float,
     ) -> None:

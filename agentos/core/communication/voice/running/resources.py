@@ -20,7 +20,7 @@ from agentos.core.communication.voice.recording.finishing import Finishing, Reco
 from agentos.core.communication.voice.recording.port import MediaPort
 from agentos.core.communication.voice.recovery.recovery import Recovery
 from agentos.core.communication.voice.recovery.recurring import RecurringRecovery
-from agentos.core.communication.voice.running.admission import Meter, Progress
+from agentos.core.communication.voice.running.admission import Meter, QueueProgress
 from agentos.core.communication.voice.running.home_watch import HomeWatch
 from agentos.core.communication.voice.running.part_ports import PartPorts
 from agentos.core.communication.voice.running.port_health import PortHealth
@@ -128,7 +128,7 @@ class ServiceResources:
         self._other_ports: FrozenDict[Any] = NO_PORTS
         self.health = PortHealth({"media": self.media.take_news, "speech": self.speech.take_news})
         self.meter = Meter(
-            lambda: Progress(*system.progress()),
+            lambda: QueueProgress(*system.progress()),
             self._media_progress,
             silent_ports=lambda: self.health.silent,
             speech_wait=lambda: self.speech.wait_seconds,
@@ -212,9 +212,9 @@ class ServiceResources:
             self.finisher.nudge()
         self._on_stopped(session, events)
 
-    def _media_progress(self) -> Progress:
+    def _media_progress(self) -> QueueProgress:
         media = self.media.statistics()
-        return Progress(media.frames, media.queued_frames)
+        return QueueProgress(media.frames, media.queued_frames)
 
     def close(self) -> None:
         """End the threads and close the files; blocks, up to `CLOSING_GRACE_SECONDS` for each, and then leaves a

@@ -49,7 +49,7 @@ class _Events(NamedTuple):
     events: tuple[VoiceEvent, ...]
 
 
-class _Mark(NamedTuple):
+class _FlushMark(NamedTuple):
     reached: threading.Event
 
 
@@ -59,7 +59,7 @@ class _Spill(NamedTuple):
     ticket: object
 
 
-_Work = _Put | _Probe | _Events | _Mark
+_Work = _Put | _Probe | _Events | _FlushMark
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class GroupCommitWriter:
 
     def flush(self, timeout_seconds: float) -> bool:
         """Wait until everything that was put before is answered; False when the time ran out first."""
-        mark = _Mark(threading.Event())
+        mark = _FlushMark(threading.Event())
         with self._lock:
             if not self._writing.is_alive():
                 return not self._work
@@ -292,7 +292,7 @@ class GroupCommitWriter:
                     if isinstance(work, _Put):
                         self._answered(work.entry.record.request_id)
             for work in batch:
-                if isinstance(work, _Mark):
+                if isinstance(work, _FlushMark):
                     work.reached.set()
 
     def _answered(self, request_id: str) -> None:
