@@ -1,8 +1,8 @@
 """Packing: the segments of a closed recording become one file.
 
-Sealed segments are not encoded again: packing copies the frames of FLAC segments. It first seals segments that are still plain,
-one after the other, as during the call. It reads the new file back before it gives it its name: so a file under this name has
-the samples that were written. Until then the segments stay. Each step is one rename after an fsync, so a crash at any point
+Sealed segments are not encoded again: packing copies the frames of FLAC segments. Segments that are still plain are sealed
+first, one after the other, as during the call. The new file is read back before it is renamed to its final name, so a file of
+that name has the written samples. Until then the segments stay. Each step is one rename after an fsync, so a crash at any point
 leaves the segments or the file, and packing again goes on from there.
 """
 
