@@ -1,5 +1,6 @@
 """Legs: opened when a session's creation is durable, hung up once when it has stopped; whatever they do, the session ends."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -156,6 +157,30 @@ async def test_a_provider_without_a_sink_can_not_be_heard(make_settings: MakeSet
             await service.audio_sink(session.session_id)
         with pytest.raises(SessionNotFound):
             await service.audio_sink("voice-unknown")
+
+
+async def wait_for_a_cancelled_task() -> None:
+    waiting = asyncio.create_task(asyncio.sleep(60))
+    waiting.cancel()
+    await waiting
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", [ASYNCIO])
+@pytest.mark.parametrize("step", ["open", "hang_up"])
+async def test_a_leg_whose_own_task_was_cancelled_touches_no_other(
+    make_settings: MakeSettings, records: Records, step: str
+) -> None:
+    line = Line(**{"dial" if step == "open" else "drop": wait_for_a_cancelled_task})
+    async with AsyncVoiceService(make_settings(), providers=[over(line)]) as service:
+        for _ in range(2):  # the second session has a leg too
+            line.told.clear()
+            session = await service.create_session("p", "line", "whisper_local")
+            await until(lambda: len(line.told) >= (2 if step == "open" else 1))
+            assert await service.stop_session(session.session_id)
+            await until(lambda: line.told[-1][0] == "hang up")
+    failed = [record["response_summary"] for record in records() if record["operation"] == "leg_failed"]
+    assert failed == [{"step": step, "error": "RuntimeError: a task that it waited for was cancelled"}] * 2
 
 
 class Ear(Line):

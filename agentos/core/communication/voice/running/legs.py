@@ -6,7 +6,8 @@ end.
 
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import anyio
 from anyio.abc import TaskStatus
@@ -67,6 +68,7 @@ class Legs:
         self._legs: dict[str, _Leg] = {}
         self._begun: deque[tuple[_Leg, bool]] = deque()
         self._news = anyio.Event()
+        self._tasks: anyio.CancelScope | None = None
         self._over = False
 
     def began(self, session: VoiceSession, transport: Transport, *, resumed: bool) -> None:
@@ -93,6 +95,7 @@ class Legs:
         try:
             with anyio.CancelScope(shield=True):
                 async with anyio.create_task_group() as tasks:
+                    self._tasks = tasks.cancel_scope
                     task_status.started()
                     while not self._over:
                         await self._news.wait()
@@ -117,7 +120,7 @@ class Legs:
     async def _opened(self, leg: _Leg) -> bool:
         """Whether the leg was opened, or need not be any more because its session is over."""
         try:
-            with anyio.move_on_after(self._timeout_seconds) as leg.opening:
+            with anyio.move_on_after(self._timeout_seconds) as leg.opening, self._own_cancellation(leg.opening):
                 await leg.transport.open_leg(leg.session)
                 return True
         except Exception as error:  # noqa: BLE001 - the provider's fault must end this session and no other
@@ -131,12 +134,23 @@ class Legs:
         result = leg.session.result
         reason = EndReason.SHUTDOWN if result is None else result.reason
         try:
-            with anyio.fail_after(self._timeout_seconds):
+            with anyio.fail_after(self._timeout_seconds) as scope, self._own_cancellation(scope):
                 await leg.transport.hang_up(leg.session, reason)
         except TimeoutError as error:
             self._say(leg, "hang_up", str(error) or f"it took more than {self._timeout_seconds:g} s")
         except Exception as error:  # noqa: BLE001 - as above
             self._say(leg, "hang_up", f"{type(error).__name__}: {error}")
+
+    @contextmanager
+    def _own_cancellation(self, scope: anyio.CancelScope) -> Iterator[None]:
+        """Make an error of a cancellation that the provider brought on itself: on asyncio, of a task that it waited for. Such a
+        cancellation must not end the legs of other sessions."""
+        try:
+            yield
+        except anyio.get_cancelled_exc_class():
+            if scope.cancel_called or self._tasks is None or self._tasks.cancel_called:
+                raise
+            raise RuntimeError("a task that it waited for was cancelled") from None
 
     def _say(self, leg: _Leg, step: str, problem: str) -> None:
         """Say in the log and in evidence that this leg may not be as it should be."""
