@@ -368,9 +368,8 @@ class SessionActor(Actor):
         if message.first < self.accepted or not message.count:
             return
         self.accepted = message.first + message.count
-        tell = out.tell
         for part in self.parts.live:  # type: ignore[union-attr]
-            tell(part, message)
+            out.tell(part, message)
 
     def part_report(self, message: PartReport, out: Out) -> None:
         """A part told its account so far: keep the account first, then tell the news that come with it."""
