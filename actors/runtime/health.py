@@ -3,11 +3,11 @@
     RESTING   it answered; it is asked again when the pause is over
     ASKED     a heartbeat is with it
     LATE      half of its time is over
-    SILENT    all of its time is over, and that was told; it has the heartbeat still, and gets no other
+    SILENT    all of its time is over, and the listener was told; no new heartbeat goes out until the port answers
 
-A port answers from where it does its work, behind what it has to do already: so that one whose thread hangs does not answer,
-however well the rest of it is. A deadline is two timers, one after the other: a loop that was held up for long finds the first
-one due before the answer that waits beside it, and the second one gives that answer its turn.
+A port answers from the thread that does its work, after the work that is queued there: so a port with a hung thread does not
+answer. A deadline is two timers of half its length. If the event loop was blocked, the first timer may come before an answer
+that already waits; the answer is then handled before the second timer, and the port does not count as silent.
 """
 
 from typing import Any, ClassVar, Final
@@ -64,8 +64,8 @@ class HealthWatch(Actor):
     """Watches `ports`, pairs of a name and a port, and hands `PortSilent` and `PortBack` to the port `listener`.
 
     A heartbeat follows `every_seconds` after the last answer, and may take `timeout_seconds`. Each news is told once. Only
-    after a crash of the watch itself, when nobody can know whether the last one went out, it is told again how each port
-    stands: for a listener that knows that already it is no news.
+    after a crash of the watch itself, whose last news may not have gone out, the watch tells the listener the state of every
+    port again; the listener must accept such repeats.
     """
 
     __slots__ = ("every_seconds", "listener", "ports", "timeout_seconds", "watched")

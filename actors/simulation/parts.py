@@ -1,7 +1,7 @@
 """Ports in a simulation: they take work at once, and answer later, in virtual time.
 
-A model's `Part` can be used as a port: it takes one of its choices after a drawn while, and a choice that is a fault when the
-plan says so. For other ports, derive from `SimulatedPort`.
+A `PartPort` makes a model's `Part` a port: after a random delay it takes one of the part's choices, and a choice that is a
+fault only when the plan has such a fault. For other ports, derive from `SimulatedPort`.
 """
 
 from collections.abc import Callable, Hashable
@@ -42,11 +42,12 @@ class SimulatedPort:
         raise NotImplementedError(f"{self.name} takes no {type(work).__name__}")
 
     def visit(self, number: int, what: Any) -> None:
-        """Take a visit of the plan."""
+        """Handle visit `number` of the plan, an event from outside with the content `what`."""
         raise NotImplementedError(f"nobody visits {self.name}")
 
     def suffer(self, fault: Fault) -> bool:
-        """Have a fault of one of the port's kinds; False if the fault has nothing to hit now, and is to be forgotten."""
+        """Suffer a fault of one of the port's kinds. True if it has hit, which the world then records. False if there is
+        nothing to record now: the port drops the fault, or keeps it and calls `world.has_fired` when it hits."""
         raise NotImplementedError(f"{self.name} has no {fault.kind}")
 
     @property
@@ -56,7 +57,7 @@ class SimulatedPort:
 
 
 class _Answering:
-    """An answer under way; `soon` says that it is prompt."""
+    """A scheduled choice of a part; `soon` if its delay is the short one, so that later work does not replace it."""
 
     __slots__ = ("soon",)
 
@@ -107,7 +108,7 @@ class PartPort(SimulatedPort):
         self._go_on(key)
 
     def suffer(self, fault: Fault) -> bool:
-        """Take a choice that is a fault of this kind, as soon as the part has one."""
+        """Keep the fault until the part has a choice of its kind, and take that choice. False: `_fail` reports the fault."""
         self._wanted.append(fault)
         for key in list(self.states):
             if self._fail(key, list(self.part.choices(self.states[key]))):

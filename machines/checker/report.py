@@ -25,7 +25,7 @@ _MARKS: Final = {Outcome.HOLDS: "ok  ", Outcome.FAILS: "FAIL", Outcome.NOT_DECID
 
 
 def claim(model: Model[Any, Any], verdict: Verdict) -> str:
-    """The property in one line: its kind in words, and the first line of its condition's docstring, if there is one."""
+    """The property in one line: its kind in words, and the first paragraph of its condition's docstring, if any."""
     meaning = _MEANING.get(verdict.kind, verdict.kind)
     return " ".join(filter(None, [f"{meaning}.", _documented(model, verdict.name)]))
 
@@ -91,7 +91,7 @@ def as_json(model: Model[Any, Any], report: Report) -> dict[str, Any]:
     """The whole result, as plain lists, dicts, texts and numbers.
 
     Each path has `choices`: the place of the initial state among `model.initial()`, then the place of each step among
-    `model.successors(state)`. `machines.checker.replaying` needs nothing else.
+    `model.successors(state)`. With the model, `machines.checker.replaying` needs only these.
     """
     return {
         "model": report.model,

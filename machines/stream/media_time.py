@@ -1,4 +1,4 @@
-"""The places of a client's frames in its session, by the media time that comes with them.
+"""A client's frame numbers translated to those of its session; pauses that were not declared are found by the media time.
 
 A session's frames are the time of the call, 20 ms each. A client that captured nothing for a while should declare a gap. If it
 gives its next frame the next number instead, only the media time shows the pause, and the server declares the gap: from there
@@ -8,12 +8,12 @@ lets the frames behind the mark in: without the mark that process could not give
 
 - Media time is the capture time of a message's first sample. It is compared with the time that the client's own count of
   frames predicts. So frames that are sent again, and gaps that the client declared, are no pause, and jitter never adds up.
-- A difference of up to two frames is jitter. The clocks of sound card and client may drift apart by up to `SLEW`: that is no
-  pause either.
-- Media time is 32 bits of milliseconds and may wrap. Within a connection it never falls (`ServerStream`). If a client comes
-  back with a clock that began anew, its marks begin anew there.
-- If far more or far less audio comes than the clock has time for, the session is told once: most likely the audio has another
-  sample rate. A clock that stands still is ignored.
+- Audio up to two frames ahead of the predicted time is jitter. The clocks of sound card and client may drift apart by up to
+  `SLEW`: that is no pause either. Audio behind the predicted time is never a pause; a second or more behind may be a mismatch.
+- Media time is 32 bits of milliseconds and may wrap. Within a connection it never falls (`ServerStream`). If a client
+  reconnects with a clock that is more than a second behind, the clock began anew: a mark is added there, and the others stay.
+- If far more or far less audio comes than the clock has time for, the session is told, at most once for each reason: most
+  likely the audio has another sample rate. While a clock stands still, too much audio is not looked for.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ class StreamTime(Struct):
     `begin_us` is the media time of the client's frame 0, in microseconds, as its later frames imply it. Audio follows on if it
     is ahead of that clock by at least `least_us` (negative: behind it) and at most the jitter. `restored` says that the marks
     come from another process and no audio was seen here yet. `short` counts the frames of short pauses since frame `since`;
-    None once a mismatch was told.
+    None once `TOO_LITTLE` was told.
     """
 
     marks: tuple[Mark, ...] = ()
@@ -90,7 +90,8 @@ class StreamTime(Struct):
         """The time of a client whose `marks` another process stored, if the session expects `frame`; and how many frames to
         skip, if the session stands within a pause.
 
-        Marks of pauses that the session does not have are dropped: the audio behind them comes again and shows the pause.
+        A mark whose pause the session never reached is dropped: the client sends the audio behind it again, which shows the
+        pause again.
         """
         known = [mark for mark in marks if mark.frame <= frame]
         skip = 0

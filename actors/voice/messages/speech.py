@@ -52,8 +52,8 @@ class Abandon(Struct, frozen=True, gc=False):
 
 
 class Heard(Struct, frozen=True, gc=False):
-    """Port fact: the engine has taken every frame below `upto` that was not declared lost, `frames` of them since the last such
-    fact."""
+    """Port fact: the engine is done with every frame below `upto`, except those declared lost. `frames` counts the frames
+    settled since the last `Heard`, also one in an `Utterance`."""
 
     lane: ClassVar[int] = CONTROL
     upto: int
@@ -68,8 +68,8 @@ class Partial(Struct, frozen=True, gc=False):
 
 
 class Utterance(Struct, frozen=True):
-    """Port fact: a finished utterance, with word times where the engine has them. `heard` counts the frames heard with it, so
-    that no account has words without their frames."""
+    """Port fact: a finished utterance, with word times where the engine has them. `heard` is the `Heard` that is
+    due with it, in the same message, so that the transcriber never counts words before their frames."""
 
     lane: ClassVar[int] = CONTROL
     text: str

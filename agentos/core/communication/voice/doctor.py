@@ -121,7 +121,8 @@ def _open_files() -> Iterator[Check]:
 
 
 def _clashes(paths: Sequence[str]) -> Iterator[Check]:
-    """Others that claim the names of this distribution, and regular packages that would hide its namespaces."""
+    """Other distributions, folders or files that provide `actors` or `machines`, and regular packages that would hide
+    namespaces."""
     owners = metadata.packages_distributions()
     for name in OWN_PACKAGES:
         others = sorted({owner for owner in owners.get(name, ()) if _canonical(owner) != DISTRIBUTION})
@@ -235,7 +236,7 @@ def _mode(path: Path) -> int:
 
 
 def _try_to_write(folder: Path) -> None:
-    """Make a file in `folder`, sync it and remove it, and so with the folders that are missing. Raises `OSError`."""
+    """Make a file in `folder`, sync it and remove it. Missing folders are made, and removed again. Raises `OSError`."""
     from agentos.core.communication.voice.storage.folders import ensure_private_folder  # noqa: PLC0415 - as above
 
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -302,7 +303,7 @@ def _database(home: Path | None) -> Iterator[Check]:
 
 
 def _recordings(home: Path | None) -> Iterator[Check]:
-    """Samples on the disk that are not the file of a recording, and whether anything names them."""
+    """Folders of samples that no session's result names, by whether the session is known, and damaged recordings."""
     from agentos.core.communication.voice.errors import StoreError  # noqa: PLC0415 - as above
     from agentos.core.communication.voice.recording.finishing import Finishing  # noqa: PLC0415
     from agentos.core.communication.voice.settings import load_settings  # noqa: PLC0415

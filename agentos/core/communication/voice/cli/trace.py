@@ -31,10 +31,12 @@ def trace(
         bool, Parameter(name="--json", negative=(), help="Print each step as a JSON object on a line of its own.")
     ] = False,
 ) -> None:
-    """Each step that the actors of a running session take from now on, until the session has stopped or Ctrl-C is pressed.
+    """The steps that the actors of a running session take from now on, until the session has stopped or Ctrl-C is pressed. A
+    reader that is too slow misses steps; the last line says how many.
 
     A line has the seconds since the trace began, the actor, its phase, the message with its numbers and states, and the
-    step's effects. A trace never shows texts.
+    step's effects. A trace never shows what was said, only numbers, enum values, names
+    of actors and timers, and the types of errors.
     """
     with suppress(KeyboardInterrupt), _tracing(settings_of(home).home, session_id, pid, instance) as (client, begun):
         if not json_output:

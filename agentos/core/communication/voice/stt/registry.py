@@ -31,14 +31,16 @@ _FACTORY: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 
 class EngineUnavailable(Exception):
-    """Nobody has an engine for this member; the text says so."""
+    """No engine with this name is registered or installed; the message has the name."""
 
 
 class Engines:
-    """Engines by name. Those that are installed are loaded when somebody asks for them, here as a `SpeechEngine` only."""
+    """Engines by name. The entry point of an installed engine is loaded when its name is first looked up. This process holds
+    only the `SpeechEngine`; worker processes import the engine itself."""
 
     def __init__(self, settings: VoiceSettings, handed_over: Iterable[SpeechEngine] = ()) -> None:
-        """Raises `UnusableExtension` for one that is no engine, or whose name is taken."""
+        """Raises `UnusableExtension` for one in `handed_over` that is no `SpeechEngine`, is declared wrongly, or has an invalid
+        or taken name."""
         self._settings = settings
         self._engines: dict[str, SpeechEngine] = {}
         self._installed = EntryPointGroup(ENGINES, tuple(engine.name for engine in OWN))
@@ -54,16 +56,19 @@ class Engines:
             self._engines[name] = engine
 
     def names(self) -> tuple[str, ...]:
-        """What can be asked for, the members of `STTProvider` first. Nothing is imported for it."""
+        """All names that a session may ask for: first the members of `STTProvider`, also those without an engine. Nothing is
+        imported."""
         known = (*(member.value for member in STTProvider), *self._engines, *self._installed.names())
         return tuple(dict.fromkeys(known))
 
     def taken(self) -> dict[str, str]:
-        """Distributions, by name, that are left aside: they offer an engine under a name of this package."""
+        """By engine name: the distributions whose entry point has the name of an engine of this package. These entry points are
+        not used."""
         return self._installed.taken()
 
     def named(self, name: object) -> STTProvider | EngineName:
-        """The name as policies and facts have it. Raises `InvalidRequest` when nobody has it."""
+        """The member of `STTProvider`, or else the `EngineName`, with this name; a member also where it has no engine. Raises
+        `InvalidRequest` for any other unknown name."""
         plain = text_of(name) if isinstance(name, str) else None
         for member in STTProvider:
             if plain == member.value:
@@ -84,7 +89,8 @@ class Engines:
         return self._engines[plain]
 
     def missing(self, name: STTProvider | str) -> str | None:
-        """Why this engine can't run, None when it can as far as is known without importing it."""
+        """Why this engine can't run; None if no reason is known. The engine's entry point is loaded for that, its factory is
+        not: only workers import the factory."""
         try:
             engine = self.engine(name)
         except (EngineUnavailable, UnusableExtension) as error:
@@ -92,9 +98,9 @@ class Engines:
         return engine.missing() or _not_for_workers(engine.factory)
 
     def options(self, name: STTProvider | str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """All the options of a session of this engine, those that it did not ask for as the engine has them by default.
+        """All options of a session with this engine: those in `asked`, and the engine's defaults for the rest.
 
-        Raises `InvalidRequest`, naming the option, for one that the engine does not take, or not with this value.
+        Raises `InvalidRequest`, which names the option, if the engine has no such option or refuses its value.
         """
         model = self.engine(name).options
         try:
@@ -142,7 +148,8 @@ def _problem(engine: SpeechEngine) -> str | None:
 
 
 def _not_for_workers(factory: str) -> str | None:
-    """Why worker processes would not find the module, though this process does; None if they would."""
+    """Why worker processes would not find the factory's package, although this process finds it beside the script; None if they
+    would."""
     package = factory.partition(":")[0].partition(".")[0]
     here = PathFinder.find_spec(package, sys.path) is not None
     if here and PathFinder.find_spec(package, search_path()) is None:

@@ -1,8 +1,9 @@
 """Bounds on open connections: in all, by client, and of strangers, which have shown no valid token or ticket yet.
 
-At a bound, the oldest stranger is closed, and the new connection takes its place: good clients authenticate within
-milliseconds, and so are hardly ever closed, and silent clients can't keep them out. Only if there is no stranger to close, the
-new connection is refused. `accepting.py` asks before a connection costs more than its descriptor.
+At the bound of a client, that client's oldest stranger is closed; at any other bound, the oldest stranger of all. The new
+connection takes its place: good clients authenticate within milliseconds, and so are hardly ever closed, and silent clients
+can't keep them out. Only if there is no such stranger, the new connection is refused. `accepting.py` calls `admit` right after
+`accept()`, when the connection has cost only a descriptor.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,9 +51,9 @@ class _Client:
 
 
 class Connections:
-    """The connections of one server, for one event loop: at most `total` in all, `per_client` from one address, and `strangers`
-    unauthenticated ones, and fewer if file descriptors run short. Many clients connect through an address of the `proxies`, so
-    `per_client` does not hold for these addresses."""
+    """The connections of one server, for one event loop: at most `total` in all (fewer if descriptors run short), `per_client`
+    from one client (an IPv4 address or an IPv6 /64 network), and `strangers` unauthenticated ones. Many clients connect through
+    an address of the `proxies`, so `per_client` does not hold for these addresses."""
 
     def __init__(self, *, total: int, per_client: int, strangers: int, proxies: Sequence[Network] = ()) -> None:
         self._total = total

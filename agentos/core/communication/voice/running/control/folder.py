@@ -1,7 +1,7 @@
 """The folder `run` of a home: one Unix socket for each running service, for nobody but its user.
 
-A socket file outlives a process that was killed. Nobody listens there then, and that is how it is known: whoever starts, or
-looks for a running service, removes it. A socket gets the name that is looked for only once its service listens.
+A killed process leaves its socket file behind. A connection to that file is refused, which shows that its process is dead;
+`listen` and `running` remove such files. A socket gets its final name only once its service listens.
 """
 
 import errno
@@ -29,7 +29,8 @@ def folder_of(home: Path) -> Path:
 
 
 def listen(home: Path, instance: str) -> tuple[socket.socket, Path]:
-    """A socket that listens for clients of this instance, and its path; remove that in the end. Raises `OSError`."""
+    """A socket that listens for clients of this instance, and its path, which the caller removes at the end. Raises
+    `OSError`."""
     folder = folder_of(home)
     ensure_private_folder(folder)
     keep_private(folder)
