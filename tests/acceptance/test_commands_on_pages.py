@@ -145,7 +145,7 @@ def commands(tmp_path: Path) -> Path:
     for name, module in (
         ("agentos-voice", "-m agentos.core.communication.voice.cli"),
         ("python3", ""),
-        ("pytest", "-m pytest -p no:cacheprovider"),
+        ("pytest", "-m pytest -p no:cacheprovider -p no:asyncio"),
     ):
         command = folder / name
         command.write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')

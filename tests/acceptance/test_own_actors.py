@@ -39,7 +39,7 @@ def run(folder: Path, *command: str, timeout_seconds: float = 60) -> "subprocess
 
 
 def pytest_run(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    return run(folder, "pytest", "-p", "no:cacheprovider", *PLUGIN, *options, "test_payment.py")
+    return run(folder, "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", *PLUGIN, *options, "test_payment.py")
 
 
 def test_the_example_is_short_and_passes_with_all_its_pairs_covered(example: Path) -> None:
@@ -102,7 +102,7 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_the_example_of_supervision_holds_too(shop: Path) -> None:
-    assert run(shop, "pytest", "-p", "no:cacheprovider", *PLUGIN, "test_shop.py").returncode == 0
+    assert run(shop, "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", *PLUGIN, "test_shop.py").returncode == 0
 
 
 @pytest.mark.slow

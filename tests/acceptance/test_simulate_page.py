@@ -20,9 +20,9 @@ def example(tmp_path: Path) -> Path:
 
 
 def pytest_run(folder: Path) -> "tuple[int, str]":
-    plugins = run(folder, "pytest", "--help").stdout
+    plugins = run(folder, "pytest", "-p", "no:asyncio", "--help").stdout
     entry = () if "--simulation-seeds" in plugins else ("-p", "actors.pytest_plugin")
-    done = run(folder, "pytest", "-p", "no:cacheprovider", *entry, "test_courier.py")
+    done = run(folder, "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", *entry, "test_courier.py")
     return done.returncode, done.stdout
 
 

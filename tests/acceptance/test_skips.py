@@ -40,7 +40,17 @@ def run_pytest(folder: Path, **variables: str) -> tuple[int, str]:
     (folder / "test_skipped_module.py").write_text(SKIPPED_MODULE)
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--continue-on-collection-errors", "."],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            "--continue-on-collection-errors",
+            ".",
+        ],
         cwd=folder,
         env=env | variables,
         stdin=subprocess.DEVNULL,

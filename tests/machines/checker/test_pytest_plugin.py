@@ -63,7 +63,7 @@ def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(runs: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     runs.makepyfile(test_it=test)
-    return runs.runpytest_inprocess("-p", "no:cacheprovider", *LOADED, *options)
+    return runs.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", *LOADED, *options)
 
 
 PASSING = """
@@ -122,9 +122,9 @@ def test_the_regression_that_was_written_fails_with_the_model_and_passes_without
     runs: pytest.Pytester,
 ) -> None:
     runs.makepyfile(test_it=FAILING)
-    runs.runpytest_inprocess("-p", "no:cacheprovider", *ALONE, "--model-output", "out")
+    runs.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", *ALONE, "--model-output", "out")
     regression = runs.path / "out" / "test_it_py_test_counter" / "test_under_five.py"
-    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *ALONE, str(regression))
+    command = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio", *ALONE, str(regression))
     again = runs.run(*command, timeout=60)
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["*counter: this run still breaks 'under five'*"])
@@ -273,7 +273,18 @@ def test_it_is_an_entry_point_that_imports_neither_the_checker_nor_the_service()
 @pytest.mark.usefixtures("no_other_plugins")
 def test_what_the_workers_of_a_run_cover_is_put_together(runs: pytest.Pytester) -> None:
     runs.makepyfile(test_other=PASSING, test_more=PASSING)
-    options = ("-p", "no:cacheprovider", *ALONE, "-p", "xdist", "-n", "2", "--model-coverage-fail-under")
+    options = (
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        *ALONE,
+        "-p",
+        "xdist",
+        "-n",
+        "2",
+        "--model-coverage-fail-under",
+    )
     runs.makepyfile(test_it=PASSING)
     found = runs.runpytest_subprocess(*options, "50")
     assert found.ret == pytest.ExitCode.OK

@@ -92,7 +92,7 @@ def test_it_fails_now_and_passes_once_mended(lift: tuple[Any, Report], tmp_path:
     for at, verdict in enumerate(report.verdicts):
         text = regression("Lift(5)", ["from lift import Lift"], model, verdict)
         (tmp_path / f"test_{at}.py").write_text(text, encoding="utf-8")
-    pytest_command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path))
+    pytest_command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "--rootdir", str(tmp_path))
     now = run(*pytest_command, folder=tmp_path)
     assert now.returncode == 1, now.stdout + now.stderr
     assert "5 failed" in now.stdout

@@ -298,7 +298,7 @@ def test_the_counterexample_is_written_in_every_form(folder: Path) -> None:
     assert "sequenceDiagram" in (folder / "found.md").read_text()
     test = (folder / "test_found.py").read_text()
     assert "Counter(frames=7)" in test
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_found.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "test_found.py"]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]),
