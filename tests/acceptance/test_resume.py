@@ -739,7 +739,7 @@ async def test_a_recording_that_is_not_what_evidence_says_is_ended_and_not_gone_
             with suppress(ValueError, soundfile.SoundFileError):  # that one is not finished
                 sound, rate = soundfile.read(segment, dtype="int16")
                 soundfile.write(segment, sound[::-1], rate, subtype="PCM_16")
-        with pytest.raises(NotResumable, match="not what evidence says"):
+        with pytest.raises(NotResumable, match="differs from the account in evidence"):
             await service.resume(session_id)
         assert (await result_of(service, session_id)).reason is EndReason.RECOVERED
     said = records(home, session_id)[-1]["response_summary"]
