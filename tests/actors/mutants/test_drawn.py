@@ -38,10 +38,6 @@ SURVIVORS: Mapping[str, str] = {
         "The session counts what its recorder does not account for, under a reason of its own, and no promise names reasons. "
         "The tests of the parts and of a port that is silent do."
     ),
-    "actors/session.py: ignore Counted in ACTIVE": (
-        "The next measure brings the account along, the last word of the recorder the losses, and no promise asks for the "
-        "records of accounts. The tests of the session and of resumption do."
-    ),
 }
 """Those that no promise notices, and why."""
 
