@@ -22,6 +22,12 @@ def read_strictly(text: str | bytes) -> Any:
     return json.loads(text, object_pairs_hook=_once_each, parse_constant=_refused)
 
 
+def write_strictly(value: object) -> bytes:
+    """The JSON of a value. Raises `TypeError`, `ValueError` or `RecursionError` for a value that has none: an object of another
+    kind, NaN or infinity, text that is not UTF-8, a value that holds itself or is nested too deep."""
+    return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+
+
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):

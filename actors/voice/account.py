@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from actors.voice.call_part import CallPart
+from actors.voice.call_part import CallPart, outcome_of
 from actors.voice.messages import Account, Draft, Facts, Levels, Transcribed
 from actors.voice.quality import UNMEASURED, QualityPart, quality_of
 from actors.voice.recorder import NOTHING_YET, RecorderPart
@@ -68,7 +68,7 @@ def accounts_of(call_parts: tuple[CallPart, ...], accounts: Iterable[Any]) -> Pa
             transcriber = account
         elif isinstance(part, QualityPart):
             quality = account
-        elif (outcome := part.outcome(account)) is not None:
+        elif (outcome := outcome_of(part, account)) is not None:
             outcomes[part.name] = outcome
     if quality.upto > recorder.upto:
         recorder = Account(quality.upto, quality.kept, quality.n_bytes, quality.digest, recorder.lost)

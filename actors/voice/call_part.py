@@ -13,30 +13,35 @@ The session is STOPPED when every part has answered, or at its drain deadline.
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from msgspec import Struct
 
-from actors.runtime.actor import Actor, ActorDeclarationError
+from actors.runtime.actor import IGNORE, Actor, ActorDeclarationError, Out
 from actors.runtime.mailbox import Ref
 from actors.runtime.system import Port
 from actors.voice.messages import Drain, Emit, Facts, Frames, Resumption
 from machines.events import VoiceEventType
 from machines.frozen import FrozenDict
 from machines.losses import Lost
+from machines.names import NAME
 from machines.reasons import LOST_ON_THE_WAY
+from machines.strict_json import read_strictly, write_strictly
 
+MOST_OUTCOME_BYTES: Final = 65_536  # of JSON, in the final record
 NO_PORTS: FrozenDict[Port] = FrozenDict()
 
 
 class Ports(Struct, frozen=True):
-    """The ports that the voice actors hand work to. `others` are those of further parts, by name."""
+    """The ports that the voice actors hand work to. `others` are those of further parts, by name. `releases` are the same ports
+    for the work that `CallPart.release` names: nothing that they raise gets to the call, which ends."""
 
     directory: Port
     media: Port
     speech: Port
     store: Port
     others: FrozenDict[Port] = NO_PORTS
+    releases: FrozenDict[Port] = NO_PORTS
 
     def of(self, name: str) -> Port | None:
         """The port with this name, as evidence and metrics call it; None where there is none."""
@@ -93,7 +98,11 @@ class PartContext(Struct, frozen=True):
     account_frames: int
 
     def event(self, **payload: Any) -> Emit:
-        """A `part_reported` event of this part for the listeners of the call, as news for a `PartReport`."""
+        """A `part_reported` event of this part for the listeners of the call, as news for a `PartReport`. The payload is JSON;
+        its field `part` is the part's name. Raises `TypeError` or `ValueError` for another payload."""
+        if "part" in payload:
+            raise ValueError("the field part of an event names the part that tells it: name the field otherwise")
+        write_strictly(payload)
         told = (("part", self.name), *payload.items())
         return Emit(self.facts.session_id, VoiceEventType.PART_REPORTED, told)
 
@@ -168,10 +177,74 @@ class CallPart:
         return None
 
     def outcome(self, account: Any) -> Mapping[str, Any] | None:
-        """The entry of this part in `SessionResult.parts`, as JSON values; None for no entry. Recorder, transcriber and quality
-        have fields of their own in the result (`actors.voice.account`)."""
+        """The entry of this part in `SessionResult.parts`, a JSON object of at most `MOST_OUTCOME_BYTES`; None for no entry.
+        Recorder, transcriber and quality have fields of their own in the result (`actors.voice.account`)."""
         del account
         return None
+
+
+class UnmadeActor(Actor):
+    """Stands in for the actor of a part that could not be made, and fails at once: so the call goes on, or ends, as with any
+    part that crashes for good."""
+
+    __slots__ = ("problem",)
+    wiring = ("problem",)
+    handles = {Frames: IGNORE, Drain: IGNORE}
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+
+    def start(self, out: Out) -> None:
+        """Fail."""
+        del out
+        raise PartNotMade(self.problem)
+
+
+class PartNotMade(Exception):
+    """`CallPart.actor` raised, or gave no actor."""
+
+
+def actor_of(part: CallPart, context: PartContext) -> Actor:
+    """The actor of this part for one call; an `UnmadeActor` when the part does not make one."""
+    try:
+        actor: object = part.actor(context)
+    except Exception as error:  # noqa: BLE001 - the fault of one part must not take the audio from the others
+        return UnmadeActor(f"{type(error).__name__}: {error}")
+    return actor if isinstance(actor, Actor) else UnmadeActor(f"{actor!r:.80} is no actor")
+
+
+def outcome_of(part: CallPart, account: Any) -> Mapping[str, Any] | None:
+    """The entry of this part in the result. It has the field `error` alone where `outcome` raises, or gives no JSON object or
+    too large a one: no part keeps a call from its final record."""
+    try:
+        outcome: object = part.outcome(account)
+    except Exception as error:  # noqa: BLE001 - see above
+        return {"error": f"outcome() raised {type(error).__name__}"}
+    if outcome is None:
+        return None
+    if not isinstance(outcome, Mapping):
+        return {"error": f"outcome() gave {type(outcome).__name__}, not an object"}
+    try:
+        written = write_strictly(outcome)
+        entry: Mapping[str, Any] = read_strictly(written)
+    except (TypeError, ValueError, RecursionError) as error:
+        return {"error": f"outcome() gave a value that is not JSON: {type(error).__name__}"}
+    if len(written) > MOST_OUTCOME_BYTES:
+        return {"error": f"outcome() gave {len(written):,} bytes, more than {MOST_OUTCOME_BYTES:,}"}
+    return entry
+
+
+def release_port(part: CallPart, facts: Facts, ports: Ports, out: Out) -> None:
+    """Have the port of this part stop working for a call. A part whose `release` raises is told to listeners: nothing holds up
+    the end of a call."""
+    try:
+        work = part.release(facts)
+    except Exception as error:  # noqa: BLE001 - see above
+        told = (("part", part.name), ("error", f"release() raised {type(error).__name__}"), ("restarted", False))
+        out.port(ports.directory, Emit(facts.session_id, VoiceEventType.ERROR, told))
+    else:
+        if work is not None:
+            out.port(ports.releases.get(part.port) or ports.of(part.port), work)
 
 
 def parts_of(call_parts: tuple[CallPart, ...], facts: Facts) -> tuple[CallPart, ...]:
@@ -180,7 +253,17 @@ def parts_of(call_parts: tuple[CallPart, ...], facts: Facts) -> tuple[CallPart, 
 
 
 def check_parts(call_parts: tuple[CallPart, ...]) -> None:
-    """Raises `ActorDeclarationError` when two parts have one name, or some would wait for each other to drain."""
+    """Raises `ActorDeclarationError` when two parts have one name, or some would wait for each other to drain; and for a part
+    that has no proper name or port, or notices speech and does not say up to where (`CallPart.upto`)."""
+    for part in call_parts:
+        if not isinstance(part, CallPart):
+            raise ActorDeclarationError(f"a part of a call is an instance of a CallPart, not {part!r:.80}")
+        for kind, name in (("name", getattr(part, "name", None)), *((("port", part.port),) if part.port else ())):
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                problem = "is no lower-case letter with at most 63 letters, digits, _ and - behind it"
+                raise ActorDeclarationError(f"the {kind} {name!r:.80} of {type(part).__name__} {problem}")
+        if part.hears is not None and type(part).upto is CallPart.upto:
+            raise ActorDeclarationError(f"the part {part.name!r} notices speech, so it needs the method upto")
     names = [part.name for part in call_parts]
     if len({*names}) < len(names):
         raise ActorDeclarationError(f"two parts of a call have one name: {', '.join(names)}")

@@ -37,7 +37,7 @@ from actors.voice.account import (
     frame_account,
     session_result,
 )
-from actors.voice.call_part import CallPart, Hears, PartContext, Ports
+from actors.voice.call_part import CallPart, Hears, PartContext, Ports, actor_of, release_port
 from actors.voice.messages import (
     AudioLost,
     Changed,
@@ -469,7 +469,7 @@ class SessionActor(Actor):
         """Go on without the part at `place`."""
         if self.parts is not None:
             out.stop(self.parts.refs[place])
-            self._release_port(place, out)
+            release_port(self.call_parts[place], self.facts, self.ports, out)
             owed = place not in self.parts.answered
             self.parts = self.parts.without(place)
             if owed and self.ending is not None and self.ending.told_drain:
@@ -666,14 +666,8 @@ class SessionActor(Actor):
     def _release_ports(self, out: Out) -> None:
         """A part that did not answer may not have ended its port's work either."""
         if self.parts is not None:
-            for place in range(len(self.call_parts)):
-                self._release_port(place, out)
-
-    def _release_port(self, place: int, out: Out) -> None:
-        part = self.call_parts[place]
-        work = part.release(self.facts)
-        if work is not None:
-            out.port(self.ports.of(part.port), work)
+            for part in self.call_parts:
+                release_port(part, self.facts, self.ports, out)
 
     def _stopped_again(self, out: Out) -> None:
         """After a crash: go on with the last record, or, when that record is durable, with telling of the end."""
@@ -770,7 +764,7 @@ class SessionActor(Actor):
                 others=tuple(refs.items()),
                 account_frames=self.limits.account_frames,
             )
-            refs[part.name] = out.spawn(part.actor(context), part.name)
+            refs[part.name] = out.spawn(actor_of(part, context), part.name)
         self.parts = RunningParts.spawned(tuple(refs.values()), self._mismatches())
 
     def _commit(

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from actors.runtime.actor import PORT, REPLY, Actor, Effect, Exited, Gone, Out
 from actors.runtime.mailbox import CONTROL_BOUND, Ref
 from actors.voice.account import NOTHING_TOLD, final_record, frame_account, session_result
-from actors.voice.call_part import CallPart, Ports, check_parts, parts_of
+from actors.voice.call_part import CallPart, Ports, check_parts, parts_of, release_port
 from actors.voice.evidence import EvidenceActor
 from actors.voice.messages import (
     Changed,
@@ -38,6 +38,7 @@ from actors.voice.messages import (
     NotDurable,
     OpenSession,
     ResumeSession,
+    Resumption,
     Routes,
     Stop,
     Unawaited,
@@ -183,7 +184,7 @@ class Supervisor(Actor):
             return
         self.asked = self.asked.without(message.session_id)
         if message.verdict.status is RequestStatus.APPROVED:
-            self._spawn_session(asked, message.verdict, out)
+            self._spawn_session(asked.facts, message.verdict, asked.token, out)
             return
         detail = (("refused", message.verdict.reason_code), ("hint", message.verdict.hint))
         denied = (REPLY, asked.token, Denied(message.verdict))
@@ -198,21 +199,13 @@ class Supervisor(Actor):
         closed = (PORT, self.ports.directory, Closed(message.session_id))
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, (closed, denied))
 
-    def _spawn_session(self, asked: OpenSession, verdict: PolicyVerdict, out: Out) -> None:
-        facts = asked.facts
-        parts = parts_of(self.call_parts, facts)
-        actor = SessionActor(facts, verdict, self.limits, self.ports, parts, self._routes(), asked.token)
-        self._enter(facts, verdict, out.spawn(actor, facts.session_id))
-
     def resume_session(self, message: ResumeSession, out: Out) -> None:
         """Spawn a session that a dead process left, with the verdict of that process, unless the session runs here already."""
         facts, verdict = message.facts, message.verdict
         if facts.session_id in self.sessions:
             out.reply(message.token, Unevidenced("it is being resumed already"))
             return
-        parts, routes = parts_of(self.call_parts, facts), self._routes()
-        actor = SessionActor(facts, verdict, self.limits, self.ports, parts, routes, message.token, message.resumption)
-        self._enter(facts, verdict, out.spawn(actor, facts.session_id))
+        self._spawn_session(facts, verdict, message.token, out, message.resumption)
 
     def unawaited(self, message: Unawaited, out: Out) -> None:
         """The request was given up. A request that was set aside would keep its place in the directory for ever: close it."""
@@ -221,7 +214,18 @@ class Supervisor(Actor):
         if session_id not in self.asked and session_id not in self.sessions and not refused:
             out.port(self.ports.directory, Closed(session_id))
 
-    def _enter(self, facts: Facts, verdict: PolicyVerdict, ref: Ref) -> None:
+    def _spawn_session(
+        self, facts: Facts, verdict: PolicyVerdict, token: object, out: Out, resumption: Resumption | None = None
+    ) -> None:
+        """Spawn the session, unless one of its parts can't begin."""
+        try:
+            parts = parts_of(self.call_parts, facts)
+            actor = SessionActor(facts, verdict, self.limits, self.ports, parts, self._routes(), token, resumption)
+        except Exception as error:  # noqa: BLE001 - of a part that a host brings; it must not end the other calls
+            out.port(self.ports.directory, Closed(facts.session_id))
+            out.reply(token, Unevidenced(f"a part of the call can't begin: {type(error).__name__}: {error}"))
+            return
+        ref = out.spawn(actor, facts.session_id)
         self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
         self.owners = self.owners.with_item(ref, facts.session_id)
 
@@ -339,8 +343,7 @@ class Supervisor(Actor):
         self.outbox = self.outbox.commit(out, self._routes().evidence, draft, then)
         out.port(directory, Closed(session_id, gone=True))
         for part in parts_of(self.call_parts, entry.facts):
-            if (work := part.release(entry.facts)) is not None:
-                out.port(self.ports.of(part.port), work)
+            release_port(part, entry.facts, self.ports, out)
 
     def _routes(self) -> Routes:
         if self.routes is None:

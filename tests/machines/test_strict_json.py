@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from machines.strict_json import AmbiguousJson, read_strictly
+from machines.strict_json import AmbiguousJson, read_strictly, write_strictly
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
@@ -38,6 +38,21 @@ def test_what_can_be_read_in_two_ways_is_refused(text: str | bytes, why: str) ->
     with pytest.raises(AmbiguousJson) as raised:
         read_strictly(text)
     assert str(raised.value) == why
+
+
+@given(JSON.filter(lambda value: "\\ud" not in json.dumps(value)))
+def test_what_is_written_reads_the_same(value: object) -> None:
+    assert read_strictly(write_strictly(value)) == value
+
+
+HOLDS_ITSELF: list[object] = []
+HOLDS_ITSELF.append(HOLDS_ITSELF)
+
+
+@pytest.mark.parametrize("value", [object(), b"", {1}, float("nan"), [float("inf")], "\ud800", HOLDS_ITSELF])
+def test_what_is_no_json_is_not_written(value: object) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        write_strictly(value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "\ufeff1", "1" * 10_000, "[" * 100_000])

@@ -1,12 +1,16 @@
 """Messages between a session and the parts of its call."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
 from actors.runtime.mailbox import AUDIO, CONTROL
 from actors.voice.messages.directory import Metered
 from actors.voice.messages.events import Emit, Fields
+from machines.operations import AUDIO_ACCOUNTED, OPERATIONS
+
+OWN_OPERATIONS: Final = frozenset(OPERATIONS) - {AUDIO_ACCOUNTED}  # the recorder writes that one
+OWN_FIELDS: Final = frozenset({"state", "result"})
 
 
 class Drain(Struct, frozen=True, gc=False):
@@ -19,13 +23,23 @@ class PartRecord(Struct, frozen=True):
     """An evidence record that a part asks its session to write: the operation, and its outcome as (name, value) pairs.
 
     `failed` gives the record the status of a failure. An `interim` record says what the final record of the session will say
-    as well, so the session leaves it out once it is ending.
+    as well, so the session leaves it out once it is ending. Raises `ValueError` for an operation that is the session's own, and
+    for the names `state` and `result` in the detail, which each record of a session has.
     """
 
     operation: str
     detail: Fields
     failed: bool = False
     interim: bool = False
+
+    def __post_init__(self) -> None:
+        if self.operation in OWN_OPERATIONS:
+            raise ValueError(f"{self.operation} is an operation of the session: name the record of a part otherwise")
+        for name, _ in self.detail:
+            if name in OWN_FIELDS:
+                raise ValueError(
+                    f"{name} is a field of the session's own in each record: name that of a part otherwise"
+                )
 
 
 class PartReport(Struct, frozen=True):

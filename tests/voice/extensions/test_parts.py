@@ -14,9 +14,10 @@ import anyio
 import pytest
 
 from actors import IGNORE, Actor, ActorDeclarationError, Out
-from actors.voice import CallAudio, PartContext
-from actors.voice.messages import Drain, Frames
+from actors.voice import CallAudio, CallPart, Hears, PartContext
+from actors.voice.messages import Drain, Frames, PartRecord
 from agentos.core.communication.voice import AsyncVoiceService, VoiceEvent, VoiceEventType, VoiceService
+from agentos.core.communication.voice.errors import UnusableExtension
 from agentos.core.communication.voice.settings import VoiceSettings
 from machines.session import SessionResult
 from tests.loops import ASYNCIO, TRIO, loops
@@ -193,6 +194,162 @@ async def test_a_part_that_crashes_again_and_again_costs_no_call(make_settings: 
     async with AsyncVoiceService(make_settings(restart_limit=2), parts=[CrashingPart()]) as service:
         result = await called(service, *[QUIET] * 20)
     assert (result.reason.value, result.drained, result.frames.accounted) == ("stopped", True, 20)
+
+
+def fails(*_: Any) -> Any:
+    raise RuntimeError("by mistake")
+
+
+def part(**of_its_own: Any) -> CallPart:
+    """The part of the page, with these methods and names of its own."""
+    changed: CallPart = type("Changed", (ShoutingPart,), of_its_own)()
+    return changed
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("outcome", "entry"),
+    [
+        (fails, {"error": "outcome() raised RuntimeError"}),
+        (lambda *_: [1], {"error": "outcome() gave list, not an object"}),
+        (lambda *_: {"x": object()}, {"error": "outcome() gave a value that is not JSON: TypeError"}),
+        (lambda *_: {"x": float("nan")}, {"error": "outcome() gave a value that is not JSON: ValueError"}),
+        (lambda *_: {"x": "\ud800"}, {"error": "outcome() gave a value that is not JSON: UnicodeEncodeError"}),
+        (lambda *_: {"x": "y" * 70_000}, {"error": "outcome() gave 70,009 bytes, more than 65,536"}),
+    ],
+    ids=["raises", "list", "object", "nan", "surrogate", "large"],
+)
+async def test_no_outcome_keeps_a_call_from_its_final_record(
+    make_settings: MakeSettings, verified: Callable[[], int], outcome: Any, entry: dict[str, str]
+) -> None:
+    async with AsyncVoiceService(make_settings(), parts=[part(outcome=outcome)]) as service:
+        result = await called(service, LOUD)
+    assert (result.drained, result.frames.accounted, result.parts) == (True, 1, {"shouting": entry})
+    assert verified() == 4
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("make", [fails, lambda *_: None], ids=["raises", "no actor"])
+async def test_a_part_that_makes_no_actor_takes_no_audio_from_the_others(
+    make_settings: MakeSettings, make: Any
+) -> None:
+    async with AsyncVoiceService(make_settings(restart_limit=2), parts=[part(actor=make)]) as service:
+        result = await called(service, LOUD)
+    assert (result.reason.value, result.drained, result.frames.accounted) == ("stopped", True, 1)
+
+
+@pytest.mark.anyio
+async def test_a_part_that_can_not_begin_costs_its_call_alone(make_settings: MakeSettings) -> None:
+    asked: list[None] = []
+
+    def takes(*_: Any) -> bool:
+        asked.append(None)
+        if len(asked) in (1, 3):
+            raise RuntimeError("by mistake")
+        return True
+
+    async with AsyncVoiceService(make_settings(), parts=[part(takes=takes)]) as service:
+        with pytest.raises(UnusableExtension, match=r"'shouting' \(parts\).*takes\(\) raised RuntimeError: by mistake"):
+            await called(service, LOUD)
+        with pytest.raises(OSError, match="a part of the call can't begin: RuntimeError: by mistake"):
+            await called(service, LOUD)
+        assert (await called(service, LOUD)).parts == {"shouting": {"loud_ms": 20}}
+
+
+class Deaf(Stuck):
+    """Never gets to the audio, and does not take the work that would end that either."""
+
+    held = threading.Event()
+
+    def submit(self, work: Any) -> None:
+        if work == "release":
+            raise OSError("no microphone")
+        super().submit(work)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("release", [fails, lambda *_: "release"], ids=["the part", "its port"])
+async def test_a_release_that_fails_holds_up_no_end(make_settings: MakeSettings, release: Any) -> None:
+    Deaf.held.clear()
+    stuck = part(open_port=lambda _, audio: Deaf(audio), release=release)
+    try:
+        async with AsyncVoiceService(make_settings(stop_timeout_seconds=0.5), parts=[stuck]) as service:
+            result = await called(service, LOUD)
+            Deaf.held.set()
+    finally:
+        Deaf.held.set()
+    assert (result.reason.value, result.drained, result.frames.accounted) == ("stopped", False, 1)
+
+
+class NotClosed(LoudnessPort):
+    def close(self, seconds: float) -> bool:
+        super().close(seconds)
+        raise OSError("no microphone")
+
+
+@pytest.mark.anyio
+async def test_a_port_that_fails_at_its_close_keeps_nothing_open(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings()
+    async with AsyncVoiceService(settings, parts=[part(open_port=lambda _, audio: NotClosed(audio))]) as service:
+        assert (await called(service, LOUD)).drained
+    assert "part_port_not_closed" in caplog.text
+    assert not [thread.name for thread in threading.enumerate() if "agentos-voice store" in thread.name]
+
+
+@pytest.mark.anyio
+async def test_a_part_without_a_port_is_refused_at_the_start(make_settings: MakeSettings) -> None:
+    with pytest.raises(UnusableExtension, match=r"open_port\(\) gave no port, but None"):
+        async with AsyncVoiceService(make_settings(), parts=[part(open_port=lambda *_: None)]):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        (ShoutingPart, "an instance of a CallPart, not <class"),
+        (part(name="a/b"), "the name 'a/b' of Changed is no lower-case letter"),
+        (part(port="Loud"), "the port 'Loud' of Changed is no lower-case letter"),
+        (part(port="media"), "the port 'media' of the part 'shouting' is one of the service's own"),
+        (part(hears=Hears.VOICE), "'shouting' notices speech, so it needs the method upto"),
+        (part(begins_with=fails), r"begins_with\(None\) of the part 'shouting' raised RuntimeError"),
+    ],
+)
+def test_a_part_that_can_not_work_is_refused_at_once(make_settings: MakeSettings, given: Any, problem: str) -> None:
+    with pytest.raises(ActorDeclarationError, match=problem):
+        AsyncVoiceService(make_settings(), parts=[given])
+
+
+def test_a_record_of_a_part_is_no_record_of_its_session() -> None:
+    with pytest.raises(ValueError, match="session_stopped is an operation of the session"):
+        PartRecord("session_stopped", ())
+    with pytest.raises(ValueError, match="state is a field of the session's own"):
+        PartRecord("shouting_heard", (("state", "stopped"),))
+
+
+class UntoldActor(SHOUTING.ShoutingActor):  # type: ignore[misc]
+    """Tells listeners what can't be told."""
+
+    __slots__ = ()
+
+    def measured(self, message: Any, out: Out) -> None:
+        if message.loud:
+            self.call.event(loud=object())
+        super().measured(message, out)
+
+
+@pytest.mark.anyio
+async def test_news_that_are_not_json_are_an_error_of_the_part(make_settings: MakeSettings) -> None:
+    untold = part(kind=UntoldActor, actor=lambda _, context: UntoldActor(context))
+    async with AsyncVoiceService(make_settings(restart_limit=1), parts=[untold]) as service:
+        session = await service.create_session("p", "local", "whisper_local")
+        await service.dispatch_audio_chunk(session.session_id, LOUD)
+        assert await service.stop_session(session.session_id)
+        events = [event async for event in service.events(session.session_id)]
+    (error, *_) = [event.payload for event in events if event.event_type is VoiceEventType.ERROR]
+    assert (error["part"], error["error"][:9]) == ("shouting", "TypeError")
+    assert all(event.event_type is not VoiceEventType.PART_REPORTED for event in events)
 
 
 class UnopenedPart(ShoutingPart):

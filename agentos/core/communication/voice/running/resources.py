@@ -126,6 +126,7 @@ class ServiceResources:
         )
         self._part_ports = extensions.parts
         self._other_ports: FrozenDict[Any] = NO_PORTS
+        self._releases: FrozenDict[Any] = NO_PORTS
         self.health = PortHealth({"media": self.media.take_news, "speech": self.speech.take_news})
         self.meter = Meter(
             lambda: QueueProgress(*system.progress()),
@@ -179,6 +180,7 @@ class ServiceResources:
     def open_part_ports(self, system: ActorSystem) -> None:
         """Open the ports of further parts. Raises what they raise."""
         self._other_ports = self._part_ports.open(self.directory, system.post)
+        self._releases = self._part_ports.releases()
 
     def spawn_supervisor(self, system: ActorSystem, policy: VoicePolicy) -> Ref:
         """Spawn the supervisor with the settings' limits; its address."""
@@ -191,7 +193,7 @@ class ServiceResources:
             account_frames=max(1, int(settings.account_seconds * FRAMES_PER_SECOND)),
             restarts=Intensity(settings.restart_limit, settings.restart_window_seconds),
         )
-        ports = Ports(self.directory, self.media, self.speech, self.store_port, self._other_ports)
+        ports = Ports(self.directory, self.media, self.speech, self.store_port, self._other_ports, self._releases)
         supervisor = Supervisor(policy, limits, ports, PROBE_SECONDS, self._part_ports.call_parts)
         return system.spawn(supervisor, "supervisor")
 
