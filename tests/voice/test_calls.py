@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import aclosing
@@ -455,6 +456,19 @@ def test_a_blocking_handler_runs_in_a_thread_of_its_own(make_settings: MakeSetti
         made = {blocking_call(service) for _ in range(3)}
         service.drain()
     assert {told.get_nowait() for _ in range(3)} == {(session_id, "session_stopped", True) for session_id in made}
+
+
+def test_a_blocking_handler_that_leaves_its_thread_leaves_the_service_running(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    def on_call(_: BlockingCall) -> None:
+        sys.exit(3)
+
+    with VoiceService(make_settings(), on_call=on_call) as service:
+        blocking_call(service)
+        blocking_call(service)
+        service.drain()
+    assert caplog.text.count("call_handler_failed") == 2
 
 
 def test_a_blocking_handler_that_does_not_end_is_left_alone(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from agentos.core.communication.voice import AsyncVoiceService, STTProvider
 from agentos.core.communication.voice.doctor import Level, examine
@@ -245,3 +245,28 @@ def test_a_worker_keeps_engines_for_sessions_that_ask_for_the_same(monkeypatch: 
     assert len(Counted.made) == 9
     worker.do(Open(12, "voice-12", "json:Nobody", {}, {}, AudioEncoding.PCM_S16LE, 8_000, 1))
     assert isinstance(answers[-1], Broken)
+
+
+class Silent(SpeechEngine):
+    """Does not say whether it can run."""
+
+    def missing(self) -> str | None:
+        raise LookupError("by mistake")
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_does_not_say_whether_it_can_run_counts_as_missing(make_settings: MakeSettings) -> None:
+    settings = make_settings(on_stt_unavailable="refuse")
+    async with AsyncVoiceService(settings, engines=[Silent(name="silent", factory="json:loads")]) as service:
+        with pytest.raises(STTUnavailable, match="'silent' does not say whether it can run: LookupError: by mistake"):
+            await service.create_session("p", "local", "silent")
+
+
+class NoJson(BaseModel):
+    handle: object = Field(default_factory=object)
+
+
+def test_options_that_are_not_json_are_a_fault_of_their_engine(make_settings: MakeSettings) -> None:
+    engines = Engines(make_settings(), [SpeechEngine(name="odd", factory="json:loads", options=NoJson)])
+    with pytest.raises(UnusableExtension, match="its options are not JSON"):
+        engines.options("odd", {})

@@ -237,3 +237,35 @@ def test_the_doctor_says_what_is_there_broken_and_left_aside(install: Install) -
     )
     assert "sip-for-voice offers one, which is left aside" in checks["provider local"].found
     sys.modules.pop("sip_for_voice")
+
+
+def fails(*_: Any) -> Any:
+    raise LookupError("by mistake")
+
+
+@pytest.mark.parametrize(
+    ("of_its_own", "problem"),
+    [
+        ({"name": property(fails)}, "it does not say its name: LookupError: by mistake"),
+        ({"risk_tier": property(fails)}, "it does not say what it is: LookupError: by mistake"),
+        ({"can_be_slowed": property(fails)}, "it does not say what it is: LookupError: by mistake"),
+        ({"transport": object()}, "its transport must be a Transport or None, got <object"),
+    ],
+)
+def test_a_provider_that_does_not_say_what_it_is_is_refused_at_once(
+    make_settings: MakeSettings, of_its_own: dict[str, Any], problem: str
+) -> None:
+    broken = type("Broken", (Own,), of_its_own)({"provider": "line"})
+    with pytest.raises(UnusableExtension, match=problem):
+        AsyncVoiceService(make_settings(), providers=[broken])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("answer", [fails, lambda _: None], ids=["raises", "None"])
+async def test_a_provider_that_does_not_say_whether_it_is_configured_is_unusable(
+    make_settings: MakeSettings, answer: Any
+) -> None:
+    broken = type("Broken", (Own,), {"validate_config": answer})({"provider": "line"})
+    async with AsyncVoiceService(make_settings(), providers=[broken]) as service:
+        with pytest.raises(UnusableExtension, match=r"'line'.*validate_config\(\) failed"):
+            await service.create_session("p", "line", "whisper_local")

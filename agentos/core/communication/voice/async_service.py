@@ -698,7 +698,7 @@ class AsyncVoiceService:
         return self._runtime.system.tell
 
     def _check_provider(self, name: VoiceProvider | str) -> None:
-        valid, problem = self._providers.provider(name).validate_config()
+        valid, problem = self._providers.validate(name)
         if not valid:
             raise ProviderNotConfigured(text_of(name), field_of(problem), str(problem))
 

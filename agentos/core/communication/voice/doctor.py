@@ -404,7 +404,7 @@ def _ways_in(home: Path | None) -> Iterator[Check]:
     ready, others = [], []
     for name in providers.names():
         try:
-            valid, problem = providers.provider(name).validate_config()
+            valid, problem = providers.validate(name)
         except UnusableExtension as error:
             others.append(_unusable(f"provider {name}", error))
             continue

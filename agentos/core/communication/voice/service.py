@@ -566,8 +566,15 @@ class VoiceService:
 
     async def _handle(self, call: Call) -> None:
         assert self._on_call is not None  # noqa: S101 - as `_main` sees to
-        blocking = BlockingCall(self, self._wait_for, call)
-        await anyio.to_thread.run_sync(self._on_call, blocking, abandon_on_cancel=True, limiter=self._call_threads)
+        handler, blocking = self._on_call, BlockingCall(self, self._wait_for, call)
+
+        def handle() -> None:
+            try:
+                handler(blocking)
+            except SystemExit as error:  # it would end the loop of the service
+                raise RuntimeError(f"SystemExit: {error}") from error
+
+        await anyio.to_thread.run_sync(handle, abandon_on_cancel=True, limiter=self._call_threads)
 
     def _warn_of_a_loop(self, stacklevel: int) -> None:
         if not self._warned and _runs_a_loop():

@@ -7,6 +7,7 @@ from agentos.core.communication.voice.errors import InvalidRequest, UnusableExte
 from agentos.core.communication.voice.extensions import EntryPointGroup, check_name
 from agentos.core.communication.voice.providers.base import IVoiceProvider
 from agentos.core.communication.voice.providers.local import LocalProvider
+from agentos.core.communication.voice.providers.transport import Transport
 from agentos.core.communication.voice.providers.twilio import TwilioProvider
 from agentos.core.communication.voice.settings import VoiceSettings
 from machines.communication import RiskLevel
@@ -32,7 +33,12 @@ class Providers:
         for provider in handed_over:
             if not isinstance(provider, IVoiceProvider):
                 raise UnusableExtension(PROVIDERS, type(provider).__name__, "it is no IVoiceProvider")
-            name = check_name(PROVIDERS, provider.name)
+            try:
+                own_name = provider.name
+            except Exception as error:
+                problem = f"it does not say its name: {type(error).__name__}: {error}"
+                raise UnusableExtension(PROVIDERS, type(provider).__name__, problem) from error
+            name = check_name(PROVIDERS, own_name)
             if name in self._providers:
                 raise UnusableExtension(PROVIDERS, name, "the name is taken: give it another")
             self._add(name, provider)
@@ -82,15 +88,32 @@ class Providers:
             raise self._installed.unusable(name, f"{make!r} made a {type(provider).__name__}, not an IVoiceProvider")
         return provider
 
+    def validate(self, name: VoiceProvider | str) -> tuple[bool, str]:
+        """What the provider of this name says of its configuration; see `IVoiceProvider.validate_config`. Raises as `named`
+        does, and `UnusableExtension` for one that does not say it."""
+        plain = self._known(name)
+        try:
+            valid, problem = self._load(plain).validate_config()
+        except UnusableExtension:
+            raise
+        except Exception as error:
+            raise self._unusable(plain, f"validate_config() failed: {type(error).__name__}: {error}") from error
+        return valid, problem
+
     def _add(self, name: str, provider: IVoiceProvider) -> IVoiceProvider:
-        tier = provider.risk_tier
+        try:
+            tier, transport, _ = provider.risk_tier, provider.transport, provider.can_be_slowed
+        except Exception as error:
+            raise self._unusable(name, f"it does not say what it is: {type(error).__name__}: {error}") from error
         if not isinstance(tier, RiskLevel):
-            problem = f"its risk_tier must be a RiskLevel, got {tier!r}"
-            raise (
-                self._installed.unusable(name, problem)
-                if name in self._installed
-                else UnusableExtension(PROVIDERS, name, problem)
-            )
+            raise self._unusable(name, f"its risk_tier must be a RiskLevel, got {tier!r}")
+        if not isinstance(transport, Transport | None):
+            raise self._unusable(name, f"its transport must be a Transport or None, got {transport!r:.80}")
         self._providers[name] = provider
         self._names[name] = ProviderName(name, tier)
         return provider
+
+    def _unusable(self, name: str, problem: str) -> UnusableExtension:
+        if name in self._installed:
+            return self._installed.unusable(name, problem)
+        return UnusableExtension(PROVIDERS, name, problem)

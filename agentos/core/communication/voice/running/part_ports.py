@@ -82,7 +82,7 @@ class ThreadPort:
                 return
             try:
                 self.work(work)
-            except Exception:  # a port of a host's own may raise anything, and has other calls to work for
+            except (Exception, SystemExit):  # whatever it raises, it has other calls to work for
                 log.exception("part_work_failed", port=type(self).__name__)
 
 

@@ -8,6 +8,7 @@ from importlib.machinery import PathFinder
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from agentos.core.communication.voice.errors import InvalidRequest, UnusableExtension
 from agentos.core.communication.voice.extensions import EntryPointGroup, check_name
@@ -95,16 +96,22 @@ class Engines:
             engine = self.engine(name)
         except (EngineUnavailable, UnusableExtension) as error:
             return str(error)
-        return engine.missing() or _not_for_workers(engine.factory)
+        try:
+            return engine.missing() or _not_for_workers(engine.factory)
+        except Exception as error:  # noqa: BLE001 - an engine of a host's own; it is as good as missing
+            return f"the engine {text_of(name)!r} does not say whether it can run: {type(error).__name__}: {error}"
 
     def options(self, name: STTProvider | str, asked: Mapping[str, Any]) -> dict[str, Any]:
         """All options of a session with this engine: those in `asked`, and the engine's defaults for the rest.
 
-        Raises `InvalidRequest`, which names the option, if the engine has no such option or refuses its value.
+        Raises `InvalidRequest`, which names the option, if the engine has no such option or refuses its value, and
+        `UnusableExtension` for an engine whose defaults are not JSON.
         """
         model = self.engine(name).options
         try:
             return model.model_validate(dict(asked)).model_dump(mode="json")
+        except PydanticSerializationError as error:
+            raise UnusableExtension(ENGINES, text_of(name), f"its options are not JSON: {error}") from error
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             option = ".".join(str(part) for part in first["loc"]) or "stt_options"
