@@ -20,7 +20,11 @@ import numpy as np
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
+from actors import Actor
 from actors.runtime.system import AskTimeout
+from actors.voice import CallPart, PartContext
+from actors.voice.call_part import UnmadeActor
+from actors.voice.messages import Facts, Resumption
 from agentos.core.communication.voice import (
     AsyncVoiceService,
     AudioEncoding,
@@ -42,6 +46,7 @@ from agentos.core.communication.voice.errors import (
     NotResumable,
     ServiceClosed,
     SessionNotFound,
+    UnusableExtension,
 )
 from agentos.core.communication.voice.recording.finishing import Finishing
 from agentos.core.communication.voice.settings import load_settings
@@ -585,6 +590,38 @@ async def test_without_evidence_it_is_not_resumed_and_waits_on(
     assert result.frames.accepted == 180
     assert moves(home, session_id).count("resumed") == 1
     check_home(home)
+
+
+@pytest.mark.anyio
+async def test_a_part_that_can_not_begin_leaves_the_session_waiting(home: Path, die_in_a_call: DieInACall) -> None:
+    class Hesitant(CallPart):
+        """Does not say at first whether it is part of a call, then can't begin, and then does."""
+
+        name, kind, essential = "hesitant", UnmadeActor, False
+        asked = 0
+
+        def takes(self, facts: Facts) -> bool:
+            Hesitant.asked += 1
+            if Hesitant.asked == 1:
+                raise LookupError("not yet")
+            return True
+
+        def begins_with(self, resumption: Resumption | None) -> None:
+            if Hesitant.asked == 3:
+                raise LookupError("not yet")
+
+        def actor(self, context: PartContext) -> Actor:
+            return UnmadeActor("it has none")
+
+    session_id = die_in_a_call()
+    async with AsyncVoiceService(parts=[Hesitant()]) as service:
+        await wait_for_it(service)
+        with pytest.raises(UnusableExtension, match="'hesitant'"):
+            await service.resume(session_id)
+        with pytest.raises(EvidenceUnavailable, match="a part of the call can't begin: LookupError: not yet"):
+            await service.resume(session_id)
+        await service.resume(session_id)
+        await stopped(service, session_id)
 
 
 @pytest.mark.anyio

@@ -101,7 +101,11 @@ class Resuming:
     async def _go_on(self, restored: Restored) -> VoiceSession:
         facts, resumption = replace(restored.facts, can_be_slowed=self._can_be_slowed), restored.resumption
         resources, session_id, settings = self._resources, restored.facts.session_id, self._settings
-        door = self._door(facts, resumption.account.upto)
+        try:
+            door = self._door(facts, resumption.account.upto)
+        except BaseException:  # a part that a host brings, which does not say whether the call has it
+            resources.recovery.orphans.give_back(session_id)
+            raise
         resources.media.carry_on(session_id, restored.carried)
         resources.store_port.keep_events(restored.untold)
         resources.directory.expect_again(
