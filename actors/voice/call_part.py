@@ -59,7 +59,7 @@ class CallAudio(Protocol):
         """
 
     def tell(self, ref: Ref, message: object) -> None:
-        """Put `message` into the mailbox of the actor at `ref`, which must handle it."""
+        """Put `message` into the mailbox of the actor at `ref`, which must handle it. Raises `TypeError` for another `ref`."""
 
 
 class PartPort(Protocol):

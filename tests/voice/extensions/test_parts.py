@@ -172,6 +172,24 @@ async def test_what_a_port_raises_is_logged_and_its_thread_goes_on(
     assert "part_work_failed" in caplog.text
 
 
+class Astray(LoudnessPort):
+    """Tells what it measured to nobody."""
+
+    def work(self, work: Any) -> None:
+        if work.frames is not None:
+            self.audio.tell("me", SHOUTING.Measured(0, last=False))
+        super().work(work)
+
+
+@pytest.mark.anyio
+async def test_what_a_port_tells_to_no_actor_is_an_error_of_the_port(
+    make_settings: MakeSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncVoiceService(make_settings(), parts=[part(open_port=lambda _, audio: Astray(audio))]) as service:
+        assert (await called(service, LOUD)).drained
+    assert "a message goes to the Ref of an actor, not to 'me'" in caplog.text
+
+
 class CrashingActor(Actor):
     """Crashes on every frame."""
 

@@ -38,7 +38,9 @@ class PortAudio:
         return self._directory.take_tap(self._name, session_id, first)
 
     def tell(self, ref: Ref, message: object) -> None:
-        """Put `message` into the mailbox at `ref`."""
+        """Put `message` into the mailbox at `ref`. Raises `TypeError` for another `ref`, here and not in the actors' turn."""
+        if not isinstance(ref, Ref):
+            raise TypeError(f"a message goes to the Ref of an actor, not to {ref!r:.80}")
         self._post(ref, message)
 
 
