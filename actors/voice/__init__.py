@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from machines.facade import facade
 
 if TYPE_CHECKING:
-    from actors.voice.call_part import CallAudio, CallPart, Hears, PartContext, PartPort, hole_before
+    from actors.voice.call_part import CallAudio, CallPart, Hears, PartContext, PortOfPart, hole_before
     from actors.voice.standard_parts import STANDARD_PARTS
 
-__all__ = ["STANDARD_PARTS", "CallAudio", "CallPart", "Hears", "PartContext", "PartPort", "hole_before"]
+__all__ = ["STANDARD_PARTS", "CallAudio", "CallPart", "Hears", "PartContext", "PortOfPart", "hole_before"]
 
 __getattr__, __dir__ = facade(
     __name__,
@@ -20,7 +20,7 @@ __getattr__, __dir__ = facade(
         "CallPart": "call_part",
         "Hears": "call_part",
         "PartContext": "call_part",
-        "PartPort": "call_part",
+        "PortOfPart": "call_part",
         "STANDARD_PARTS": "standard_parts",
         "hole_before": "call_part",
     },

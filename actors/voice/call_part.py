@@ -62,7 +62,7 @@ class CallAudio(Protocol):
         """Put `message` into the mailbox of the actor at `ref`, which must handle it. Raises `TypeError` for another `ref`."""
 
 
-class PartPort(Protocol):
+class PortOfPart(Protocol):
     """The port of a part. Work that takes time, reads files or asks the network is done here, outside of the actors."""
 
     def submit(self, work: Any) -> None:
@@ -158,7 +158,7 @@ class CallPart:
         """A new actor for one call."""
         raise NotImplementedError
 
-    def open_port(self, audio: CallAudio) -> PartPort:
+    def open_port(self, audio: CallAudio) -> PortOfPart:
         """Open the port that `port` names; called once, when the service starts, unless another part has opened it."""
         raise NotImplementedError
 

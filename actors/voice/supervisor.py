@@ -67,7 +67,7 @@ def control_bound(sessions: int, restarts: int) -> int:
     return CONTROL_BOUND + sessions * (3 + restarts)
 
 
-class Entry(Struct, frozen=True):
+class RoutedSession(Struct, frozen=True):
     """One row of the routing table: a session, its address, and its crashes."""
 
     facts: Facts
@@ -132,7 +132,7 @@ class Supervisor(Actor):
         self.probe_seconds = probe_seconds
         self.call_parts = call_parts
         self.asked: FrozenMap[str, OpenSession] = FrozenMap()
-        self.sessions: FrozenMap[str, Entry] = FrozenMap()
+        self.sessions: FrozenMap[str, RoutedSession] = FrozenMap()
         self.owners: FrozenMap[Ref, str] = FrozenMap()
         self.crashes: tuple[tuple[Ref, CrashLog], ...] = ()
         self.outbox = Outbox()
@@ -226,7 +226,7 @@ class Supervisor(Actor):
             out.reply(token, Unevidenced(f"a part of the call can't begin: {type(error).__name__}: {error}"))
             return
         ref = out.spawn(actor, facts.session_id)
-        self.sessions = self.sessions.with_item(facts.session_id, Entry(facts, verdict, ref))
+        self.sessions = self.sessions.with_item(facts.session_id, RoutedSession(facts, verdict, ref))
         self.owners = self.owners.with_item(ref, facts.session_id)
 
     def _forget(self, session_id: str) -> None:
@@ -319,7 +319,7 @@ class Supervisor(Actor):
             out.tell(entry.ref, Fail(entry.error, entry.tokens))
         out.restart(entry.ref)
 
-    def _end_for(self, entry: Entry, last_words: tuple[Effect, ...], out: Out) -> None:
+    def _end_for(self, entry: RoutedSession, last_words: tuple[Effect, ...], out: Out) -> None:
         """End a session that can't end itself: release its ports, write its final record, and answer its requests."""
         session_id, directory = entry.facts.session_id, self.ports.directory
         out.stop(entry.ref)

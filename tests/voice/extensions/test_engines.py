@@ -16,7 +16,7 @@ from agentos.core.communication.voice.doctor import Level, examine
 from agentos.core.communication.voice.errors import InvalidRequest, STTUnavailable, UnusableExtension
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.stt.base import SpeechEngine
-from agentos.core.communication.voice.stt.protocol import Answer, Broken, Drop, Open, Opened
+from agentos.core.communication.voice.stt.protocol import Answer, Drop, Open, StreamBroken, StreamOpened
 from agentos.core.communication.voice.stt.registry import Engines, EngineUnavailable
 from agentos.core.communication.voice.stt.worker import Worker
 from machines.audio import AudioEncoding
@@ -231,7 +231,7 @@ def test_a_worker_keeps_engines_for_sessions_that_ask_for_the_same(monkeypatch: 
             number, f"voice-{number}", "json:Counted", {"model": 1}, options, AudioEncoding.PCM_S16LE, 8_000, 1
         )
         worker.do(opened)
-        assert answers[-1] == Opened(number)
+        assert answers[-1] == StreamOpened(number)
         worker.do(Drop(number))
 
     one_call(1, {"a": 1, "b": [1]})
@@ -244,7 +244,7 @@ def test_a_worker_keeps_engines_for_sessions_that_ask_for_the_same(monkeypatch: 
     one_call(11, {"a": 1, "b": [1]})  # the first was let go
     assert len(Counted.made) == 9
     worker.do(Open(12, "voice-12", "json:Nobody", {}, {}, AudioEncoding.PCM_S16LE, 8_000, 1))
-    assert isinstance(answers[-1], Broken)
+    assert isinstance(answers[-1], StreamBroken)
 
 
 class Silent(SpeechEngine):

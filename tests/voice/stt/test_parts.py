@@ -11,18 +11,18 @@ from agentos.core.communication.voice.stt.breaker import Breaker
 from agentos.core.communication.voice.stt.process import search_path
 from agentos.core.communication.voice.stt.protocol import (
     Answer,
-    Broken,
     Drop,
-    End,
-    Feed,
     FinishedUtterance,
     Open,
-    Opened,
     PacketReader,
-    Progress,
     ProtocolError,
     Ready,
     Request,
+    StreamAudio,
+    StreamBroken,
+    StreamEnd,
+    StreamOpened,
+    StreamProgress,
     packet,
 )
 from agentos.core.communication.voice.stt.stream import Audio, Stream
@@ -33,16 +33,16 @@ from machines.session import STTProvider
 
 REQUESTS = [
     Open(1, "voice-1", "module:Engine", {"model": "small"}, {"hints": ["yes"]}, AudioEncoding.MULAW, 8_000, 2),
-    Feed(1, 0, 2, b"\x00\xff" * 320),
-    End(1),
+    StreamAudio(1, 0, 2, b"\x00\xff" * 320),
+    StreamEnd(1),
     Drop(2),
 ]
 ANSWERS = [
     Ready(),
-    Opened(1),
-    Progress(1, 10, 5, (FinishedUtterance("a", 0, 20, (Word("a", 0, 20, 0.5),)),), "b"),
-    Progress(1, 10, 10, ended=True),
-    Broken(1, "why"),
+    StreamOpened(1),
+    StreamProgress(1, 10, 5, (FinishedUtterance("a", 0, 20, (Word("a", 0, 20, 0.5),)),), "b"),
+    StreamProgress(1, 10, 10, ended=True),
+    StreamBroken(1, "why"),
 ]
 
 
@@ -59,7 +59,7 @@ def test_packets_arrive_whole_however_they_are_cut(kind: object, messages: list[
     assert got == messages
 
 
-@pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xffhello", b"\x00\x00\x00\x01\xc1", packet(End(1))])
+@pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xffhello", b"\x00\x00\x00\x01\xc1", packet(StreamEnd(1))])
 def test_what_is_no_packet_is_an_error(nonsense: bytes) -> None:
     with pytest.raises(ProtocolError):
         list(PacketReader[Answer](Answer).feed(nonsense))

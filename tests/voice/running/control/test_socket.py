@@ -18,7 +18,7 @@ from agentos.core.communication.voice.errors import ServiceNotReachable, Session
 from agentos.core.communication.voice.running.control import folder
 from agentos.core.communication.voice.running.control import socket as control
 from agentos.core.communication.voice.running.control.client import ControlClient, services_of
-from agentos.core.communication.voice.running.control.protocol import MAX_REQUEST_BYTES, Ended
+from agentos.core.communication.voice.running.control.protocol import MAX_REQUEST_BYTES, TraceEnded
 from agentos.core.communication.voice.settings import VoiceSettings
 from tests.loops import ASYNCIO, TRIO, loops
 
@@ -211,7 +211,7 @@ async def test_a_session_is_traced_to_its_end_and_the_connection_goes_on(
         await service.stop_session(session.session_id)
     assert steps[0].message == "Frames"
     assert steps[-2].next_phase == "stopped"
-    assert steps[-1] == Ended(0)
+    assert steps[-1] == TraceEnded(0)
     assert after == [{}]
 
 

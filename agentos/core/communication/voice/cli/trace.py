@@ -17,7 +17,7 @@ from agentos.core.communication.voice.cli.services import Instance, Pid, chosen_
 from agentos.core.communication.voice.cli.stores import settings_of
 from agentos.core.communication.voice.errors import SessionNotFound
 from agentos.core.communication.voice.running.control.client import ControlClient
-from agentos.core.communication.voice.running.control.protocol import Ended, Tracing
+from agentos.core.communication.voice.running.control.protocol import TraceEnded, Tracing
 
 
 def trace(
@@ -45,7 +45,7 @@ def trace(
             if json_output:
                 _print(msgspec.json.encode(step).decode())
             else:
-                _print(_ended(step) if isinstance(step, Ended) else step_text(step))
+                _print(_ended(step) if isinstance(step, TraceEnded) else step_text(step))
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _short(value: object) -> str:
     return "-" if value is None else str(value)
 
 
-def _ended(ended: Ended) -> str:
+def _ended(ended: TraceEnded) -> str:
     lost = f"; {ended.lost} steps were not told, since this reader was too slow" if ended.lost else ""
     return f"the session has stopped{lost}"
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from actors.runtime.actor import ActorDeclarationError
 from actors.runtime.mailbox import Ref
-from actors.voice.call_part import CallAudio, CallPart, PartPort, check_parts
+from actors.voice.call_part import CallAudio, CallPart, PortOfPart, check_parts
 from actors.voice.messages import Facts
 from actors.voice.standard_parts import STANDARD_PARTS
 from agentos.core.communication.voice.errors import UnusableExtension
@@ -119,7 +119,7 @@ class PartPorts:
                 part.begins_with(None)
             except Exception as error:
                 raise ActorDeclarationError(f"begins_with(None) of the part {part.name!r} raised {error!r}") from error
-        self._open: dict[str, PartPort] = {}
+        self._open: dict[str, PortOfPart] = {}
 
     def open(self, directory: Directory, post: Callable[[Ref, object], None]) -> FrozenDict[Any]:
         """Open the ports; by name. Raises `UnusableExtension` for a part that gives none, and what `open_port` raises."""

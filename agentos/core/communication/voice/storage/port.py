@@ -29,7 +29,7 @@ log = logger(__name__)
 
 FIRST_STATES = (None, VoiceSessionState.CREATED)  # of the records that whoever asks for a session waits for
 FRESH_MS = 2_000  # what the store could do so long ago it can still do
-HOMELESS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
+KEPT_FINALS_BOUND = 10_000  # final records kept in memory while neither store nor spill file takes them
 
 
 class _Spilling:
@@ -79,7 +79,7 @@ class StorePort:
         self._on_durable = on_durable
         self._directory = directory
         self._post = post
-        self._homeless: list[Entry] = []  # final records that neither the store nor the spill file would take
+        self._kept_finals: list[Entry] = []  # final records that neither the store nor the spill file would take
         self._unrecordable: dict[
             str, str
         ] = {}  # what was wrong with the first record of a session, until it is asked for
@@ -144,7 +144,7 @@ class StorePort:
         `then` is called once the store is no longer in use, as `GroupCommitWriter.close` does.
         """
         done = self.writer.close(timeout_seconds, then)
-        for entry in self._homeless:
+        for entry in self._kept_finals:
             log.error("evidence is lost", record_id=entry.record.id, session_id=entry.record.request_id)
         return done
 
@@ -263,7 +263,7 @@ class StorePort:
                     self._directory.stored(work.draft.facts.session_id)
         for actor, acknowledged in by_actor.items():
             self._answer(actor, Stored(tuple(acknowledged)))
-        self._house()
+        self._write_kept_finals()
         self._on_durable()
 
     def _account(self, draft: Draft) -> None:
@@ -335,16 +335,16 @@ class StorePort:
     def _keep(self, entry: Entry, *, again: bool) -> None:
         """Keep a record that nobody took, until the store is back."""
         with self._lock:
-            if again and len(self._homeless) < HOMELESS_BOUND:
-                self._homeless.append(entry)
+            if again and len(self._kept_finals) < KEPT_FINALS_BOUND:
+                self._kept_finals.append(entry)
                 return
         log.error("evidence is lost", record_id=entry.record.id, session_id=entry.record.request_id)
 
-    def _house(self) -> None:
+    def _write_kept_finals(self) -> None:
         """The store is back: it gets what was kept."""
         with self._lock:
-            homeless, self._homeless = self._homeless, []
-        for entry in homeless:
+            kept, self._kept_finals = self._kept_finals, []
+        for entry in kept:
             try:
                 self.writer.put(entry, entry)
             except StoreError:

@@ -41,13 +41,13 @@ from agentos.core.communication.voice.stt.pace import Pace
 from agentos.core.communication.voice.stt.process import WorkerProcess
 from agentos.core.communication.voice.stt.protocol import (
     Answer,
-    Broken,
     Drop,
-    End,
-    Feed,
     Open,
-    Opened,
-    Progress,
+    StreamAudio,
+    StreamBroken,
+    StreamEnd,
+    StreamOpened,
+    StreamProgress,
 )
 from agentos.core.communication.voice.stt.registry import Engines, EngineUnavailable
 from agentos.core.communication.voice.stt.statistics import SpeechStatistics
@@ -155,7 +155,7 @@ class SpeechPort:
         self._tasks: TaskGroup | None = None
         self._streams: dict[str, Stream] = {}
         self._touched: dict[str, Stream] = {}  # those that may have something to send or to tell
-        self._homeless: dict[str, Stream] = {}  # those without a worker
+        self._unassigned: dict[str, Stream] = {}  # those without a worker
         self._workers: list[WorkerAccount] = []
         self._engines: dict[str, Breaker] = {}
         self._last_number = 0
@@ -299,7 +299,7 @@ class SpeechPort:
             return
         stream = Stream(work, Breaker(self._intensity))
         self._engines.setdefault(stream.engine, Breaker(self._intensity))
-        self._streams[work.session_id] = self._homeless[work.session_id] = stream
+        self._streams[work.session_id] = self._unassigned[work.session_id] = stream
 
     def _hear(self, work: Hear, handed: _Handed) -> None:
         data, fetched = handed.data, handed.reason != MISSING
@@ -354,15 +354,19 @@ class SpeechPort:
         now = _now()
         worked = None if worker.opening else worker.working_seconds(now)
         worker.answered(answer, now)
-        stream = None if not isinstance(answer, Opened | Progress | Broken) else worker.streams.get(answer.stream)
+        stream = (
+            None
+            if not isinstance(answer, StreamOpened | StreamProgress | StreamBroken)
+            else worker.streams.get(answer.stream)
+        )
         if stream is None:
             return
         self._touched[stream.session_id] = stream
-        if isinstance(answer, Opened):
+        if isinstance(answer, StreamOpened):
             stream.opened = True
-        elif isinstance(answer, Progress):
+        elif isinstance(answer, StreamProgress):
             self._progress(worker, stream, answer, worked)
-        elif isinstance(answer, Broken):
+        elif isinstance(answer, StreamBroken):
             self._engine_failed(stream, answer.error)
             del worker.streams[stream.number]
             self._lost_worker(stream, ENGINE_FAILED)
@@ -372,7 +376,7 @@ class SpeechPort:
         log.warning("stt_engine_failed", session_id=stream.session_id, engine=stream.engine, error=error)
         stream.breaker.crashed(_now())
 
-    def _progress(self, worker: WorkerAccount, stream: Stream, answer: Progress, worked: float | None) -> None:
+    def _progress(self, worker: WorkerAccount, stream: Stream, answer: StreamProgress, worked: float | None) -> None:
         decoded = stream.taken(answer.taken)
         if worked is not None:  # an engine that is loaded meanwhile takes time of its own
             self._pace.worked(decoded, worked)
@@ -414,7 +418,7 @@ class SpeechPort:
         if untaken:
             self._room(stream.session_id, untaken)
         self._lose(stream, lost, reason)
-        self._homeless[stream.session_id] = self._touched[stream.session_id] = stream
+        self._unassigned[stream.session_id] = self._touched[stream.session_id] = stream
 
     # --- a turn ----------------------------------------------------------------------------------------------------
 
@@ -424,7 +428,7 @@ class SpeechPort:
             step(*arguments)
         for worker in list(self._workers):
             self._check_on(worker, now)
-        for stream in list(self._homeless.values()):
+        for stream in list(self._unassigned.values()):
             self._house(stream, now)
         touched, self._touched = self._touched, {}
         for stream in touched.values():
@@ -463,7 +467,7 @@ class SpeechPort:
         worker = self._free_worker(now)
         if worker is None:
             return
-        del self._homeless[stream.session_id]
+        del self._unassigned[stream.session_id]
         self._last_number += 1
         stream.number = self._last_number
         stream.worker = worker
@@ -523,10 +527,10 @@ class SpeechPort:
         """Send what can be sent, tell what there is to tell."""
         if stream.opened and not stream.end_sent:
             while (audio := stream.next_feed()) is not None:
-                stream.worker.send(Feed(stream.number, *audio), now)
+                stream.worker.send(StreamAudio(stream.number, *audio), now)
             if stream.finishing and not stream.queued:
                 stream.end_sent = True
-                stream.worker.send(End(stream.number), now)
+                stream.worker.send(StreamEnd(stream.number), now)
         done = stream.finishing and stream.worker is None and not stream.queued
         if done or stream.settled - stream.told >= _HEARD_EVERY_FRAMES:
             self._tell_heard(stream)
@@ -559,14 +563,14 @@ class SpeechPort:
         return Heard(stream.settled, stream.take_untold())
 
     def _forget(self, stream: Stream) -> None:
-        for streams in (self._streams, self._homeless, self._touched, self._transcribers):
+        for streams in (self._streams, self._unassigned, self._touched, self._transcribers):
             streams.pop(stream.session_id, None)
 
     def _next_deadline(self, now: float) -> float:
         """When the next turn is due, should nothing happen: whatever was still to come at the last one, at `now`."""
         deadlines = [worker.deadline(*self._patience) for worker in self._workers]
         deadlines += [worker.silent_at(self._silent_after) for worker in self._workers if worker.waited_for()]
-        for stream in self._homeless.values():
+        for stream in self._unassigned.values():
             at = max(stream.breaker.not_before, self._engines[stream.engine].not_before)
             if at > now:
                 deadlines.append(at)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 class Open(Struct, frozen=True, tag="open"):
     """To the worker: begin a stream for a session, with the engine that `factory` makes of `configuration` and `options`.
-    Answered by `Opened` or `Broken`."""
+    Answered by `StreamOpened` or `StreamBroken`."""
 
     stream: int
     session_id: str
@@ -33,8 +33,8 @@ class Open(Struct, frozen=True, tag="open"):
     channels: int
 
 
-class Feed(Struct, frozen=True, tag="feed"):
-    """To the worker: `count` frames from `first` on. Answered by `Progress` or `Broken`."""
+class StreamAudio(Struct, frozen=True, tag="feed"):
+    """To the worker: `count` frames from `first` on. Answered by `StreamProgress` or `StreamBroken`."""
 
     stream: int
     first: int
@@ -42,8 +42,8 @@ class Feed(Struct, frozen=True, tag="feed"):
     data: bytes
 
 
-class End(Struct, frozen=True, tag="end"):
-    """To the worker: no more frames. Answered by a last `Progress`, with `ended` set, or `Broken`."""
+class StreamEnd(Struct, frozen=True, tag="end"):
+    """To the worker: no more frames. Answered by a last `StreamProgress`, with `ended` set, or `StreamBroken`."""
 
     stream: int
 
@@ -54,7 +54,7 @@ class Drop(Struct, frozen=True, tag="drop"):
     stream: int
 
 
-class Ping(Struct, frozen=True, tag="ping"):
+class WorkerPing(Struct, frozen=True, tag="ping"):
     """To the worker: show that you live. Answered by `Alive`."""
 
 
@@ -63,10 +63,10 @@ class Ready(Struct, frozen=True, tag="ready"):
 
 
 class Alive(Struct, frozen=True, tag="alive"):
-    """From the worker: it has nothing else to do than to answer a `Ping`."""
+    """From the worker: it has nothing else to do than to answer a `WorkerPing`."""
 
 
-class Opened(Struct, frozen=True, tag="opened"):
+class StreamOpened(Struct, frozen=True, tag="opened"):
     """From the worker: the engine is loaded and listens."""
 
     stream: int
@@ -81,8 +81,8 @@ class FinishedUtterance(Struct, frozen=True):
     words: tuple[Word, ...]
 
 
-class Progress(Struct, frozen=True, tag="progress"):
-    """From the worker, for each `Feed` and `End`: what came of it.
+class StreamProgress(Struct, frozen=True, tag="progress"):
+    """From the worker, for each `StreamAudio` and `StreamEnd`: what came of it.
 
     Every frame below `taken` was decoded; every frame below `settled` is in a final result told up to and with this one,
     or is no speech.
@@ -96,15 +96,15 @@ class Progress(Struct, frozen=True, tag="progress"):
     ended: bool = False
 
 
-class Broken(Struct, frozen=True, tag="broken"):
+class StreamBroken(Struct, frozen=True, tag="broken"):
     """From the worker: the engine failed at this stream, which is forgotten."""
 
     stream: int
     error: str
 
 
-Request = Open | Feed | End | Drop | Ping
-Answer = Ready | Alive | Opened | Progress | Broken
+Request = Open | StreamAudio | StreamEnd | Drop | WorkerPing
+Answer = Ready | Alive | StreamOpened | StreamProgress | StreamBroken
 
 _encoder: Final = msgspec.msgpack.Encoder()
 

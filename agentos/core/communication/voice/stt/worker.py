@@ -21,18 +21,18 @@ from agentos.core.communication.voice.stt.base import SAMPLE_RATE, Engine, Final
 from agentos.core.communication.voice.stt.protocol import (
     Alive,
     Answer,
-    Broken,
     Drop,
-    End,
-    Feed,
     FinishedUtterance,
     Open,
-    Opened,
     PacketReader,
-    Ping,
-    Progress,
     Ready,
     Request,
+    StreamAudio,
+    StreamBroken,
+    StreamEnd,
+    StreamOpened,
+    StreamProgress,
+    WorkerPing,
     packet,
 )
 from machines.audio import FRAME_MS, AudioFormat
@@ -100,23 +100,23 @@ class _Stream:
         self._time = MediaTime()
         engine.start(request.session_id)
 
-    def feed(self, request: Feed) -> Progress:
+    def feed(self, request: StreamAudio) -> StreamProgress:
         self._time.fed(request.first, request.count, len(request.data) / self._bytes_per_ms)
         results = self.engine.feed(self._converter.convert(request.data))
         return self._progress(results, ended=False)
 
-    def end(self) -> Progress:
+    def end(self) -> StreamProgress:
         rest = self._converter.finish()
         results = self.engine.feed(rest) if rest else []
         return self._progress([*results, *self.engine.finish()], ended=True)
 
-    def _progress(self, results: list[Result], *, ended: bool) -> Progress:
+    def _progress(self, results: list[Result], *, ended: bool) -> StreamProgress:
         finals = tuple(self._in_media_time(result) for result in results if isinstance(result, FinalText))
         last = results[-1] if results else None
         taken = self._time.next_frame
         settled = taken if ended else min(taken, self._time.settled_frame(self.engine.settled_ms))
         partial = last.text if isinstance(last, PartialText) else None
-        return Progress(self.number, taken, settled, finals, partial, ended)
+        return StreamProgress(self.number, taken, settled, finals, partial, ended)
 
     def _in_media_time(self, result: FinalText) -> FinishedUtterance:
         begin, end = self._time.of, self._time.end_of
@@ -134,7 +134,7 @@ class Worker:
 
     def do(self, request: Request) -> None:
         """Carry out one request and answer it. What is asked of a stream that is not there means nothing."""
-        if isinstance(request, Ping):
+        if isinstance(request, WorkerPing):
             self._answer(Alive())
             return
         try:
@@ -144,19 +144,19 @@ class Worker:
                 self._go_on(self._streams[request.stream], request)
         except Exception as error:  # noqa: BLE001 - an engine may raise anything; it is told, and the engine thrown away
             self._streams.pop(request.stream, None)
-            self._answer(Broken(request.stream, f"{type(error).__name__}: {error}"))
+            self._answer(StreamBroken(request.stream, f"{type(error).__name__}: {error}"))
 
     def _open(self, request: Open) -> None:
         idle = self._idle.get(_kind(request))
         engine = idle.pop() if idle else make_engine(request.factory, request.configuration, request.options)
         self._streams[request.stream] = _Stream(request, engine)
-        self._answer(Opened(request.stream))
+        self._answer(StreamOpened(request.stream))
 
-    def _go_on(self, stream: _Stream, request: Feed | End | Drop) -> None:
-        if isinstance(request, Feed):
+    def _go_on(self, stream: _Stream, request: StreamAudio | StreamEnd | Drop) -> None:
+        if isinstance(request, StreamAudio):
             self._answer(stream.feed(request))
             return
-        if isinstance(request, End):
+        if isinstance(request, StreamEnd):
             progress = stream.end()
             self._release(stream)
             self._answer(progress)

@@ -11,14 +11,14 @@ from agentos.core.communication.voice.stt.process import WorkerProcess
 from agentos.core.communication.voice.stt.protocol import (
     Alive,
     Answer,
-    Broken,
     Drop,
-    End,
-    Feed,
     Open,
-    Opened,
-    Ping,
-    Progress,
+    StreamAudio,
+    StreamBroken,
+    StreamEnd,
+    StreamOpened,
+    StreamProgress,
+    WorkerPing,
 )
 from agentos.core.communication.voice.stt.stream import Stream
 
@@ -41,7 +41,7 @@ class WorkerAccount:
     doubted: bool = False
     hung: bool = False
 
-    def send(self, request: Open | Feed | End | Drop, now: float) -> None:
+    def send(self, request: Open | StreamAudio | StreamEnd | Drop, now: float) -> None:
         """Send a request; every one but `Drop` is owed an answer."""
         if not isinstance(request, Drop):
             if self.ready and not self.owed and not self.asked:
@@ -53,7 +53,7 @@ class WorkerAccount:
         """Have it show that it lives, when it owes nothing that would show it."""
         if self.ready and not self.owed and not self.asked and not self.hung:
             self.since, self.asked = now, True
-            self.process.send(Ping())
+            self.process.send(WorkerPing())
 
     def answered(self, answer: Answer, now: float) -> None:
         """Note that it has answered."""
@@ -61,12 +61,12 @@ class WorkerAccount:
         self.suspect = self.doubted = False
         if isinstance(answer, Alive):
             self.asked = False
-        if not isinstance(answer, Opened | Progress | Broken):
+        if not isinstance(answer, StreamOpened | StreamProgress | StreamBroken):
             self.ready = True
             return
         self.opening.discard(answer.stream)
         self.owed[answer.stream] -= 1
-        if isinstance(answer, Broken) or self.owed[answer.stream] <= 0:
+        if isinstance(answer, StreamBroken) or self.owed[answer.stream] <= 0:
             del self.owed[answer.stream]
 
     def working_seconds(self, now: float) -> float:

@@ -12,13 +12,13 @@ from agentos.core.communication.voice.errors import ServiceNotReachable, Session
 from agentos.core.communication.voice.running.control.folder import connect, folder_of, running
 from agentos.core.communication.voice.running.control.protocol import (
     Answer,
-    Ended,
     Follow,
     Inspect,
     Picture,
     Refused,
     Request,
-    Step,
+    TraceEnded,
+    TraceStep,
     Tracing,
     decode_answer,
     encode,
@@ -80,12 +80,12 @@ class ControlClient:
             raise SessionNotFound(session_id)
         raise self._unreachable(f"it answered {answer!r}")
 
-    def steps(self) -> Iterator[TraceLine | Ended]:
-        """The steps of the session that is traced as they come, and `Ended` when it has stopped."""
+    def steps(self) -> Iterator[TraceLine | TraceEnded]:
+        """The steps of the session that is traced as they come, and `TraceEnded` when it has stopped."""
         self._connection.settimeout(None)
-        while isinstance(answer := self._answer(), Step):
+        while isinstance(answer := self._answer(), TraceStep):
             yield answer.line
-        if not isinstance(answer, Ended):
+        if not isinstance(answer, TraceEnded):
             raise self._unreachable(f"it answered {answer!r}")
         yield answer
 

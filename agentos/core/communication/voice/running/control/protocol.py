@@ -48,13 +48,13 @@ class Tracing(Struct, frozen=True, tag_field="answer", tag="tracing"):
     started_at: datetime
 
 
-class Step(Struct, frozen=True, tag_field="answer", tag="step"):
+class TraceStep(Struct, frozen=True, tag_field="answer", tag="step"):
     """One step of the trace."""
 
     line: TraceLine
 
 
-class Ended(Struct, frozen=True, tag_field="answer", tag="ended"):
+class TraceEnded(Struct, frozen=True, tag_field="answer", tag="ended"):
     """The session has stopped; `lost` steps were not told because the reader was slow."""
 
     lost: int
@@ -68,7 +68,7 @@ class Refused(Struct, frozen=True, tag_field="answer", tag="refused"):
 
 
 Request = Inspect | Follow
-Answer = Picture | Tracing | Step | Ended | Refused
+Answer = Picture | Tracing | TraceStep | TraceEnded | Refused
 
 encode: Final = msgspec.json.Encoder().encode
 _decode_request: Final[Callable[[bytes], Request]] = msgspec.json.Decoder(Request).decode

@@ -18,11 +18,11 @@ from agentos.core.communication.voice.running.control.folder import HAS_SOCKETS,
 from agentos.core.communication.voice.running.control.protocol import (
     MAX_REQUEST_BYTES,
     Answer,
-    Ended,
     Inspect,
     Picture,
     Refused,
-    Step,
+    TraceEnded,
+    TraceStep,
     Tracing,
     decode_request,
     encode,
@@ -126,7 +126,7 @@ class ControlSocket:
                 group.start_soon(_cancel_when_stirred, connection, group.cancel_scope)
                 await _send(connection, Tracing(trace.session_id, trace.started_at))
                 while lines := await trace.batch():
-                    await _send(connection, *map(Step, lines))
+                    await _send(connection, *map(TraceStep, lines))
                 ended = True
                 group.cancel_scope.cancel()  # before the client knows that it may ask again
         except* OSError:
@@ -134,7 +134,7 @@ class ControlSocket:
         finally:
             trace.close()
         if ended:
-            await _send(connection, Ended(trace.lost))
+            await _send(connection, TraceEnded(trace.lost))
         return ended
 
 
