@@ -38,6 +38,13 @@ SURVIVORS: Mapping[str, str] = {
         "The session counts what its recorder does not account for, under a reason of its own, and no promise names reasons. "
         "The tests of the parts and of a port that is silent do."
     ),
+    "actors/session.py: in _give_up, negate `if self.parts is not None`": (
+        "Each part of these models is essential, and is never given up. The tests of a further part do."
+    ),
+    "actors/session.py: in part_report, without `self._commit(out, record.operation, self.phase, detail=record.detail, "
+    "failed=record.failed)`": (
+        "No promise asks for the records of accounts. The tests of the session, of a further part and of resumption do."
+    ),
 }
 """Those that no promise notices, and why."""
 

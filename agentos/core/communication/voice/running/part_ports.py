@@ -91,7 +91,7 @@ class ThreadPort:
 class _Release:
     """A port, for the work that ends what it does for one call: what it raises is logged, and the call ends all the same."""
 
-    def __init__(self, name: str, port: PartPort) -> None:
+    def __init__(self, name: str, port: PortOfPart) -> None:
         self._name = name
         self._port = port
 
@@ -153,7 +153,7 @@ class PartPorts:
         return {name: self._closed(name, port, seconds) for name, port in self._open.items()}
 
     @staticmethod
-    def _closed(name: str, port: PartPort, seconds: float) -> bool:
+    def _closed(name: str, port: PortOfPart, seconds: float) -> bool:
         try:
             return port.close(seconds)
         except Exception:  # it must not keep the store from being closed
