@@ -118,7 +118,7 @@ def test_one_seed_is_shown_with_its_plan_and_the_end_of_its_trace() -> None:
     ran = run("--seed", "5", "--hours", "0.2", "--trace", "7")
     assert ran.code == 0
     assert "visit 1" in ran.out
-    assert "PlaybackPlan(" in ran.out
+    assert "Plan(" in ran.out
     assert len(data(run("--seed", "5", "--hours", "0.2", "--trace", "7", "--json"))["trace"]) == 7
 
 
