@@ -15,6 +15,7 @@ from anyio.abc import TaskStatus
 from agentos.core.communication.voice.errors import InvalidRequest, InvalidState
 from agentos.core.communication.voice.logs import logger
 from agentos.core.communication.voice.providers.transport import AudioSink, Transport
+from agentos.core.communication.voice.secrets_in_text import without_secrets
 from agentos.core.time import utc_now
 from machines.communication import ConnectorType, RequestStatus
 from machines.evidence import EvidenceRecord, record_id
@@ -24,6 +25,7 @@ from machines.session import EndReason, VoiceSession, VoiceSessionState
 
 log = logger(__name__)
 
+LONGEST_PROBLEM = 1_000  # characters of a provider's error that go into log and evidence
 TAKING_AUDIO = (VoiceSessionState.CREATED, VoiceSessionState.ACTIVE)
 
 
@@ -156,6 +158,7 @@ class Legs:
         """Say in the log and in evidence that this leg may not be as it should be."""
         session, provider = leg.session, text_of(leg.session.provider)
         leg.problems += 1
+        problem = without_secrets(problem)[:LONGEST_PROBLEM]
         log.error(
             "leg_failed",
             session_id=session.session_id,
