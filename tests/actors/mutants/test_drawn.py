@@ -41,10 +41,8 @@ SURVIVORS: Mapping[str, str] = {
     "actors/session.py: in _give_up, negate `if self.parts is not None`": (
         "Each part of these models is essential, and is never given up. The tests of a further part do."
     ),
-    "actors/session.py: in part_report, without `self._commit(out, record.operation, self.phase, detail=record.detail, "
-    "failed=record.failed)`": (
-        "No promise asks for the records of accounts. The tests of the session, of a further part and of resumption do."
-    ),
+    "actors/supervisor.py: in resume_session, without `self._spawn_session(facts, verdict, message.token, out, "
+    "message.resumption)`": "Nothing is resumed in these models. The models of resumption notice it.",
 }
 """Those that no promise notices, and why."""
 
