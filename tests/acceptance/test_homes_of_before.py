@@ -13,6 +13,7 @@ import tarfile
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from agentos.core.communication.voice import AsyncVoiceService, VoiceEventType, 
 from agentos.core.communication.voice.cli import main
 from agentos.core.communication.voice.gateway import voice_app
 from agentos.core.communication.voice.recording.checks import check_recordings
+from agentos.core.communication.voice.recovery import resumption
 from agentos.core.communication.voice.storage.file_locks import FileLocks
 from agentos.core.communication.voice.storage.opening import open_to_read
 from agentos.core.communication.voice.storage.store import VoiceStore
@@ -78,6 +80,8 @@ def old(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     for path in home.glob("*.owner"):
         path.touch()  # the last sign of life of a process
     monkeypatch.setenv("AGENTOS_VOICE_RESUME_WINDOW_SECONDS", "3600")
+    # The homes grow old, and the longest duration of a call counts from its creation: as if its process had died just now.
+    monkeypatch.setattr(resumption, "utc_now", lambda: datetime.fromtimestamp(0, UTC))
     monkeypatch.setenv("AGENTOS_VOICE_HEADS", str(home.with_name("heads")))
     monkeypatch.setenv("AGENTOS_VOICE_ON_STT_UNAVAILABLE", "record_only")
     monkeypatch.setenv("AGENTOS_VOICE_LOG_LEVEL", "error")

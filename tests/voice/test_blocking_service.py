@@ -65,7 +65,7 @@ def service(request: pytest.FixtureRequest, make_settings: MakeSettings) -> Iter
 
 LOOP_ONLY = {
     "aclose": "close",
-    **dict.fromkeys(["run", "door", "fates", "snapshots", "can_be_resumed", "token_store", "voice_store"]),
+    **dict.fromkeys(["run", "door", "fates", "snapshots", "can_be_resumed", "token_store", "voice_store", "transport"]),
 }
 """What only makes sense in a loop, and what it is called here."""
 

@@ -14,7 +14,7 @@ from agentos.core.communication.voice import (
 from agentos.core.communication.voice.samples import SAMPLE
 from machines.payloads import FRAMES, QUALITY, RECORDING, RESULT
 from tests.voice.conftest import MakeSettings, Records
-from tests.voice.extensions.shouting_part import ShoutingPart
+from tests.voice.extensions.test_parts import ShoutingPart
 from tests.voice.payloads import fits, is_defined
 
 PATIENCE = 60
