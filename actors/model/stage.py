@@ -54,10 +54,10 @@ LOOKED_AT: Final = 16  # changeable values that are checked each time that a ste
 BROKEN: Final = -1  # an effect that can't be carried out: the system crashes the actor there
 
 Cell = list[Any]
-"""What is known of one actor, opened up: its body, its status and the other places that are named above."""
+"""The fields of one actor's cell: its body, its status, and the others at the places that are named above."""
 
 Note = tuple[Any, ...]
-"""What no run may have, or what a property may have to know of the way: its kind, and what the kind says."""
+"""A note on a run, of a mistake or of something that properties ask for: its kind, then the values of that kind."""
 
 Effects = tuple[tuple[int, Any, Any], ...]
 CANCEL_ALL: Final = -1

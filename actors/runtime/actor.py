@@ -44,7 +44,7 @@ HOLD: Final = 12
 KEEP_TIMER: Final = 13
 
 Effect = tuple[int, Any, Any]
-"""What a step asks for: one of the numbers above, and two values whose types the number decides."""
+"""An effect that a step asks for: one of the numbers above, and two values whose types the number decides."""
 
 LONGEST_TIMER_SECONDS: Final = (
     3_155_760_000.0  # a century; beyond, it is milliseconds, an epoch, or meant to be no timer
@@ -596,8 +596,8 @@ def _is_subclass(kind: type, base: type) -> bool:
 
 
 def _resolved(text: str, cls: type[Actor], function: FunctionType) -> object:
-    """What an annotation that is a text stands for: in the module of the function or, for classes that were made inside a
-    function, among the messages of the table and in the class."""
+    """The value of an annotation that is a text. Its names are looked up in the module of the function; those of classes that
+    were made inside a function, among the messages of the table and in the class."""
     names = function.__globals__
     try:
         return eval(text, names)  # noqa: S307 - an annotation, as typing.get_type_hints evaluates it

@@ -51,13 +51,13 @@ SPREAD: Final = _Mark("SPREAD")  # the mail is in the lanes
 M = TypeVar("M")
 
 Message = object
-"""What an actor is told. The mailbox asks for nothing but its `lane`, if it has one."""
+"""A message to an actor: any value. The mailbox reads the `lane` of a message that has one, and nothing else."""
 
 Journal = tuple[object, ...]
 """The values of an actor's journal fields, in their order."""
 
 Step = Callable[[Any, Any, Any], None]
-"""What runs for a message: `step(actor, message, out)`. Which actor and which message it takes is what the table says."""
+"""The function that handles a message: `step(actor, message, out)`. The table says which class and message it belongs to."""
 
 Table = dict[type, Step]
 """The steps of one phase, by the type of the message."""

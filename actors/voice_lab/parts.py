@@ -72,7 +72,7 @@ class Listened(NamedTuple):
 
 
 Told = Answer | m.Changed | m.Closed
-"""What informs of a call: an answer to an ask, a state that the call is in, or the word to close its door."""
+"""News of a call: an answer to an ask, a state of the call, or the word to close its door."""
 
 NOTHING_TOLD = Listened()
 

@@ -527,8 +527,8 @@ class AsyncVoiceService:
         return await self._runtime.resources().past.events(session_id, after, limit)
 
     async def transcript(self, session_id: str) -> Transcript:
-        """What was said in a session: its finished utterances and their text, so far or, once it has stopped, as its result has
-        it. Raises `SessionNotFound`, `StoreError` when the store can't be read, `ServiceClosed`."""
+        """The transcript of a session: its finished utterances and their text so far, or the transcript of the result once the
+        session has stopped. Raises `SessionNotFound`, `StoreError` when the store can't be read, `ServiceClosed`."""
         session = await self.get_session(session_id)
         if session is None:
             raise SessionNotFound(session_id)

@@ -369,7 +369,7 @@ class VoiceService:
         return self._call(lambda service: service.kept_events(session_id, after, limit=limit))
 
     def transcript(self, session_id: str) -> Transcript:
-        """What was said in a session; see `AsyncVoiceService.transcript`."""
+        """The transcript of a session; see `AsyncVoiceService.transcript`."""
         return self._call(lambda service: service.transcript(session_id))
 
     def create_stream_ticket(self, session_id: str) -> StreamTicket:

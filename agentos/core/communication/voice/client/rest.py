@@ -150,7 +150,7 @@ class VoiceClient:
         return await self._paged(f"{_path(session_id)}/events", "events", "last_number", after, limit)
 
     async def transcript(self, session_id: str) -> JSON:
-        """What was said in a session, so far: `text`, `utterances` with their times, and whether it is `complete`."""
+        """The transcript of a session so far: `text`, `utterances` with their times, and whether it is `complete`."""
         return await self._asked("GET", f"{_path(session_id)}/transcript")
 
     async def evidence(self, session_id: str, after: int = 0, *, limit: int = MOST_LINKS) -> list[JSON]:

@@ -19,7 +19,7 @@ class BlockingService(Protocol):
         """The events of a session."""
 
     def transcript(self, session_id: str) -> Transcript:
-        """What was said in a session."""
+        """The transcript of the session so far."""
 
     def stop_session(self, session_id: str, *, caller_gone: bool = False) -> bool:
         """End a session."""
@@ -60,7 +60,7 @@ class BlockingCall:
         return self._service.events(self.session_id, after)
 
     def transcript(self) -> Transcript:
-        """What was said in it so far."""
+        """The transcript of the call so far."""
         return self._service.transcript(self.session_id)
 
     def stop(self, *, caller_gone: bool = False) -> bool:

@@ -33,7 +33,7 @@ class CallService(Protocol):
         """The events of a session."""
 
     async def transcript(self, session_id: str) -> Transcript:
-        """What was said in a session."""
+        """The transcript of the session so far."""
 
     async def stop_session(self, session_id: str, *, caller_gone: bool = False) -> bool:
         """End a session."""
@@ -70,7 +70,7 @@ class Call:
         return self._service.events(self.session_id, after)
 
     async def transcript(self) -> Transcript:
-        """What was said in it so far; see `AsyncVoiceService.transcript`."""
+        """The transcript of the call so far; see `AsyncVoiceService.transcript`."""
         return await self._service.transcript(self.session_id)
 
     async def stop(self, *, caller_gone: bool = False) -> bool:

@@ -1,4 +1,4 @@
-"""What was said in a session: its finished utterances, and the text that they make."""
+"""The transcript of a session: its finished utterances, and the text that they make."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """What was said in a session, so far. It is `complete` once the session has stopped and every frame of it was transcribed;
+    """The transcript of a session so far. It is `complete` once the session has stopped and every frame of it was transcribed;
     the frames that were not are in the session's result, under `frames.untranscribed`."""
 
     session_id: str

@@ -97,7 +97,7 @@ async def get_session_events(
 @router.get(
     "/{session_id}/transcript",
     operation_id="get_session_transcript",
-    summary="What was said in a session",
+    summary="The transcript of a session",
     dependencies=[Depends(no_query)],
     responses=refusals(SessionNotFound),
 )
