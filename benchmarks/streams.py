@@ -33,7 +33,6 @@ from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from agentos.core.communication.voice.async_service import AsyncVoiceService
-from agentos.core.communication.voice.gateway.access.control import LOCAL
 from agentos.core.communication.voice.gateway.app import voice_app
 from agentos.core.communication.voice.gateway.server import address_of, listening, serve
 from agentos.core.communication.voice.settings import load_settings
@@ -67,7 +66,7 @@ async def ours(streams: int, backend: str) -> None:
                 session = await service.create_session(
                     "bench", VoiceProvider.LOCAL, NO_ENGINE, {"recording_enabled": True}
                 )
-                tickets.append(app.state.credentials.ticket(session.session_id, LOCAL))
+                tickets.append((await service.create_stream_ticket(session.session_id)).ticket)
             print(json.dumps({"address": address_of(taken), "tickets": tickets}), flush=True)
             await anyio.to_thread.run_sync(sys.stdin.read)
             await service.aclose()

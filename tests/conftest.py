@@ -56,7 +56,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     _take_a_sample(config, items)
     items.sort(key=lambda item: item.path.name != LONGEST)
     for item in items:
-        if item.get_closest_marker("slow") is not None and item.get_closest_marker("timeout") is None:
+        lasting = item.get_closest_marker("slow") is not None or _is_alone(item)
+        if lasting and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
@@ -92,13 +93,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A test that is marked `alone` runs in a process that has no thread but its own; a worker has one more."""
-    if not hasattr(pyfuncitem.config, "workerinput") or pyfuncitem.get_closest_marker("alone") is None:
+    """A test that is marked `alone` runs in a process that has no thread but its own, together with all such tests of its
+    file; a worker has one more thread."""
+    if not hasattr(pyfuncitem.config, "workerinput") or not _is_alone(pyfuncitem):
         return None
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "", pyfuncitem.nodeid]
-    done = subprocess.run(command, cwd=pyfuncitem.config.rootpath, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    if pyfuncitem.path not in _run_alone:
+        together = [item for item in pyfuncitem.session.items if item.path == pyfuncitem.path and _is_alone(item)]
+        command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-rA", "-m", ""]
+        done = subprocess.run(
+            [*command, *[item.nodeid for item in together]],
+            cwd=pyfuncitem.config.rootpath,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        _run_alone[pyfuncitem.path] = done.stdout + done.stderr
+    told = _run_alone[pyfuncitem.path]
+    assert f"PASSED {pyfuncitem.nodeid}\n" in told, told
     return True
+
+
+_run_alone: dict[Path, str] = {}  # by file: what the run of these tests printed
+
+
+def _is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
 
 
 anyio_backend = loops(ASYNCIO, UVLOOP, TRIO)  # everything must run on

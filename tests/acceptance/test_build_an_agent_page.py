@@ -95,6 +95,7 @@ def test_the_agents_test_passes(folder: Path) -> None:
     assert re.search(r"\b4 passed", done.stdout), done.stdout  # two, on two loops
 
 
+@pytest.mark.slow
 def test_without_the_agent_the_test_does_not_pass(folder: Path) -> None:
     for name, here, there in (
         ("agent.py", '"meters" in', '"miles" in'),

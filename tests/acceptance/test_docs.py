@@ -32,7 +32,11 @@ def test_the_page_has_one_program_for_each_loop() -> None:
 
 @pytest.mark.parametrize(
     ("name", "rate", "channels"),
-    [("transcribe.py", 16_000, 1), ("transcribe.py", 48_000, 2), ("transcribe_trio.py", 48_000, 2)],
+    [
+        ("transcribe.py", 16_000, 1),
+        pytest.param("transcribe.py", 48_000, 2, marks=pytest.mark.slow),
+        ("transcribe_trio.py", 48_000, 2),
+    ],
 )
 def test_a_program_of_the_page_runs(name: str, rate: int, channels: int, home: Path, tmp_path: Path) -> None:
     assert len(PROGRAMS[name].strip().splitlines()) < 40

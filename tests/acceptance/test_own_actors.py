@@ -63,6 +63,7 @@ def test_the_command_checks_it_with_more_faults(example: Path) -> None:
     assert "nobody pays twice" in [verdict["property"] for verdict in found["verdicts"]]
 
 
+@pytest.mark.slow
 def test_without_restarted_the_page_shows_what_is_found(example: Path) -> None:
     broken, count = RESTARTED.subn("", example.read_text())
     assert count == 1

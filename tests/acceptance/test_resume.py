@@ -54,6 +54,9 @@ from agentos.core.communication.voice.storage.file_locks import FileLocks
 from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from machines.session import EndReason, SessionResult
 from tests.forking import Forking, forking
+from tests.loops import TRIO, UVLOOP, loops
+
+anyio_backend = loops(UVLOOP, TRIO)  # asyncio on its own differs in nothing that is tested here
 
 DieInACall = Callable[..., str]
 PATIENCE = 60

@@ -43,7 +43,12 @@ def test_the_example_passes_as_a_test_and_as_a_command(example: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "broken"),
     [
-        ("        if message.number not in self.taken:", "        if True:", "no parcel is taken twice"),
+        pytest.param(
+            "        if message.number not in self.taken:",
+            "        if True:",
+            "no parcel is taken twice",
+            marks=pytest.mark.slow,
+        ),
         ('        out.set_timer("again", 30.0)', "        pass", "every parcel arrives"),
     ],
 )

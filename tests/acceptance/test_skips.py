@@ -33,7 +33,7 @@ pytest.importorskip("no_such_module_anywhere")
 """
 
 
-def run_pytest(folder: Path, **variables: str) -> tuple[int, str]:
+def run_pytest(folder: Path, workers: str, **variables: str) -> tuple[int, str]:
     shutil.copy(ROOT / "tests" / "conftest.py", folder)
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "test_skipping.py").write_text(SKIPPING)
@@ -48,6 +48,8 @@ def run_pytest(folder: Path, **variables: str) -> tuple[int, str]:
             "no:cacheprovider",
             "-p",
             "no:asyncio",
+            "-n",
+            workers,
             "--continue-on-collection-errors",
             ".",
         ],
@@ -63,7 +65,7 @@ def run_pytest(folder: Path, **variables: str) -> tuple[int, str]:
 
 
 def test_in_ci_every_skip_fails_and_says_its_reason(tmp_path: Path) -> None:
-    code, told = run_pytest(tmp_path, CI="true")
+    code, told = run_pytest(tmp_path, "1", CI="true")
     assert code == pytest.ExitCode.TESTS_FAILED
     assert "1 failed, 1 passed, 1 xfailed, 2 errors" in told  # a mark skips in the set-up, which is an "error"
     for reason in ("flite is not installed", "sox is not installed", "no_such_module_anywhere"):
@@ -71,6 +73,6 @@ def test_in_ci_every_skip_fails_and_says_its_reason(tmp_path: Path) -> None:
 
 
 def test_elsewhere_a_skip_is_a_skip(tmp_path: Path) -> None:
-    code, told = run_pytest(tmp_path)
+    code, told = run_pytest(tmp_path, "0")
     assert code == pytest.ExitCode.OK
     assert "1 passed, 3 skipped, 1 xfailed" in told

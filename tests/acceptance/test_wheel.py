@@ -127,9 +127,14 @@ def test_the_wheel_has_its_data_files_and_leaves_the_namespaces_open(wheel: Path
     voice = "agentos/core/communication/voice"
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"machines/py.typed", "actors/py.typed", f"{voice}/py.typed", f"{voice}/storage/migrations/env.py"} <= names
+    assert {
+        "machines/py.typed",
+        "actors/py.typed",
+        f"{voice}/py.typed",
+        f"{voice}/storage/sqlite/migrations/env.py",
+    } <= names
     assert any(name.startswith(f"{voice}/samples/") and name.endswith(".flac") for name in names)
-    assert any(name.startswith(f"{voice}/storage/migrations/versions/0001") for name in names)
+    assert any(name.startswith(f"{voice}/storage/sqlite/migrations/versions/0001") for name in names)
     assert not names & {"agentos/__init__.py", "agentos/core/__init__.py", "agentos/core/communication/__init__.py"}
 
 

@@ -217,7 +217,7 @@ def line(server: str) -> Iterator[Line]:
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ "go forward ten meters", as a file for the microphone; silence follows."""
+    """Half a second of silence and "go forward ten meters", as a file for the microphone; silence follows."""
     if not SPEECH.exists():
         pytest.skip("the microphone needs something to say: apt-get install pocketsphinx-testdata")
     path = tmp_path_factory.mktemp("speech") / "speech.wav"
@@ -225,7 +225,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sound.setnchannels(1)
         sound.setsampwidth(2)
         sound.setframerate(RATE)
-        sound.writeframes(SPEECH.read_bytes())
+        sound.writeframes(bytes(RATE) + SPEECH.read_bytes())
     return path
 
 

@@ -12,8 +12,8 @@ from tests.browser.conftest import Guarded, Visiting
 DOCUMENT = Path(__file__).parents[2] / "docs" / "console.md"
 SCREENS = [
     pytest.param({"width": 1180, "dark": False}, id="wide-light"),
-    pytest.param({"width": 1180, "dark": True}, id="wide-dark"),
-    pytest.param({"width": 360, "dark": False}, id="narrow-light"),
+    pytest.param({"width": 1180, "dark": True}, id="wide-dark", marks=pytest.mark.slow),
+    pytest.param({"width": 360, "dark": False}, id="narrow-light", marks=pytest.mark.slow),
     pytest.param({"width": 360, "dark": True}, id="narrow-dark"),
 ]
 

@@ -294,8 +294,15 @@ print("ended", flush=True)
 """
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("host", [ASYNC_HOST, BLOCKING_HOST], ids=["async", "blocking"])
+@pytest.mark.parametrize(
+    ("host", "loop"),
+    [
+        pytest.param(ASYNC_HOST, "asyncio", id="async-asyncio"),
+        pytest.param(ASYNC_HOST, "trio", id="async-trio", marks=pytest.mark.slow),
+        pytest.param(BLOCKING_HOST, "asyncio", id="blocking-asyncio", marks=pytest.mark.slow),
+        pytest.param(BLOCKING_HOST, "trio", id="blocking-trio"),
+    ],
+)
 def test_sigterm_in_the_middle_of_a_hundred_calls(host: str, loop: str, verified: Verified) -> None:
     environment: dict[str, Any] = {
         **os.environ,

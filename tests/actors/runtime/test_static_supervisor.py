@@ -48,7 +48,10 @@ def test_children_of_different_kinds_go_together(strategy: str) -> None:
     holds(supervision_model(strategy=strategy, restart=MIXED, finishes=2, stops=1, limit=1, faults=crash))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(name, marks=pytest.mark.slow) if name == Strategy.ONE_FOR_ALL.value else name for name in STRATEGIES],
+)
 def test_a_supervisor_that_fails_has_ended_its_children_and_may_begin_again(strategy: str) -> None:
     report = holds(supervision_model(strategy=strategy, finishes=2, limit=1, again=True, faults=ONE_CRASH))
     assert report.states > 1000

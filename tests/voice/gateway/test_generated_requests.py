@@ -40,7 +40,7 @@ NOTHING_TO_GET_WRONG = {
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("backend", "examples"), [("asyncio", 25), ("trio", 5)])
+@pytest.mark.parametrize(("backend", "examples"), [pytest.param("asyncio", 25, marks=pytest.mark.slow), ("trio", 5)])
 def test_no_request_gets_a_reply_that_is_not_documented(backend: str, examples: int) -> None:
     asked: set[str] = set()
     statuses: set[int] = set()

@@ -54,7 +54,7 @@ def open_files() -> set[str]:
 
 # A task that is cancelled before its first step leaves a coroutine behind that Python complains of.
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-@pytest.mark.parametrize("again", [0, 1, 3])
+@pytest.mark.parametrize("again", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("loop", "pierced"), [("asyncio", False), ("asyncio", True), ("trio", False)])
 def test_cut_at_any_turn_it_leaves_nothing(loop: str, again: int, pierced: bool, program: Program) -> None:
     talks_then_hangs = program("for i in 1 2 3 4 5 6; do echo working >&2; done\nexec >&- 2>&-\nexec sleep 100")

@@ -12,14 +12,15 @@ import pytest
 
 TESTS = [path for path in sorted((Path(__file__).parents[3] / "browser").glob("*.py")) if path.name != "conftest.py"]
 VIEWS = ["sign-in", "sessions", "new-call", "call", "session"]
-LOOKS = ["1180-light", "1180-dark", "360-light", "360-dark"]
+LOOKS = {"not slow": ["1180-light", "360-dark"], "slow": ["1180-dark", "360-light"]}
 LIMIT_SECONDS = 600
 
 
 @pytest.mark.timeout(LIMIT_SECONDS + 30)
-def test_the_console_in_a_browser(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_console_in_a_browser(which: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     shots = Path(os.environ.get("BROWSER_ARTIFACTS", tmp_path / "screenshots"))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", which]
     with subprocess.Popen(
         [*command, "--basetemp", str(tmp_path / "browser"), *map(str, TESTS)],
         cwd=pytestconfig.rootpath,
@@ -37,4 +38,6 @@ def test_the_console_in_a_browser(tmp_path: Path, pytestconfig: pytest.Config) -
     assert process.returncode == 0, output
     if skipped := re.findall(r"^SKIPPED \[\d+\] \S+: (.+)$", output, re.MULTILINE):
         pytest.skip("; ".join(dict.fromkeys(skipped)))
-    assert {f"{view}-{look}.png" for view, look in product(VIEWS, LOOKS)} <= {shot.name for shot in shots.iterdir()}
+    assert {f"{view}-{look}.png" for view, look in product(VIEWS, LOOKS[which])} <= {
+        shot.name for shot in shots.iterdir()
+    }

@@ -960,17 +960,19 @@ export class Microphone extends EventTarget {
     let stream = null;
     let context = null;
     let node = null;
-    let source;
     try {
+      // Sound comes from the device as soon as it is open, and nobody else keeps it: so it is opened last.
+      [context, node] = await this.#prepare(this.#sampleRate);
+      if (over()) return await letGo(stream, context, node);
       stream = await navigator.mediaDevices.getUserMedia({ audio: this.#constraints });
       if (over()) return await letGo(stream, context, node);
-      [context, source] = this.#listen(stream);
-      await context.audioWorklet.addModule(this.#module);
-      if (over()) return await letGo(stream, context, node);
-      node = new AudioWorkletNode(context, CAPTURE, {
-        numberOfOutputs: 0,
-        processorOptions: { sampleRate: this.#sampleRate },
-      });
+      let source = sourceIn(context, stream);
+      if (source === null) {
+        await letGo(null, context, node);
+        [context, node] = await this.#prepare();
+        if (over()) return await letGo(stream, context, node);
+        source = context.createMediaStreamSource(stream);
+      }
       node.port.onmessage = ({ data }) => over() || this.#captured(data);
       node.onprocessorerror = () => over() || this.#lost("failed", "the browser's audio processing failed");
       source.connect(node);
@@ -1007,16 +1009,16 @@ export class Microphone extends EventTarget {
     await this.#release();
   }
 
-  /** A context at the rate that is wanted, where the browser can read the device at it; otherwise at the device's own. */
-  #listen(stream) {
-    const wanted = new AudioContext({ sampleRate: this.#sampleRate, latencyHint: "interactive" });
+  /** A context of this rate, or of the device's own, and in it the node that captures what it is given. */
+  async #prepare(sampleRate) {
+    const context = new AudioContext({ ...(sampleRate === undefined ? {} : { sampleRate }), latencyHint: "interactive" });
     try {
-      return [wanted, wanted.createMediaStreamSource(stream)];
+      await context.audioWorklet.addModule(this.#module);
+      const processorOptions = { sampleRate: this.#sampleRate };
+      return [context, new AudioWorkletNode(context, CAPTURE, { numberOfOutputs: 0, processorOptions })];
     } catch (error) {
-      wanted.close();
-      if (error.name !== "NotSupportedError") throw error;
-      const own = new AudioContext({ latencyHint: "interactive" });
-      return [own, own.createMediaStreamSource(stream)];
+      await letGo(null, context, null);
+      throw error;
     }
   }
 
@@ -1079,6 +1081,16 @@ export class Microphone extends EventTarget {
 
   #tell(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
+  }
+}
+
+/** What the device gives, in this context; null where the browser can't read the device at the context's rate. */
+function sourceIn(context, stream) {
+  try {
+    return context.createMediaStreamSource(stream);
+  } catch (error) {
+    if (error.name !== "NotSupportedError") throw error;
+    return null;
   }
 }
 
