@@ -48,6 +48,7 @@ from agentos.core.communication.voice.errors import (
     SessionNotFound,
     UnusableExtension,
 )
+from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.recording.finishing import Finishing
 from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.storage.file_locks import FileLocks
@@ -75,7 +76,11 @@ CALL = """
 import json, os, signal, sys
 from array import array
 import anyio
-from agentos.core.communication.voice import AsyncVoiceService, AudioFormat, STTProvider, VoiceProvider
+from agentos.core.communication.voice import AsyncVoiceService, AudioFormat, STTProvider
+from agentos.core.communication.voice.providers.local import LocalProvider
+
+class Kiosk(LocalProvider):
+    name = "kiosk"
 
 loop, wish = sys.argv[1], json.loads(sys.argv[2])
 engine = STTProvider.POCKETSPHINX if wish["sentence"] else STTProvider.WHISPER
@@ -90,13 +95,13 @@ async def heard(service, session_id):
             return
 
 async def main():
-    async with AsyncVoiceService() as service:
+    async with AsyncVoiceService(providers=[Kiosk()]) as service:
         if wish["resume"]:
             resumed = await service.resume(wish["resume"], first_frame=wish["first"])
             session, first = resumed.session, resumed.next_frame
         else:
             session = await service.create_session(
-                "p", VoiceProvider.LOCAL, engine, wish["metadata"],
+                "p", wish["provider"], engine, wish["metadata"],
                 audio_format=AudioFormat(**wish["format"]), resumable=wish["resumable"],
             )
             first = wish["first"]
@@ -124,6 +129,12 @@ anyio.run(main, backend=loop)
 """
 
 
+class Kiosk(LocalProvider):
+    """A provider that a host hands over."""
+
+    name = "kiosk"
+
+
 @pytest.fixture(autouse=True)
 def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings of every process here."""
@@ -142,7 +153,7 @@ def die_in_a_call(programs: Forking) -> DieInACall:
     """A process has a call, up to frame `upto`, and is killed; the session's id."""
     usual = {
         "resume": None, "first": 0, "upto": 130, "metadata": {"recording_enabled": True}, "format": {}, "resumable": True,
-        "settled": False, "stopping": False, "sentence": "",
+        "settled": False, "stopping": False, "sentence": "", "provider": "local",
     }  # fmt: skip
 
     def die(loop: str = "asyncio", **wish: Any) -> str:
@@ -785,3 +796,16 @@ async def test_a_recording_that_is_not_what_evidence_says_is_ended_and_not_gone_
     said = records(home, session_id)[-1]["response_summary"]
     assert said["recovered"]["recording"] == "differs"
     check_home(home)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("recovery", ["0.05", "3600"])  # it was found dead before, or has still to be
+async def test_a_session_whose_provider_is_not_here_can_not_be_resumed(
+    anyio_backend: Any, die_in_a_call: DieInACall, monkeypatch: pytest.MonkeyPatch, recovery: str
+) -> None:
+    monkeypatch.setenv("AGENTOS_VOICE_RECOVERY_INTERVAL_SECONDS", recovery)
+    session_id = die_in_a_call(anyio_backend[0], settled=True, provider="kiosk")
+    async with AsyncVoiceService() as service:
+        with pytest.raises(NotResumable, match="its provider 'kiosk' is not registered here"):
+            await service.resume(session_id)
+        assert [session.session_id for session in await service.list_resumable_sessions()] == [session_id]

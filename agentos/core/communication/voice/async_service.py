@@ -374,7 +374,8 @@ class AsyncVoiceService:
         listing = resources.directory.listing(session_id)
         if listing is not None and listing.session is not None:
             raise NotResumable(session_id, listing.session.state, "it runs here")
-        waiting = resources.recovery.orphans.session(session_id)
+        with anyio.CancelScope(shield=True):
+            waiting = await anyio.to_thread.run_sync(resources.recovery.waiting, session_id)
         slow = True
         if waiting is not None:
             if not self._providers.has(text_of(waiting.provider)):

@@ -126,15 +126,20 @@ class Recovery:
         finally:
             self.orphans.let_go()
 
+    def waiting(self, session_id: str) -> VoiceSession | None:
+        """A session that waits here to be resumed or ended, as its process left it; None if it does not. The death of its owner
+        need not have been noticed before. Raises `StoreError`."""
+        if self.orphans.session(session_id) is None:
+            self._look_for(session_id)
+        return self.orphans.session(session_id)
+
     def restored(self, session_id: str, first_frame: int, segment_seconds: int) -> Restored:
         """Claim a session that may be resumed, and prepare it. The caller then calls `orphans.give_back` or `orphans.done`.
 
         Raises `SessionNotFound`, `NotResumable`, and `StoreError` if the store or the disk fails: then try again.
         """
+        self.waiting(session_id)
         claimed = self.orphans.claim_to_resume(session_id)
-        if claimed is None:
-            self._look_for(session_id)
-            claimed = self.orphans.claim_to_resume(session_id)
         if claimed is None:
             raise self._refusal(session_id)
         try:
