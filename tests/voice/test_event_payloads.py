@@ -1,6 +1,7 @@
 """A call that tells an event of every type, each with the fields of its definition, and so has its result."""
 
 import anyio
+import anyio.abc
 import pytest
 import soundfile  # type: ignore[import-untyped]
 
@@ -30,12 +31,15 @@ async def test_a_call_tells_each_type_of_event_as_it_is_defined(make_settings: M
             "project", VoiceProvider.LOCAL, STTProvider.WHISPER, {"recording_enabled": True}
         )
 
-        async def listen() -> None:
-            told.extend([event async for event in service.events(session.session_id)])
+        async def listen(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            events = service.events(session.session_id)
+            told.append(await anext(events))
+            task_status.started()  # what is told in passing is not missed from here on
+            told.extend([event async for event in events])
 
         with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as group:
-                group.start_soon(listen)
+                await group.start(listen)
                 await service.dispatch_audio_chunk(session.session_id, sound.tobytes() + LOUD)
                 listing = service._runtime.resources().directory.listing(session.session_id)
                 assert listing is not None
