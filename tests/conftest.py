@@ -113,7 +113,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-_run_alone: dict[Path, str] = {}  # by file: what the run of these tests printed
+_run_alone: dict[Path, str] = {}  # by file: the output of the process that ran these tests
 
 
 def _is_alone(item: pytest.Item) -> bool:

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 ASYNCIO = pytest.param(("asyncio", {"use_uvloop": False}), id="asyncio")
+ASYNCIO_SLOW = pytest.param(
+    *ASYNCIO.values, id="asyncio", marks=pytest.mark.slow
+)  # where a run on each loop takes long
 UVLOOP = pytest.param(("asyncio", {"use_uvloop": True}), id="uvloop")
 TRIO = pytest.param(("trio", {}), id="trio")
 

@@ -135,8 +135,8 @@ def script_of(name: str) -> str:
 
 
 RUN = [name for name in sorted(PAGES) if name not in BY_OTHER_TESTS and script_of(name)]
-QUICK = {"README.md", "first-call.md", "overload.md"}
-RUN_SLOWLY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUN]
+QUICK = {"README.md", "first-call.md", "overload.md"}  # the others run with the slow tests
+RUN_MARKED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in RUN]
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def commands(tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(TIMEOUT_SECONDS + 40)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-@pytest.mark.parametrize("name", RUN_SLOWLY)
+@pytest.mark.parametrize("name", RUN_MARKED)
 def test_the_commands_of_a_page_work_one_after_the_other(name: str, home: Path, commands: Path, tmp_path: Path) -> None:
     folder = tmp_path / "reader"
     folder.mkdir()

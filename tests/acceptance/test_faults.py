@@ -30,10 +30,10 @@ from agentos.core.communication.voice.running import runtime as module
 from agentos.core.communication.voice.settings import VoiceSettings, load_settings
 from agentos.core.communication.voice.storage.opening import open_to_read
 from agentos.core.communication.voice.storage.store import Entry, VoiceStore
-from tests.loops import TRIO, UVLOOP, loops
+from tests.loops import ASYNCIO_SLOW, TRIO, UVLOOP, loops
 
 pytestmark = pytest.mark.anyio
-anyio_backend = loops(UVLOOP, TRIO)  # asyncio on its own differs in nothing that is tested here
+anyio_backend = loops(ASYNCIO_SLOW, UVLOOP, TRIO)
 PATIENCE = 30  # seconds, for everything that must end; far above what it takes
 SMALL_DISK_BYTES = 4 << 20
 HALF_SECOND = bytes(16_000)

@@ -48,16 +48,15 @@ from agentos.core.communication.voice.errors import (
     SessionNotFound,
     UnusableExtension,
 )
-from agentos.core.communication.voice.providers.local import LocalProvider
 from agentos.core.communication.voice.recording.finishing import Finishing
 from agentos.core.communication.voice.settings import load_settings
 from agentos.core.communication.voice.storage.file_locks import FileLocks
 from agentos.core.communication.voice.storage.opening import open_store, open_to_read
 from machines.session import EndReason, SessionResult
 from tests.forking import Forking, forking
-from tests.loops import TRIO, UVLOOP, loops
+from tests.loops import ASYNCIO_SLOW, TRIO, UVLOOP, loops
 
-anyio_backend = loops(UVLOOP, TRIO)  # asyncio on its own differs in nothing that is tested here
+anyio_backend = loops(ASYNCIO_SLOW, UVLOOP, TRIO)
 
 DieInACall = Callable[..., str]
 PATIENCE = 60
@@ -127,12 +126,6 @@ async def main():
 
 anyio.run(main, backend=loop)
 """
-
-
-class Kiosk(LocalProvider):
-    """A provider that a host hands over."""
-
-    name = "kiosk"
 
 
 @pytest.fixture(autouse=True)

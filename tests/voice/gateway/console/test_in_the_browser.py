@@ -17,10 +17,10 @@ LIMIT_SECONDS = 600
 
 
 @pytest.mark.timeout(LIMIT_SECONDS + 30)
-@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
-def test_the_console_in_a_browser(which: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+@pytest.mark.parametrize("marked", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_console_in_a_browser(marked: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     shots = Path(os.environ.get("BROWSER_ARTIFACTS", tmp_path / "screenshots"))
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", which]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", marked]
     with subprocess.Popen(
         [*command, "--basetemp", str(tmp_path / "browser"), *map(str, TESTS)],
         cwd=pytestconfig.rootpath,
@@ -38,6 +38,6 @@ def test_the_console_in_a_browser(which: str, tmp_path: Path, pytestconfig: pyte
     assert process.returncode == 0, output
     if skipped := re.findall(r"^SKIPPED \[\d+\] \S+: (.+)$", output, re.MULTILINE):
         pytest.skip("; ".join(dict.fromkeys(skipped)))
-    assert {f"{view}-{look}.png" for view, look in product(VIEWS, LOOKS[which])} <= {
+    assert {f"{view}-{look}.png" for view, look in product(VIEWS, LOOKS[marked])} <= {
         shot.name for shot in shots.iterdir()
     }

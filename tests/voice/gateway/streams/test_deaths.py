@@ -11,12 +11,12 @@ import anyio.to_thread
 import pytest
 
 from agentos.core.communication.voice.client import ClientStatistics, VoiceClient, VoiceStream
-from tests.loops import TRIO, UVLOOP, loops
+from tests.loops import ASYNCIO_SLOW, TRIO, UVLOOP, loops
 from tests.voice.gateway.serving import Server, serving
 from tests.voice.gateway.streaming import FRAME, audio
 
 pytestmark = pytest.mark.anyio
-anyio_backend = loops(UVLOOP, TRIO)  # asyncio on its own differs in nothing that is tested here
+anyio_backend = loops(ASYNCIO_SLOW, UVLOOP, TRIO)
 
 SETTINGS = {"recording_format": "wav", "resume_window_seconds": "60", "account_seconds": "0.5"}
 

@@ -1084,7 +1084,7 @@ export class Microphone extends EventTarget {
   }
 }
 
-/** What the device gives, in this context; null where the browser can't read the device at the context's rate. */
+/** The sound of the device in this context; null where the browser can't read the device at the context's rate. */
 function sourceIn(context, stream) {
   try {
     return context.createMediaStreamSource(stream);
